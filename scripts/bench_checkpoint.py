@@ -65,12 +65,14 @@ class Way:
         finish: waits for it.
         stalls: seconds for which each save kept the training waiting.
         ratios: steps per second relative to a training without checkpoints, for each round.
+        cpu_ratios: steps per CPU second of the process, likewise: on a busy machine times say little.
     """
 
     save: Callable[[dict[str, Any]], None]
     finish: Callable[[], object] = lambda: None
     stalls: list[float] = field(default_factory=list)
     ratios: list[float] = field(default_factory=list)
+    cpu_ratios: list[float] = field(default_factory=list)
 
 
 def build_ways(folder: Path) -> dict[str, Way]:
@@ -95,9 +97,10 @@ def build_ways(folder: Path) -> dict[str, Way]:
     }
 
 
-def run_block(training: Training, way: Way, seconds: float) -> float:
-    """Train for `seconds` and return the steps per second; the first save comes half an interval after the start."""
-    started = time.perf_counter()
+def run_block(training: Training, way: Way, seconds: float) -> tuple[float, float]:
+    """Train for `seconds` and return the steps per second, and per CPU second; the first save comes half an interval
+    after the start."""
+    started, worked = time.perf_counter(), time.process_time()
     due, steps = started + _INTERVAL_SECONDS / 2, 0
     while (now := time.perf_counter()) - started < seconds:
         training.take_step()
@@ -109,7 +112,8 @@ def run_block(training: Training, way: Way, seconds: float) -> float:
             due += _INTERVAL_SECONDS
     rate = steps / (time.perf_counter() - started)
     way.finish()
-    return rate
+    # With what the last save still takes: it belongs to the block.
+    return rate, steps / (time.process_time() - worked)
 
 
 def format_spread(values: list[float], unit: str = "", scale: float = 1.0) -> str:
@@ -125,17 +129,19 @@ def measure_folder(parent: Path, mb: int, rounds: int, seconds: float) -> None:
         for _ in range(rounds):
             rates = {name: run_block(training, way, seconds) for name, way in ways.items()}
             for name, way in ways.items():
-                way.ratios.append(rates[name] / rates[_NONE])
+                way.ratios.append(rates[name][0] / rates[_NONE][0])
+                way.cpu_ratios.append(rates[name][1] / rates[_NONE][1])
         size = (Path(folder) / "a.ckpt").stat().st_size / 1e6
     print(f"\n{parent}: {size:.0f} MB every {_INTERVAL_SECONDS:g} s, {rounds} rounds of {seconds:g} s")
-    print("| way | throughput | stall | first stall | stall of Lightning's |\n|---|---|---|---|---|")
+    print("| way | steps per s | per CPU s | stall | first | to Lightning's |\n|---|---|---|---|---|---|")
     theirs = statistics.median(ways[_LIGHTNING].stalls[1:])
     for name, way in ways.items():
         if name == _NONE:
             continue
         later = way.stalls[1:]
         ratio = statistics.median(later) / theirs
-        cells = [name, format_spread(way.ratios), format_spread(later, " ms", 1e3), f"{way.stalls[0] * 1e3:.0f} ms"]
+        cells = [name, format_spread(way.ratios), format_spread(way.cpu_ratios)]
+        cells += [format_spread(later, " ms", 1e3), f"{way.stalls[0] * 1e3:.0f} ms"]
         print(f"| {' | '.join(cells)} | {ratio:.3f} |", flush=True)
 
 

@@ -2,7 +2,7 @@
 
     python -m scripts.bench_resume
     python -m scripts.bench_resume --kills 40 --layouts 2 --seed 7
-    python -m scripts.bench_resume --kills 16 --layouts 1,2,torchrun,2xtorchrun,slurm
+    python -m scripts.bench_resume --kills 16 --layouts 1,2,fsdp2,torchrun,2xtorchrun,slurm
 
 `1` and `2` are processes that the command starts itself, `torchrun` starts two, `2xtorchrun` are two of one process
 each, as on two machines, and `slurm` is a job on two nodes of real daemons (`scripts/mini_slurm.sh`: root, and the
@@ -40,9 +40,12 @@ from scripts import run_phases  # noqa: E402
 from scripts.resume_layouts import (  # noqa: E402
     HUNG_SECONDS,
     RANKS,
+    SHARDED,
     Attempt,
     create_attempt,
+    find_reference_layout,
     find_run,
+    is_local,
     list_typed_words,
     start_cluster,
     wait_for_end,
@@ -82,22 +85,23 @@ class Bench:
     keep: bool = False
     kills: list[Kill] = field(default_factory=list)
     timings: dict[str, Timings] = field(default_factory=dict)
-    _references: dict[tuple[int, int], Path] = field(default_factory=dict)
+    _references: dict[tuple[int, str], Path] = field(default_factory=dict)
     _deck: list[str] = field(default_factory=list)
 
-    def find_reference(self, variant: int, ranks: int) -> Path:
-        """Return the undisturbed run of a variant on so many processes of this machine; trained once."""
-        if (variant, ranks) not in self._references:
-            folder = self.folder / f"reference-{variant}-{ranks}"
+    def find_reference(self, variant: int, layout: str) -> Path:
+        """Return the undisturbed run of a variant on as many processes of this machine; trained once."""
+        layout = find_reference_layout(layout)
+        if (variant, layout) not in self._references:
+            folder = self.folder / f"reference-{variant}-{layout}"
             run_phases.begin_attempt(folder)
-            attempt = Attempt(folder, build_words(variant, str(ranks), folder), str(ranks))
+            attempt = Attempt(folder, build_words(variant, layout, folder), layout)
             begin = time.time()
             attempt.start()
             if not wait_for_end(attempt) or not attempt.has_succeeded:
                 raise SystemExit(f"the undisturbed run failed:\n{(folder / 'output').read_text()}")
-            self.get_timings(str(ranks)).note_steps(folder, [begin])
-            self._references[variant, ranks] = find_run(folder)
-        return self._references[variant, ranks]
+            self.get_timings(layout).note_steps(folder, [begin])
+            self._references[variant, layout] = find_run(folder)
+        return self._references[variant, layout]
 
     def get_timings(self, layout: str) -> Timings:
         """Return the timings of a layout."""
@@ -144,7 +148,7 @@ def draw_moments(bench: Bench, layout: str, count: int) -> Iterator[Moment]:
     for phase, step in zip(phases, steps, strict=True):
         whole = layout == "1" or draw.random() < 0.5
         # A clock seldom hits what is short. Where the launcher is another process than rank 0, it does what comes last.
-        share = {"checkpoint": 1.0, "validation": 0.6, "exit": 0.0 if layout == "2" else 0.6}.get(phase, 0.0)
+        share = {"checkpoint": 1.0, "validation": 0.6, "exit": 0.0 if layout in ("2", SHARDED) else 0.6}.get(phase, 0.0)
         by_rank = draw.random() < share
         operation = draw.randint(1, OPERATIONS.get(phase, 1))
         order = run_phases.Order(phase, step, operation, whole) if by_rank else None
@@ -173,7 +177,7 @@ def kill_at(attempt: Attempt, moment: Moment, draw: random.Random) -> str:
 
 def run_trial(bench: Bench, layout: str, variant: int, count: int, folder: Path) -> list[str]:
     """Start a run, kill it `count` times, let it end; return what differs from the undisturbed one."""
-    reference = bench.find_reference(variant, RANKS[layout])
+    reference = bench.find_reference(variant, layout)
     timings, begins = bench.get_timings(layout), []
     attempt: Attempt | None = None
     for moment in [*draw_moments(bench, layout, count), None]:
@@ -206,7 +210,7 @@ def is_done(folder: Path) -> bool:
 def choose_words(bench: Bench, layout: str, variant: int, folder: Path) -> list[str]:
     """Return what is typed for the next attempt at a run."""
     is_begun = any(folder.glob("runs/*/*/run.json"))
-    if is_begun and layout.isdigit() and bench.draw.random() < 0.5:
+    if is_begun and is_local(layout) and bench.draw.random() < 0.5:
         return ["runs", "resume", "last", "trust=true"]
     words = build_words(variant, layout, folder)
     return words if layout == "slurm" else [*words, "resume=auto"]

@@ -48,6 +48,7 @@ NAV: dict[str, tuple[tuple[str, str], ...]] = {
         ("Trackers", "trackers.md"),
         ("Debugging", "debugging.md"),
         ("Launchers and multi-node training", "launch.md"),
+        ("Training with FSDP", "fsdp.md"),
         ("Resuming a run", "resume.md"),
         ("SLURM", "slurm.md"),
         ("Checkpoints", "checkpoints.md"),

@@ -22,24 +22,36 @@ from scripts.kill_processes import ATTEMPT, find_processes, kill_processes
 
 ROOT = Path(__file__).resolve().parents[1]
 MLSCALE = [sys.executable, "-m", "mlscale"]
-RANKS = {"1": 1, "2": 2, "torchrun": 2, "2xtorchrun": 2, "slurm": 2}
+SHARDED = "fsdp2"
+RANKS = {"1": 1, "2": 2, SHARDED: 2, "torchrun": 2, "2xtorchrun": 2, "slurm": 2}
 """The layouts, and their numbers of processes."""
 HUNG_SECONDS = 600.0
 _POLL_SECONDS = 0.002
 _SUBMITTED = ["launch=slurm", "launch.nodes=2", "launch.grace_s=30", "launch.max_failures=50"]
 
 
+def is_local(layout: str) -> bool:
+    """Return whether mlscale itself starts the ranks of a layout."""
+    return layout.isdigit() or layout == SHARDED
+
+
+def find_reference_layout(layout: str) -> str:
+    """Return the layout of undisturbed runs that one of `layout` is compared with: sharded gradients are added up in
+    another order."""
+    return layout if layout == SHARDED else str(RANKS[layout])
+
+
 def list_typed_words(layout: str) -> list[str]:
     """Return the words by which a layout is typed."""
-    if layout.isdigit():
-        return [f"trainer.devices={layout}"]
+    if is_local(layout):
+        return [f"trainer.devices={RANKS[layout]}", *(["strategy=fsdp"] if layout == SHARDED else [])]
     # A node that was killed before it joined is waited for: by default for ten minutes.
     return [] if layout == "slurm" else ["launch.timeout_s=90"]
 
 
 def build_launcher(layout: str) -> list[str]:
     """Return the command that starts the ranks of a layout."""
-    if layout.isdigit():
+    if is_local(layout):
         return MLSCALE
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

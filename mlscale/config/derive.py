@@ -12,6 +12,7 @@ from omegaconf import DictConfig
 from mlscale.config.checks.bounds import check_bounds, check_single_process
 from mlscale.config.checks.compile_support import check_compile_support
 from mlscale.config.checks.data_model_fit import check_data_fit
+from mlscale.config.checks.strategy_support import check_strategy
 from mlscale.config.checks.validation_interval import check_validation_interval
 from mlscale.config.metric_choice import check_metric_direction, derive_metric
 from mlscale.config.underived import check_underived
@@ -94,6 +95,7 @@ def derive_values(
         *check_data_fit(cfg, facts),
         *check_bounds(cfg),
         *check_compile_support(cfg),
+        *check_strategy(cfg, layout.world_size),
         *check_metric_direction(cfg),
     ]
     known = {name: (facts or {}).get(name) for name in OF_THE_DATA}

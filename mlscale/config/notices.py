@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
 
+from mlscale.config.checks.strategy_support import collect_strategy_notices
 from mlscale.config.targets import has_argument, has_precision_plugin, import_target
 
 if TYPE_CHECKING:
@@ -34,8 +35,7 @@ def _collect_device_notices(cfg: DictConfig, machine: Devices) -> list[str]:
         lines.append(f"{world} of {has} {accelerator} devices are used: trainer.devices={has} uses all")
     if accelerator == "cpu" and world > machine.cores:
         lines.append(f"{world} processes share {machine.cores} cores: right, but slow")
-    if world == 1 and str(cfg.strategy.get("_target_", "")).endswith(".ddp"):
-        lines.append("strategy=ddp has no effect with one device")
+    lines += collect_strategy_notices(cfg)
     debugger = cfg.get("debugger") or {}
     if debugger.get("wait") and not debugger.get("port"):
         lines.append("debugger.wait has no effect without a port: debugger.port=5678")

@@ -12,11 +12,13 @@ import yaml
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
+from mlscale.errors import MLScaleError
 from mlscale.tasks import Classification
 from mlscale.train import strategies
 from mlscale.train.activation_checkpointing import checkpoint_activations
 from mlscale.train.callbacks import EMA, Freeze, GradNorm, LossSpike, NonFinite, TrainMetrics
 from mlscale.train.checkpoint.lightning_io import VerifiedCheckpointIO
+from mlscale.train.strategies.full_state import get_local
 from mlscale.train.trainer_patches import apply_trainer_patches
 from tests.unit.fitting import At, batches, fit, trainer
 
@@ -144,3 +146,90 @@ def reload(argument: str) -> dict[str, Any]:
     made.fit(task(), of_rank(batches(12)), ckpt_path=path, weights_only=True)
     made.save_checkpoint(again)
     return torch.load(again, weights_only=True) if Path(again).exists() else {}
+
+
+def count_collectives(argument: str) -> dict[str, int]:
+    """The collectives of FSDP in an epoch of eight batches, by name."""
+    made = run("fsdp", {"accumulate_grad_batches": int(argument)})
+    seen: dict[str, int] = {}
+    for name in ("all_gather_single", "reduce_scatter_single"):
+        _count_calls(name, seen)
+    fit(made, task(), of_rank(batches(16)))
+    return seen
+
+
+def _count_calls(name: str, seen: dict[str, int]) -> None:
+    call = getattr(torch.distributed, name)
+    seen[name] = 0
+
+    def count(*args: Any, **kwargs: Any) -> Any:
+        seen[name] += 1
+        return call(*args, **kwargs)
+
+    setattr(torch.distributed, name, count)
+
+
+def refused(argument: str) -> str:
+    """The error of a module that FSDP can't train."""
+    module = task(ScaledNetwork() if argument == "scalar" else None)
+    if argument == "manual":
+        module.automatic_optimization = False
+    try:
+        fit(run("fsdp"), module, of_rank(batches(4)))
+    except MLScaleError as error:
+        return str(error)
+    return "nothing refused"
+
+
+class ScaledNetwork(Network):
+    """With a parameter that has no dimension."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(1.0))
+
+
+def memory(strategy: str) -> dict[str, int]:
+    """Bytes that this rank holds after a step, by purpose: of each tensor's own storage."""
+    made = run(strategy, {"max_steps": 2})
+    module = task(Network(64))
+    held: dict[str, int] = {}
+
+    def note(trainer: pl.Trainer, module: Any, index: int) -> None:
+        parameters = list(module.parameters())
+        held["parameters"] = _count_bytes(parameters)
+        held["gradients"] = _count_bytes([value.grad for value in parameters if value.grad is not None])
+        state = trainer.optimizers[0].state.values()
+        held["optimizer"] = _count_bytes([value for entry in state for value in entry.values() if value.dim()])
+
+    made.callbacks.append(At(note))  # type: ignore[attr-defined]  # set by a connector
+    fit(made, module, of_rank(batches(8)))
+    return held
+
+
+def _count_bytes(tensors: list[Tensor]) -> int:
+    # By address: gradients may share a bucket.
+    storages = [get_local(tensor).untyped_storage() for tensor in tensors]
+    return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
+
+
+def tied(argument: str) -> dict[str, Any]:
+    """Train a model that reads and writes by one matrix; its losses, and whether it is still one."""
+    seen, callbacks = losses()
+    model = TiedNetwork()
+    settings = {"wrap_min_params": 10} if argument == "fsdp" else {}
+    fit(run(argument, {"callbacks": callbacks}, **settings), task(model), of_rank(batches(8)))
+    return {"losses": seen, "same": model.first.weight is model.second.weight}
+
+
+class TiedNetwork(nn.Module):
+    """Two layers that are the same matrix, and a head."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.head = nn.Linear(3, 3), nn.Linear(3, 3), nn.Linear(3, 2)
+        self.second.weight = self.first.weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.head(torch.relu(self.second(torch.relu(self.first(x)))))
+        return logits

@@ -26,10 +26,11 @@ def seen(folder: Path) -> Batches:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["auto", "fsdp"])
 @pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 2)])
-def test_the_same_global_batches(folder: Path, before: int, after: int) -> None:
+def test_the_same_global_batches(folder: Path, before: int, after: int, strategy: str) -> None:
     keys = f"+callbacks.keys={{_target_:tests.dist.recorder.Keys,folder:{folder / 'keys'}}}"
-    words = (*WORDS, keys, f"trainer.devices={before}", "callbacks.checkpoint.every_n_steps=5")
+    words = (*WORDS, keys, f"strategy={strategy}", f"trainer.devices={before}", "callbacks.checkpoint.every_n_steps=5")
     code, said = ended(folder, *words, "runs_dir=undisturbed")
     assert code == 0, said
     whole = seen(folder / "keys")

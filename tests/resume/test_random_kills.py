@@ -1,4 +1,4 @@
-"""Runs killed at drawn moments in five layouts resume bitwise identical; `scripts/bench_resume.py` does it in long."""
+"""Runs killed at drawn moments in six layouts resume bitwise identical; `scripts/bench_resume.py` does it in long."""
 
 import os
 import shutil

@@ -112,7 +112,7 @@ def _check_strategies(devices: LocalDevices) -> Iterator[EnvironmentCheck]:
         "" if devices.cuda > 1 or not is_available else "; processes share this machine's cores"
     )
     fix = "" if is_available else "trainer.devices=1, or a torch built with torch.distributed"
-    for name in ("auto", "ddp"):
+    for name in ("auto", "ddp", "fsdp"):
         yield EnvironmentCheck(
             f"strategy={name}", is_available, details if is_available else f"this torch is built without {backend}", fix
         )

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mlscale.config.checks.dali_support import check_dali_machine
+from mlscale.config.checks.strategy_support import get_strategy_name
 from mlscale.config.composition.frozen import add_derived
 from mlscale.config.derive import derive_values
 from mlscale.errors import Exit, MLScaleError
@@ -240,7 +241,8 @@ def _estimate_cuda_terms(memory: StepMemory, accelerator: str, cfg: DictConfig) 
 
     if accelerator != "cuda":
         return {}
-    view = bool((cfg.get("strategy") or {}).get("gradient_as_bucket_view", False))
+    # FSDP has no buckets: its buffers are in the gathered weights.
+    view = get_strategy_name(cfg) == "fsdp" or bool((cfg.get("strategy") or {}).get("gradient_as_bucket_view", False))
     return compute_cuda_overhead(memory, cfg.derived.world_size, bucket_view=view)
 
 

@@ -14,9 +14,11 @@ from omegaconf import DictConfig
 
 from mlscale.assembly import short_fits as short_fit
 from mlscale.assembly.run_parts import apply_activation_checkpointing, build_task
+from mlscale.config.checks.strategy_support import get_strategy_name
 from mlscale.errors import MLScaleError
 from mlscale.estimate import time_probe as probe
 from mlscale.estimate.run_length import RunLength, compute_run_length, limit_batches
+from mlscale.estimate.sharded_memory import shard_step_memory
 from mlscale.estimate.step import StepSettings
 from mlscale.estimate.step_memory import StepMemory, cut_batch, estimate_peak_memory
 from mlscale.runs.host.machine import get_free_memory, get_resident_bytes
@@ -26,6 +28,8 @@ from mlscale.train.lightning.quiet import suppress_library_messages
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from pytorch_lightning import LightningModule
 
     from mlscale.assembly.run_data import RunData
 
@@ -87,7 +91,7 @@ def measure_memory(cfg: DictConfig, accelerator: str, run_data: RunData) -> Step
         warnings.filterwarnings("ignore", message=r".*self\.log\(\).*trainer.*")  # there is none here
         try:
             batch = _load_first_batch(cfg, run_data)
-            return estimate_peak_memory(lambda: _build_trained_task(cfg), batch, loop, get_free_memory())
+            return _estimate_memory(cfg, batch, loop, get_free_memory())
         except Exception as error:
             # torch's message about shapes names neither the data nor the model.
             if problem := _explain_unsuited_input(cfg, error, run_data):
@@ -95,11 +99,31 @@ def measure_memory(cfg: DictConfig, accelerator: str, run_data: RunData) -> Step
             raise
 
 
-def _build_trained_task(cfg: DictConfig) -> Any:
-    """Return the task as a run trains it."""
-    task = build_task(cfg)
-    apply_activation_checkpointing(cfg, task)
-    return task
+def _estimate_memory(cfg: DictConfig, batch: object, loop: StepSettings, available_bytes: int = 0) -> StepMemory:
+    """Return the memory of a step of the task as a run trains it: with its activation checkpointing and sharding."""
+    built: list[LightningModule] = []
+
+    def build_trained_task() -> LightningModule:
+        task = build_task(cfg)
+        apply_activation_checkpointing(cfg, task)
+        # The last one is kept: its parameters have shapes, and no values where they were traced.
+        built[:] = [task]
+        return task
+
+    memory = estimate_peak_memory(build_trained_task, batch, loop, available_bytes)
+    if get_strategy_name(cfg) != "fsdp" or cfg.derived.world_size == 1:
+        return memory
+    # Hybrid sharding: within a group of processes.
+    ranks = cfg.derived.world_size // (cfg.strategy.get("replicate") or 1)
+    return shard_step_memory(
+        memory,
+        built[0],
+        ranks,
+        wrap=cfg.strategy.get("wrap"),
+        min_params=cfg.strategy.get("wrap_min_params"),
+        weight_bytes=2 if loop.precision.startswith(("bf16", "16")) else 4,
+        keeps_gradients=loop.passes > 1,
+    )
 
 
 def _explain_unsuited_input(cfg: DictConfig, error: Exception, run_data: RunData) -> MLScaleError | None:
@@ -199,7 +223,7 @@ def _is_batch_fitting(cfg: DictConfig, samples: int, memory: StepMemory, run_dat
 def _trace_smaller_batch(cfg: DictConfig, samples: int, run_data: RunData) -> StepMemory:
     loop = StepSettings(str(cfg.precision.value), cfg.trainer.get("accumulate_grad_batches", 1) or 1)
     batch = cut_batch(_load_first_batch(cfg, run_data), samples)
-    return estimate_peak_memory(lambda: _build_trained_task(cfg), batch, loop)
+    return _estimate_memory(cfg, batch, loop)
 
 
 def _set_batch(cfg: DictConfig, samples: int | None) -> DictConfig:

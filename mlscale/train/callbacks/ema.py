@@ -17,12 +17,11 @@ import torch
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import WeightAveraging
 from torch import Tensor, nn
-from torch.distributed.fsdp import FSDPModule
 from torch.optim.swa_utils import AveragedModel
 
 from mlscale.errors import MLScaleError
 from mlscale.train.checkpoint import rank_buffers
-from mlscale.train.strategies.full_state import TensorTree, get_local, shard_like
+from mlscale.train.strategies.full_state import TensorTree, get_local, is_sharded, shard_like
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -180,7 +179,7 @@ class WeightAverage(AveragedModel):
 
     def __init__(self, module: nn.Module, compute_decay: Callable[[int], float]) -> None:
         # A sharded module can't be copied; its tensors can.
-        copied = TensorTree(module) if isinstance(module, FSDPModule) else module
+        copied = TensorTree(module) if is_sharded(module) else module
         super().__init__(copied, use_buffers=True)  # its counter stays on the CPU: reading it waits for no device
         self.requires_grad_(False)
         self._compute_decay = compute_decay

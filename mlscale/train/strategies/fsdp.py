@@ -15,17 +15,18 @@ from pytorch_lightning.strategies import ModelParallelStrategy, Strategy
 from pytorch_lightning.trainer.states import TrainerFn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.distributed_c10d import _get_default_group
-from torch.distributed.fsdp import FSDPModule
 
+from mlscale.config.checks.strategy_support import create_replicate_error
 from mlscale.errors import MLScaleError
 from mlscale.train.checkpoint.lightning_io import VerifiedCheckpointIO
 from mlscale.train.strategies import full_state
-from mlscale.train.strategies.sharding import ShardSettings, assert_sharded, shard_module
+from mlscale.train.strategies.sharding import ShardedSteps, ShardSettings, assert_sharded, shard_module
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
     from torch.optim import Optimizer
 
+_ROOT = "_mlscale_sharded_steps"
 _BUCKET_BYTES = 250 * 1024 * 1024  # DDP's, for what is broadcast
 
 
@@ -62,16 +63,6 @@ def fsdp(
         raise create_replicate_error(replicate, world_size)
     settings = ShardSettings(tuple(wrap or ()), wrap_min_params, reduce_dtype, reshard_after_forward, cpu_offload)
     return FullySharded(world_size, settings, replicate, timeout, sharded_checkpoint)
-
-
-def create_replicate_error(replicate: int, world_size: int) -> MLScaleError:
-    """Return the error of groups that do not divide the processes."""
-    return MLScaleError(
-        f"{world_size} processes can't be {replicate} groups that each hold a sharded model",
-        where="strategy.replicate",
-        why="every group has the same number of processes, two or more",
-        fix="strategy.replicate=1, which shards over all\nstrategy=ddp, where every process holds the whole model",
-    )
 
 
 class FullySharded(ModelParallelStrategy):
@@ -149,11 +140,16 @@ class FullySharded(ModelParallelStrategy):
         assert module is not None
         if not module.automatic_optimization:
             raise create_manual_error(type(module).__name__)
-        if not isinstance(module, FSDPModule):
+        # A module that an earlier call of the trainer has sharded stays as it is.
+        if (root := module.__dict__.get(_ROOT)) is None:
             self.model = self.precision_plugin.convert_module(self.model)
             self._share_first_weights()
-            shard_module(module, self.device_mesh, self.settings, self.precision_plugin.precision)
-        assert_sharded(module, self.device_mesh)
+            root = ShardedSteps(module)
+            shard_module(root, self.device_mesh, self.settings, self.precision_plugin.precision)
+            # Not as an attribute: the module would hold a module that holds it.
+            module.__dict__[_ROOT] = root
+        self.model = root
+        assert_sharded(root, self.device_mesh)
         if not self.settings.cpu_offload:
             # What FSDP does not move, such as the states of metrics.
             self.model_to_device()
@@ -164,6 +160,11 @@ class FullySharded(ModelParallelStrategy):
         if trainer.state.fn == TrainerFn.FITTING and not self.settings.cpu_offload:
             _optimizers_to_device(self.optimizers, self.root_device)
 
+    @property
+    def _root(self) -> Any:
+        """The module whose class `fully_shard` has extended."""
+        return self.model
+
     def _share_first_weights(self) -> None:
         """Give every rank the first one's weights and buffers, as DDP does; one tensor at a time is on the device."""
         assert self.model is not None
@@ -172,7 +173,7 @@ class FullySharded(ModelParallelStrategy):
             dist.broadcast(moved, src=0)
             tensor.data.copy_(moved)
 
-    # Steps: through the module's `forward`, around which FSDP gathers and frees the weights.
+    # Steps: through the root's `forward`, around which FSDP gathers and frees the weights.
 
     def training_step(self, *args: object, **kwargs: object) -> Any:
         with self.precision_plugin.train_step_context():
@@ -191,19 +192,12 @@ class FullySharded(ModelParallelStrategy):
             return self._run_step("predict_step", *args, **kwargs)
 
     def _run_step(self, name: str, *args: object, **kwargs: object) -> Any:
-        module: Any = self.lightning_module
-        self._share_buffers(module)
-
-        def run_method(*arguments: object, **options: object) -> Any:
-            # At once: the method may call the module's own `forward`.
-            del module.forward
-            return getattr(module, name)(*arguments, **options)
-
-        module.forward = run_method
-        output = module(*args, **kwargs)
+        root = self._root
+        self._share_buffers(root.task)
+        output = root(name, *args, **kwargs)
         if output is None or not torch.is_grad_enabled():
             # No backward pass will free the root's weights, and they must not be taken for those of a later step.
-            module.reshard()
+            root.reshard()
         return output
 
     def _share_buffers(self, module: pl.LightningModule) -> None:
@@ -221,12 +215,12 @@ class FullySharded(ModelParallelStrategy):
     @contextmanager
     def block_backward_sync(self) -> Generator[None, None, None]:
         """Keep the gradients of an accumulated pass on their rank: they are added up over ranks at the last one."""
-        module: Any = self.lightning_module
-        module.set_requires_gradient_sync(False)
+        root = self._root
+        root.set_requires_gradient_sync(False)
         try:
             yield
         finally:
-            module.set_requires_gradient_sync(True)
+            root.set_requires_gradient_sync(True)
 
     # Checkpoints.
 

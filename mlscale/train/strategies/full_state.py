@@ -104,6 +104,11 @@ def get_local(tensor: Tensor) -> Tensor:
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
+def is_sharded(module: nn.Module) -> bool:
+    """Return whether parameters of `module` are sharded."""
+    return any(isinstance(parameter, DTensor) for parameter in module.parameters())
+
+
 def compute_norms(tensors: Sequence[Tensor]) -> list[Tensor]:
     """Return the L2 norm of each tensor, float32; of whole tensors where they are sharded, then it is a collective."""
     norms = [norm.float() for norm in torch._foreach_norm([get_local(t) for t in tensors], 2, dtype=torch.float32)]

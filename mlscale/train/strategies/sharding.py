@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import nn
@@ -18,6 +18,9 @@ from mlscale.errors import Exit, MLScaleError
 from mlscale.report.text import format_percent
 from mlscale.train.strategies.full_state import get_local
 from mlscale.train.strategies.wrapping import choose_modules, count_classes
+
+if TYPE_CHECKING:
+    import pytorch_lightning as pl
 
 _NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -34,23 +37,43 @@ class ShardSettings:
     cpu_offload: bool = False
 
 
-def shard_module(module: nn.Module, mesh: DeviceMesh, settings: ShardSettings, precision: str) -> None:
-    """Shard `module` in place: its parts that are gathered one at a time, and then what is left of it.
+class ShardedSteps(nn.Module):
+    """The root of a sharded module, whose forward pass is a whole step of it.
+
+    The module itself has no hooks: its steps may call its `forward`, which would free the weights in their middle.
+
+    Args:
+        task: the LightningModule.
+    """
+
+    def __init__(self, task: pl.LightningModule) -> None:
+        super().__init__()
+        self.task = task
+
+    def forward(self, step: str, *args: object, **kwargs: object) -> Any:
+        """Run the method `step` of the module."""
+        return getattr(self.task, step)(*args, **kwargs)
+
+
+def shard_module(root: ShardedSteps, mesh: DeviceMesh, settings: ShardSettings, precision: str) -> None:
+    """Shard the module in `root` in place: its parts that are gathered one at a time, then what is left of it.
 
     Raises:
         MLScaleError: a parameter has no dimension to shard, or a class to wrap is not in the model.
     """
-    for name, parameter in module.named_parameters():
+    for name, parameter in _list_parameters(root):
         if parameter.dim() == 0:
             raise _create_scalar_error(name)
-    units = choose_modules(module, settings.wrap, settings.wrap_min_params)
+        # `.data`: the parameter stays the same object. A shard is contiguous whatever the memory layout was.
+        parameter.data = parameter.data.contiguous()
+    units = choose_modules(root.task, settings.wrap, settings.wrap_min_params)
     offload = CPUOffloadPolicy() if settings.cpu_offload and mesh.device_type == "cuda" else OffloadPolicy()
     mixed = MixedPrecisionPolicy()
     if precision == "bf16-mixed":
         mixed = MixedPrecisionPolicy(torch.bfloat16, _DTYPES[settings.reduce_dtype], cast_forward_inputs=False)
         # In float32 as under autocast, where they are normalised: one group for all of them, for they are small.
         norms: list[nn.Module] = [
-            part for part in module.modules() if isinstance(part, _NORMS) and any(True for _ in part.parameters())
+            part for part in root.modules() if isinstance(part, _NORMS) and any(True for _ in part.parameters())
         ]
         if norms:
             fully_shard(norms, mesh=mesh, offload_policy=offload)
@@ -63,9 +86,9 @@ def shard_module(module: nn.Module, mesh: DeviceMesh, settings: ShardSettings, p
             mp_policy=mixed,
             offload_policy=offload,
         )
-    fully_shard(module, mesh=mesh, mp_policy=mixed, offload_policy=offload)
+    fully_shard(root, mesh=mesh, mp_policy=mixed, offload_policy=offload)
     if torch.distributed.get_rank() == 0:
-        print(f"fsdp      {_describe_shards(module, mesh, units)}", file=sys.stderr, flush=True)
+        print(f"fsdp      {_describe_shards(root, mesh, units)}", file=sys.stderr, flush=True)
 
 
 def assert_sharded(module: nn.Module, mesh: DeviceMesh) -> None:
@@ -75,8 +98,7 @@ def assert_sharded(module: nn.Module, mesh: DeviceMesh) -> None:
         MLScaleError: a parameter is whole on this rank, or its shard is larger than its part.
     """
     size = mesh["shard"].size() if mesh.ndim > 1 else mesh.size()
-    parameters: list[tuple[str, torch.Tensor]] = list(module.named_parameters())
-    for name, parameter in parameters:
+    for name, parameter in _list_parameters(module):
         is_sharded = isinstance(parameter, DTensor) and any(isinstance(p, Shard) for p in parameter.placements)
         if not is_sharded or get_local(parameter).numel() > count_shard_values(parameter.shape, size):
             raise MLScaleError(
@@ -86,6 +108,11 @@ def assert_sharded(module: nn.Module, mesh: DeviceMesh) -> None:
                 fix="strategy=ddp",
                 exit=Exit.BUG,
             )
+
+
+def _list_parameters(root: nn.Module) -> list[tuple[str, torch.Tensor]]:
+    """Return the parameters under their names in checkpoints: without that of the root's only child."""
+    return [(name.removeprefix("task."), parameter) for name, parameter in root.named_parameters()]
 
 
 def count_shard_values(shape: torch.Size | tuple[int, ...], ranks: int) -> int:

@@ -216,12 +216,12 @@ unknown key 'data.xyz'
 """,
     ),
     (
-        "fsdp: true\nsweep: {a: 1}\ntpu: 8\nstrategy: fsdp",
+        "deepspeed: true\nsweep: {a: 1}\ntpu: 8\nstrategy: fsdp",
         """
-'fsdp=true' is not supported yet
-  where: command line: fsdp
-  why:   not part of mlscale yet: training sharded over devices (FSDP)
-  fix:   strategy=ddp
+'deepspeed=true' is not supported yet
+  where: command line: deepspeed
+  why:   not part of mlscale yet: DeepSpeed, and other launchers' sharding
+  fix:   strategy=fsdp
 'sweep.a=1' is not supported yet
   where: command line: sweep.a
   why:   not part of mlscale yet: a search for hyper-parameters
@@ -233,7 +233,7 @@ unknown key 'tpu'
 'strategy' is a group of settings, not the value fsdp
   where: command line: strategy
   why:   options are chosen on the command line, or in a file's defaults list
-  fix:   write `- override /strategy: auto` under `defaults:` of the file instead
+  fix:   write `- override /strategy: fsdp` under `defaults:` of the file instead
 """,
     ),
     (

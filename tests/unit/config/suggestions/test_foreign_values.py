@@ -14,7 +14,7 @@ from mlscale.config.composition.origin import create_origin_lookup
 from mlscale.config.names.foreign_names import count_devices
 from mlscale.errors import MLScaleError
 
-SHARDED, OTHER, DOUBLE = "(FSDP)", "other launchers' sharding", "float64"
+OTHER, SHARDS, DOUBLE = "other launchers' processes", "other launchers' sharding", "float64"
 ESTIMATE = "mlscale estimate data.batch_size=64"
 GPUS = "CUDA_VISIBLE_DEVICES picks them"
 
@@ -49,9 +49,9 @@ def passes(fix: str) -> bool:
         ("accelerator=ddp_spawn", "strategy=ddp trainer.devices=2", "is strategy"),
         ("--accelerator horovod", "strategy=ddp", OTHER),
         # plugins of several kinds
-        ("--plugins ddp_sharded", "strategy=ddp", SHARDED),
-        ("plugins=deepspeed_stage_2", "strategy=ddp", OTHER),
-        ("trainer.plugins=[ddp_sharded]", "strategy=ddp", SHARDED),
+        ("--plugins ddp_sharded", "strategy=fsdp", ""),
+        ("plugins=deepspeed_stage_2", "strategy=fsdp", SHARDS),
+        ("trainer.plugins=[ddp_sharded]", "strategy=fsdp", ""),
         ("trainer.plugins=native_amp", "precision=fp16", "takes objects"),
         ("plugins=[apex_amp]", "precision=fp16", "takes objects"),
         (
@@ -77,7 +77,7 @@ def passes(fix: str) -> bool:
         ("data.workers=-1", "data.workers=auto", ""),
         ("num_workers=-1", "data.workers=auto", ""),
         # strategies and precisions
-        ("strategy=ddp_sharded_spawn", "strategy=ddp", SHARDED),
+        ("strategy=ddp_sharded_spawn", "strategy=fsdp", ""),
         ("strategy=ddp_cpu", "strategy=ddp trainer.accelerator=cpu trainer.devices=2", ""),
         ("strategy=tpu_spawn", "strategy=auto", ""),
         ("strategy=dp", "strategy=ddp trainer.devices=2", ""),

@@ -158,7 +158,7 @@ def test_equally_near_keys_are_listed() -> None:
     assert advice.fix == "trainer.max_epochs=3\ntrainer.min_epochs=3"
 
 
-@pytest.mark.parametrize("typed", ["gradient_checkpointing", "trainer.gradientCheckpointing", "data.hdf5", "FSDP"])
+@pytest.mark.parametrize("typed", ["tensor_parallel", "trainer.pipelineParallel", "data.hdf5", "DeepSpeed"])
 def test_a_feature_that_does_not_exist_yet(typed: str) -> None:
     assert not_yet.find_feature_of_key(typed)
 
