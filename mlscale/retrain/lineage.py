@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from mlscale.errors import MLScaleError
+from mlscale.runs.checkpoint_files.sharded_folder import is_checkpoint
 from mlscale.runs.folder import RunFolder
 from mlscale.versions import LocalRegistry, Version
 from mlscale.versions.version_reference import CHAMPION
@@ -50,7 +51,7 @@ def find_origin(version: Version, runs_dir: str | Path) -> tuple[RunFolder, Path
             fix="runs_dir=<the folder of its runs>, or train, export and promote a model of a run that you keep",
         )
     path = folder.path / "checkpoints" / str(run.get("checkpoint") or "best.ckpt")
-    if not path.is_file():
+    if not is_checkpoint(path):
         raise MLScaleError(
             f"the checkpoint that {version.ref} was made of is gone",
             where=str(path),

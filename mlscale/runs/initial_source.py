@@ -12,9 +12,10 @@ from mlscale.atomic_files import compute_sha256
 from mlscale.config.names.suggest import format_override
 from mlscale.errors import MLScaleError
 from mlscale.runs import safetensors_header as safetensors
-from mlscale.runs.checkpoint_files.checkpoint_digest import verify_checkpoint
+from mlscale.runs.checkpoint_files.checkpoint_digest import read_content_digest, verify_checkpoint
 from mlscale.runs.checkpoint_files.checkpoint_record import SUFFIX, describe_checkpoint_state
 from mlscale.runs.checkpoint_files.checkpoint_search import find_best_checkpoint_file
+from mlscale.runs.checkpoint_files.sharded_folder import is_checkpoint, is_sharded
 from mlscale.runs.find import find_run
 from mlscale.runs.folder import RunFolder
 from mlscale.runs.recover import is_run_folder, warn_once
@@ -76,7 +77,7 @@ class InitialWeights:
         Raises:
             MLScaleError: it has changed, or is missing.
         """
-        if not self.checkpoint.is_file() or compute_weights_digest(self.checkpoint) != self.sha256:
+        if not is_checkpoint(self.checkpoint) or compute_weights_digest(self.checkpoint) != self.sha256:
             raise MLScaleError(
                 "the weights that the run starts from are not there any more",
                 where=str(self.checkpoint),
@@ -99,9 +100,9 @@ def find_initial_weights(text: str, root: str | Path = "runs") -> InitialWeights
         MLScaleError: file or run not found, the run has no checkpoint, it is truncated, or its digest does not match.
     """
     path = Path(text).expanduser()
-    if path.is_dir() and not is_run_folder(path):
+    if path.is_dir() and not is_run_folder(path) and not is_sharded(path):
         path = _find_weights_in_folder(path)
-    elif not path.is_file() or path.name == RUN:
+    elif not is_checkpoint(path) or path.name == RUN:
         if is_weights_file_name(text):
             raise MLScaleError("checkpoint not found", where=f"init_from={text}", fix="mlscale runs checkpoints last")
         path = find_start_checkpoint(find_run(text, root))
@@ -121,7 +122,7 @@ def resolve_weights_file(path: Path) -> InitialWeights:
         return InitialWeights(path, compute_weights_digest(path), licence=licence)
     checkpoint = verify_checkpoint(path)
     # A bare pickle is not an archive, so `verify` takes it for a truncated one.
-    if checkpoint.is_corrupt and not is_bare_pickle(path):
+    if checkpoint.is_corrupt and (path.is_dir() or not is_bare_pickle(path)):
         raise MLScaleError(
             "a run can't start from this checkpoint",
             where=str(path),
@@ -134,7 +135,7 @@ def resolve_weights_file(path: Path) -> InitialWeights:
     # A fine-tuned model is still under the licence of the weights that its run started from.
     before = InitialWeights.parse_document(run.run.get("init")) if run else None
     source, licence = ("run" if run else "file"), before.licence if before else None
-    return InitialWeights(path, compute_sha256(path), run.id if run else None, source, licence=licence)
+    return InitialWeights(path, compute_weights_digest(path), run.id if run else None, source, licence=licence)
 
 
 def find_start_checkpoint(run: RunFolder) -> Path:
@@ -146,7 +147,7 @@ def find_start_checkpoint(run: RunFolder) -> Path:
     folder, document = run.path / "checkpoints", run.run
     best = find_best_checkpoint_file(folder, document["metric"] or "", document["mode"] or "max")
     for path in (best, folder / f"last{SUFFIX}"):
-        if path is not None and path.is_file():
+        if path is not None and is_checkpoint(path):
             return path
     raise MLScaleError(
         f"the run {run.path.name} has no checkpoint to start from",
@@ -161,11 +162,13 @@ def is_weights_file_name(text: str) -> bool:
 
 
 def compute_weights_digest(path: Path) -> str:
-    """Return the SHA-256, in hex, of the file `path`, or of the digests of all files of a sharded model.
+    """Return the SHA-256, in hex, of the file `path`, or of the digests of all files of a sharded model or checkpoint.
 
     Raises:
         MLScaleError: the index of a sharded model is corrupted, or a file of it is missing.
     """
+    if path.is_dir():
+        return read_content_digest(path)
     if not path.name.endswith(safetensors.INDEX):
         return compute_sha256(path)
     # The lines that `sha256sum` prints, so that the digest can be computed without mlscale.

@@ -14,6 +14,7 @@ from pathlib import Path
 from pytorch_lightning import LightningDataModule, LightningModule, Trainer
 
 from mlscale.errors import MLScaleError
+from mlscale.runs.checkpoint_files.sharded_folder import is_checkpoint
 from mlscale.train.checkpoint.weights_only_load import load_checkpoint_file
 from mlscale.train.graceful_stop import raise_if_stop_requested
 from mlscale.train.lightning.trainer_parts import get_callbacks
@@ -55,7 +56,7 @@ def locate_best_checkpoint(trainer: Trainer) -> Path | None:
     callback = trainer.checkpoint_callback
     folder = getattr(callback, "dirpath", None)
     paths = [getattr(callback, "best_model_path", ""), f"{folder}/last.ckpt" if folder else ""]
-    return next((Path(path) for path in paths if path and Path(path).is_file()), None)
+    return next((Path(path) for path in paths if path and is_checkpoint(Path(path))), None)
 
 
 def load_best_checkpoint(trainer: Trainer, module: LightningModule) -> Path:

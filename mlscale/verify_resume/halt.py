@@ -49,6 +49,8 @@ class KillPointHalt:
             return
         saves = phase in ("save", "between")
         if saves and isinstance(trainer.strategy.checkpoint_io, lightning_io.VerifiedCheckpointIO):
+            # The one before may still be written in the background, and is not the one to interrupt.
+            trainer.strategy.checkpoint_io.finish_save()
             _interrupt_next_checkpoint(self._wait_for_kill)
         # Checkpoints of Lightning's own I/O are written by rank 0 alone; at other places all ranks stop.
         elif not saves or trainer.is_global_zero:

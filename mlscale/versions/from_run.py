@@ -9,6 +9,7 @@ from mlscale.atomic_files import compute_sha256
 from mlscale.errors import MLScaleError
 from mlscale.runs.checkpoint_files.checkpoint_digest import verify_checkpoint
 from mlscale.runs.checkpoint_files.checkpoint_record import SUFFIX, describe_checkpoint_state
+from mlscale.runs.checkpoint_files.sharded_folder import is_checkpoint
 from mlscale.runs.folder import RunFolder
 from mlscale.runs.run_reader import CONFIG, DERIVED, ENCODER
 from mlscale.versions.local_registry import LocalRegistry, Published
@@ -99,15 +100,21 @@ def find_parent_version(registry: LocalRegistry, run: RunFolder) -> str | None:
 def _find_valid_checkpoint(run: RunFolder, name: str) -> Path:
     folder = run.path / "checkpoints"
     path = folder / f"{name}{SUFFIX}"
-    if not path.is_file() and name == "best":
+    if not is_checkpoint(path) and name == "best":
         path = folder / f"last{SUFFIX}"
-    if not path.is_file():
+    if not is_checkpoint(path):
         available = ", ".join(sorted(file.stem for file in folder.glob(f"*{SUFFIX}"))) or "none"
         raise MLScaleError(
             f"the run has no checkpoint '{name}'",
             where=str(folder),
             why=f"it has: {available}",
             fix="mlscale like=<the run> callbacks=default, which trains again and keeps the best and the last",
+        )
+    if path.is_dir():
+        raise MLScaleError(
+            "a version holds a checkpoint of one file, and this one is sharded",
+            where=str(path),
+            fix=f"mlscale runs consolidate {run.id}",
         )
     verified = verify_checkpoint(path)
     if verified.is_corrupt:

@@ -17,6 +17,7 @@ from mlscale.config.names.suggest import find_nearest
 from mlscale.contracts.servable_yaml import DOCUMENT
 from mlscale.errors import MLScaleError
 from mlscale.runs.checkpoint_files.checkpoint_record import SUFFIX
+from mlscale.runs.checkpoint_files.sharded_folder import is_sharded
 from mlscale.runs.find import LAST, build_run_not_found, list_runs, match_runs
 from mlscale.runs.folder import RunFolder
 from mlscale.runs.recover import is_run_folder
@@ -139,6 +140,8 @@ def _resolve_path(text: str, path: Path, runs_dir: str | Path) -> TrainedModel:
     Raises:
         MLScaleError: it does not exist, or is not a model.
     """
+    if is_sharded(path):
+        return get_checkpoint_model(path)
     if path.is_dir() and (model := _find_model_in_folder(path, runs_dir)) is not None:
         return model
     # The document of a model stands for its folder.

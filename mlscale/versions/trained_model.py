@@ -11,6 +11,7 @@ from mlscale.atomic_files import read_json
 from mlscale.config.names.suggest import format_override
 from mlscale.contracts.servable_yaml import DOCUMENT, read_document
 from mlscale.errors import MLScaleError
+from mlscale.runs.checkpoint_files.sharded_folder import is_checkpoint
 from mlscale.runs.find import find_run_folders
 from mlscale.runs.folder import RunFolder
 from mlscale.runs.recover import is_run_folder
@@ -172,7 +173,7 @@ def require_run_checkpoint(model: TrainedModel, command: str, runs_dir: str | Pa
     version = read_version(model.path)
     run = find_version_run(version, runs_dir)
     path = run.path / "checkpoints" / str((version.run or {}).get("checkpoint") or "best.ckpt") if run else None
-    if path is None or not path.is_file():
+    if path is None or not is_checkpoint(path):
         raise MLScaleError(
             f"the run that {model.version} comes from is not here",
             where=str(path or runs_dir),

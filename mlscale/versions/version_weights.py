@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from mlscale.errors import MLScaleError
+from mlscale.runs.checkpoint_files.sharded_folder import is_checkpoint
 from mlscale.runs.find import find_run
 from mlscale.runs.folder import RunFolder
 from mlscale.runs.initial_source import InitialWeights, find_initial_weights, is_weights_file_name, resolve_weights_file
@@ -56,7 +57,7 @@ def find_version_weights(version: Version, root: str | Path) -> InitialWeights:
     else:
         folder = find_version_run(version, root)
         path = folder.path / "checkpoints" / str(run.get("checkpoint") or "best.ckpt") if folder else None
-        if path is None or not path.is_file():
+        if path is None or not is_checkpoint(path):
             raise MLScaleError(
                 f"the weights that {version.ref} was exported from are gone",
                 where=str(path or run.get("path") or root),

@@ -15,6 +15,7 @@ from mlscale.config.composition.frozen import add_derived
 from mlscale.config.derive import derive_values
 from mlscale.errors import MLScaleError
 from mlscale.runs.checkpoint_files.checkpoint_search import find_best_checkpoint_file
+from mlscale.runs.checkpoint_files.sharded_folder import is_checkpoint
 from mlscale.train.lightning.trainer_parts import get_callbacks
 
 if TYPE_CHECKING:
@@ -138,7 +139,7 @@ def choose_checkpoint(subject: TrainedModel, cfg: DictConfig) -> tuple[Path, boo
     folder = subject.run / "checkpoints"
     typed = any(word.lstrip("+").startswith("checkpoint=") for word in cfg.derived.overrides or [])
     none = not typed and chosen == "best" and find_best_checkpoint_file(folder, cfg.metric, cfg.mode) is None
-    instead = none and (folder / "last.ckpt").is_file()
+    instead = none and is_checkpoint(folder / "last.ckpt")
     return find_checkpoint_file(subject.run, "last" if instead else chosen, cfg.metric, cfg.mode), instead
 
 

@@ -13,6 +13,7 @@ from mlscale.errors import MLScaleError
 from mlscale.runs.checkpoint_files.checkpoint_digest import read_checkpoint_metadata
 from mlscale.runs.checkpoint_files.checkpoint_record import SUFFIX
 from mlscale.runs.checkpoint_files.checkpoint_search import find_best_checkpoint_file
+from mlscale.runs.checkpoint_files.sharded_folder import is_checkpoint
 from mlscale.runs.recover import is_run_folder, read_run_document, warn_once
 
 if TYPE_CHECKING:
@@ -133,7 +134,7 @@ def find_checkpoint_file(run: Path, name: str, metric: str | None, mode: str | N
     path = Path(name) if "/" in name or name.endswith(SUFFIX) else folder / f"{name}{SUFFIX}"
     # `folder / name` last: a name with its suffix, which is not a path from the working folder.
     for candidate in (find_best_checkpoint_file(folder, metric, mode) if name == "best" else None, path, folder / name):
-        if candidate and candidate.is_file():
+        if candidate and is_checkpoint(candidate):
             _report_foreign(candidate, run)
             return candidate
     existing = sorted(entry.name for entry in (run / "checkpoints").glob("*.ckpt"))

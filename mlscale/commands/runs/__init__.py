@@ -77,6 +77,12 @@ COMMAND = Command(
             (RUNS_DIR, OUTPUT),
             (("mlscale runs checkpoints last output=json", "for programs"),),
         ),
+        "consolidate": Action(
+            "replace a run's sharded checkpoints (strategy.sharded_checkpoint=true) by files with the same state",
+            (_RUN,),
+            (RUNS_DIR, OUTPUT),
+            (("mlscale runs consolidate last", "for `versions add`, and programs that read one file"),),
+        ),
         "send": Action(
             "send what a tracker did not take while the run ran (logger=mlflow); nothing is sent twice",
             (_RUN,),

@@ -18,11 +18,13 @@ from mlscale.commands.runs import list_checkpoints as run_checkpoints
 from mlscale.commands.runs.collect_checkpoints import collect_checkpoints
 from mlscale.commands.runs.confirmation import confirm_removal, repeat_folder
 from mlscale.commands.runs.disk_usage import show_disk_usage
+from mlscale.commands.runs.consolidate import consolidate_run
 from mlscale.commands.runs.job_actions import cancel_runs, describe_job, find_live_jobs, find_run_statuses, print_log
 from mlscale.errors import Exit, MLScaleError, raise_all
 from mlscale.report import format_duration, format_key_values, format_number, format_size, format_table
 from mlscale.report.text import format_metric as shown_metric
 from mlscale.report.text import format_metric_name, measure_width
+from mlscale.runs.checkpoint_files.sharded_folder import measure_checkpoint
 from mlscale.runs.compare import Pairs, compare_runs
 from mlscale.runs.edited import report_edits
 from mlscale.runs.find import find_corrupted_runs, find_run, list_runs
@@ -48,6 +50,7 @@ def main(argv: Sequence[str]) -> int:
         "show": _show_run,
         "resume": _resume_run,
         "checkpoints": _list_checkpoints,
+        "consolidate": _consolidate_checkpoints,
         "diff": _compare_runs,
         "rm": _remove_runs,
     }
@@ -139,7 +142,7 @@ def _show_run(options: Options) -> int:
     document, manifest = run.run, run.manifest
     # On request only: it reads every file of the run, checkpoints included.
     changed = run.find_changed_artefacts() if options.verify else None
-    checkpoints = [(path.relative_to(run.path).as_posix(), path.stat().st_size) for path in run.checkpoints]
+    checkpoints = [(path.relative_to(run.path).as_posix(), measure_checkpoint(path)) for path in run.checkpoints]
     if options.output == "json":
         content = {
             "path": str(run.path),
@@ -288,6 +291,10 @@ def _describe_run(document: dict[str, Any], manifest: dict[str, Any] | None) -> 
 
 def _list_checkpoints(options: Options) -> int:
     return run_checkpoints.show_checkpoints(find_run(options.ref, options.runs_dir), as_json=options.output == "json")
+
+
+def _consolidate_checkpoints(options: Options) -> int:
+    return consolidate_run(find_run(options.ref, options.runs_dir), as_json=options.output == "json")
 
 
 def _compare_runs(options: Options) -> int:

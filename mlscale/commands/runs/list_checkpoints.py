@@ -55,7 +55,9 @@ def _describe_resume_point(run: RunFolder, latest: Path | None) -> str:
 def verify_checkpoints(folder: Path) -> list[CheckpointFile]:
     """Return all checkpoints of a run, those of a user's own callbacks included, in the order of training."""
     # Anywhere in the run: a user's ModelCheckpoint may have a `dirpath` of its own.
-    folders = dict.fromkeys(path.parent for path in iterate_regular_files(folder) if path.suffix == SUFFIX)
+    files = (path for path in iterate_regular_files(folder) if SUFFIX in (path.suffix, path.parent.suffix))
+    # A sharded one is a folder: what is in it is not a checkpoint of its own.
+    folders = dict.fromkeys(path.parent.parent if path.parent.suffix == SUFFIX else path.parent for path in files)
     checked = []
     for stored in (stored for parent in folders for stored in list_checkpoint_files(parent)):
         try:

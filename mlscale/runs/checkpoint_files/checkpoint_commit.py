@@ -15,6 +15,7 @@ from mlscale.atomic_files import ASIDE, PRIVATE_FILE, remove_unlocked, sync_fold
 from mlscale.contracts import get_format_tag
 from mlscale.file_locks import lock_file
 from mlscale.runs.checkpoint_files.checkpoint_record import DIGEST_BYTES, LENGTH_BYTES, SUFFIX, CheckpointRecord
+from mlscale.runs.checkpoint_files.sharded_folder import remove_incomplete_folders, replace_path
 from mlscale.runs.identity import get_current_time
 
 DISK_FULL_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
@@ -79,7 +80,10 @@ class AtomicCheckpointWriter:
                 raise self._error
             # Before the rename: after a power failure the name must not refer to content that never reached the disk.
             os.fsync(self._file.fileno())
-            self._aside.replace(self.path)
+            if self.path.is_dir():  # a sharded checkpoint, which a file can't replace by a rename
+                replace_path(self._aside, self.path)
+            else:
+                self._aside.replace(self.path)
         except OSError:
             self.discard_partial()
             raise
@@ -108,6 +112,7 @@ class AtomicCheckpointWriter:
 
 
 def remove_incomplete_checkpoints(folder: Path) -> None:
-    """Remove incomplete files of killed processes from `folder`; a file that is still being written is locked."""
+    """Remove incomplete files and folders of killed processes from `folder`; what is still being written is locked."""
+    remove_incomplete_folders(folder)
     for path in folder.glob(f"{ASIDE}*{SUFFIX}-*"):
         remove_unlocked(path)

@@ -21,6 +21,7 @@ from mlscale.runs.checkpoint_files.checkpoint_record import (
     CheckpointRecord,
     CheckpointState,
 )
+from mlscale.runs.checkpoint_files.sharded_folder import STATE, are_parts_intact, is_sharded, measure_folder
 
 _END = b"PK\x05\x06"  # begins the last record of an archive, 22 bytes and the comment
 _END_BYTES = 22
@@ -30,11 +31,19 @@ _FORMAT_PATTERN = re.compile(rb'\{"format": "mlscale/checkpoint/[0-9]+"')
 
 
 def verify_checkpoint(path: Path) -> CheckpointFile:
-    """Read an entire checkpoint and compare it with its digest.
+    """Read an entire checkpoint and compare it with its digest; of a sharded one, every part.
 
     Raises:
         OSError: it can't be read.
     """
+    if path.is_dir():
+        checkpoint = read_checkpoint_metadata(path)
+        if checkpoint.state != "ok" or checkpoint.record is None:
+            return checkpoint
+        state = verify_checkpoint(path / STATE).state
+        if state == "ok" and not are_parts_intact(path, checkpoint.record.parts):
+            state = "altered"
+        return replace(checkpoint, state=state)
     with path.open("rb") as file:  # opened once: a new checkpoint may take its name meanwhile
         checkpoint = _read_metadata(path, file)
         if checkpoint.state != "ok":
@@ -50,17 +59,23 @@ def verify_checkpoint(path: Path) -> CheckpointFile:
 
 def read_checkpoint_metadata(path: Path) -> CheckpointFile:
     """Read a checkpoint's metadata without reading all of the file: `ok` means that its end is intact."""
+    if path.is_dir():
+        # The state is written last: without it the folder is incomplete.
+        if not is_sharded(path):
+            return CheckpointFile(path, measure_folder(path), None, "torn")
+        return replace(read_checkpoint_metadata(path / STATE), path=path, bytes=measure_folder(path))
     with path.open("rb") as file:
         return _read_metadata(path, file)
 
 
 def read_content_digest(path: Path) -> str:
-    """Return the SHA-256 in the checkpoint, in hex; without one, the SHA-256 of the entire file.
+    """Return the SHA-256 in the checkpoint, in hex; without one, the SHA-256 of the entire file. That of a sharded one
+    covers the digests of its parts.
 
     Raises:
         OSError: it can't be read.
     """
-    with path.open("rb") as file:
+    with (path / STATE if path.is_dir() else path).open("rb") as file:
         if _read_metadata(path, file).state == "ok":
             file.seek(-DIGEST_BYTES, os.SEEK_END)
             return file.read().decode()

@@ -36,6 +36,7 @@ class CheckpointRecord:
         bytes: of the archive, without the record; set when it is committed.
         run: the id of the run that it is of; None where that is not recorded.
         config_hash: of what that run computes.
+        parts: of a sharded checkpoint: SHA-256 of the list of its parts.
     """
 
     kind: CheckpointKind
@@ -48,6 +49,7 @@ class CheckpointRecord:
     bytes: int = 0
     run: str | None = None
     config_hash: str | None = None
+    parts: str | None = None
 
     def explain_mismatch(self, run: str, config_hash: str) -> str:
         """Return why it is not a checkpoint of that run; empty where it is, and where it does not name its run."""
@@ -60,10 +62,10 @@ class CheckpointRecord:
 
 @dataclass(frozen=True)
 class CheckpointFile:
-    """A checkpoint file and its state.
+    """A checkpoint file, or the folder of a sharded one, and its state.
 
     Attributes:
-        path: the file.
+        path: the file or folder.
         bytes: its size.
         record: its metadata; None where they can't be read.
         state: ok; torn: truncated, or not a checkpoint; altered: its content does not match its digest; unsigned: a

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from mlscale.runs.checkpoint_files.checkpoint_digest import read_checkpoint_metadata, verify_checkpoint
 from mlscale.runs.checkpoint_files.checkpoint_record import SUFFIX, CheckpointFile, describe_checkpoint_state
+from mlscale.runs.checkpoint_files.sharded_folder import has_sharded_parts, is_checkpoint
 
 _NEVER = datetime.min.replace(tzinfo=UTC)
 
@@ -18,7 +19,7 @@ def list_checkpoint_files(folder: Path) -> list[CheckpointFile]:
     checkpoints = []
     for path in sorted(folder.glob(f"*{SUFFIX}")):
         with contextlib.suppress(FileNotFoundError):  # another process may remove old checkpoints meanwhile
-            if not path.name.startswith(".") and path.is_file():
+            if not path.name.startswith(".") and (path.is_file() or has_sharded_parts(path)):
                 checkpoints.append(read_checkpoint_metadata(path))
     return sorted(checkpoints, key=get_progress_key)
 
@@ -62,7 +63,7 @@ def find_best_checkpoint_file(folder: Path, metric: str | None, mode: str | None
     both are None for a run without a key metric). Where several of the best were kept at another time of the run, the
     best of them and `best.ckpt`."""
     best = folder / f"best{SUFFIX}"
-    if best.is_file() and not any(folder.glob(f"best-*{SUFFIX}")):
+    if is_checkpoint(best) and not any(folder.glob(f"best-*{SUFFIX}")):
         return best
     values = {
         checkpoint.path: checkpoint.record.value
@@ -72,9 +73,9 @@ def find_best_checkpoint_file(folder: Path, metric: str | None, mode: str | None
         and checkpoint.record.metric == metric
         and checkpoint.record.value is not None
         # Of a name of its own, where there is a `best.ckpt`: a user's callback that keeps others by the same metric.
-        and (checkpoint.path.name.startswith("best") or not best.is_file())
+        and (checkpoint.path.name.startswith("best") or not is_checkpoint(best))
     }
-    if best.is_file() and best not in values:
+    if is_checkpoint(best) and best not in values:
         return best
     return (min if mode == "min" else max)(values, key=values.__getitem__, default=None)
 

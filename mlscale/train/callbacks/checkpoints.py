@@ -50,6 +50,8 @@ class Checkpoints(ModelCheckpoint):
         save_on_train_epoch_end: whether to check the metric after an epoch instead of after each validation; by
             default as Lightning chooses.
         verbose: whether to print a message each time the metric improves.
+        asynchronous: whether the training continues while a checkpoint is written, from a copy in host memory. It
+            applies to other checkpoint callbacks of the run, too.
 
     Raises:
         MLScaleError: an interval or a count is not positive.
@@ -72,6 +74,7 @@ class Checkpoints(ModelCheckpoint):
         every_n_epochs: int | None = None,
         save_on_train_epoch_end: bool | None = None,
         verbose: bool = False,
+        asynchronous: bool = True,
     ) -> None:
         super().__init__(
             dirpath=dirpath,
@@ -93,6 +96,7 @@ class Checkpoints(ModelCheckpoint):
         self.every_n_steps = every_n_steps
         self.every_n_minutes = every_n_minutes
         self.keep = keep
+        self.asynchronous = asynchronous
         self._saved_at = 0  # the optimizer step of the last periodic one
         self._periodic: list[str] = []  # names that this callback wrote; other such files are never removed
         self._clock = _SharedClock()
@@ -145,8 +149,14 @@ class Checkpoints(ModelCheckpoint):
     def on_epoch_boundary(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save `last.ckpt`."""
         if self.keeps_last and not trainer.fast_dev_run:  # type: ignore[attr-defined]  # set by a connector
-            trainer.save_checkpoint(self._build_path(self.CHECKPOINT_NAME_LAST))
-            self.final_saved = not has_last_save_failed(trainer)
+            self.final_saved = False
+            self._save_epoch(trainer)
+
+    # This method and `_save_periodic` are wrapped before a fit (`failed_saves.py`): where the save fails, at once or
+    # later in the background, `final_saved` and `_periodic` are as before.
+    def _save_epoch(self, trainer: Trainer) -> None:
+        self.final_saved = True
+        trainer.save_checkpoint(self._build_path(self.CHECKPOINT_NAME_LAST))
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save `last.ckpt` of a resumed run that has no step left, and was killed before it could save it."""
@@ -161,15 +171,12 @@ class Checkpoints(ModelCheckpoint):
 
     def _save_periodic(self, trainer: Trainer) -> None:
         name = f"step={trainer.global_step}"
-        before = [other for other in self._periodic if other != name]
         # Listed before the save: the checkpoint then lists itself, and a run resumed from it removes it in its turn.
-        self._periodic = [*before, name]
-        trainer.save_checkpoint(self._build_path(name))
-        self._saved_at = trainer.global_step  # one that failed is tried again when the next is due
+        self._periodic = [*(other for other in self._periodic if other != name), name]
+        self._saved_at = trainer.global_step  # one that fails is tried again when the next is due
         self._clock.restart_clock()
-        if has_last_save_failed(trainer):
-            self._periodic = before
-        elif self.keep != -1:
+        trainer.save_checkpoint(self._build_path(name))
+        if self.keep != -1:
             # Old ones are removed only after the new one is on the disk: there is always one to resume from. A list
             # that was restored may name files that were removed after that checkpoint was saved.
             for old in self._periodic[: -self.keep]:

@@ -18,6 +18,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loops.fit_loop import RestartStage
 
+from mlscale.runs.checkpoint_files.sharded_folder import is_checkpoint
 from mlscale.train.checkpoint import arithmetic, rank_buffers
 from mlscale.train.checkpoint import random_states as generators
 from mlscale.train.checkpoint import step_boundary as boundary
@@ -267,7 +268,7 @@ def _rewrite_paths(
         inside = bool(path) and Path(path).is_relative_to(before)
         return str(now / Path(path).relative_to(before)) if inside else path
 
-    if not all(Path(move_path(path)).is_file() for path in saved.get("best_k_models", {})):
+    if not all(is_checkpoint(Path(move_path(path))) for path in saved.get("best_k_models", {})):
         return
     saved["dirpath"] = callback.dirpath
     for state in (saved, *of_ranks):

@@ -5,19 +5,17 @@ Any callback that saves goes through here, a user's own `ModelCheckpoint` among 
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import shutil
-import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
 import torch
+import torch.distributed as dist
 from lightning_fabric.utilities.cloud_io import _is_local_file_protocol
 from pytorch_lightning.plugins.io import TorchCheckpointIO
-from tqdm import tqdm
 
 from mlscale.atomic_files import explain_os_error
 from mlscale.errors import Exit, MLScaleError
@@ -27,9 +25,14 @@ from mlscale.runs.checkpoint_files.checkpoint_commit import (
     remove_incomplete_checkpoints,
 )
 from mlscale.runs.checkpoint_files.checkpoint_record import CheckpointRecord
-from mlscale.runs.checkpoint_files.checkpoint_search import find_latest_valid, list_checkpoint_files
+from mlscale.runs.checkpoint_files.checkpoint_search import find_latest_valid
+from mlscale.runs.checkpoint_files.sharded_folder import STATE, remove_checkpoint_path
+from mlscale.train.checkpoint.background_writer import BackgroundWriter
 from mlscale.train.checkpoint.checkpoint_kind import build_checkpoint_record
 from mlscale.train.checkpoint.plain_values import convert_numpy_numbers, convert_to_plain
+from mlscale.train.checkpoint.save_messages import build_write_error, format_disk_full, print_warning
+from mlscale.train.checkpoint.shard_split import split_state
+from mlscale.train.checkpoint.shard_writer import commit_sharded
 from mlscale.train.checkpoint.weights_only_load import SAVE_PLAIN_VALUES, find_unsafe_globals, load_checkpoint_file
 
 _HYPER_PARAMETERS = ("hyper_parameters", "datamodule_hyper_parameters")
@@ -52,12 +55,14 @@ class FailedSave:
 
 
 class VerifiedCheckpointIO(TorchCheckpointIO):
-    """Lightning's plugin for checkpoints, with commits, digests, and care for full disks.
+    """Lightning's plugin for checkpoints, with commits, digests, background saves, and care for full disks.
 
     - A save is written aside and committed by one rename, with a record and a digest inside (`runs.checkpoint_files`).
     - A save that exceeds the disk, a quota or the largest file size does not end the training: it warns, and the
       earlier file stays. `failed` lists such saves; `unsaved` is true if the last one failed.
     - The checkpoint that a failed save was to replace is not removed, though Lightning requests it.
+    - While `in_background` is set, a save returns once the state is copied to host memory; a thread writes it. At most
+      one is in flight: the next save waits for it. `finish_save` waits for it, and reports how it ended.
     - A load verifies the digest, and reads tensors and plain values alone.
 
     Paths of other protocols than local files (s3://…) are written and read as Lightning does, weights-only.
@@ -70,7 +75,11 @@ class VerifiedCheckpointIO(TorchCheckpointIO):
         self.run, self.config_hash = run, config_hash
         self.failed: list[FailedSave] = []
         self.unsaved = False
+        self.in_background = False
+        self.outcomes: list[Callable[[bool], None]] = []  # called once the save in flight is concluded: True if saved
+        self._writer = BackgroundWriter()
         self._saved = 0
+        self._reports = True  # of sharded saves the first rank alone
         self._tidied: set[Path] = set()
         self._warned: set[str] = set()
         self._has_checked_classes = False
@@ -90,6 +99,8 @@ class VerifiedCheckpointIO(TorchCheckpointIO):
         """
         if storage_options is not None:
             raise TypeError(f"{type(self).__name__} has no storage options")
+        # Before anything else: the one in flight may fail, and reports that by `unsaved`.
+        self.finish_save()
         self.unsaved = False
         self._remove_unsafe_parameters(checkpoint)
         checkpoint = convert_numpy_numbers(checkpoint)
@@ -98,17 +109,78 @@ class VerifiedCheckpointIO(TorchCheckpointIO):
             return
         target = Path(path).expanduser().absolute()
         record = replace(build_checkpoint_record(checkpoint, target), run=self.run, config_hash=self.config_hash)
-        try:
-            _commit_checkpoint(checkpoint, target, record, tidied=self._tidied)
-        except OSError as error:
-            if error.errno not in DISK_FULL_ERRORS:
-                raise _build_write_error(target, error) from error
-            self.unsaved = True
-            self.failed.append(FailedSave(str(target), record.step, explain_os_error(error, target)))
-            _print_warning(_format_disk_full(target, record, error))
+        commit = partial(_commit_checkpoint, target=target, record=record, tidied=self._tidied)
+        if self.in_background:
+            self._writer.start_save(checkpoint, target, record, commit)
             return
-        self._saved += 1
-        self._warn_unloadable(target)
+        error = None
+        try:
+            commit(checkpoint)
+        except OSError as raised:
+            error = raised
+        self._conclude_save(target, record, error)
+
+    def save_sharded(self, checkpoint: dict[str, Any], path: str | Path, group: dist.ProcessGroup) -> None:
+        """Write a checkpoint with DTensors in it as a folder, each rank its shards. A collective.
+
+        Args:
+            checkpoint: the content, the same on all ranks but for the shards.
+            path: the folder; what has this name is replaced.
+            group: a process group of all ranks that nothing else uses.
+
+        Raises:
+            MLScaleError: it can't be written, for another reason than a full disk (exit code 5).
+        """
+        self.finish_save()
+        self.unsaved = False
+        self._remove_unsafe_parameters(checkpoint)
+        self._reports = dist.get_rank(group) == 0
+        state, parts, shards = split_state(convert_numpy_numbers(checkpoint))
+        target = Path(path).expanduser().absolute()
+        record = replace(build_checkpoint_record(checkpoint, target), run=self.run, config_hash=self.config_hash)
+        # What is not sharded is the same on all ranks; the first one writes it.
+        content = {
+            "state": state if self._reports else None,
+            "tensors": parts,
+        }
+        prepare = partial(_prepare_folder, target.parent, self._tidied)
+        commit = partial(commit_sharded, shards=shards, target=target, record=record, group=group, prepare=prepare)
+        # By the thread in any case: it alone uses the group.
+        self._writer.start_save(content, target, record, commit)
+        if not self.in_background:
+            self.finish_save()
+
+    def finish_save(self) -> None:
+        """Wait for the save in flight, if there is one; prints a warning where its disk is full.
+
+        Raises:
+            MLScaleError: it can't be written, for another reason than a full disk (exit code 5).
+        """
+        ended = self._writer.wait_for_save()
+        if ended is None:
+            return
+        save, error = ended
+        if error is not None and not isinstance(error, OSError):
+            raise error
+        self._conclude_save(save.target, save.record, error)
+
+    @property
+    def is_save_finished(self) -> bool:
+        """True where a save is in flight, and `finish_save` would not wait for it."""
+        return self._writer.is_finished
+
+    def _conclude_save(self, target: Path, record: CheckpointRecord, error: OSError | None) -> None:
+        if error is None:
+            self._saved += 1
+            if self._reports:
+                self._warn_unloadable(target)
+            return
+        if error.errno not in DISK_FULL_ERRORS:
+            raise build_write_error(target, error) from error
+        self.unsaved = True
+        self.failed.append(FailedSave(str(target), record.step, explain_os_error(error, target)))
+        if self._reports:
+            print_warning(format_disk_full(target, record, error))
 
     def load_checkpoint(
         self, path: str | Path, map_location: Any = lambda storage, loc: storage, weights_only: bool | None = None
@@ -123,11 +195,30 @@ class VerifiedCheckpointIO(TorchCheckpointIO):
         return load_checkpoint_file(path, map_location)
 
     def remove_checkpoint(self, path: str | Path) -> None:
-        """Remove a checkpoint, unless it is one that a failed save was to replace."""
-        if self.unsaved:
+        """Remove a checkpoint, unless it is one that a failed save was to replace; after the save in flight is
+        committed."""
+        if self._writer.is_busy:
+            self._writer.remove_after_save(partial(self._remove, path))
+        elif self.unsaved:
             _log.debug("%s stays: the save that was to replace it failed", path)
-            return
-        super().remove_checkpoint(path)
+        else:
+            self._remove(path)
+
+    def _remove(self, path: str | Path) -> None:
+        if _is_local_file_protocol(path):
+            remove_checkpoint_path(Path(path))  # a folder in one step, too
+        else:
+            super().remove_checkpoint(path)
+
+    def teardown(self) -> None:
+        """Wait for the save in flight, and end the thread. Lightning calls it after a fit that failed, too."""
+        try:
+            self.finish_save()
+        except Exception as error:
+            # Not raised: it would hide the error that has ended the fit. A fit that ends well has no save in flight.
+            print_warning(f"the last checkpoint was not saved: {error}")
+        self.outcomes.clear()
+        self._writer.end_thread()
 
     def explain_lost_state(self) -> MLScaleError | None:
         """Return the error for a fit whose final state could not be saved; None where no save has failed."""
@@ -174,7 +265,7 @@ class VerifiedCheckpointIO(TorchCheckpointIO):
             return
         self._has_checked_classes = True
         # Searched in the file, which names the classes that pickle has written.
-        if foreign := find_unsafe_globals(target):
+        if foreign := find_unsafe_globals(target / STATE if target.is_dir() else target):
             self._warn_once(
                 f"{target.name} can't be loaded again, for it holds more than tensors and plain values: "
                 f"{', '.join(foreign)}. To fix it, {SAVE_PLAIN_VALUES}."
@@ -183,17 +274,13 @@ class VerifiedCheckpointIO(TorchCheckpointIO):
     def _warn_once(self, message: str) -> None:
         if message not in self._warned:
             self._warned.add(message)
-            _print_warning(message)
+            print_warning(message)
 
 
 def _commit_checkpoint(
-    checkpoint: dict[str, Any], target: Path, record: CheckpointRecord, *, tidied: set[Path]
+    checkpoint: dict[str, Any], *, target: Path, record: CheckpointRecord, tidied: set[Path]
 ) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    if target.parent not in tidied:
-        # Once per folder and process: it removes the unfinished files of saves that were killed.
-        remove_incomplete_checkpoints(target.parent)
-        tidied.add(target.parent)
+    _prepare_folder(target.parent, tidied)
     writer = AtomicCheckpointWriter(target)
     try:
         torch.save(checkpoint, cast(Any, writer))
@@ -204,26 +291,9 @@ def _commit_checkpoint(
     writer.commit_checkpoint(record)
 
 
-def _print_warning(message: str) -> None:
-    with contextlib.suppress(OSError):  # standard error may be a file on the disk that is full
-        tqdm.write(f"warning   {message}", file=sys.stderr)  # above a progress bar
-        sys.stderr.flush()
-
-
-def _format_disk_full(target: Path, record: CheckpointRecord, error: OSError) -> str:
-    names = [checkpoint.path.name for checkpoint in list_checkpoint_files(target.parent) if checkpoint.record]
-    return (
-        f"disk full: {target} was not saved at step {record.step}: {explain_os_error(error, target)} "
-        f"({shutil.disk_usage(target.parent).free:,} bytes free). The training continues; "
-        f"{'what was saved before stays: ' + ', '.join(names) if names else 'nothing is saved yet'}."
-    )
-
-
-def _build_write_error(target: Path, error: OSError) -> MLScaleError:
-    return MLScaleError(
-        f"can't write the checkpoint {target.name}",
-        where=str(target),
-        why=explain_os_error(error, target),
-        fix="runs_dir=<a folder you may write to>, or dirpath= of the callback that saves",
-        exit=Exit.ENVIRONMENT,
-    )
+def _prepare_folder(folder: Path, tidied: set[Path]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    if folder not in tidied:
+        # Once per folder and process: it removes the unfinished files of saves that were killed.
+        remove_incomplete_checkpoints(folder)
+        tidied.add(folder)

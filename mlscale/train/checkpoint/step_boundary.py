@@ -32,8 +32,8 @@ def install_boundaries(trainer: Trainer) -> None:
     """Call a trainer's callbacks at boundaries, and defer its checkpoints to them; call before fit."""
     deferred = _DeferredSaves(trainer)
     # Saves that are due come before the callbacks' hooks: one of these may stop the run by an error.
-    _append_actions(trainer.fit_loop.epoch_loop, deferred.run_step_saves, partial(_call_hook, trainer, _STEP))
-    _append_actions(trainer.fit_loop, deferred.run_epoch_saves, partial(_call_hook, trainer, _EPOCH))
+    append_actions(trainer.fit_loop.epoch_loop, deferred.run_step_saves, partial(_call_hook, trainer, _STEP))
+    append_actions(trainer.fit_loop, deferred.run_epoch_saves, partial(_call_hook, trainer, _EPOCH))
 
 
 def is_accumulating(trainer: Trainer) -> bool:
@@ -47,7 +47,8 @@ def is_in_epoch(trainer: Trainer) -> bool:
     return bool(progress.completed < progress.ready)
 
 
-def _append_actions(loop: Any, *actions: Callable[[], None]) -> None:
+def append_actions(loop: Any, *actions: Callable[[], None]) -> None:
+    """Call `actions` at each boundary of a loop, after what Lightning and earlier actions do there."""
     before = loop.on_advance_end
 
     def on_advance_end(*arguments: object) -> None:

@@ -13,6 +13,8 @@ from mlscale.errors import MLScaleError
 from mlscale.runs.checkpoint_files.checkpoint_digest import verify_checkpoint
 from mlscale.runs.checkpoint_files.checkpoint_record import describe_checkpoint_state
 from mlscale.runs.checkpoint_files.checkpoint_search import find_latest_valid
+from mlscale.runs.checkpoint_files.sharded_folder import STATE
+from mlscale.train.checkpoint.shard_reader import read_sharded
 
 if TYPE_CHECKING:
     from torch.serialization import MAP_LOCATION
@@ -26,9 +28,11 @@ def load_checkpoint_file(
 ) -> dict[str, Any]:
     """Return the content of a checkpoint after verifying its digest; other programs' files, without one, are read too.
 
+    A sharded one, of any number of ranks, is read whole.
+
     Args:
-        path: the file.
-        map_location: the device of the tensors.
+        path: the file, or the folder of a sharded one.
+        map_location: the device of the tensors; those of a sharded one are on the CPU.
         otherwise: the fix where the file is no use and its folder has no other one; each command has keys of its own.
 
     Raises:
@@ -43,6 +47,8 @@ def load_checkpoint_file(
                 where=str(file),
                 fix=_suggest_checkpoint(file, otherwise),
             )
+        if file.is_dir():
+            return read_sharded(file)
         return cast("dict[str, Any]", torch.load(file, map_location=map_location, weights_only=True))
     except OSError as error:
         raise MLScaleError(
@@ -57,7 +63,7 @@ def load_checkpoint_file(
         foreign: list[str] = []
         # What another program wrote may be no pickle that can be searched for the classes that it names.
         with contextlib.suppress(Exception):
-            foreign = find_unsafe_globals(file)
+            foreign = find_unsafe_globals(file / STATE if file.is_dir() else file)
         if not foreign:
             raise MLScaleError(
                 "the checkpoint can't be read",

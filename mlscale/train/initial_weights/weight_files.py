@@ -36,7 +36,8 @@ def read_weight_file(path: Path) -> dict[str, Tensor]:
         }
     if path.name.endswith(safetensors.SUFFIX):
         return _read_safetensors(path)
-    content = _read_legacy_pickle(path) if is_bare_pickle(path) else load_checkpoint_file(path)
+    is_legacy = path.is_file() and is_bare_pickle(path)
+    content = _read_legacy_pickle(path) if is_legacy else load_checkpoint_file(path)
     for state in (*(content.get(name) for name in _NAMES if isinstance(content, Mapping)), content):
         if isinstance(state, Mapping) and any(isinstance(value, Tensor) for value in state.values()):
             return {str(name): value for name, value in state.items() if isinstance(value, Tensor)}

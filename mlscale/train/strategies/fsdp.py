@@ -18,6 +18,7 @@ from torch.distributed.distributed_c10d import _get_default_group
 
 from mlscale.config.checks.strategy_support import create_replicate_error
 from mlscale.errors import MLScaleError
+from mlscale.train.checkpoint.lightning_io import VerifiedCheckpointIO
 from mlscale.train.strategies import full_state
 from mlscale.train.strategies.sharding import ShardedSteps, ShardSettings, assert_sharded, shard_module
 
@@ -38,6 +39,7 @@ def fsdp(
     cpu_offload: bool = False,
     replicate: int = 1,
     timeout: float = 1800,
+    sharded_checkpoint: bool = False,
 ) -> Strategy | str:
     """Return fully sharded training (torch's `fully_shard`): gloo between CPUs, NCCL between CUDA devices.
 
@@ -50,6 +52,7 @@ def fsdp(
         cpu_offload: keep weights, gradients and optimizer state in the host's memory, on CUDA.
         replicate: groups of processes that each hold the whole model, such as one per node; 1 shards over all.
         timeout: seconds a collective waits for a missing rank.
+        sharded_checkpoint: write a folder with each process's part, instead of one file by the first.
 
     Raises:
         MLScaleError: `replicate` does not divide the number of processes.
@@ -59,24 +62,32 @@ def fsdp(
     if replicate < 1 or world_size % replicate or replicate == world_size:
         raise create_replicate_error(replicate, world_size)
     settings = ShardSettings(tuple(wrap or ()), wrap_min_params, reduce_dtype, reshard_after_forward, cpu_offload)
-    return FullySharded(world_size, settings, replicate, timeout)
+    return FullySharded(world_size, settings, replicate, timeout, sharded_checkpoint)
 
 
 class FullySharded(ModelParallelStrategy):
     """Lightning's ModelParallelStrategy with an explicit mesh, sharded by this class and not by the user's module.
 
-    Checkpoints have the same form as without FSDP: the first rank gathers one tensor at a time and writes one file.
-    They are loaded before the model is sharded, so that other strategies' checkpoints, and those of other numbers of
-    processes, load as well.
+    Checkpoints have the same form as without FSDP: the first rank gathers one tensor at a time and writes one file; or
+    each rank writes its part into a folder, which is read as the same state. They are loaded before the model is
+    sharded, so that other strategies' checkpoints, and those of other numbers of processes, load as well.
 
     Args:
         world_size: number of processes.
         settings: how the model is sharded.
         replicate: groups that each hold a whole model.
         timeout: seconds a collective waits.
+        sharded_checkpoint: whether each rank writes its part.
     """
 
-    def __init__(self, world_size: int, settings: ShardSettings, replicate: int = 1, timeout: float = 1800) -> None:
+    def __init__(
+        self,
+        world_size: int,
+        settings: ShardSettings,
+        replicate: int = 1,
+        timeout: float = 1800,
+        sharded_checkpoint: bool = False,
+    ) -> None:
         backend = "cpu:gloo,cuda:nccl" if settings.cpu_offload and torch.cuda.is_available() else None
         super().__init__(
             data_parallel_size=world_size,
@@ -86,6 +97,8 @@ class FullySharded(ModelParallelStrategy):
             timeout=timedelta(seconds=timeout),
         )
         self.settings, self.replicate = settings, replicate
+        self.sharded_checkpoint = sharded_checkpoint
+        self._checkpoint_group: dist.ProcessGroup | None = None
 
     # Starting.
 
@@ -218,7 +231,14 @@ class FullySharded(ModelParallelStrategy):
         return Strategy.optimizer_state(self, optimizer)
 
     def save_checkpoint(self, checkpoint: dict[str, Any], filepath: str | Path, storage_options: object = None) -> None:
-        """Gather the shards, and write one file on the first rank. A collective."""
+        """Gather the shards, and write one file on the first rank; or let each rank write its own. A collective."""
+        io = self.checkpoint_io
+        if self.sharded_checkpoint and isinstance(io, VerifiedCheckpointIO) and "://" not in str(filepath):
+            if self._checkpoint_group is None:
+                # Of its own: a thread uses it while the training uses the others.
+                self._checkpoint_group = dist.new_group(backend="gloo", timeout=self._timeout)
+            io.save_sharded(checkpoint, filepath, self._checkpoint_group)
+            return
         whole = full_state.gather_tensors(checkpoint, keep=self.is_global_zero)
         if self.is_global_zero:
             self.checkpoint_io.save_checkpoint(whole, filepath, storage_options=storage_options)

@@ -27,6 +27,8 @@ class Full(pl.Callback):
         self.before = resource.getrlimit(resource.RLIMIT_FSIZE)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        # What the epoch before has begun to save is not what there is no room for.
+        trainer.strategy.checkpoint_io.finish_save()  # type: ignore[attr-defined]
         self.limit(1000 if trainer.current_epoch in self.epochs else self.before[0])
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

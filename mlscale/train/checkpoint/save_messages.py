@@ -1,0 +1,43 @@
+"""Messages about saves: warnings of full disks, and the error for a checkpoint that can't be written."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import sys
+from pathlib import Path
+
+from tqdm import tqdm
+
+from mlscale.atomic_files import explain_os_error
+from mlscale.errors import Exit, MLScaleError
+from mlscale.runs.checkpoint_files.checkpoint_record import CheckpointRecord
+from mlscale.runs.checkpoint_files.checkpoint_search import list_checkpoint_files
+
+
+def print_warning(message: str) -> None:
+    """Print a warning to standard error."""
+    with contextlib.suppress(OSError):  # standard error may be a file on the disk that is full
+        tqdm.write(f"warning   {message}", file=sys.stderr)  # above a progress bar
+        sys.stderr.flush()
+
+
+def format_disk_full(target: Path, record: CheckpointRecord, error: OSError) -> str:
+    """Return the warning of a save that has failed because the disk is full."""
+    names = [checkpoint.path.name for checkpoint in list_checkpoint_files(target.parent) if checkpoint.record]
+    return (
+        f"disk full: {target} was not saved at step {record.step}: {explain_os_error(error, target)} "
+        f"({shutil.disk_usage(target.parent).free:,} bytes free). The training continues; "
+        f"{'what was saved before stays: ' + ', '.join(names) if names else 'nothing is saved yet'}."
+    )
+
+
+def build_write_error(target: Path, error: OSError) -> MLScaleError:
+    """Return the error for a checkpoint that can't be written."""
+    return MLScaleError(
+        f"can't write the checkpoint {target.name}",
+        where=str(target),
+        why=explain_os_error(error, target),
+        fix="runs_dir=<a folder you may write to>, or dirpath= of the callback that saves",
+        exit=Exit.ENVIRONMENT,
+    )
