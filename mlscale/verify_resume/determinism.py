@@ -12,7 +12,7 @@ _CUBLAS = re.compile(r"Deterministic behavior was enabled .* CUBLAS_WORKSPACE_CO
 
 @dataclass(frozen=True)
 class DeterminismCost:
-    """What runs with deterministic kernels showed, next to the same run without.
+    """The findings of runs with deterministic kernels, next to the same run without.
 
     Attributes:
         operations: those that have no deterministic kernel on the device, by torch's names, sorted.

@@ -1,4 +1,4 @@
-"""What refers to the checkpoints of runs: versions of a registry, and runs that are still to be finished."""
+"""Find the references to checkpoints of runs: those of versions, and of runs that are still to be finished."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ _ENDED = {
 
 @dataclass(frozen=True)
 class RemovalPlan:
-    """What `mlscale runs gc` would do.
+    """The removals that `mlscale runs gc` would do.
 
     Attributes:
         choices: of each run that has a checkpoint to remove.

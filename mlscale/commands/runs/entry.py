@@ -17,8 +17,8 @@ from mlscale.commands.runs import COMMAND
 from mlscale.commands.runs import list_checkpoints as run_checkpoints
 from mlscale.commands.runs.collect_checkpoints import collect_checkpoints
 from mlscale.commands.runs.confirmation import confirm_removal, repeat_folder
-from mlscale.commands.runs.disk_usage import show_disk_usage
 from mlscale.commands.runs.consolidate import consolidate_run
+from mlscale.commands.runs.disk_usage import show_disk_usage
 from mlscale.commands.runs.job_actions import cancel_runs, describe_job, find_live_jobs, find_run_statuses, print_log
 from mlscale.errors import Exit, MLScaleError, raise_all
 from mlscale.report import format_duration, format_key_values, format_number, format_size, format_table

@@ -1,4 +1,4 @@
-"""What a strategy can't be combined with, and its settings that have no effect in a run."""
+"""Refuse combinations that a strategy can't train, and report its settings that have no effect in a run."""
 
 from __future__ import annotations
 

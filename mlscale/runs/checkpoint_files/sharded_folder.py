@@ -18,7 +18,8 @@ import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from mlscale.atomic_files import ASIDE, PRIVATE_FOLDER, lock_file, write_bytes
+from mlscale.atomic_files import ASIDE, PRIVATE_FOLDER, write_bytes
+from mlscale.file_locks import lock_file
 from mlscale.runs.checkpoint_files.checkpoint_record import SUFFIX
 
 STATE = f"state{SUFFIX}"

@@ -16,7 +16,7 @@ _MARK = "mlscale: sharded"  # the key of a dictionary that is in the state in pl
 
 @dataclass(frozen=True)
 class ShardPlacement:
-    """Where a rank's part of a tensor belongs.
+    """The place of a rank's part of a tensor.
 
     Attributes:
         offsets: where it begins in the tensor.

@@ -28,7 +28,7 @@ _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 @dataclass(frozen=True)
 class ShardSettings:
-    """How a model is sharded; see `fsdp` for what each means."""
+    """The settings by which a model is sharded; see `fsdp` for what each means."""
 
     wrap: tuple[str, ...] = ()
     wrap_min_params: int | None = None
