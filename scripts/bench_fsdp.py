@@ -52,7 +52,7 @@ class HeldTensors(Callback):
         self._profile: Any = None
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: object, batch_idx: int) -> None:
-        if batch_idx == 2:
+        if batch_idx == 2 * trainer.accumulate_grad_batches:
             # What is allocated and freed within two steps, on top of what is held before them.
             self._profile = profile(activities=[ProfilerActivity.CPU], profile_memory=True)
             self._profile.__enter__()
@@ -60,14 +60,15 @@ class HeldTensors(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: object, batch_idx: int
     ) -> None:
-        if batch_idx == 3:
+        passes = trainer.accumulate_grad_batches
+        if batch_idx == 4 * passes - 1:
             self._profile.__exit__(None, None, None)
             path = self.folder / f"{trainer.global_rank}.json"
             held = json.loads(path.read_text())
             buffers = count_bytes(pl_module.buffers())
             held["peak"] = sum(held.values()) + buffers + measure_allocations(self._profile)
             path.write_text(json.dumps(held))
-        if batch_idx > 1:
+        if batch_idx + 1 not in (passes, 2 * passes):
             return
         parameters = list(pl_module.parameters())
         states = [value for optimizer in trainer.optimizers for value in optimizer.state.values()]
@@ -75,7 +76,9 @@ class HeldTensors(Callback):
             "weights": count_bytes(parameters),
             "gradients": count_bytes(value.grad for value in parameters if value.grad is not None),
             # Without the counters of steps, which every rank has.
-            "optimizer state": count_bytes(value for state in states for value in state.values() if value.dim()),
+            "optimizer state": count_bytes(
+                value for state in states for value in state.values() if isinstance(value, Tensor) and value.dim()
+            ),
         }
         (self.folder / f"{trainer.global_rank}.json").write_text(json.dumps(held))
 

@@ -19,7 +19,7 @@ from tests.dist.test_two_ranks import launch
         *(
             pytest.param(more, marks=pytest.mark.slow)
             for more in (
-                "freeze loss_spike nonfinite",
+                "freeze metrics loss_spike nonfinite",
                 "wrap_min_params=10",
                 "wrap=[Block] reshard_after_forward=false",
             )

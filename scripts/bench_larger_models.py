@@ -1,0 +1,71 @@
+"""What fits a larger model into a device, next to plain DDP on two processes: memory of a rank, and time of a step.
+
+    python -m scripts.bench_larger_models                        # about ten minutes
+    python -m scripts.bench_larger_models --rounds 1 --steps 8
+
+All variants train the same language model in turns, in each round in another order. Memory is that of tensors, by the
+allocator; time is that of the training, as a ratio to DDP of the same round: the median and the range of the rounds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import tempfile
+from importlib.util import find_spec
+from pathlib import Path
+from statistics import median
+
+from mlscale.report.text import format_decimal_size
+from scripts.bench_fsdp import MODELS, PURPOSES, TrainedRun, train
+
+PLAIN = "plain DDP"
+MODEL = ["+recipe=gpt", "model.width=192", "model.layers=6", "data.length=128", "data.batch_size=16", "optimizer=adamw"]
+VARIANTS = {
+    PLAIN: ("ddp", []),
+    "optimizer=adamw_8bit": ("ddp", ["optimizer=adamw_8bit"]),
+    "activation_checkpointing=true": ("ddp", ["activation_checkpointing=true"]),
+    "strategy=fsdp": ("fsdp", []),
+    "… activation_checkpointing=true": ("fsdp", ["activation_checkpointing=true"]),
+    "trainer.accumulate_grad_batches=4": ("ddp", ["trainer.accumulate_grad_batches=4"]),
+    "… strategy=fsdp": ("fsdp", ["trainer.accumulate_grad_batches=4"]),
+}
+
+
+def measure_variants(rounds: int, steps: int, seed: int, scratch: Path) -> dict[str, list[TrainedRun]]:
+    """Return the runs of each variant, one for each round."""
+    MODELS["larger"] = MODEL
+    draw = random.Random(seed)
+    variants = {name: how for name, how in VARIANTS.items() if "8bit" not in name or find_spec("bitsandbytes")}
+    runs: dict[str, list[TrainedRun]] = {name: [] for name in variants}
+    for index in range(rounds):
+        # In another order each time: a machine that gets busier must not favour one.
+        for name in draw.sample(list(variants), len(variants)):
+            strategy, words = variants[name]
+            folder = scratch / f"{index}-{list(variants).index(name)}"
+            accumulated = 4 if "accumulate" in " ".join(words) else 1
+            runs[name].append(train("larger", strategy, max(4, steps // accumulated), folder, *words))
+    return runs
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the bench; return its exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=24, help="passes of each run")
+    parser.add_argument("--seed", type=int, default=1)
+    args = parser.parse_args(arguments)
+    with tempfile.TemporaryDirectory() as scratch:
+        runs = measure_variants(args.rounds, args.steps, args.seed, Path(scratch))
+    print(f"| variant | {' | '.join(PURPOSES)} | peak | time of a pass |\n|---|{'---|' * len(PURPOSES)}---|---|")
+    for name, made in runs.items():
+        held = made[-1].held[0]
+        sizes = [format_decimal_size(held[purpose]) for purpose in (*PURPOSES, "peak")]
+        ratios = sorted(own.seconds / plain.seconds for own, plain in zip(made, runs[PLAIN], strict=True))
+        time = "1" if name == PLAIN else f"{median(ratios):.2f} [{ratios[0]:.2f}, {ratios[-1]:.2f}]"
+        print(f"| {name} | {' | '.join(sizes)} | {time} |")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
