@@ -49,7 +49,7 @@ def test_all_were_found() -> None:
     assert [path.stem for path in RECIPES] == [
         "finetune", "gpt", "multilabel", "regression", "resnet", "segmentation", "tabular", "text", "vit",
     ]  # fmt: skip
-    assert len(OPTIONS) == 119
+    assert len(OPTIONS) == 120
     assert {option.split("=")[0] for option in OPTIONS} == set(BASE_GROUPS)
     assert sorted(option for options in SELECTIONS for option in options) == sorted(OPTIONS)
 

@@ -74,7 +74,7 @@ def test_values_of_switches() -> None:
 
 def test_other_commands_offer_actions_then_names_and_keys() -> None:
     assert ask("config", "") == ["check", "schema", "show"]
-    assert ask("config", "show", "optimizer=a") == ["optimizer=adamw"]
+    assert ask("config", "show", "optimizer=a") == ["optimizer=adamw", "optimizer=adamw_8bit"]
     assert ask("recipes", "show", "") == names("recipes/recipe")
     assert ask("completion", "") == ["bash", "fish", "zsh"]
 
@@ -159,7 +159,7 @@ def test_scripts_parse(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
     ("line", "expected"),
     [
         ("mlscale eva", ["evaluate"]),
-        ("mlscale optimizer=a", ["adamw"]),
+        ("mlscale optimizer=a", ["adamw", "adamw_8bit"]),
         ("mlscale config ", ["check", "schema", "show"]),
         ("mlscale evaluate las", ["last"]),
         ("mlscale loadtest http:", ["//127.0.0.1:8000"]),
