@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
 
+from mlscale.config.checks.checkpoint_interval import collect_checkpoint_notices
 from mlscale.config.checks.strategy_support import collect_strategy_notices
 from mlscale.config.targets import has_argument, has_precision_plugin, import_target
 
@@ -23,6 +24,7 @@ def collect_notices(cfg: DictConfig, machine: Devices) -> list[str]:
         *_collect_device_notices(cfg, machine),
         *_collect_group_notices(cfg),
         *_collect_averaging_notices(cfg),
+        *collect_checkpoint_notices(cfg),
         *_collect_promise_notices(cfg),
     ]
 

@@ -134,6 +134,24 @@ def keep(path: str) -> dict[str, Any]:
     return {"best": callback.best_model_path, "known": known, "failed": len(io.failed)}
 
 
+def save_alike(path: str) -> list[int]:
+    """The last periodic checkpoint after each step, where the ranks' steps and saves take times of their own."""
+    torch.set_num_threads(1)
+    rank = int(os.environ["RANK"])
+    callback = Checkpoints(path, every="auto", mtbf_hours=1e-4, keep=-1, save_top_k=0, save_last=False)
+    seen: list[int] = []
+
+    def wait(*_: object) -> None:
+        seen.append(callback._saved_at)
+        time.sleep(0.01 * (1 + rank))
+
+    run = _ddp(
+        callbacks=[At(wait), callback], enable_checkpointing=True, max_epochs=10, plugins=[VerifiedCheckpointIO()]
+    )
+    fit(run, classifier(), _of_rank(batches(32), rank))
+    return seen
+
+
 def averaged(_: str) -> dict[str, Any]:
     """Each rank's average of the weights, and what it validated with."""
     torch.set_num_threads(1)

@@ -81,6 +81,14 @@ def test_both_ranks_know_which_checkpoints_found_no_room(tmp_path: Path) -> None
     assert len([name for name in found if name.startswith("step=")]) == 2
 
 
+def test_both_ranks_save_at_the_steps_that_one_of_them_chooses(tmp_path: Path) -> None:
+    first, second = launch(ranks.save_alike, str(tmp_path))
+    assert first == second
+    assert len(set(first)) >= 3  # none yet, and two saves
+    saved = {each.record.step for each in list_checkpoint_files(tmp_path) if each.record}
+    assert set(first) - {0} <= saved
+
+
 def test_the_average_of_the_weights_is_the_same_on_both_ranks() -> None:
     first, second = launch(ranks.averaged, "")
     assert torch.equal(first["average"], second["average"])

@@ -167,7 +167,7 @@ def _nominal_batch(value: object, names: Names) -> int | None:
 
 def _choose_period(value: object, names: Names) -> int | None:
     """Return an example of the steps between two checkpoints; None where the config has periodic ones already."""
-    periods = [names.values(f"callbacks.checkpoint.{key}") for key in ("every_n_steps", "every_n_minutes")]
+    periods = [names.values(f"callbacks.checkpoint.{key}") for key in ("every_n_steps", "every_n_minutes", "every")]
     # Hugging Face's default, for a limit alone has nothing to limit.
     return 500 if not any(periods) else None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,15 @@ def read_start_ticks(pid: int) -> int | None:
     """Return the start time of a process, in clock ticks since the boot; None where the system doesn't report it."""
     fields = _read_stat_fields(pid)
     return int(fields[_STARTED]) if fields is not None else None
+
+
+def measure_process_age() -> float | None:
+    """Return the seconds since this process was started; None where the system doesn't report it."""
+    ticks = read_start_ticks(os.getpid())
+    if ticks is None:
+        return None
+    # Both count from the boot, sleep of the machine included.
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
 
 
 def _read_stat_fields(pid: int) -> list[str] | None:
