@@ -13,11 +13,11 @@ from torch import Tensor
 from mlscale.config.checks.checkpoint_interval import create_interval_error
 from mlscale.config.metric_direction import find_total_loss
 from mlscale.errors import MLScaleError
-from mlscale.train.checkpoint.auto_interval import AutoInterval
 from mlscale.train.checkpoint.failed_saves import has_last_save_failed
-from mlscale.train.checkpoint.shared_clock import SharedClock
 from mlscale.train.checkpoint.step_boundary import is_accumulating
 from mlscale.train.checkpoint.weights_only_load import load_checkpoint_file
+from mlscale.train.checkpoint_interval.auto_interval import AutoInterval
+from mlscale.train.checkpoint_interval.shared_clock import SharedClock
 
 
 class Checkpoints(ModelCheckpoint):

@@ -16,7 +16,7 @@ from mlscale.report.text import format_duration, format_number
 from mlscale.runs.host.machine import count_usable_cores
 from mlscale.runs.host.processes import measure_process_age
 from mlscale.train.checkpoint.lightning_io import VerifiedCheckpointIO
-from mlscale.train.checkpoint.optimal_interval import (
+from mlscale.train.checkpoint_interval.optimal_interval import (
     MAX_OVERHEAD,
     choose_default_mtbf,
     compute_daly_interval,
