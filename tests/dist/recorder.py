@@ -106,6 +106,17 @@ class Hang(pl.Callback):
             time.sleep(self.seconds)
 
 
+def _wait_for_checkpoint(trainer: pl.Trainer, seconds: float = 30) -> None:
+    """Wait for the periodic checkpoint of this step, where one is due: the first rank writes it in the background."""
+    every = getattr(trainer.checkpoint_callback, "every_n_steps", None)
+    if not every or not trainer.global_step or trainer.global_step % every:
+        return
+    path = Path(trainer.default_root_dir, "checkpoints", f"step={trainer.global_step}.ckpt")
+    deadline = time.monotonic() + seconds
+    while not path.exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+
+
 class KillOnce(pl.Callback):
     """Ends one rank before a step, once: `mark` is the file that remembers it, and when.
 
@@ -120,6 +131,7 @@ class KillOnce(pl.Callback):
     def on_train_batch_start(self, trainer: pl.Trainer, *_: object) -> None:
         if trainer.global_step != self.step or trainer.global_rank != self.whom or self.mark.exists():
             return
+        _wait_for_checkpoint(trainer)
         self.mark.write_text(str(os.getpid()))
         if self.how in ("kill", "stop"):
             os.kill(os.getpid(), signal.SIGKILL if self.how == "kill" else signal.SIGSTOP)
