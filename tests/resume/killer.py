@@ -30,7 +30,7 @@ _PART = 1 << 20  # bytes of a checkpoint that is being written
 _MANY = 1 << 30  # bytes that the seal takes a second to read
 
 
-def _wait_for_save(trainer: Any) -> None:
+def wait_for_save(trainer: Any) -> None:
     """Wait until the save in the background, if there is one, is on the disk; nothing else of the run changes."""
     writer = getattr(trainer.strategy.checkpoint_io, "_writer", None)
     while writer is not None and writer.is_busy and not writer.is_finished:
@@ -90,7 +90,7 @@ class End(pl.Callback):
     def _at(self, moment: str, trainer: Any) -> None:
         if moment == self.moment and trainer.global_step >= self.step:
             # A moment says what is saved by then; `writing` is the one within a save.
-            _wait_for_save(trainer)
+            wait_for_save(trainer)
             self._end(trainer)
 
     def _end(self, trainer: Any) -> None:

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytorch_lightning as pl
 
+from tests.resume.killer import wait_for_save
+
 
 class Pace(pl.Callback):
     """Sleeps in each step while a file exists, and notes each start with its step in another one."""
@@ -30,4 +32,6 @@ class Crash(pl.Callback):
 
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
         if trainer.global_step >= self.step:
+            # It has crashed after its last checkpoint, and not within the milliseconds in which that is written.
+            wait_for_save(trainer)
             os.kill(os.getpid(), signal.SIGKILL)
