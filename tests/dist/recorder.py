@@ -54,6 +54,8 @@ class Fail(pl.Callback):
             os.kill(os.getpid(), signal.SIGKILL)
         if self.how == "fork server" and trainer.current_epoch == 1 and not Path("killed").exists():
             Path("killed").touch()
+            # The first rank writes the epoch's last one in the background.
+            _wait_for_file(Path(trainer.default_root_dir, "checkpoints", "last.ckpt"))
             os.kill(os.getppid(), signal.SIGKILL)
             time.sleep(600)
         if self.how == "fork server":
@@ -106,15 +108,18 @@ class Hang(pl.Callback):
             time.sleep(self.seconds)
 
 
-def _wait_for_checkpoint(trainer: pl.Trainer, seconds: float = 30) -> None:
+def _wait_for_file(path: Path, seconds: float = 30) -> None:
+    deadline = time.monotonic() + seconds
+    while not path.exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+
+
+def _wait_for_checkpoint(trainer: pl.Trainer) -> None:
     """Wait for the periodic checkpoint of this step, where one is due: the first rank writes it in the background."""
     every = getattr(trainer.checkpoint_callback, "every_n_steps", None)
     if not every or not trainer.global_step or trainer.global_step % every:
         return
-    path = Path(trainer.default_root_dir, "checkpoints", f"step={trainer.global_step}.ckpt")
-    deadline = time.monotonic() + seconds
-    while not path.exists() and time.monotonic() < deadline:
-        time.sleep(0.01)
+    _wait_for_file(Path(trainer.default_root_dir, "checkpoints", f"step={trainer.global_step}.ckpt"))
 
 
 class KillOnce(pl.Callback):
