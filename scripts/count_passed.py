@@ -1,4 +1,4 @@
-"""Count the tests of some files that have passed, by pytest's report: a file whose tests were all skipped is no proof.
+"""Count the passed tests of some files, by pytest's report: a file whose tests were all skipped proves nothing.
 
     python -m pytest --junitxml=report.xml
     python -m scripts.count_passed report.xml 100 tests/e2e/test_v2_conformance.py …

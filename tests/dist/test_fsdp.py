@@ -90,12 +90,9 @@ def test_tied_weights_stay_tied() -> None:
     assert fsdp["same"]
 
 
-@pytest.mark.parametrize("after", ["fsdp", "ddp"])
-@pytest.mark.parametrize("before", ["fsdp", "ddp"])
+@pytest.mark.parametrize(("before", "after"), [("fsdp", "fsdp"), ("fsdp", "ddp"), ("ddp", "fsdp")])
 def test_checkpoints_have_one_form(before: str, after: str, tmp_path: Path) -> None:
     """What FSDP saved loads under DDP and the other way, and saved again it is the same to the last bit."""
-    if before == after == "ddp":
-        pytest.skip("no FSDP in it")
     path, again = tmp_path / "first.ckpt", tmp_path / "second.ckpt"
     launch(sharded.save, f"{before} {path}")
     launch(sharded.reload, f"{after} {path} {again}")

@@ -147,7 +147,7 @@ def test_promotion_may_require_approval(trained: Path, own: Path, capsys: pytest
     assert "target=[scaled] check=server" in error
     assert main(["versions", "promote", "digits:v2", "approved=[scaled,onnx]"]) == Exit.GATE
     assert "is not approved by onnx" in capsys.readouterr().err
-    # A mistyped target is no gate that was not met.
+    # A mistyped target is a user's error, and not a gate that was not met.
     assert main(["versions", "promote", "digits:v2", "approved=[scaled,tritn]"]) == Exit.USER
     error = capsys.readouterr().err
     assert "unknown export target 'tritn'" in error

@@ -80,7 +80,7 @@ def collect_checkpoints(options: Options) -> int:
     """Remove the checkpoints of ended runs that neither `keep`, nor a version, nor another run needs.
 
     Raises:
-        MLScaleError: a version's record can't be read, `keep` names what no run has, or there is no terminal to ask on.
+        MLScaleError: a version's record can't be read, `keep` names what no run has, or stdin is not a terminal.
     """
     runs = list({run.path: run for run in (find_run(ref, options.runs_dir) for ref in options.ref)}.values())
     runs = runs or list_runs(options.runs_dir)

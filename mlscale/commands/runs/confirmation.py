@@ -25,7 +25,7 @@ def confirm_removal(
         preview: the setting with which the command removes nothing; empty where it has none.
 
     Raises:
-        MLScaleError: there is no terminal to ask on; a script must not wait forever for an answer.
+        MLScaleError: standard input is not a terminal; a script must not wait forever for an answer.
     """
     if not sys.stdin.isatty():
         again = [*command, *settings]

@@ -177,7 +177,7 @@ class _ResumeVerification:
         # The run without between the two with them: a machine that gets busier changes both pairs in opposite ways.
         for setting in ("warn", False, "warn"):
             config = OmegaConf.create(self.config_yaml)
-            # `warn`: an operation that has no deterministic kernel is named, and the run goes on.
+            # `warn`: an operation without a deterministic kernel is named, and the run continues.
             config.trainer.deterministic = setting
             made = self.create_run("kernels", OmegaConf.to_yaml(config))
             ended = drill.run_training_command(made.path, self.folder)

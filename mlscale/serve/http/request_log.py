@@ -37,7 +37,7 @@ def read_client_id(headers: Mapping[bytes, bytes]) -> str:
 
 
 def draw_id() -> str:
-    """Return an id of 96 random bits: nobody can guess that of another client's prediction, and label it."""
+    """Return an id of 96 random bits: a client can't guess that of another client's prediction, and label it."""
     return secrets.token_hex(12)
 
 

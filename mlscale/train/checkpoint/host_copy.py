@@ -1,4 +1,4 @@
-"""Copy the state of a training to host memory, so that it can be written while the training goes on to change it."""
+"""Copy the state of a training to host memory, so that it can be written while the training changes it."""
 
 from __future__ import annotations
 

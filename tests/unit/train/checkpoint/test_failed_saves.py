@@ -27,7 +27,7 @@ class Full(pl.Callback):
         self.before = resource.getrlimit(resource.RLIMIT_FSIZE)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        # What the epoch before has begun to save is not what there is no room for.
+        # The save that the epoch before has begun is not the one that the disk has no space for.
         trainer.strategy.checkpoint_io.finish_save()  # type: ignore[attr-defined]
         self.limit(1000 if trainer.current_epoch in self.epochs else self.before[0])
 
