@@ -8,6 +8,7 @@
 Importing it imports nothing heavy: each name is looked up when it is used.
 """
 
+import os
 from typing import TYPE_CHECKING, Any
 
 from mlscale import lightning_names
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from mlscale.model_loading import load
     from mlscale.report import Result
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = ["MLScaleError", "Result", "compose", "load", "run"]
 
 # Name to module, for `__getattr__`: each is imported when it is first used (PEP 562).
@@ -30,6 +31,10 @@ _MODULES = {
     "run": "mlscale.api",
 }
 
+if os.environ.get("MLSCALE_LOG_FORMAT") == "json":  # also in processes that mlscale starts
+    from mlscale import log_lines
+
+    log_lines.apply_variable()
 lightning_names.install_finder()  # before any code of the user's imports `lightning`
 
 

@@ -18,6 +18,7 @@ from mlscale.launch.external.external_launcher import refuse_external_rank
 from mlscale.launch.garbage_collection import defer_garbage_collection
 from mlscale.launch.job_environment import get_shipped_code
 from mlscale.launch.threads import wait_passively
+from mlscale.log_lines import use_log_format
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -111,7 +112,8 @@ def run_on_config(command: str, cfg: DictConfig) -> Result:
     """
     # Before anything is written: under torchrun every rank would make a run of its own.
     refuse_external_rank(command)
-    with _refuse_nested_command(command), _restore_umask(), _convert_exit():
+    log_format = use_log_format(cfg.get("log_format") or "text")
+    with log_format, _refuse_nested_command(command), _restore_umask(), _convert_exit():
         return commands.run_checked_config(command, cfg)
 
 

@@ -18,6 +18,7 @@ from mlscale.commands.options import HELP_FLAGS, suggest_action_keys
 from mlscale.culprit import wrap_unforeseen_error
 from mlscale.errors import Exit, MLScaleError
 from mlscale.launch import garbage_collection as garbage
+from mlscale.log_lines import find_typed_format, report_error, use_log_format
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -30,11 +31,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     if argv is None:
         garbage.mark_own_process()
     make_user_code_importable()
+    with use_log_format(find_typed_format(words)):
+        return _run_words(words)
+
+
+def _run_words(words: list[str]) -> int:
+    """Run a command; print its error and return its exit code."""
     try:
         return _dispatch_command(words)
     except MLScaleError as error:
         if not error.is_reported:
-            _print_error(error)
+            _print_error(error, words)
         return int(error.exit)
     except KeyboardInterrupt:
         return int(Exit.INTERRUPTED)
@@ -45,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         # report the same error again when it flushes at exit.
         return 128 + signal.SIGPIPE
     except Exception as error:
-        _print_error(wrap_unforeseen_error(error), error)
+        _print_error(wrap_unforeseen_error(error), words, error)
         return int(Exit.BUG)
 
 
@@ -89,17 +96,23 @@ def _load_help_texts() -> ModuleType:
     return import_module("mlscale.help")
 
 
-def _print_error(error: MLScaleError, cause: BaseException | None = None) -> None:
-    """Print the error on stderr, secrets masked; the traceback only on request."""
+def _print_error(error: MLScaleError, words: Sequence[str], cause: BaseException | None = None) -> None:
+    """Print the error on stderr, secrets masked, and for `output=json` as a document; the traceback only on request."""
     from mlscale.secrets.mask import Masker
 
     masker = Masker.create_for_process()
     if os.environ.get("MLSCALE_TRACEBACK"):
         print(masker.mask_text("".join(traceback.format_exception(cause or error))), file=sys.stderr)
     # Arguments may hold bytes that are not text; a stream that is not Python's own refuses them.
-    text = masker.mask_text(f"error: {error}").encode("utf-8", "backslashreplace").decode()
+    masked = error.mask_texts(lambda text: masker.mask_text(text).encode("utf-8", "backslashreplace").decode())
     with contextlib.suppress(BrokenPipeError):
-        print(text, file=sys.stderr)
+        if "output=json" in {word.lstrip("+") for word in takewhile(lambda word: word != "--", words)}:
+            from mlscale.report.document import print_document
+
+            print_document("error", masked.build_document())
+            sys.stdout.flush()
+        if not report_error(masked.what, masked.build_document()["problems"]):
+            print(f"error: {masked}", file=sys.stderr)
 
 
 if __name__ == "__main__":

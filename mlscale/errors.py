@@ -9,7 +9,7 @@ import os
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from enum import IntEnum
-from typing import TypeVar
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 
@@ -68,6 +68,18 @@ class MLScaleError(Exception):
         error.unbuilt = self.unbuilt
         return error
 
+    def build_document(self) -> dict[str, Any]:
+        """Return the error for programs: the exit code, and `what`, `where`, `why` and `fix` of each problem."""
+        problems = [
+            {name: getattr(problem, name) for name in ("what", "where", "why", "fix")}
+            for problem in self.list_problems()
+        ]
+        return {"exit_code": int(self.exit), "problems": problems}
+
+    def list_problems(self) -> Sequence[MLScaleError]:
+        """Return the problems that it reports: itself, unless it holds several."""
+        return (self,)
+
     def _render_traceback_(self) -> list[str]:
         """Return the lines that a notebook shows: the message, as in a terminal; the traceback only on request."""
         if os.environ.get("MLSCALE_TRACEBACK"):
@@ -97,6 +109,10 @@ class Problems(MLScaleError):  # noqa: N818 - it holds errors, it is none of its
         # A line of a journal or a page has room for one, and a bare number names no cause.
         more = f", and {others} more problem{'s' if others != 1 else ''}" if others else ""
         super().__init__(f"{first.what}{more}", exit=first.exit)
+
+    def list_problems(self) -> Sequence[MLScaleError]:
+        """Return all of them."""
+        return self.problems
 
     def mask_texts(self, mask: Callable[[str], str]) -> MLScaleError:
         """Return the same problems with `mask` applied to every text."""

@@ -38,7 +38,7 @@ _FLAGS = (
 
 
 def format_version() -> str:
-    """Return the version line: `mlscale 0.1.0`."""
+    """Return the version line: `mlscale 0.2.0`."""
     from importlib.metadata import version as installed  # 20 ms, which `--help` and a typo need not wait for
 
     return f"mlscale {installed('mlscale')}"

@@ -21,6 +21,7 @@ from mlscale.config.metric_direction import infer_direction
 from mlscale.culprit import wrap_unforeseen_error
 from mlscale.errors import Exit, MLScaleError
 from mlscale.report import Result, format_number, format_table
+from mlscale.report.document import print_document
 from mlscale.runs.folder import RunFolder
 from mlscale.runs.overview import parse_sweep_id
 from mlscale.runs.run_files import build_run_path
@@ -52,6 +53,7 @@ class Sweep:
     folder: Path | None = None
     metric: str | None = None
     mode: str = "max"
+    output: str = "table"
     frozen: list[FrozenRun] = field(default_factory=list)
 
     def run_job(self, cfg: DictConfig, overrides: list[str]) -> float | None:
@@ -124,7 +126,10 @@ class Sweep:
         rows = [self._format_row(job) for job in ranked]
         headers = ("job", "overrides", self.metric or "metric", "run")
         write_json(self.folder / "table.json", [dict(zip(headers, row, strict=True)) for row in rows])
-        print(format_table(rows, headers))
+        if self.output == "json":
+            print_document("multirun", self._build_document(ranked))
+        else:
+            print(format_table(rows, headers))
         if failed := [(job, job.error) for job in self.jobs if job.error]:
             print(f"\n{len(failed)} of {len(self.jobs)} jobs failed:", file=sys.stderr)
             for job, error in failed:
@@ -146,6 +151,7 @@ class Sweep:
         if self.folder is None:
             self.metric = cfg.metric or None
             self.mode = cfg.mode or (infer_direction(self.metric) if self.metric else None) or "max"
+            self.output = cfg.output
             self.folder = Path(HydraConfig.get().sweep.dir).absolute()
             start_sweep(self.folder, str(cfg.name))
         return self.folder
@@ -162,6 +168,20 @@ class Sweep:
             return job.error is not None, True, 0.0
         # Failed jobs last, then those without a value; `sorted` puts smaller numbers first.
         return job.error is not None, False, value * (-1 if self.mode == "max" else 1)
+
+    def _build_document(self, ranked: Sequence[SweepJob]) -> dict[str, object]:
+        jobs = [
+            {
+                "job": self.jobs.index(job) + 1,
+                "overrides": _strip_plus(job.overrides),
+                "run": job.result.artifacts.get("run") if job.result else None,
+                "value": _get_metric_value(job, self.metric),
+                "ok": job.error is None and job.result is not None and job.result.ok,
+                "error": job.error.what if job.error else None,
+            }
+            for job in ranked
+        ]
+        return {"sweep": str(self.folder), "metric": self.metric, "mode": self.mode, "jobs": jobs}
 
     def _format_row(self, job: SweepJob) -> tuple[str, str, str, str]:
         value = _get_metric_value(job, self.metric)

@@ -63,7 +63,12 @@ NAV: dict[str, tuple[tuple[str, str], ...]] = {
     ),
     "Operate": (("Deploying a server", "deploy.md"), ("Events", "events.md")),
     "Inspect": (),
-    "Look up": (("Commands", "commands.md"), ("Options", "options.md"), ("Exit codes", "errors.md")),
+    "Look up": (
+        ("Commands", "commands.md"),
+        ("Options", "options.md"),
+        ("Exit codes", "errors.md"),
+        ("Machine-readable output", "output.md"),
+    ),
     "About": (
         ("Architecture", "architecture.md"),
         ("Benchmarks", "benchmarks.md"),

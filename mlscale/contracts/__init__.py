@@ -28,6 +28,19 @@ def load_schema(name: str) -> dict[str, Any]:
     return schema
 
 
+def list_output_kinds() -> list[str]:
+    """Return the kinds of documents that actions print for programs, `runs-ls` for `mlscale runs ls output=json`."""
+    files = resources.files(__name__).joinpath("outputs").iterdir()
+    return sorted(file.name.removesuffix(".json") for file in files)
+
+
+def load_output_schema(kind: str) -> dict[str, Any]:
+    """Return the JSON schema (draft 2020-12) of a document that an action prints, one of `list_output_kinds`."""
+    file = resources.files(__name__).joinpath("outputs", f"{kind}.json")
+    schema: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    return schema
+
+
 def get_format_tag(name: str) -> str:
     """Return the value of `format` for a new document."""
     return f"mlscale/{name}/{FORMATS[name]}"

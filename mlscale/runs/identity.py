@@ -30,6 +30,7 @@ UNHASHED = (
     "hydra",
     "runs_dir",
     "output",
+    "log_format",
     "name",
     "tags",
     "notes",

@@ -1,6 +1,6 @@
 """`mlscale completion`: its help. The entry point is in `entry`."""
 
-from mlscale.commands.command import Action, Command, Word
+from mlscale.commands.command import OUTPUT, Action, Command, Word
 
 COMMAND = Command(
     "print a shell script that completes commands, groups and keys",
@@ -10,5 +10,5 @@ COMMAND = Command(
         ('eval "$(mlscale completion zsh)"', "in ~/.zshrc, after compinit"),
         ("mlscale completion fish > ~/.config/fish/completions/mlscale.fish", "once"),
     ),
-    {"": Action("print the script for a shell", (Word("shell", "bash, zsh or fish", "bash"),))},
+    {"": Action("print the script for a shell", (Word("shell", "bash, zsh or fish", "bash"),), (OUTPUT,))},
 )

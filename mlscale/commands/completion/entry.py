@@ -22,6 +22,7 @@ from mlscale.config.schema.roots import COMMAND_BASES, Roots, find_roots
 from mlscale.config.schema.value_types import BOOL
 from mlscale.config.signatures.signatures import Signature, read_signature
 from mlscale.errors import Exit, MLScaleError
+from mlscale.report.document import print_document
 from mlscale.runs.find import LAST, find_run_folders
 from mlscale.versions import LocalRegistry
 
@@ -79,7 +80,8 @@ def main(argv: Sequence[str]) -> int:
     if argv[:2] == ["query", "--"]:
         print("\n".join(complete_words(argv[2:], find_roots())))
         return int(Exit.DONE)
-    shell = read_options("completion", COMMAND.actions, argv).shell
+    options = read_options("completion", COMMAND.actions, argv)
+    shell = options.shell
     if shell not in SCRIPTS:
         raise MLScaleError(
             f"no completion for the shell '{shell}'",
@@ -87,7 +89,10 @@ def main(argv: Sequence[str]) -> int:
             why=f"shells: {', '.join(SCRIPTS)}",
             fix='eval "$(mlscale completion bash)"',
         )
-    print(SCRIPTS[shell], end="")
+    if options.output == "json":
+        print_document("completion", {"shell": shell, "script": SCRIPTS[shell]})
+    else:
+        print(SCRIPTS[shell], end="")
     return int(Exit.DONE)
 
 

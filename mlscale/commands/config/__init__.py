@@ -1,6 +1,6 @@
 """`mlscale config`: its help. The entry point is in `entry`."""
 
-from mlscale.commands.command import Action, Command, Key, Word
+from mlscale.commands.command import OUTPUT, Action, Command, Key, Word
 
 _COMMAND = Key("command", "the command whose config is meant", "train")
 
@@ -24,6 +24,7 @@ COMMAND = Command(
                 Key("origin", "with the file or override that set each key", default=False, type=bool),
                 Key("resolve", "with interpolations resolved, where they can be by now", default=False, type=bool),
                 _COMMAND,
+                OUTPUT,
             ),
             (
                 ("mlscale config show +recipe=resnet optimizer", "one part of it"),
@@ -36,7 +37,7 @@ COMMAND = Command(
         "check": Action(
             "report every problem of a config at once; exit code 2 if there are any",
             (),
-            (_COMMAND,),
+            (_COMMAND, OUTPUT),
             (
                 ("mlscale config check +recipe=resnet optimizer.lr=0.1", "with an override"),
                 ("mlscale config check -m +recipe=resnet optimizer.lr=0.1,0.01", "every job of a sweep"),
@@ -47,7 +48,7 @@ COMMAND = Command(
         "schema": Action(
             "print a JSON schema of the config, with which editors complete and check YAML",
             (),
-            (_COMMAND,),
+            (_COMMAND, OUTPUT),
             (("mlscale config schema > mlscale.schema.json", "into a file"),),
             config_dir=True,
         ),

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mlscale.commands import COMMANDS, find_command
@@ -14,9 +15,13 @@ from mlscale.config.composition.argv import parse_command_line
 from mlscale.config.composition.request import Request
 from mlscale.config.names.suggest import find_nearest
 from mlscale.errors import Exit, MLScaleError
+from mlscale.report.document import print_document
+from mlscale.secrets.config_secrets import mask_overrides
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
+
+    from mlscale.secrets.mask import Masker
 
 _SEVERAL_VALUES = re.compile(r"(=[^\[{'\",]*),.*")  # of a sweep, with its first one
 
@@ -35,7 +40,7 @@ def main(argv: Sequence[str]) -> int:
     folders = [word for folder in options.config_dir for word in ("--config-dir", folder)]
     request = parse_command_line(command, [*options.overrides, *folders])
     if options.action == "check":
-        return _check_request(request)
+        return _check_request(request, as_json=options.output == "json")
     if request.multirun:
         raise MLScaleError(
             "config show prints one config, and -m makes several",
@@ -43,7 +48,11 @@ def main(argv: Sequence[str]) -> int:
             fix=f"{_suggest_one_job(options)}, one value of each: mlscale config check -m checks every job",
         )
     _refuse_misspelt_key(command, options.overrides, folders)
-    print(_format_config(request, options.part, origin=options.origin, resolve=options.resolve), end="")
+    shown = _compose_shown(request, options.part, resolve=options.resolve)
+    if options.output == "json":
+        print_document("config-show", {"command": command, **shown.build_document(origin=options.origin)})
+    else:
+        print(shown.format_yaml(origin=options.origin), end="")
     return int(Exit.DONE)
 
 
@@ -92,13 +101,45 @@ def _refuse_misspelt_key(command: str, overrides: Sequence[str], folders: Sequen
             )
 
 
-def _format_config(request: Request, parts: Sequence[str], *, origin: bool, resolve: bool) -> str:
-    """Return the config as YAML, secrets masked. A config with problems is shown, too: users read it to find them."""
+@dataclass
+class _ShownConfig:
+    """A composed config that is shown: its secrets are masked."""
+
+    cfg: DictConfig
+    masker: Masker
+    request: Request
+
+    def format_yaml(self, *, origin: bool) -> str:
+        """Return it as YAML; with `origin`, where each value is from, in comments."""
+        from omegaconf import OmegaConf
+
+        from mlscale.config.composition.origin import annotate_config
+
+        if not origin:
+            return OmegaConf.to_yaml(self.cfg)
+        return self.masker.mask_text(annotate_config(self.cfg, self._create_lookup()))
+
+    def build_document(self, *, origin: bool) -> dict[str, object]:
+        """Return it for programs; with `origin`, where each value is from, by key path."""
+        from omegaconf import OmegaConf
+
+        from mlscale.config.composition.origin import list_origins
+
+        origins = self.masker.mask_tree(list_origins(self.cfg, self._create_lookup())) if origin else None
+        return {"config": OmegaConf.to_container(self.cfg), "origins": origins}
+
+    def _create_lookup(self) -> Callable[[str], str]:
+        from mlscale.config.composition.origin import create_origin_lookup
+
+        return create_origin_lookup(self.request.command, list(self.request.overrides), self.request.roots)
+
+
+def _compose_shown(request: Request, parts: Sequence[str], *, resolve: bool) -> _ShownConfig:
+    """Return the config, secrets masked. A config with problems is shown, too: users read it to find them."""
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
     from mlscale.config.composition.compose import compose_config
-    from mlscale.config.composition.origin import annotate_config, create_origin_lookup
     from mlscale.secrets.mask import Masker
 
     cfg = compose_config(request)
@@ -114,12 +155,7 @@ def _format_config(request: Request, parts: Sequence[str], *, origin: bool, reso
             ) from None
         # Masked once more: an interpolation may have brought a secret of the environment.
         shown = OmegaConf.create(masker.mask_tree(OmegaConf.to_container(shown)))
-    shown = _select_parts(shown, parts)
-    if origin:
-        return masker.mask_text(
-            annotate_config(shown, create_origin_lookup(request.command, list(request.overrides), request.roots))
-        )
-    return OmegaConf.to_yaml(shown)
+    return _ShownConfig(_select_parts(shown, parts), masker, request)
 
 
 def _select_parts(cfg: DictConfig, parts: Sequence[str]) -> DictConfig:
@@ -142,7 +178,7 @@ def _select_parts(cfg: DictConfig, parts: Sequence[str]) -> DictConfig:
     return selected
 
 
-def _check_request(request: Request) -> int:
+def _check_request(request: Request, *, as_json: bool) -> int:
     from mlscale.assembly.ready import compose_checked
     from mlscale.assembly.sweep_check import check_every_job
 
@@ -152,5 +188,8 @@ def _check_request(request: Request) -> int:
         jobs = f" in {check_every_job(request)}"
     else:
         compose_checked(request)
+    if as_json:  # a config with problems ends with an error, which has a document of its own
+        print_document("config-check", {"command": request.command, "overrides": mask_overrides(request.typed)})
+        return int(Exit.DONE)
     print(f"no problems found{jobs}; what depends on the data and the machine is checked when the run starts")
     return int(Exit.DONE)

@@ -24,6 +24,7 @@ from mlscale.launch.external.external_launcher import ExternalRank
 from mlscale.launch.external.rank_address import count_node_ranks
 from mlscale.launch.external.rank_meeting import open_store
 from mlscale.report import format_table
+from mlscale.report.document import print_document
 
 if TYPE_CHECKING:
     from torch.distributed import Store  # type: ignore[attr-defined]  # public, but not listed
@@ -81,7 +82,10 @@ def check_allocation(external: ExternalRank, runs_dir: str, timeout_s: float, ou
             return _take_part(store, external, timeout_s)
         report = _lead_checks(store, external, Path(runs_dir), timeout_s)
     checks = [*list_allocation_checks(report, runs_dir)]
-    print(format_allocation_json(report, checks) if output == "json" else format_allocation(report, checks))
+    if output == "json":
+        print_document("env-allocation", build_allocation_document(report, checks))
+    else:
+        print(format_allocation(report, checks))
     return int(Exit.DONE if all(check.ok for check in checks) else Exit.ENVIRONMENT)
 
 
@@ -311,21 +315,16 @@ def _format_rate(seconds: float) -> str:
     return f"{links.PAYLOAD_BYTES / seconds / 1e9:.2f} GB/s"
 
 
-def format_allocation_json(report: AllocationReport, checks: Sequence[EnvironmentCheck]) -> str:
-    """Return the report as JSON: processes, links and checks."""
-    document: dict[str, Any] = {
+def build_allocation_document(report: AllocationReport, checks: Sequence[EnvironmentCheck]) -> dict[str, Any]:
+    """Return the report for programs: processes, links and checks."""
+    return {
         "processes": [vars(process) for _, process in sorted(report.facts.items())],
         "clock_offsets_s": {str(rank): offset for rank, offset in report.offsets.items()},
         "cores_s": {str(rank): seconds for rank, seconds in report.cores.items()},
         "links": [
-            # JSON has no infinity, which stands for a link that does not work.
-            {
-                "ranks": list(pair),
-                "all_reduce_s": None if math.isinf(seconds) else seconds,
-                "bytes": links.PAYLOAD_BYTES,
-            }
+            # Infinity, for a link that does not work, becomes null.
+            {"ranks": list(pair), "all_reduce_s": seconds, "bytes": links.PAYLOAD_BYTES}
             for pair, seconds in sorted(report.times.items())
         ],
         "checks": [vars(check) for check in checks],
     }
-    return json.dumps(document, ensure_ascii=False, indent=2)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Sequence
@@ -16,6 +15,7 @@ from mlscale.commands.options import read_options
 from mlscale.errors import Exit
 from mlscale.launch.external.external_launcher import find_external_rank
 from mlscale.report import format_key_values, format_size
+from mlscale.report.document import print_document
 from mlscale.runs.host import machine as system
 from mlscale.runs.host.disk_space import Disk, measure_disk
 
@@ -73,7 +73,10 @@ def main(argv: Sequence[str]) -> int:
 
         return check_allocation(external, options.runs_dir, options.timeout_s, options.output)
     report = describe_machine(options.runs_dir)
-    print(json.dumps(report, ensure_ascii=False, indent=2) if options.output == "json" else _format_report(report))
+    if options.output == "json":
+        print_document("env", report)
+    else:
+        print(_format_report(report))
     return int(Exit.DONE)
 
 

@@ -1,6 +1,6 @@
 """`mlscale init`: its help. The entry point is in `entry`."""
 
-from mlscale.commands.command import Action, Command, Key, Word
+from mlscale.commands.command import OUTPUT, Action, Command, Key, Word
 
 COMMAND = Command(
     "write a small working project: model, data, recipe, tests, CI",
@@ -13,7 +13,10 @@ COMMAND = Command(
         "": Action(
             "write a small project into a new folder; its own tests pass",
             (Word("name", "the project; its Python package has this name, with '_' for '-'", "digits"),),
-            (Key("to", "the folder, which must be new or empty; the project's name by default", example="work"),),
+            (
+                Key("to", "the folder, which must be new or empty; the project's name by default", example="work"),
+                OUTPUT,
+            ),
         )
     },
 )

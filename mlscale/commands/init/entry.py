@@ -9,6 +9,7 @@ from mlscale import init as starter
 from mlscale.commands.init import COMMAND
 from mlscale.commands.options import read_options
 from mlscale.errors import Exit
+from mlscale.report.document import print_document
 
 
 def main(argv: Sequence[str]) -> int:
@@ -21,6 +22,11 @@ def main(argv: Sequence[str]) -> int:
     folder = Path(options.to or options.name)
     package = starter.derive_package_name(options.name)
     files = starter.write_project(folder, options.name)
+    if options.output == "json":
+        print_document(
+            "init", {"folder": str(folder), "package": package, "files": [str(folder / file) for file in files]}
+        )
+        return int(Exit.DONE)
     for file in files:
         print(folder / file)
     print(f"\nnext: cd {folder} && mlscale recipe={package}   (and: bash ci.sh)")

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from mlscale.report import Result
     from mlscale.versions import LocalRegistry, Version
 
-_LIFECYCLE_KEYS = ("lifecycle", "runs_dir", "output", "snapshot")  # what was typed for the tour alone
+_LIFECYCLE_KEYS = ("lifecycle", "runs_dir", "output", "log_format", "snapshot")  # what was typed for the tour alone
 
 
 _MAX_DROP = 0.03

@@ -6,25 +6,25 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from mlscale.commands.options import read_options
+from mlscale.commands.options import Options, read_options
 from mlscale.commands.recipes import COMMAND
 from mlscale.config.names.suggest import find_nearest
 from mlscale.config.schema.roots import Roots, find_roots
 from mlscale.errors import Exit, MLScaleError
 from mlscale.report import format_table
+from mlscale.report.document import print_document
 
 
 def main(argv: Sequence[str]) -> int:
     """Run `mlscale recipes …`; return the exit code."""
     options = read_options("recipes", COMMAND.actions, argv)
     roots = find_roots(options.config_dir)
-    if options.action == "ls":
-        print(_format_recipes(roots))
-    elif options.action == "show":
-        print(_format_recipe(roots, options.name))
+    actions = {"ls": _list_recipes, "show": _describe_recipe, "cp": _describe_copy}
+    document, text = actions[options.action](roots, options)
+    if options.output == "json":
+        print_document(f"recipes-{options.action}", document)
     else:
-        path = copy_recipe(roots, options.name, options.to)
-        print(f"{path}\nmlscale recipe={path.stem}")
+        print(text)
     return int(Exit.DONE)
 
 
@@ -64,22 +64,33 @@ def copy_recipe(roots: Roots, name: str, to: str) -> Path:
     return target
 
 
-def _format_recipes(roots: Roots) -> str:
-    rows = [
-        (name, _read_purpose(file), _describe_source(roots, file))
-        for name, file in sorted(roots.files.get("recipe", {}).items())
+def _list_recipes(roots: Roots, options: Options) -> tuple[dict[str, object], str]:
+    """Return the recipes as a document and as a table."""
+    files = sorted(roots.files.get("recipe", {}).items())
+    rows = [(name, _read_purpose(file), _describe_source(roots, file)) for name, file in files]
+    recipes = [
+        {"name": name, "purpose": purpose, "source": source, "file": str(file)}
+        for (name, purpose, source), (_, file) in zip(rows, files, strict=True)
     ]
-    return format_table(rows, headers=("recipe", "what for", "from"))
+    return {"recipes": recipes}, format_table(rows, headers=("recipe", "what for", "from"))
 
 
-def _format_recipe(roots: Roots, name: str) -> str:
+def _describe_recipe(roots: Roots, options: Options) -> tuple[dict[str, object], str]:
+    """Return a recipe and its card as a document and as a text."""
+    name = options.name
     file = _find_recipe(roots, name, "mlscale recipes show {}")
     # Cards are next to the folder of recipes: recipes/recipe/x.yaml, recipes/cards/x.md.
-    card = file.parent.parent / "cards" / f"{name}.md"
-    parts = [f"# {file}", file.read_text(encoding="utf-8").rstrip()]
-    if card.is_file():
-        parts += ["", f"# {card}", card.read_text(encoding="utf-8").rstrip()]
-    return "\n".join(parts)
+    path = file.parent.parent / "cards" / f"{name}.md"
+    recipe = file.read_text(encoding="utf-8").rstrip()
+    card = path.read_text(encoding="utf-8").rstrip() if path.is_file() else None
+    parts = [f"# {file}", recipe, *(["", f"# {path}", card] if card else [])]
+    return {"name": name, "file": str(file), "recipe": recipe, "card": card}, "\n".join(parts)
+
+
+def _describe_copy(roots: Roots, options: Options) -> tuple[dict[str, object], str]:
+    """Copy a recipe; return the new file as a document and as a text."""
+    path = copy_recipe(roots, options.name, options.to)
+    return {"name": path.stem, "file": str(path)}, f"{path}\nmlscale recipe={path.stem}"
 
 
 def _find_recipe(roots: Roots, name: str, command: str) -> Path:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 # Keys of the cycle itself, which its training does not know.
 _CYCLE_KEYS = ("ref", "events", "window", "replay", "passes", "lr_factor", "gate", "guard", "force", "trust",
-        "registry", "runs_dir", "output", "watch", "every_s", "degradation", "approved")  # fmt: skip
+        "registry", "runs_dir", "output", "log_format", "watch", "every_s", "degradation", "approved")  # fmt: skip
 # Groups and keys that the cycle sets for its training: typed ones would contradict it.
 _DECIDED_KEYS = ("data", "data.windows", "data.replay", "data.relabelled", "like", "init_from", "resume", "recipe")
 

@@ -47,7 +47,7 @@ COMMAND = Command(
         "logs": Action(
             "print the log of a run that a scheduler trains (launch=slurm)",
             (_RUN,),
-            (Key("follow", "continue until the job ends", default=False, example="true", type=bool), RUNS_DIR),
+            (Key("follow", "continue until the job ends", default=False, example="true", type=bool), RUNS_DIR, OUTPUT),
             (("mlscale runs logs last follow=true", "what the job prints, while it runs"),),
         ),
         "cancel": Action(
@@ -68,6 +68,7 @@ COMMAND = Command(
             (
                 Key("resubmit", "submit the jobs that were lost again", default=False, example="true", type=bool),
                 RUNS_DIR,
+                OUTPUT,
             ),
             (("mlscale runs sweep last resubmit=true", "and submit those again that failed or were lost"),),
         ),
@@ -86,7 +87,7 @@ COMMAND = Command(
         "send": Action(
             "send what a tracker did not take while the run ran (logger=mlflow); nothing is sent twice",
             (_RUN,),
-            (RUNS_DIR,),
+            (RUNS_DIR, OUTPUT),
             (("mlscale runs send last", "once its server is there again"),),
         ),
         "diff": Action(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from mlscale.commands.runs.job_actions import NOT_SUBMITTED, find_run_statuses
 from mlscale.config.names.suggest import find_nearest
 from mlscale.errors import Exit, MLScaleError
 from mlscale.report import format_size, format_table
+from mlscale.report.document import print_document
 from mlscale.runs.checkpoint_files.checkpoint_record import SUFFIX
 from mlscale.runs.find import find_run, list_runs
 from mlscale.runs.folder import RunFolder
@@ -153,7 +153,7 @@ def _report_removal(options: Options, plan: RemovalPlan, removed: Sequence[tuple
             "skipped": plan.skipped,
             "bytes": freed,
         }
-        print(json.dumps(document, ensure_ascii=False, indent=2))
+        print_document("runs-gc", document)
         return int(Exit.DONE)
     if removed:
         print(_format_removals(removed))

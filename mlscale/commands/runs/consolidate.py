@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
-
 from mlscale.atomic_files import create_write_error
 from mlscale.errors import Exit
 from mlscale.report import format_size
+from mlscale.report.document import print_document
 from mlscale.runs.amend import update_manifest
 from mlscale.runs.checkpoint_files.checkpoint_search import list_checkpoint_files
 from mlscale.runs.folder import RunFolder
@@ -27,7 +26,7 @@ def consolidate_run(run: RunFolder, *, as_json: bool) -> int:
         if not as_json:
             print(f"{path.name}: one file of {format_size(path.stat().st_size)}")
     if as_json:
-        print(json.dumps({"run": str(run.path), "consolidated": [str(path) for path in sharded]}, indent=2))
+        print_document("runs-consolidate", {"run": str(run.path), "consolidated": [str(path) for path in sharded]})
     elif not sharded:
         print(f"{run.path.name} has no sharded checkpoints")
     return int(Exit.DONE)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from mlscale.commands.runs.collect_checkpoints import choose_removals
 from mlscale.commands.runs.job_actions import find_run_statuses
 from mlscale.errors import Exit
 from mlscale.report import format_size, format_table
+from mlscale.report.document import print_document
 from mlscale.runs.find import find_run, list_runs
 from mlscale.runs.folder import RunFolder
 
@@ -59,7 +59,7 @@ def show_disk_usage(options: Options) -> int:
             "total": total,
             "removable": free,
         }
-        print(json.dumps(document, ensure_ascii=False, indent=2))
+        print_document("runs-du", document)
         return int(Exit.DONE)
     if not usages:
         print(f"no runs in {options.runs_dir}")

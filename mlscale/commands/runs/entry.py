@@ -19,9 +19,17 @@ from mlscale.commands.runs.collect_checkpoints import collect_checkpoints
 from mlscale.commands.runs.confirmation import confirm_removal, repeat_folder
 from mlscale.commands.runs.consolidate import consolidate_run
 from mlscale.commands.runs.disk_usage import show_disk_usage
-from mlscale.commands.runs.job_actions import cancel_runs, describe_job, find_live_jobs, find_run_statuses, print_log
+from mlscale.commands.runs.job_actions import (
+    cancel_runs,
+    collect_log,
+    describe_job,
+    find_live_jobs,
+    find_run_statuses,
+    print_log,
+)
 from mlscale.errors import Exit, MLScaleError, raise_all
 from mlscale.report import format_duration, format_key_values, format_number, format_size, format_table
+from mlscale.report.document import print_document
 from mlscale.report.text import format_metric as shown_metric
 from mlscale.report.text import format_metric_name, measure_width
 from mlscale.runs.checkpoint_files.sharded_folder import measure_checkpoint
@@ -73,9 +81,9 @@ def _list_runs(options: Options) -> int:
     runs = [replace(summarize_run(run), status=statuses[run.id]) for run in folders]
     broken = find_corrupted_runs(options.runs_dir)
     if options.output == "json":
-        return _print_json(
-            {"runs": [asdict(run) for run in runs], "damaged": {str(p): why for p, why in broken.items()}}
-        )
+        damaged = {str(path): why for path, why in broken.items()}
+        print_document("runs-ls", {"runs": [asdict(run) for run in runs], "damaged": damaged})
+        return int(Exit.DONE)
     if not runs:
         print(f"no runs in {options.runs_dir}; mlscale +recipe=resnet makes one")
     rows: list[Sequence[object]] = []
@@ -152,7 +160,9 @@ def _show_run(options: Options) -> int:
             "changed": changed,
         }
         report_edits(run)
-        return _print_json({**content, "results": run.results, "derived": run.derived, "config": run.config_text})
+        content |= {"results": run.results, "derived": run.derived, "config": run.config_text}
+        print_document("runs-show", content)
+        return int(Exit.USER if changed else Exit.DONE)
     status = find_run_statuses([run])[run.id]
     about = [*_describe_run(document, manifest), *describe_job(run, status)]
     print(format_key_values([("run", run.path), ("status", status), *about]))
@@ -217,11 +227,15 @@ def _find_cloud_run(ref: str, runs_dir: str) -> RunFolder | None:
 def _send_pending(options: Options) -> int:
     from mlscale.commands.runs.send_pending import send_pending_entries
 
-    return send_pending_entries(find_run(options.ref, options.runs_dir))
+    return send_pending_entries(find_run(options.ref, options.runs_dir), as_json=options.output == "json")
 
 
 def _print_log(options: Options) -> int:
-    return print_log(find_run(options.ref, options.runs_dir), follow=options.follow)
+    run = find_run(options.ref, options.runs_dir)
+    if options.output == "json":
+        print_document("runs-logs", collect_log(run, follow=options.follow))
+        return int(Exit.DONE)
+    return print_log(run, follow=options.follow)
 
 
 def _record_job(options: Options) -> int:
@@ -240,8 +254,9 @@ def _cancel_jobs(options: Options) -> int:
     runs = list({run.path: run for run in (find_run(ref, options.runs_dir) for ref in options.ref)}.values())
     lines = cancel_runs(runs)
     if options.output == "json":
-        return _print_json({"cancelled": [str(run.path) for run in runs]})
-    print("\n".join(lines))
+        print_document("runs-cancel", {"cancelled": [str(run.path) for run in runs]})
+    else:
+        print("\n".join(lines))
     return int(Exit.DONE)
 
 
@@ -253,7 +268,7 @@ def _show_sweep(options: Options) -> int:
         lost = sweep_table.list_lost_runs(runs, find_run_statuses(runs))
         if lost:
             print(f"submitted {_resubmit_lost_runs(path, lost)} for {len(lost)} of {len(runs)} runs", file=sys.stderr)
-    return sweep_table.print_sweep(path, runs)
+    return sweep_table.print_sweep(path, runs, as_json=options.output == "json")
 
 
 def _resubmit_lost_runs(sweep: Path, lost: Sequence[RunFolder]) -> str:
@@ -303,7 +318,8 @@ def _compare_runs(options: Options) -> int:
         report_edits(run)
     difference = compare_runs(first, second)
     if options.output == "json":
-        return _print_json({"first": str(first.path), "second": str(second.path), **difference.as_dict()})
+        print_document("runs-diff", {"first": str(first.path), "second": str(second.path), **difference.as_dict()})
+        return int(Exit.DONE)
     names = ("", first.path.name, second.path.name)
     print(format_key_values([("first", first.path), ("second", second.path)]))
     shown = {"config": difference.config, "started from": difference.facts, "derived": difference.derived}
@@ -329,8 +345,9 @@ def _remove_runs(options: Options) -> int:
         return int(Exit.USER)
     remove_runs(runs)
     if options.output == "json":
-        return _print_json({"removed": [str(run.path) for run in runs]})
-    print("\n".join(f"removed {run.path}" for run in runs))
+        print_document("runs-rm", {"removed": [str(run.path) for run in runs]})
+    else:
+        print("\n".join(f"removed {run.path}" for run in runs))
     return int(Exit.DONE)
 
 
@@ -363,8 +380,3 @@ def _print_section(title: str, text: str) -> None:
 
 def _format_date(created: str) -> str:
     return created[:16].replace("T", " ")
-
-
-def _print_json(value: object) -> int:
-    print(json.dumps(value, ensure_ascii=False, indent=2))
-    return int(Exit.DONE)

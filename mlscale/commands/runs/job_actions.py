@@ -98,7 +98,8 @@ def print_log(run: RunFolder, *, follow: bool) -> int:
     """
     record = _require_record(run)
     if client := CLIENTS.get(record.scheduler):
-        return _stream_cloud_log(run, record, client, follow=follow)
+        stream_client(_build_log_words(run, record, client, follow=follow))
+        return int(Exit.DONE)
     path = Path(record.log)
     position, checked = 0, time.monotonic()
     state = find_job_states([record])[record.id]
@@ -114,7 +115,28 @@ def print_log(run: RunFolder, *, follow: bool) -> int:
             checked, state = time.monotonic(), find_job_states([record])[record.id]
 
 
-def _stream_cloud_log(run: RunFolder, record: JobRecord, client: JobClient, *, follow: bool) -> int:
+def collect_log(run: RunFolder, *, follow: bool) -> dict[str, object]:
+    """Return the log of a run's job as a document: the run, the job, its state, and the lines; with `follow` once the
+    job has ended.
+
+    Raises:
+        MLScaleError: the run has no job.
+    """
+    record = _require_record(run)
+    client = CLIENTS.get(record.scheduler)
+    if client:
+        text = run_client(_build_log_words(run, record, client, follow=follow))
+    state = find_job_states([record])[record.id]
+    while follow and state.is_live:
+        time.sleep(_STATE_SECONDS)
+        state = find_job_states([record])[record.id]
+    if not client:
+        path = Path(record.log)
+        text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+    return {"run": str(run.path), "job": record.id, "state": state.word, "lines": text.splitlines()}
+
+
+def _build_log_words(run: RunFolder, record: JobRecord, client: JobClient, *, follow: bool) -> list[str]:
     if not record.is_submitted:
         raise MLScaleError(
             f"the job {record.id} was not submitted from here",
@@ -122,8 +144,7 @@ def _stream_cloud_log(run: RunFolder, record: JobRecord, client: JobClient, *, f
             why=f"its file was written where {client.program} is not installed",
             fix=f"mlscale runs resume {run.id}, where {client.program} is installed, submits it",
         )
-    stream_client(client.build_log_words(record, follow=follow))
-    return int(Exit.DONE)
+    return client.build_log_words(record, follow=follow)
 
 
 def _print_new_text(path: Path, position: int) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 from mlscale.atomic_files import iterate_regular_files
 from mlscale.errors import Exit
 from mlscale.report import format_number, format_size, format_table
+from mlscale.report.document import print_document
 from mlscale.runs.checkpoint_files.checkpoint_digest import verify_checkpoint
 from mlscale.runs.checkpoint_files.checkpoint_record import SUFFIX, CheckpointFile, describe_checkpoint_state
 from mlscale.runs.checkpoint_files.checkpoint_search import find_latest_valid, get_progress_key, list_checkpoint_files
@@ -31,7 +31,7 @@ def show_checkpoints(run: RunFolder, *, as_json: bool) -> int:
             "latest_valid": str(latest) if latest else None,
             "checkpoints": [_describe_checkpoint(stored) for stored in checked],
         }
-        print(json.dumps(document, ensure_ascii=False, indent=2))
+        print_document("runs-checkpoints", document)
     elif not checked:
         print(f"{run.path.name} has no checkpoints")
     else:

@@ -9,6 +9,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from mlscale.errors import Exit, MLScaleError
+from mlscale.report.document import print_document
 from mlscale.runs.folder import RunFolder
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ _ITEMS_PER_REQUEST = 20  # MLflow's server limits what it takes in one request
 _LOCK_SECONDS = 10.0
 
 
-def send_pending_entries(run: RunFolder) -> int:
+def send_pending_entries(run: RunFolder, *, as_json: bool) -> int:
     """Send the waiting entries of a run folder to the MLflow server that they were meant for, those that were given up
     included; none is sent twice.
 
@@ -31,7 +32,10 @@ def send_pending_entries(run: RunFolder) -> int:
     outbox = open_tracker_outbox(run.path / "logs")
     outbox.restore_failed()
     if not outbox.count_items() and not outbox.count_failed():
-        print(f"nothing of {run.path.name} waits to be sent", file=sys.stderr)
+        if as_json:
+            print_document("runs-send", {"run": str(run.path), "sent": 0, "server": None})
+        else:
+            print(f"nothing of {run.path.name} waits to be sent", file=sys.stderr)
         return int(Exit.DONE)
     require_extra("mlflow", "mlflow")
     senders = _SendersByAddress()
@@ -47,7 +51,10 @@ def send_pending_entries(run: RunFolder) -> int:
             fix=f"mlscale runs send {run.id}, once the server answers",
             exit=Exit.ENVIRONMENT,
         )
-    print(f"{senders.where}: {senders.sent:,} entries of {run.path.name} sent")
+    if as_json:
+        print_document("runs-send", {"run": str(run.path), "sent": senders.sent, "server": senders.where})
+    else:
+        print(f"{senders.where}: {senders.sent:,} entries of {run.path.name} sent")
     return int(Exit.DONE)
 
 

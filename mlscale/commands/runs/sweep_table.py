@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from mlscale.commands.runs.job_actions import NOT_SUBMITTED, find_end_cause, find_run_statuses
 from mlscale.config.metric_direction import infer_direction
 from mlscale.errors import Exit, MLScaleError
 from mlscale.report import format_number, format_table
+from mlscale.report.document import print_document
 from mlscale.runs.find import LAST, list_runs
 from mlscale.runs.folder import RunFolder
 from mlscale.runs.job_record import get_sealed_sentence, read_job_record
@@ -56,21 +58,25 @@ def _is_named(path: Path, ref: str) -> bool:
     )
 
 
-def print_sweep(path: Path, runs: Sequence[RunFolder]) -> int:
+def print_sweep(path: Path, runs: Sequence[RunFolder], *, as_json: bool) -> int:
     """Print the runs of a sweep, best first, and why others failed; return 4 if one failed, else 0."""
     statuses = find_run_statuses(runs)
     overviews = sorted(map(summarize_run, runs), key=_compute_rank)
+    lost = list_lost_runs(runs, statuses)
+    causes = {run.id: _UNSUBMITTED if statuses[run.id] == NOT_SUBMITTED else _find_cause(run) for run in lost}
+    if as_json:
+        ranked = [{**asdict(view), "status": statuses[view.id]} for view in overviews]
+        print_document("runs-sweep", {"sweep": str(path), "runs": ranked, "lost": causes})
+        return int(Exit.GATE if lost else Exit.DONE)
     # Overrides that all runs have would fill the table without a difference between rows.
     shared = set.intersection(*(set(view.overrides) for view in overviews))
     rows = [_format_row(view, statuses[view.id], shared) for view in overviews]
     metric = next((view.metric for view in overviews if view.metric), None)
     print(format_table(rows, ("run", "overrides", "status", metric or "metric")))
-    lost = list_lost_runs(runs, statuses)
     counts = {status: list(statuses.values()).count(status) for status in dict.fromkeys(statuses.values())}
     print(f"\n{path.name}: {', '.join(f'{count} {status}' for status, count in counts.items())}", file=sys.stderr)
     for run in lost:
-        cause = _UNSUBMITTED if statuses[run.id] == NOT_SUBMITTED else _find_cause(run)
-        print(f"  {run.id}  {statuses[run.id]}: {cause}", file=sys.stderr)
+        print(f"  {run.id}  {statuses[run.id]}: {causes[run.id]}", file=sys.stderr)
     if lost:
         print(f"submit them again: mlscale runs sweep {path.name.rsplit('-', 1)[-1]} resubmit=true", file=sys.stderr)
     return int(Exit.GATE if lost else Exit.DONE)

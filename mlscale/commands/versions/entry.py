@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from mlscale.commands.target_names import check_target_names
 from mlscale.commands.versions import COMMAND
 from mlscale.errors import Exit, MLScaleError
 from mlscale.report import format_key_values, format_number, format_size, format_table
+from mlscale.report.document import print_document
 from mlscale.report.text import format_metric as shown_metric
 from mlscale.report.text import format_metric_name
 from mlscale.runs.find import find_run
@@ -60,9 +60,10 @@ def _list_versions(options: Options) -> int:
     if options.output == "json":
         models = {name: _describe_model(registry, name, versions) for name, versions in versions_by_name.items()}
         document = {"registry": str(registry.root), "models": models, "damaged": broken}
-        return _print_json(
-            document | ({"waiting": registry.list_pending_names()} if isinstance(registry, WandbRegistry) else {})
-        )
+        if isinstance(registry, WandbRegistry):
+            document["waiting"] = registry.list_pending_names()
+        print_document("versions-ls", document)
+        return int(Exit.DONE)
     if not names:
         print(f"no versions in {options.registry_root}; mlscale versions add last makes one of the last run")
     rows = [_format_version_row(registry, version) for versions in versions_by_name.values() for version in versions]
@@ -86,7 +87,7 @@ def _show_version(options: Options) -> int:
             "changed": changed,
             "lineage": _trace_lineage(registry, version),
         }
-        _print_json({**document, "moves": [vars(move) for move in moves]})
+        print_document("versions-show", {**document, "moves": [vars(move) for move in moves]})
         # Exit code 2 for an altered version, so that scripts can check a registry.
         return int(Exit.USER if changed else Exit.DONE)
     run = version.run or {}
@@ -140,7 +141,8 @@ def _add_version(options: Options) -> int:
     done = _publish_reference(registry, options)
     version = done.version
     if options.output == "json":
-        return _print_json({**_describe_version(registry, version), "new": done.new})
+        print_document("versions-add", {**_describe_version(registry, version), "new": done.new})
+        return int(Exit.DONE)
     # The content is the same, so its digest is: the registry returns the existing version.
     if not done.new:
         print(f"{version.ref} holds the same content: no new version is made")
@@ -179,7 +181,7 @@ def _promote_version(options: Options) -> int:
     # Loaded before the alias moves: a server that follows it would fail at its next swap.
     _try_version(registry, options.ref)
     version = registry.promote(options.ref, options.alias)
-    return _report_alias(registry, version, options.alias, as_json=options.output == "json")
+    return _report_alias(registry, version, options.alias, options)
 
 
 def _roll_back_champion(options: Options) -> int:
@@ -187,7 +189,7 @@ def _roll_back_champion(options: Options) -> int:
     # Without a previous version `rollback` raises the error itself.
     if PREVIOUS in registry.get_aliases(options.name).of:
         _try_version(registry, f"{options.name}@{PREVIOUS}")
-    return _report_alias(registry, registry.rollback(options.name), CHAMPION, as_json=options.output == "json")
+    return _report_alias(registry, registry.rollback(options.name), CHAMPION, options)
 
 
 def _try_version(registry: LocalRegistry, ref: str) -> None:
@@ -241,7 +243,7 @@ def _sync_registry(options: Options) -> int:
     done = registry.sync_mirror(options.timeout)
     code = int(Exit.ENVIRONMENT if done.waiting else Exit.DONE)
     if options.output == "json":
-        _print_json({"sent": done.sent, "waiting": done.waiting, "why": done.why})
+        print_document("versions-sync", {"sent": done.sent, "waiting": done.waiting, "why": done.why})
         return code
     print(
         f"sent: {', '.join(done.sent)}" if done.sent else "W&B has all there is" if not done.waiting else "nothing sent"
@@ -265,9 +267,10 @@ def _find_mirrored_name(registry: LocalRegistry, version: Version) -> str | None
     return registry.outbox.read_receipt(version.name).versions.get(version.number, "waits to be sent")
 
 
-def _report_alias(registry: LocalRegistry, version: Version, alias: str, *, as_json: bool) -> int:
-    if as_json:
-        return _print_json(_describe_version(registry, version))
+def _report_alias(registry: LocalRegistry, version: Version, alias: str, options: Options) -> int:
+    if options.output == "json":
+        print_document(f"versions-{options.action}", _describe_version(registry, version))
+        return int(Exit.DONE)
     before = registry.get_aliases(version.name).of.get(PREVIOUS) if alias == CHAMPION else None
     print(f"{version.ref} is {alias}{f', v{before} is previous' if before else ''}")
     return int(Exit.DONE)
@@ -319,8 +322,3 @@ def _print_section(title: str, text: str) -> None:
 
 def _format_date(time: str) -> str:
     return time[:16].replace("T", " ")
-
-
-def _print_json(value: object) -> int:
-    print(json.dumps(value, ensure_ascii=False, indent=2))
-    return int(Exit.DONE)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -15,6 +14,7 @@ from mlscale.commands.versions.history import HistoryEntry, ModelHistory, collec
 from mlscale.commands.versions.history_page import build_history_plots, build_version_table
 from mlscale.errors import Exit
 from mlscale.report import format_table
+from mlscale.report.document import print_document
 from mlscale.report.html import render_page, save_page
 from mlscale.report.text import format_count, measure_width
 from mlscale.versions import open_registry
@@ -39,7 +39,7 @@ def show_history(options: Options) -> int:
     # First, so that a page that can't be written is an error and not the end of a long table.
     page = _write_history_page(history, _resolve_path(options.page)) if options.page else None
     if options.output == "json":
-        print(json.dumps(_build_document(history, page), ensure_ascii=False, indent=2))
+        print_document("versions-history", _build_document(history, page))
         return int(Exit.DONE)
     versions, entries = build_version_table(history), history.list_entries()
     # The latest are at the end, next to the prompt.

@@ -101,6 +101,24 @@ def annotate_config(cfg: DictConfig, origin: Callable[[str], str]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def list_origins(cfg: DictConfig, origin: Callable[[str], str]) -> dict[str, str]:
+    """Return the origin of each leaf of a config by its key path; leaves without one, which mlscale fills in, are left
+    out.
+    """
+    tree = OmegaConf.to_container(cfg, resolve=False)
+    assert isinstance(tree, dict)
+    leaves = (path for key, value in tree.items() if key != "hydra" for path in _list_leaves(value, str(key)))
+    return {path: label for path in leaves if (label := origin(path))}
+
+
+def _list_leaves(value: object, path: str) -> Iterator[str]:
+    if isinstance(value, dict) and value:
+        for key, item in value.items():
+            yield from _list_leaves(item, join_path(path, str(key)))
+    else:
+        yield path
+
+
 def _format_lines(
     tree: Mapping[Any, Any], path: str, indent: str, origin: Callable[[str], str]
 ) -> Iterator[tuple[str, str]]:

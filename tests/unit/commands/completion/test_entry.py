@@ -75,8 +75,8 @@ def test_values_of_switches() -> None:
 def test_other_commands_offer_actions_then_names_and_keys() -> None:
     assert ask("config", "") == ["check", "schema", "show"]
     assert ask("config", "show", "optimizer=a") == ["optimizer=adamw", "optimizer=adamw_8bit"]
-    assert ask("recipes", "show", "") == names("recipes/recipe")
-    assert ask("completion", "") == ["bash", "fish", "zsh"]
+    assert ask("recipes", "show", "") == sorted(["output=", *names("recipes/recipe")])
+    assert ask("completion", "") == ["bash", "fish", "output=", "zsh"]
 
 
 def test_keys_of_other_commands_and_their_values() -> None:
@@ -86,7 +86,7 @@ def test_keys_of_other_commands_and_their_values() -> None:
     assert ask("env", "out") == ["output="]
     assert ask("config", "check", "command=ev") == ["command=evaluate"]
     assert ask("config", "show", "command=serve", "por") == ["port="]
-    assert ask("init", "my-net", "") == ["to="]
+    assert ask("init", "my-net", "") == ["output=", "to="]
 
 
 def test_the_first_argument_is_a_run_or_a_version_that_is_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

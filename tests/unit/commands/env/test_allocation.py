@@ -1,6 +1,5 @@
 """The report of an allocation: what is wrong is named by rank and machine, with a fix."""
 
-import json
 import math
 from typing import Any
 
@@ -8,8 +7,8 @@ import pytest
 
 from mlscale.commands.env.allocation import (
     AllocationReport,
+    build_allocation_document,
     format_allocation,
-    format_allocation_json,
     list_allocation_checks,
 )
 from mlscale.commands.env.allocation_facts import ProcessFacts
@@ -41,7 +40,7 @@ def test_a_sound_allocation_has_no_problem() -> None:
     ]
     assert all(check.ok for check in checks)
     assert "rank 0 on n0  rank 1 on n1        1 ms  1.05 GB/s" in format_allocation(report, checks)
-    assert len(json.loads(format_allocation_json(report, checks))["links"]) == 6
+    assert len(build_allocation_document(report, checks)["links"]) == 6
 
 
 @pytest.mark.parametrize(

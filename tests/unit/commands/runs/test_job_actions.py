@@ -60,6 +60,6 @@ def test_a_run_whose_submission_was_killed_is_lost_and_one_that_is_being_submitt
     statuses = find_run_statuses([run])
     assert statuses == {run.id: "not submitted" if ended else "queued"}
     assert list_lost_runs([run], statuses) == ([run] if ended else [])
-    assert print_sweep(run.path.parent, [run]) == (4 if ended else 0)
+    assert print_sweep(run.path.parent, [run], as_json=False) == (4 if ended else 0)
     shown = capsys.readouterr().err
     assert ("not submitted: the command that was to submit its job ended before" in shown) == ended
