@@ -44,10 +44,11 @@ def test_the_base_has_a_version_that_the_package_supports() -> None:
 
 
 def test_it_runs_as_a_user_and_gets_signals() -> None:
-    assert read_arguments("USER") == ["trainer"]
+    assert read_arguments("USER") == ["1000"]  # trainer, below
     (added,) = (words for words in read_arguments("RUN") if "useradd" in words)
     launch = yaml.safe_load((ROOT / "conf/launch/kubernetes.yaml").read_text(encoding="utf-8"))
     assert f"--gid {launch['fs_group']} trainer" in added
+    assert "--uid 1000" in added
     (entry,) = read_arguments("ENTRYPOINT")
     assert json.loads(entry) == ["python", "-m", "mlscale"]  # a list: a shell would not pass signals on
 
