@@ -15,11 +15,13 @@ from mlscale.stats.intervals import Interval, compute_wilson_interval
 from mlscale.task_types.collected_samples import CollectedSamples
 from mlscale.task_types.paired_metrics import compute_macro_f1, count_by_class
 from mlscale.task_types.report_wording import (
+    FEW_SAMPLES_NOTE,
     MIN_RELIABLE_SAMPLES,
     EvaluationReport,
     expand_interval,
     format_share,
     format_share_interval,
+    mark_few_samples,
     serialize_interval,
 )
 from mlscale.task_types.reports import calibration_report as calibration
@@ -196,7 +198,7 @@ def _build_class_blocks(
     small = [index for index, class_metrics in enumerate(shown) if class_metrics.support < MIN_RELIABLE_SAMPLES]
     rows = [
         (
-            class_metrics.name,
+            mark_few_samples(class_metrics.name, class_metrics.support),
             f"{class_metrics.support:,}",
             format_share_interval(class_metrics.precision),
             format_share_interval(class_metrics.recall),
@@ -211,11 +213,11 @@ def _build_class_blocks(
     if len(classes) > len(shown):
         notes.append(f"The worst {len(shown)} of {len(classes)}; all of them are in the result's details.")
     if small:
-        notes.append(f"In red: fewer than {MIN_RELIABLE_SAMPLES} samples, so their metrics are imprecise.")
+        notes.append(FEW_SAMPLES_NOTE)
     names = ("class", "samples", "precision", "recall", "F1", "most often predicted as")
     return [
         Heading("Classes", "Worst first, by F1; in brackets, where the truth lies with 95 % confidence."),
-        TableBlock(f"{len(classes)} classes", names, rows, " ".join(notes), small),
+        TableBlock(f"{len(classes)} classes", names, rows, " ".join(notes), faint=small),
         Heading("Confusion", "Rows are true classes, columns predicted ones."),
         _build_confusion_matrix(confusion, labels),
         _build_confusion_table(confusion, labels),
@@ -226,13 +228,13 @@ def _build_confusion_matrix(confusion: NDArray[np.int64], labels: Sequence[str])
     """Return the matrix of all classes, or of those that are confused most."""
     k = len(confusion)
     if k <= _MAX_MATRIX_CLASSES:
-        return ConfusionMatrixPlot("Confusion matrix", labels, confusion.tolist(), "predicted as", "is")
+        return ConfusionMatrixPlot("Confusion matrix", labels, confusion.tolist(), "predicted", "true")
     wrong = confusion * ~np.eye(k, dtype=bool)
     # Errors in both directions count; the outer sort restores the order of the class numbers.
     picked = np.sort(np.argsort(-(wrong.sum(0) + wrong.sum(1)), kind="stable")[:_MAX_MATRIX_CLASSES])
     part = confusion[np.ix_(picked, picked)]
     title = f"The {_MAX_MATRIX_CLASSES} classes that are confused most"
-    return ConfusionMatrixPlot(title, [labels[number] for number in picked], part.tolist(), "predicted as", "is")
+    return ConfusionMatrixPlot(title, [labels[number] for number in picked], part.tolist(), "predicted", "true")
 
 
 def _build_confusion_table(confusion: NDArray[np.int64], labels: Sequence[str]) -> TableBlock:
@@ -251,4 +253,4 @@ def _build_confusion_table(confusion: NDArray[np.int64], labels: Sequence[str]) 
         for actual, predicted in pairs
         if wrong[actual, predicted]
     ]
-    return TableBlock("Most confused classes", ("is", "predicted as", "samples", "of the class"), rows, narrow=True)
+    return TableBlock("Most confused classes", ("true", "predicted", "samples", "of the class"), rows, narrow=True)
