@@ -29,6 +29,7 @@ from mlscale.train.lightning.trainer_parts import get_data_module
 
 _SECTIONS = "logs/report"  # below the run folder: a file of figures for each section of the page
 _WORST = 14  # samples of the largest losses
+_MAX_IMAGE_BYTES = 90_000  # of a grid of images: the page has two, and is to be sent by mail
 
 
 class RunReport(pl.Callback):
@@ -160,7 +161,7 @@ class _ValidationSamples:
         if len(gathered) < self._seen:
             text += f" of {self._seen:,}"
         plots = gathered.task_type.build_training_plots(gathered)
-        return [Heading("Predictions", f"{text}."), *plots, *build_worst_blocks(gathered)]
+        return [Heading("Predictions", f"{text}."), *plots, *build_worst_blocks(gathered, _MAX_IMAGE_BYTES)]
 
 
 def _build_section(build: Callable[[], list[Figure]]) -> list[Figure]:
@@ -177,7 +178,7 @@ def _build_input_figures(trainer: pl.Trainer, samples: Sequence[ShownSample]) ->
     data: Any = get_data_module(trainer)
     facts = data.facts() if hasattr(data, "facts") else None
     encoder = data.encoder() if facts is not None and hasattr(data, "encoder") else None
-    figures = build_sample_figures(samples, facts, encoder, describe_task_info(data).targets)
+    figures = build_sample_figures(samples, facts, encoder, describe_task_info(data).targets, _MAX_IMAGE_BYTES)
     text = "The first samples of the first batch, as the model gets them: after augmentation."
     return [Heading("Inputs", text), *figures] if figures else []
 

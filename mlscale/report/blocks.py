@@ -108,7 +108,7 @@ class ConfusionMatrixPlot:
 
 @dataclass(frozen=True)
 class ImageBlock:
-    """A PNG or WebP image that is embedded in the page.
+    """A PNG image that is embedded in the page.
 
     Attributes:
         title: above the image.
@@ -127,8 +127,7 @@ class ImageBlock:
 
     def encode_data_url(self) -> str:
         """Return the image as a data URL, for the `src` of an element."""
-        kind = "webp" if self.png.startswith(b"RIFF") else "png"
-        return f"data:image/{kind};base64," + base64.b64encode(self.png).decode()
+        return encode_data_url(self.png)
 
     def mask_texts(self, mask: Mask) -> ImageBlock:
         """Return a copy with masked secrets in its texts; the image itself is not changed."""
@@ -172,6 +171,47 @@ class ScatterPlot:
 
 
 @dataclass(frozen=True)
+class GridTile:
+    """A sample of an `ImageGrid`.
+
+    Attributes:
+        images: PNG or WebP, next to each other.
+        title: below them, its label.
+        text: a second line, such as its prediction.
+        is_wrong: True to highlight the second line.
+    """
+
+    images: Sequence[bytes]
+    title: str
+    text: str = ""
+    is_wrong: bool = False
+
+    def mask_texts(self, mask: Mask) -> GridTile:
+        """Return a copy with masked secrets in its texts; the images are not changed."""
+        return replace(self, title=mask(self.title), text=mask(self.text))
+
+
+@dataclass(frozen=True)
+class ImageGrid:
+    """Samples that are images, as many in a row as there is space for.
+
+    Attributes:
+        title: above the grid.
+        tiles: the samples.
+    """
+
+    title: str
+    tiles: Sequence[GridTile]
+
+    def get_alt_text(self) -> str:
+        return f"{self.title}: {len(self.tiles)} samples"
+
+    def mask_texts(self, mask: Mask) -> ImageGrid:
+        """Return a copy with masked secrets in its texts; the images are not changed."""
+        return ImageGrid(mask(self.title), [tile.mask_texts(mask) for tile in self.tiles])
+
+
+@dataclass(frozen=True)
 class KeyNumbers:
     """A row of numbers that are shown large.
 
@@ -211,4 +251,10 @@ class CommandList:
         return CommandList(mask(self.title), [(mask(typed), mask(purpose)) for typed, purpose in self.commands])
 
 
-Block = Heading | TableBlock | ConfusionMatrixPlot | ImageBlock | ScatterPlot | KeyNumbers | CommandList
+Block = Heading | TableBlock | ConfusionMatrixPlot | ImageBlock | ImageGrid | ScatterPlot | KeyNumbers | CommandList
+
+
+def encode_data_url(image: bytes) -> str:
+    """Return a PNG or WebP image as a data URL."""
+    kind = "webp" if image.startswith(b"RIFF") else "png"
+    return f"data:image/{kind};base64," + base64.b64encode(image).decode()

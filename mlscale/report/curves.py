@@ -6,11 +6,14 @@ import csv
 import math
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from mlscale.report.canvas import COLOURS
 from mlscale.report.figures import LinePlot, PlotEvent, Series
 
+LOGGED = "logs/metrics.csv"
+"""Below the run folder: what `logger=csv` writes."""
 Points = Sequence[tuple[float, float]]
 _LEFT_OUT = ("train/loss_epoch", "epoch")  # the mean of the steps that train/loss shows
 _STAGE = re.compile(r"^(train|training|val|valid|validation|test)[/_]")
@@ -43,6 +46,29 @@ def build_run_plots(logged: Mapping[str, Points], metric: str, resumed: Sequence
     chosen = list(dict.fromkeys([*first, *others[:_MOST_METRICS], *settings, *others[_MOST_METRICS:]]))
     events = [PlotEvent("resumed", step) for step in resumed]
     return [_build_line_plot(name, groups[name], events) for name in chosen[:_MOST_PLOTS]]
+
+
+def build_compared_plots(logged: Mapping[str, Mapping[str, Points]], metric: str) -> list[LinePlot]:
+    """Return the plots of several runs, in the order of `build_run_plots`: the same metric of all runs in one plot.
+
+    Args:
+        logged: the points of every metric, by run and metric.
+        metric: the key metric.
+    """
+    runs_by_name: dict[str, Points] = {}
+    for points_by_name in logged.values():
+        for name, points in points_by_name.items():
+            runs_by_name.setdefault(name, points)
+    plots = []
+    for plot in build_run_plots(runs_by_name, metric):
+        series = [
+            Series(f"{run}: {item.name}", [y for _, y in points], [x for x, _ in points])
+            for item in plot.series
+            for run, by_name in logged.items()
+            if (points := by_name.get(item.name, ()))
+        ]
+        plots.append(replace(plot, series=series[:COLOURS]))
+    return plots
 
 
 def strip_stage(name: str) -> str:
@@ -86,8 +112,15 @@ def _build_line_plot(name: str, logged: Mapping[str, Points], events: Sequence[P
     words = name.replace("_", " ").replace("/", " ")
     title, unit, zero = _SETTINGS.get(name, (words[:1].upper() + words[1:], words, False))
     series = [Series(item, [y for _, y in points], [x for x, _ in points]) for item, points in logged.items()]
-    is_positive = all(y > 0 for item in series for y in item.y)
-    return LinePlot(title, series, "optimizer step", unit, zero, events=events, log=is_positive and not zero)
+    # A line alone has no legend: its axis names it.
+    y_name = series[0].name if len(series) == 1 and name not in _SETTINGS else unit
+    return LinePlot(title, series, "optimizer step", y_name, zero, events=events, log=_spans_a_decade(logged))
+
+
+def _spans_a_decade(logged: Mapping[str, Points]) -> bool:
+    """Return True for values that a linear scale can't show all of: a logarithmic one is offered."""
+    values = [y for points in logged.values() for _, y in points]
+    return min(values) > 0 and max(values) >= 10 * min(values)
 
 
 def _parse_csv_line(line: str) -> list[str]:

@@ -12,7 +12,16 @@ from typing import TYPE_CHECKING, Any
 
 from mlscale.atomic_files import make_folders, write_text
 from mlscale.errors import MLScaleError
-from mlscale.report.blocks import CommandList, Heading, ImageBlock, KeyNumbers, TableBlock
+from mlscale.report.blocks import (
+    CommandList,
+    GridTile,
+    Heading,
+    ImageBlock,
+    ImageGrid,
+    KeyNumbers,
+    TableBlock,
+    encode_data_url,
+)
 from mlscale.report.figures import BarPlot, Figure, LinePlot, ReportStep
 from mlscale.report.text import format_duration, format_metrics, is_number_like
 
@@ -102,6 +111,8 @@ def _prepare_plot(figure: Figure) -> dict[str, Any]:
             "alt": cleaned.get_alt_text(),
         }
         return {"kind": "picture", **picture}
+    if isinstance(cleaned, ImageGrid):
+        return {"kind": "grid", "title": cleaned.title, "tiles": [_prepare_tile(tile) for tile in cleaned.tiles]}
     if isinstance(cleaned, KeyNumbers):
         return {"kind": "numbers", "title": cleaned.title, "items": cleaned.items}
     if isinstance(cleaned, CommandList):
@@ -117,6 +128,11 @@ def _prepare_plot(figure: Figure) -> dict[str, Any]:
         "bars": isinstance(cleaned, BarPlot),
         "legend": [item.name for item in series] if len(series) > 1 else [],
     }
+
+
+def _prepare_tile(tile: GridTile) -> dict[str, Any]:
+    sources = [encode_data_url(image) for image in tile.images]
+    return {"sources": sources, "title": tile.title, "text": tile.text, "wrong": tile.is_wrong}
 
 
 def _prepare_table(table: TableBlock) -> dict[str, Any]:

@@ -269,10 +269,11 @@ class RunFolder(RunReader):
         *earlier, last = self.run["attempts"]
         self.update_document(attempts=[*earlier, {**last, "agents": list(agents)}])
 
-    def start_attempt(self) -> None:
-        """Resume this run: record a new attempt, and remove the manifest of the last one."""
+    def start_attempt(self, resumed_step: int = 0) -> None:
+        """Resume this run: record a new attempt and the step that it resumes from; remove the last one's manifest."""
         run = self.run
-        self.update_document(attempts=[*run["attempts"], describe_attempt()])
+        attempt = describe_attempt() | ({"resumed_step": resumed_step} if resumed_step else {})
+        self.update_document(attempts=[*run["attempts"], attempt])
         (self.path / MANIFEST).unlink(missing_ok=True)
 
     def seal_run(

@@ -8,13 +8,14 @@ from itertools import islice
 from mlscale.commands.data.opened_data import OpenedData
 from mlscale.data.inspection.shown_samples import (
     ShownSample,
+    build_tiles,
     describe_input,
     describe_label,
-    draw_samples,
     name_inputs,
 )
 from mlscale.data.order.batch_plan import Batch
-from mlscale.report import Figure, Result, TableBlock
+from mlscale.report import Figure, ImageBlock, Result, TableBlock
+from mlscale.report.contact_sheet import draw_contact_sheet
 from mlscale.report.text import format_count
 
 
@@ -27,7 +28,8 @@ def show_samples(opened: OpenedData, split: str, count: int) -> Result:
     shown: list[Figure] = []
     # Channels, height, width: tables and texts have one dimension.
     if samples[0].x.ndim == 3:
-        shown.append(draw_samples(samples, labels, facts))
+        png, width = draw_contact_sheet(build_tiles(samples, labels, facts))
+        shown.append(ImageBlock("After augmentation, before it is normalised", png, width, "; ".join(labels[:8])))
     rows = [
         (sample.key, label, *describe_input(sample.x, encoder)) for sample, label in zip(samples, labels, strict=True)
     ]

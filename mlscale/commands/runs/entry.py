@@ -18,6 +18,7 @@ from mlscale.commands.runs import list_checkpoints as run_checkpoints
 from mlscale.commands.runs.collect_checkpoints import collect_checkpoints
 from mlscale.commands.runs.confirmation import confirm_removal, repeat_folder
 from mlscale.commands.runs.consolidate import consolidate_run
+from mlscale.commands.runs.diff_page import save_diff_page
 from mlscale.commands.runs.disk_usage import show_disk_usage
 from mlscale.commands.runs.job_actions import cancel_runs, describe_job, find_live_jobs, find_run_statuses, print_log
 from mlscale.errors import Exit, MLScaleError, raise_all
@@ -302,8 +303,11 @@ def _compare_runs(options: Options) -> int:
     for run in (first, second):
         report_edits(run)
     difference = compare_runs(first, second)
+    named = Path(options.page).expanduser().absolute() if options.page else None
+    page = save_diff_page(first, second, difference, named)
     if options.output == "json":
-        return _print_json({"first": str(first.path), "second": str(second.path), **difference.as_dict()})
+        paths = {"first": str(first.path), "second": str(second.path), "page": page and str(page)}
+        return _print_json({**paths, **difference.as_dict()})
     names = ("", first.path.name, second.path.name)
     print(format_key_values([("first", first.path), ("second", second.path)]))
     shown = {"config": difference.config, "started from": difference.facts, "derived": difference.derived}
@@ -318,6 +322,7 @@ def _compare_runs(options: Options) -> int:
     _print_section("packages", _format_pairs(difference.packages, names))
     if not (any(shown.values()) or difference.code or difference.packages):
         print("\nthey were started the same way")
+    print(f"\npage  {page or f'not written, as {second.path} can not be written to: page=diff.html'}")
     return int(Exit.DONE)
 
 

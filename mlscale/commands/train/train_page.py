@@ -11,8 +11,8 @@ from omegaconf import OmegaConf
 from mlscale.atomic_files import read_json
 from mlscale.errors import MLScaleError
 from mlscale.launch.start_notices import print_masked_lines
-from mlscale.report import CommandList, Figure, Heading, KeyNumbers, Result, TableBlock
-from mlscale.report.curves import build_run_plots, read_metric_points
+from mlscale.report import CommandList, Figure, Heading, KeyNumbers, Result, TableBlock, format_number
+from mlscale.report.curves import LOGGED, build_run_plots, read_metric_points
 from mlscale.report.figure_documents import convert_to_figures
 from mlscale.report.text import format_metric, format_metric_name
 from mlscale.runs.folder import RunFolder
@@ -22,18 +22,9 @@ if TYPE_CHECKING:
 
 # Of the result's metrics, those that are shown large.
 _KEY_NUMBERS = ("throughput_tokens_per_s", "throughput_samples_per_s", "time_s", "steps", "peak_memory_bytes")
-_GROUPS = (
-    "data",
-    "augment",
-    "model",
-    "task",
-    "optimizer",
-    "scheduler",
-    "precision",
-    "strategy",
-    "callbacks",
-    "compress",
-)
+_GROUPS = ("data", "augment", "model", "task", "optimizer", "scheduler", "precision", "callbacks", "compress")
+# Settings that change how fast a run is, or what happens if something is wrong, and not what it learns.
+_LEFT_OUT = frozenset({"workers", "executor", "on_bad_sample", "prefetch", "device", "block", "last", "cache_gb"})
 _TRAINER_KEYS = ("max_epochs", "max_steps", "max_time", "accumulate_grad_batches", "gradient_clip_val")
 _SECTIONS = "logs/report"  # where `callbacks.report` keeps figures
 _MOST_CHARACTERS = 160  # of the settings of a group
@@ -48,12 +39,12 @@ def build_train_figures(cfg: DictConfig, folder: RunFolder, metrics: Mapping[str
         metrics: of its result.
         status: done, failed, diverged or interrupted.
     """
-    logged = read_metric_points(folder.path / "logs/metrics.csv")
+    logged = read_metric_points(folder.path / LOGGED)
     resumed = [float(step) for attempt in folder.run["attempts"] if (step := attempt.get("resumed_step"))]
     plots = build_run_plots(logged, cfg.metric or "train/loss", resumed)
     note = "" if plots else "None: the run wrote no metrics.csv, which logger=csv does."
     numbers = [name for name in (f"best_{cfg.metric}", *_KEY_NUMBERS) if name in metrics]
-    shown = [(format_metric_name(name), format_metric(name, metrics[name])) for name in numbers]
+    shown = [_format_key_number(name, metrics[name]) for name in numbers]
     return [
         *([KeyNumbers(shown)] if shown else []),
         Heading("Curves", note),
@@ -65,6 +56,13 @@ def build_train_figures(cfg: DictConfig, folder: RunFolder, metrics: Mapping[str
         Heading("Next"),
         CommandList("What to type", _list_commands(cfg, folder, status)),
     ]
+
+
+def _format_key_number(name: str, value: float) -> tuple[str, str]:
+    """Return name and value; the unit of a rate is in its name, as there is little space for the value."""
+    if name.endswith("_per_s"):
+        return f"{name.removeprefix('throughput_').removesuffix('_per_s')} per second", format_number(value)
+    return format_metric_name(name), format_metric(name, value)
 
 
 def write_failure_page(cfg: DictConfig, folder: RunFolder, error: BaseException, status: str) -> None:
@@ -79,7 +77,7 @@ def write_failure_page(cfg: DictConfig, folder: RunFolder, error: BaseException,
     Raises:
         MLScaleError: the folder can't be written to (exit code 5).
     """
-    logged = read_metric_points(folder.path / "logs/metrics.csv")
+    logged = read_metric_points(folder.path / LOGGED)
     metrics = {name: points[-1][1] for name, points in sorted(logged.items()) if name != "epoch"}
     result = Result("train", False, f"{cfg.name}: {error or type(error).__name__}", metrics, {"run": str(folder.path)})
     figures = build_train_figures(cfg, folder, metrics, status)
@@ -118,14 +116,16 @@ def _describe_group(node: Any) -> str:
     plain: Any = OmegaConf.to_container(node, resolve=False)
     if "_target_" not in plain and all(isinstance(value, dict) for value in plain.values()):
         return ", ".join(map(str, plain))
-    settings = [
-        f"{key}={value}"
-        for key, value in plain.items()
-        if not str(key).startswith("_") and value is not None and not isinstance(value, dict)
-    ]
+    settings = [f"{key}={value}" for key, value in plain.items() if _is_shown(str(key), value)]
     name = str(plain.get("_target_", "")).rpartition(".")[2]
     text = ", ".join(filter(None, [name, *settings]))
     return text if len(text) <= _MOST_CHARACTERS else text[:_MOST_CHARACTERS] + "…"
+
+
+def _is_shown(key: str, value: Any) -> bool:
+    """Return True for a setting that is on, and does not follow from others, which are shown themselves."""
+    is_on = value not in (None, "", 0, False) and not isinstance(value, dict)
+    return is_on and not key.startswith("_") and key not in _LEFT_OUT and "${" not in str(value)
 
 
 def _describe_code(code: Mapping[str, Any]) -> str:

@@ -14,10 +14,12 @@ from mlscale.data.encoders.document_encoder import DocumentEncoder
 from mlscale.data.encoders.encoder import Encoder
 from mlscale.data.encoders.table_encoder import TableEncoder
 from mlscale.data.encoders.text_encoder import TextEncoder
-from mlscale.report import Figure, ImageBlock, TableBlock, format_number
-from mlscale.report.contact_sheet import Tile, convert_to_image, draw_contact_sheet, render_class_mask
+from mlscale.report import Figure, TableBlock, format_number
+from mlscale.report.contact_sheet import Tile, convert_to_image, render_class_mask
+from mlscale.report.image_grid import build_image_grid
 
 _MAX_TEXT, _MAX_COLUMNS = 120, 12
+_MAX_BYTES = 90_000  # of images
 _MIN_SHARE = 0.005  # of a mixed label: a smaller one is not shown
 
 
@@ -37,7 +39,11 @@ class ShownSample:
 
 
 def build_sample_figures(
-    samples: Sequence[ShownSample], facts: DataFacts | None, encoder: Encoder | None, targets: Sequence[str] = ()
+    samples: Sequence[ShownSample],
+    facts: DataFacts | None,
+    encoder: Encoder | None,
+    targets: Sequence[str] = (),
+    max_bytes: int = _MAX_BYTES,
 ) -> list[Figure]:
     """Return a contact sheet of images, or a table of what else samples are; nothing where they are neither.
 
@@ -46,11 +52,12 @@ def build_sample_figures(
         facts: of the data: names of classes, and the normalisation of images; None where it reports none.
         encoder: of the data, by which texts and columns are shown; None where it has none.
         targets: names of the numbers to predict.
+        max_bytes: of all images together.
     """
     labels = [describe_label(sample.y, facts, targets) for sample in samples]
     # Channels, height, width: tables and texts have one dimension.
     if samples[0].x.ndim == 3:
-        return [draw_samples(samples, labels, facts)]
+        return [build_image_grid("Images and labels", build_tiles(samples, labels, facts), max_bytes)]
     names = name_inputs(encoder)
     if not names:
         return []
@@ -91,16 +98,15 @@ def describe_label(y: NDArray[Any], facts: DataFacts | None, targets: Sequence[s
     return ", ".join(f"{name} {value}" for name, value in zip(targets, values, strict=False)) or ", ".join(values)
 
 
-def draw_samples(samples: Sequence[ShownSample], labels: Sequence[str], facts: DataFacts | None) -> ImageBlock:
-    """Return images on a contact sheet, with their labels and, in segmentation, their masks."""
+def build_tiles(samples: Sequence[ShownSample], labels: Sequence[str], facts: DataFacts | None) -> list[Tile]:
+    """Return samples that are images, normalisation reversed, with their labels and, in segmentation, their masks."""
     tiles = []
     for sample, label in zip(samples, labels, strict=True):
         images = [_restore_pixels(sample.x, facts)]
         if sample.y.ndim == 2:
             images.append(render_class_mask(sample.y.astype(np.uint8)))
         tiles.append(Tile(images, label, sample.key, wrong=False))
-    png, width = draw_contact_sheet(tiles)
-    return ImageBlock("After augmentation, before it is normalised", png, width, "; ".join(labels[:8]))
+    return tiles
 
 
 def _restore_pixels(x: NDArray[Any], facts: DataFacts | None) -> NDArray[np.uint8]:
