@@ -41,7 +41,7 @@ def draw_confusion_matrix(figure: ConfusionMatrixPlot) -> Markup:
     count = min(len(figure.labels), _MOST_CLASSES)
     if not count:
         return draw_empty_plot(figure)
-    left = 12 + 7 * min(9, max(len(label) for label in figure.labels[:count]))
+    left = 12 + 8 * min(9, max(len(label) for label in figure.labels[:count]))
     side = (WIDTH - left - 4) / count
     parts = [TEXT.format(0, 12, "axis", f"{figure.y} ↓")]
     for row in range(count):

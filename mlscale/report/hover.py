@@ -49,7 +49,8 @@ def draw_hover(
                 found.append((index, name, *min(inside, key=lambda point: abs(across.scale_value(point[0]) - middle))))
         if found:
             # The place of the first series that has a value here: the others are as near as their points are.
-            lines = [f"{x_name} {format_x(found[0][2])}", *(f"{name}: {format_number(y)}" for _, name, _, y in found)]
+            # The value first: a long name is cut.
+            lines = [f"{x_name} {format_x(found[0][2])}", *(f"{format_number(y)}  {name}" for _, name, _, y in found)]
             dots = [_DOT.format(across.scale_value(x), up.scale_value(y), index) for index, _, x, y in found]
             yield _draw_strip(left, right, across.scale_value(found[0][2]), lines, dots)
 

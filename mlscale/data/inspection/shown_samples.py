@@ -19,6 +19,7 @@ from mlscale.report.contact_sheet import Tile, convert_to_image, render_class_ma
 from mlscale.report.image_grid import build_image_grid
 
 _MAX_TEXT, _MAX_COLUMNS = 120, 12
+_MAX_ROWS = 6  # of a table
 _MAX_BYTES = 90_000  # of images
 _MIN_SHARE = 0.005  # of a mixed label: a smaller one is not shown
 
@@ -62,7 +63,8 @@ def build_sample_figures(
     if not names:
         return []
     rows = [
-        (sample.key, label, *describe_input(sample.x, encoder)) for sample, label in zip(samples, labels, strict=True)
+        (sample.key, label, *describe_input(sample.x, encoder))
+        for sample, label in zip(samples[:_MAX_ROWS], labels, strict=False)
     ]
     return [TableBlock("Samples", ("sample", "label", *names)[: len(rows[0])], rows)]
 
