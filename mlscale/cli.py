@@ -18,6 +18,7 @@ from mlscale.commands.options import HELP_FLAGS, suggest_action_keys
 from mlscale.culprit import wrap_unforeseen_error
 from mlscale.errors import Exit, MLScaleError
 from mlscale.launch import garbage_collection as garbage
+from mlscale.report.terminal import paint, wrap_text
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -55,7 +56,7 @@ def _dispatch_command(words: list[str]) -> int:
             raise _load_help_texts().create_unknown_command_error(*words[1:])
         words = [*words[1:], "--help"]  # `mlscale help runs ls`
     if not words or words[0] in ("--help", "-h", "help"):
-        print(_load_help_texts().format_overview())
+        print(wrap_text(_load_help_texts().format_overview()))
         return int(Exit.DONE)
     if words[0] in ("--version", "-V"):
         print(_load_help_texts().format_version())
@@ -70,7 +71,7 @@ def _dispatch_command(words: list[str]) -> int:
         return run_config_command(command, rest)
     # Words after `--` are data of the query that completion scripts make: `--help` among them is not for this command.
     if set(HELP_FLAGS) & set(takewhile(lambda word: word != "--", rest)):
-        print(_load_help_texts().format_action_command_help(command, rest))
+        print(wrap_text(_load_help_texts().format_action_command_help(command, rest)))
         return int(Exit.DONE)
     try:
         return int(import_entry_point(command).main(rest))
@@ -99,7 +100,7 @@ def _print_error(error: MLScaleError, cause: BaseException | None = None) -> Non
     # Arguments may hold bytes that are not text; a stream that is not Python's own refuses them.
     text = masker.mask_text(f"error: {error}").encode("utf-8", "backslashreplace").decode()
     with contextlib.suppress(BrokenPipeError):
-        print(text, file=sys.stderr)
+        print(paint("error:", "red", sys.stderr) + text.removeprefix("error:"), file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -164,10 +164,13 @@ def _show_run(options: Options) -> int:
             if value is not None
         ]
         _print_section(
-            f"result of {command}", result["sentence"] + ("\n" + format_key_values(metrics) if metrics else "")
+            f"result of {command}",
+            result["sentence"] + ("\n" + format_key_values(metrics, indent=2) if metrics else ""),
         )
-    _print_section("checkpoints", format_key_values([(name, format_size(count)) for name, count in checkpoints]))
-    _print_section("derived", format_key_values(list(run.derived.items())))
+    _print_section(
+        "checkpoints", format_key_values([(name, format_size(count)) for name, count in checkpoints], indent=2)
+    )
+    _print_section("derived", format_key_values(list(run.derived.items()), indent=2))
     report_edits(run)
     # Masked again: a run of an earlier version, or an edited one, may hold a literal secret.
     _print_section("config", run.masker.mask_text(run.config_text).rstrip())
