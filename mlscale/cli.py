@@ -19,6 +19,7 @@ from mlscale.culprit import wrap_unforeseen_error
 from mlscale.errors import Exit, MLScaleError
 from mlscale.launch import garbage_collection as garbage
 from mlscale.log_lines import find_typed_format, report_error, use_log_format
+from mlscale.report.terminal import paint, wrap_text
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -62,7 +63,7 @@ def _dispatch_command(words: list[str]) -> int:
             raise _load_help_texts().create_unknown_command_error(*words[1:])
         words = [*words[1:], "--help"]  # `mlscale help runs ls`
     if not words or words[0] in ("--help", "-h", "help"):
-        print(_load_help_texts().format_overview())
+        print(wrap_text(_load_help_texts().format_overview()))
         return int(Exit.DONE)
     if words[0] in ("--version", "-V"):
         print(_load_help_texts().format_version())
@@ -77,7 +78,7 @@ def _dispatch_command(words: list[str]) -> int:
         return run_config_command(command, rest)
     # Words after `--` are data of the query that completion scripts make: `--help` among them is not for this command.
     if set(HELP_FLAGS) & set(takewhile(lambda word: word != "--", rest)):
-        print(_load_help_texts().format_action_command_help(command, rest))
+        print(wrap_text(_load_help_texts().format_action_command_help(command, rest)))
         return int(Exit.DONE)
     try:
         return int(import_entry_point(command).main(rest))
@@ -112,7 +113,7 @@ def _print_error(error: MLScaleError, words: Sequence[str], cause: BaseException
             print_document("error", masked.build_document())
             sys.stdout.flush()
         if not report_error(masked.what, masked.build_document()["problems"]):
-            print(f"error: {masked}", file=sys.stderr)
+            print(f"{paint('error:', 'red', sys.stderr)} {masked}", file=sys.stderr)
 
 
 if __name__ == "__main__":

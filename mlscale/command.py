@@ -35,8 +35,9 @@ def run_config_command(command: str, argv: Sequence[str]) -> int:
         request = parse_command_line(command, argv)
     if request.help:
         from mlscale.help import format_config_command_help
+        from mlscale.report.terminal import wrap_text
 
-        print(format_config_command_help(command, request.roots))
+        print(wrap_text(format_config_command_help(command, request.roots)))
         return int(Exit.DONE)
     external = None
     if not request.flags:  # which print, and start nothing

@@ -17,6 +17,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
+from mlscale.atomic_files import convert_to_json
+
 VARIABLE = "MLSCALE_LOG_FORMAT"
 """The environment variable that sets the format of a process and of all that it starts."""
 TEXT, JSON = "text", "json"
@@ -52,7 +54,7 @@ class JsonLineStream:
             self.write(line)
 
     def write_record(self, level: str, message: str, fields: Mapping[str, Any]) -> None:
-        """Write one line that has other keys besides the usual ones."""
+        """Write one line that has other keys besides the usual ones. NaN and infinities, which JSON lacks, are null."""
         rank = os.environ.get("RANK", "")
         record = {
             "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
@@ -63,7 +65,7 @@ class JsonLineStream:
             **fields,
         }
         # In one call: lines of several processes with the same stderr must not be mixed.
-        self.stream.write(json.dumps(record, ensure_ascii=False) + "\n")
+        self.stream.write(json.dumps(convert_to_json(record), ensure_ascii=False) + "\n")
         self.stream.flush()
 
     def flush(self) -> None:

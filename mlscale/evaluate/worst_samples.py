@@ -7,14 +7,20 @@ import numpy as np
 from mlscale.evaluate.evaluated_samples import EvaluatedSamples
 from mlscale.report import Figure, Heading, ImageBlock, TableBlock
 from mlscale.report.contact_sheet import Tile, convert_to_image, draw_contact_sheet, render_class_mask
+from mlscale.report.image_grid import build_image_grid
 from mlscale.report.text import format_number
 from mlscale.task_types.collected_samples import WorstSample
 
 _MAX_TEXT_LENGTH, _MAX_TABLE_ROWS = 160, 12
 
 
-def build_worst_blocks(gathered: EvaluatedSamples) -> list[Figure]:
-    """Return a heading, the contact sheet where samples are images, and the table of the samples."""
+def build_worst_blocks(gathered: EvaluatedSamples, grid_bytes: int = 0) -> list[Figure]:
+    """Return a heading, the contact sheet where samples are images, and the table of the samples.
+
+    Args:
+        gathered: the samples of a pass.
+        grid_bytes: of images of a grid, in place of the sheet; 0 for the sheet.
+    """
     # A sample of segmentation takes three pictures (image, truth, prediction): half as many of them are shown.
     worst = gathered.worst[: len(gathered.worst) // (1 + bool(gathered.worst and gathered.worst[0].masks))]
     # Without worst samples the section is left out, except where it means that no error was made.
@@ -25,7 +31,11 @@ def build_worst_blocks(gathered: EvaluatedSamples) -> list[Figure]:
         Heading("Worst errors", f"{len(worst)} sample{'s' * (len(worst) != 1)}, largest loss first.")
     ]
     if worst[0].x.ndim == 3:
-        png, width = draw_contact_sheet([_build_tile(gathered, sample) for sample in worst])
+        tiles = [_build_tile(gathered, sample) for sample in worst]
+        if grid_bytes:
+            # A grid has its text next to the images: the table would repeat it.
+            return [*shown, build_image_grid(task_type.sheet_title, tiles, grid_bytes)]
+        png, width = draw_contact_sheet(tiles)
         outcomes = "; ".join(" ".join(task_type.describe_outcome(gathered, sample)) for sample in worst[:8])
         shown.append(ImageBlock(task_type.sheet_title, png, width, outcomes))
     rows = [

@@ -43,6 +43,7 @@ class TableBlock:
         rows: cells, as many as columns.
         note: below the table: how to read it, or what was left out.
         marked: the numbers of highlighted rows.
+        faint: the numbers of rows whose values mean little, such as those of few samples; the note tells why.
         narrow: True if it may be next to another block.
         terminal: True to print it with the result on the terminal, too.
     """
@@ -52,6 +53,7 @@ class TableBlock:
     rows: Sequence[Sequence[str]]
     note: str = ""
     marked: Sequence[int] = ()
+    faint: Sequence[int] = ()
     narrow: bool = False
     terminal: bool = False
 
@@ -125,7 +127,7 @@ class ImageBlock:
 
     def encode_data_url(self) -> str:
         """Return the image as a data URL, for the `src` of an element."""
-        return "data:image/png;base64," + base64.b64encode(self.png).decode()
+        return encode_data_url(self.png)
 
     def mask_texts(self, mask: Mask) -> ImageBlock:
         """Return a copy with masked secrets in its texts; the image itself is not changed."""
@@ -168,4 +170,91 @@ class ScatterPlot:
         return replace(self, title=mask(self.title), across=mask(self.across), up=mask(self.up), alt=mask(self.alt))
 
 
-Block = Heading | TableBlock | ConfusionMatrixPlot | ImageBlock | ScatterPlot
+@dataclass(frozen=True)
+class GridTile:
+    """A sample of an `ImageGrid`.
+
+    Attributes:
+        images: PNG or WebP, next to each other.
+        title: below them, its label.
+        text: a second line, such as its prediction.
+        is_wrong: True to highlight the second line.
+    """
+
+    images: Sequence[bytes]
+    title: str
+    text: str = ""
+    is_wrong: bool = False
+
+    def mask_texts(self, mask: Mask) -> GridTile:
+        """Return a copy with masked secrets in its texts; the images are not changed."""
+        return replace(self, title=mask(self.title), text=mask(self.text))
+
+
+@dataclass(frozen=True)
+class ImageGrid:
+    """Samples that are images, as many in a row as there is space for.
+
+    Attributes:
+        title: above the grid.
+        tiles: the samples.
+    """
+
+    title: str
+    tiles: Sequence[GridTile]
+
+    def get_alt_text(self) -> str:
+        return f"{self.title}: {len(self.tiles)} samples"
+
+    def mask_texts(self, mask: Mask) -> ImageGrid:
+        """Return a copy with masked secrets in its texts; the images are not changed."""
+        return ImageGrid(mask(self.title), [tile.mask_texts(mask) for tile in self.tiles])
+
+
+@dataclass(frozen=True)
+class KeyNumbers:
+    """A row of numbers that are shown large.
+
+    Attributes:
+        items: names and values with their units.
+        title: for those who do not see it.
+    """
+
+    items: Sequence[tuple[str, str]]
+    title: str = "Key numbers"
+
+    def get_alt_text(self) -> str:
+        return "; ".join(f"{name} {value}" for name, value in self.items)
+
+    def mask_texts(self, mask: Mask) -> KeyNumbers:
+        """Return a copy with masked secrets."""
+        return KeyNumbers([(mask(name), mask(value)) for name, value in self.items], mask(self.title))
+
+
+@dataclass(frozen=True)
+class CommandList:
+    """Commands to type, each with its purpose.
+
+    Attributes:
+        title: above the list.
+        commands: as they are typed, and what each is for.
+    """
+
+    title: str
+    commands: Sequence[tuple[str, str]]
+
+    def get_alt_text(self) -> str:
+        return f"{self.title}: " + "; ".join(typed for typed, _ in self.commands)
+
+    def mask_texts(self, mask: Mask) -> CommandList:
+        """Return a copy with masked secrets."""
+        return CommandList(mask(self.title), [(mask(typed), mask(purpose)) for typed, purpose in self.commands])
+
+
+Block = Heading | TableBlock | ConfusionMatrixPlot | ImageBlock | ImageGrid | ScatterPlot | KeyNumbers | CommandList
+
+
+def encode_data_url(image: bytes) -> str:
+    """Return a PNG or WebP image as a data URL."""
+    kind = "webp" if image.startswith(b"RIFF") else "png"
+    return f"data:image/{kind};base64," + base64.b64encode(image).decode()

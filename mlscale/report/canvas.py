@@ -22,6 +22,7 @@ UPRIGHT = Markup('<line x1="{:.1f}" x2="{:.1f}" y1="{}" y2="{}" class="{}"/>')
 CURVE = Markup('<polyline points="{}" class="line s{}"/>')
 DOT = Markup('<circle cx="{}" cy="{}" r="2.4" class="s{}"/>')
 BAR = Markup('<rect x="{:.1f}" y="{:.1f}" width="{:.1f}" height="{:.1f}" class="{}"/>')
+TITLED_BAR = Markup('<rect x="{:.1f}" y="{:.1f}" width="{:.1f}" height="{:.1f}" class="{}"><title>{}</title></rect>')
 COLOURS = 4  # series with distinguishable colours
 DIGITS = 13  # characters of a label beneath a bar; longer ones would overlap
 
@@ -50,7 +51,8 @@ class Axis:
 
     def format_tick(self, value: float) -> str:
         """Return the label of a tick."""
-        return format_number(value)
+        # Ten digits: a multiple of the step may have a rounding error in its last ones.
+        return format_number(float(f"{value:.10g}"))
 
     def is_in_range(self, value: float) -> bool:
         return self._low - 1e-12 <= value <= self._high + 1e-12
@@ -67,7 +69,7 @@ def draw_grid(up: Axis) -> Markup:
     for value in up.ticks:
         height = up.scale_value(value)
         lines.append(RULE.format(LEFT, WIDTH - RIGHT, height, height, "grid"))
-        lines.append(TEXT.format(LEFT - 6, height + 4, "end", format_number(round(value, 12))))
+        lines.append(TEXT.format(LEFT - 6, height + 4, "end", up.format_tick(value)))
     return Markup("").join(lines)
 
 

@@ -30,10 +30,10 @@ _CELL = Markup(
     '<rect x="{:.1f}" y="{:.1f}" width="{:.1f}" height="{:.1f}" class="{}" fill-opacity="{:.2f}">'
     "<title>{}</title></rect>"
 )
-_POINT = Markup('<circle cx="{:.1f}" cy="{:.1f}" r="2" class="s0" fill-opacity="{:.2f}"/>')
+_POINT = Markup('<circle cx="{:.1f}" cy="{:.1f}" r="2.5" class="s0" fill-opacity="{:.2f}"><title>{}</title></circle>')
 _MOST_CLASSES = 30  # with more, the cells are too small to read
 _NUMBERED = 16  # with at most so many classes the cells show their counts
-_MOST_POINTS = 2000  # more make the page large and look the same
+_MOST_POINTS = 1000  # more make the page large and look the same
 
 
 def draw_confusion_matrix(figure: ConfusionMatrixPlot) -> Markup:
@@ -41,9 +41,9 @@ def draw_confusion_matrix(figure: ConfusionMatrixPlot) -> Markup:
     count = min(len(figure.labels), _MOST_CLASSES)
     if not count:
         return draw_empty_plot(figure)
-    left = 12 + 7 * min(9, max(len(label) for label in figure.labels[:count]))
+    left = 12 + 8 * min(9, max(len(label) for label in figure.labels[:count]))
     side = (WIDTH - left - 4) / count
-    parts = [TEXT.format(0, 12, "axis", f"{figure.y} ↓, {figure.x} →")]
+    parts = [TEXT.format(0, 12, "axis", f"{figure.y} ↓")]
     for row in range(count):
         cells, top = figure.values[row], 24 + side * row
         whole = sum(cells) or 1.0
@@ -51,7 +51,7 @@ def draw_confusion_matrix(figure: ConfusionMatrixPlot) -> Markup:
         for column in range(count):
             value, share = cells[column], cells[column] / whole
             tooltip = (
-                f"{figure.labels[row]}, predicted as {figure.labels[column]}: "
+                f"{figure.y} {figure.labels[row]}, {figure.x} {figure.labels[column]}: "
                 f"{format_number(value)} ({format_percent(share, 1)})"
             )
             colour = ("s0" if row == column else "s1") if value else "track"
@@ -72,11 +72,12 @@ def draw_confusion_matrix(figure: ConfusionMatrixPlot) -> Markup:
                 left + side * (column + 0.5), base + 16, "middle", shorten_label(figure.labels[column], columns)
             )
         )
-    return wrap_svg(figure, math.ceil(base + 24), parts)
+    parts.append(TEXT.format(WIDTH, base + 36, "axis end", f"{figure.x} →"))
+    return wrap_svg(figure, math.ceil(base + 42), parts)
 
 
 def draw_scatter_plot(figure: ScatterPlot) -> Markup:
-    """Draw points, the more the fainter; of more than 2,000 only every n-th."""
+    """Draw points, the more the fainter; of more than 1,000 only every n-th."""
     points = figure.get_finite_points()
     if not points:
         return draw_empty_plot(figure)
@@ -91,7 +92,10 @@ def draw_scatter_plot(figure: ScatterPlot) -> Markup:
         if across.is_in_range(value)
     ]
     faint = min(0.8, max(0.15, 60 / len(points)))
-    parts += [_POINT.format(across.scale_value(x), up.scale_value(y), faint) for x, y in points]
+    parts += [
+        _POINT.format(across.scale_value(x), up.scale_value(y), faint, f"{format_number(x)}, {format_number(y)}")
+        for x, y in points
+    ]
     for name, value in figure.marks:
         parts.append(RULE.format(LEFT, WIDTH - RIGHT, up.scale_value(value), up.scale_value(value), "mark"))
         parts.append(TEXT.format(WIDTH - RIGHT, up.scale_value(value) - 4, "end", name))

@@ -62,6 +62,7 @@ class LinePlot:
         alt: the text alternative; made from the numbers where empty.
         events: vertical lines.
         is_time: True if x is in seconds since 1970.
+        log: True to offer a logarithmic vertical axis; all values are positive then.
     """
 
     title: str
@@ -73,6 +74,7 @@ class LinePlot:
     alt: str = ""
     events: Sequence[PlotEvent] = ()
     is_time: bool = False
+    log: bool = False
 
     def get_alt_text(self) -> str:
         return self.alt or "; ".join(

@@ -12,7 +12,16 @@ from typing import TYPE_CHECKING, Any
 
 from mlscale.atomic_files import make_folders, write_text
 from mlscale.errors import MLScaleError
-from mlscale.report.blocks import Heading, ImageBlock, TableBlock
+from mlscale.report.blocks import (
+    CommandList,
+    GridTile,
+    Heading,
+    ImageBlock,
+    ImageGrid,
+    KeyNumbers,
+    TableBlock,
+    encode_data_url,
+)
 from mlscale.report.figures import BarPlot, Figure, LinePlot, ReportStep
 from mlscale.report.text import format_duration, format_metrics, is_number_like
 
@@ -33,6 +42,7 @@ def render_page(
     figures: Sequence[Figure] = (),
     steps: Sequence[ReportStep] = (),
     overrides: Sequence[str] = (),
+    failed: str = "",
 ) -> str:
     """Return the page of a result, as HTML.
 
@@ -45,12 +55,13 @@ def render_page(
         figures: plots, in order.
         steps: of the report, in order; numbered, each with its own figure.
         overrides: as typed, secrets masked.
+        failed: what it means that `ok` is false; by default what the command says then.
     """
     return _load_template().render(
         title=_clean_text(title),
         sentence=_clean_text(sentence),
         ok=ok,
-        failed=_FAILED.get(re.split("[ -]", title, maxsplit=1)[0], "not met"),
+        failed=failed or _FAILED.get(re.split("[ -]", title, maxsplit=1)[0], "not met"),
         metrics=[(_clean_text(name), value) for name, value in format_metrics(metrics)],
         artifacts=[(_clean_text(name), _clean_text(str(path))) for name, path in artifacts.items()],
         figures=[_prepare_plot(figure) for figure in figures],
@@ -87,7 +98,7 @@ def _load_template() -> Template:
 def _prepare_plot(figure: Figure) -> dict[str, Any]:
     """Return a figure's values for the template."""
     from mlscale.report.canvas import COLOURS
-    from mlscale.report.svg import draw_plot
+    from mlscale.report.svg import draw_log_plot, draw_plot
 
     cleaned = figure.mask_texts(_clean_text)
     if isinstance(cleaned, Heading):
@@ -100,6 +111,12 @@ def _prepare_plot(figure: Figure) -> dict[str, Any]:
             "alt": cleaned.get_alt_text(),
         }
         return {"kind": "picture", **picture}
+    if isinstance(cleaned, ImageGrid):
+        return {"kind": "grid", "title": cleaned.title, "tiles": [_prepare_tile(tile) for tile in cleaned.tiles]}
+    if isinstance(cleaned, KeyNumbers):
+        return {"kind": "numbers", "title": cleaned.title, "items": cleaned.items}
+    if isinstance(cleaned, CommandList):
+        return {"kind": "commands", "title": cleaned.title, "commands": cleaned.commands}
     if isinstance(cleaned, TableBlock):
         return {"kind": "table", **_prepare_table(cleaned)}
     series = cleaned.series[:COLOURS] if isinstance(cleaned, LinePlot | BarPlot) else ()
@@ -107,20 +124,27 @@ def _prepare_plot(figure: Figure) -> dict[str, Any]:
         "kind": "plot",
         "title": cleaned.title,
         "svg": draw_plot(cleaned),
+        "log_svg": draw_log_plot(cleaned) if isinstance(cleaned, LinePlot) else None,
         "bars": isinstance(cleaned, BarPlot),
         "legend": [item.name for item in series] if len(series) > 1 else [],
     }
 
 
+def _prepare_tile(tile: GridTile) -> dict[str, Any]:
+    sources = [encode_data_url(image) for image in tile.images]
+    return {"sources": sources, "title": tile.title, "text": tile.text, "wrong": tile.is_wrong}
+
+
 def _prepare_table(table: TableBlock) -> dict[str, Any]:
     """Return a table's values for the template: columns with a flag for numbers, which are aligned to the right, and
-    rows with a flag for highlighting."""
+    rows with the class of their style."""
     columns = [
         # The first column names the rows: it is a text, also where all names are numbers.
         (name, index > 0 and all(is_number_like(row[index]) for row in table.rows))
         for index, name in enumerate(table.columns)
     ]
-    rows = [(row, index in table.marked) for index, row in enumerate(table.rows)]
+    styles = {**dict.fromkeys(table.faint, "faint"), **dict.fromkeys(table.marked, "out")}
+    rows = [(row, styles.get(index, "")) for index, row in enumerate(table.rows)]
     return {"title": table.title, "columns": columns, "rows": rows, "note": table.note, "narrow": table.narrow}
 
 

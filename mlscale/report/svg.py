@@ -6,7 +6,7 @@ The elements are in `canvas`.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from markupsafe import Markup
 
@@ -23,6 +23,7 @@ from mlscale.report.canvas import (
     RIGHT,
     RULE,
     TEXT,
+    TITLED_BAR,
     TOP,
     UPRIGHT,
     WIDTH,
@@ -35,8 +36,10 @@ from mlscale.report.canvas import (
     wrap_svg,
 )
 from mlscale.report.clouds import draw_confusion_matrix, draw_scatter_plot
-from mlscale.report.figures import BarPlot, HorizontalBarPlot, LinePlot, PlotEvent
-from mlscale.report.text import is_number_like
+from mlscale.report.figures import BarPlot, HorizontalBarPlot, LinePlot, PlotEvent, format_time
+from mlscale.report.hover import draw_hover
+from mlscale.report.log_axis import LogAxis
+from mlscale.report.text import format_number, is_number_like
 from mlscale.report.time_axis import TimeAxis
 
 _LEAST_CHARACTERS = 4  # characters that distinguish categories
@@ -51,7 +54,14 @@ def draw_plot(figure: LinePlot | BarPlot | HorizontalBarPlot | ConfusionMatrixPl
     return _draw_bars(figure) if isinstance(figure, BarPlot) else _draw_line(figure)
 
 
-def _draw_line(figure: LinePlot) -> Markup:
+def draw_log_plot(figure: LinePlot) -> Markup | None:
+    """Return the figure on a logarithmic scale; None where it offers none, or has values that are not positive."""
+    values = [y for series in figure.series[:COLOURS] for _, y in series.get_points() if math.isfinite(y)]
+    is_positive = bool(values) and min([*values, *(value for _, value in figure.marks)]) > 0
+    return _draw_line(figure, LogAxis) if figure.log and is_positive else None
+
+
+def _draw_line(figure: LinePlot, axis: type[Axis] = Axis) -> Markup:
     points = [series.get_points() for series in figure.series[:COLOURS]]
     ys = [y for series_points in points for _, y in series_points if math.isfinite(y)] + [
         value for _, value in figure.marks
@@ -63,7 +73,7 @@ def _draw_line(figure: LinePlot) -> Markup:
     # Events outside the lines are in the plot, too: the range of the axis covers both.
     all_xs = [*xs, *(event.x for event in figure.events)]
     across = (TimeAxis if figure.is_time else Axis)(all_xs, LEFT, WIDTH - RIGHT)
-    up = Axis([*ys, *[0.0] * figure.zero], HEIGHT - BOTTOM, TOP)
+    up = axis([*ys, *[0.0] * figure.zero], HEIGHT - BOTTOM, TOP)
     parts = [draw_grid(up), draw_axis_names(figure.x, figure.y)]
     parts += [
         draw_tick(across.scale_value(value), across.format_tick(value))
@@ -77,7 +87,13 @@ def _draw_line(figure: LinePlot) -> Markup:
     parts += _draw_events(figure.events, across)
     for index, series_points in enumerate(points):
         parts += _draw_path(index, series_points, across, up)
+    named = [(series.name, series_points) for series, series_points in zip(figure.series, points, strict=False)]
+    parts += draw_hover(named, "" if figure.is_time else figure.x, across, up, _get_place_format(figure))
     return wrap_svg(figure, HEIGHT, parts)
+
+
+def _get_place_format(figure: LinePlot) -> Callable[[float], str]:
+    return format_time if figure.is_time else format_number
 
 
 def _draw_events(events: Sequence[PlotEvent], across: Axis) -> list[Markup]:
@@ -122,7 +138,8 @@ def _draw_bars(figure: BarPlot) -> Markup:
             if not math.isfinite(value):
                 continue
             left, top = LEFT + slot * (slot_index + 0.1) + width * index, up.scale_value(value)
-            parts.append(BAR.format(left, min(top, base), width, abs(base - top), f"s{index}"))
+            value_text = f"{figure.labels[slot_index]}, {series.name}: {format_number(value)}"
+            parts.append(TITLED_BAR.format(left, min(top, base), width, abs(base - top), f"s{index}", value_text))
     return wrap_svg(figure, HEIGHT, [*parts, *_draw_bar_labels(figure.labels, slot)])
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import re
-import shutil
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
+
+from mlscale.report.terminal import get_terminal_width, wrap_text
 
 # A dash or an empty cell matches, too: a missing value must not align a column of numbers to the left.
 _NUMERIC = re.compile(r"^[-+]?[\d,.]+([eE][-+]?\d+)?\s?(%|[kMG]|[KMGT]iB|B|ms|s|min|h|d)?$|^(nan|inf|-inf|-|)$")
@@ -38,7 +39,7 @@ def format_table(rows: Iterable[Sequence[object]], headers: Sequence[str] = (), 
     body = lines[1:] if headers else lines
     right = [bool(body) and all(_NUMERIC.match(line[c]) for line in body) for c in columns]
     widths = _fit_widths(
-        [max(measure_width(line[c]) for line in lines) for c in columns], width or _get_terminal_width()
+        [max(measure_width(line[c]) for line in lines) for c in columns], width or get_terminal_width()
     )
     shown = ["  ".join(_format_cell(line[c], widths[c], right[c]) for c in columns).rstrip() for line in lines]
     if headers:
@@ -46,14 +47,20 @@ def format_table(rows: Iterable[Sequence[object]], headers: Sequence[str] = (), 
     return "\n".join(shown)
 
 
-def format_key_values(pairs: Iterable[tuple[str, object]]) -> str:
-    """Return names and values, one pair a line, values aligned and never cut: a path must stay complete."""
+def format_key_values(pairs: Iterable[tuple[str, object]], indent: int = 0) -> str:
+    """Return names and values, one pair a line, values aligned and never cut: a path must stay complete.
+
+    Args:
+        pairs: of name and value; None is shown as a dash.
+        indent: characters that the caller puts before each line.
+    """
     known = [(name, "-" if value is None else str(value)) for name, value in pairs]
     name_width = max((measure_width(name) for name, _ in known), default=0)
-    return "\n".join(
+    lines = [
         f"{_format_cell(name, name_width, False)}  {_align_continuation(value, name_width + 2)}".rstrip()
         for name, value in known
-    )
+    ]
+    return wrap_text("\n".join(lines), get_terminal_width() - indent)
 
 
 def format_number(value: float, digits: int = 4) -> str:
@@ -191,11 +198,6 @@ def format_metric_name(name: str) -> str:
 def measure_width(text: str) -> int:
     """Return the width of `text` in columns of a terminal: two for wide characters, none for combining ones."""
     return sum(0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
-
-
-def _get_terminal_width() -> int:
-    """Return the terminal's width; practically unlimited where the output goes to a file."""
-    return shutil.get_terminal_size(fallback=(10_000, 24)).columns
 
 
 def _fit_widths(widths: list[int], limit: int) -> list[int]:

@@ -200,20 +200,39 @@ class RunFolder(RunReader):
     ) -> Path:
         """Write a command's result (`Result.as_dict()`) to `results/<command>.json`, and a page with its plots to
         `results/<command>.html`; return the path of the JSON file."""
+        written = self.write_json(f"results/{command}.json", {"format": get_format_tag("result"), **result})
+        self.write_page(command, result, plots, steps)
+        return written
+
+    def write_page(
+        self,
+        name: str,
+        result: Mapping[str, Any],
+        plots: Sequence[Figure] = (),
+        steps: Sequence[ReportStep] = (),
+        failed: str = "",
+    ) -> Path:
+        """Write the page of a result alone, to `results/<name>.html`; return its path.
+
+        Args:
+            failed: what it means that the result is not ok, such as 'diverged'.
+        """
         # Imported here: most uses of a run folder render no page.
         from mlscale.report.html import render_page
 
-        written = self.write_json(f"results/{command}.json", {"format": get_format_tag("result"), **result})
+        page = self._resolve_inside(f"results/{name}.html")
+        make_folders(page.parent)
         mask, shown = self.masker.mask_text, self.masker.mask_tree(convert_to_json(result))
         about = {name: shown[name] for name in ("sentence", "ok", "metrics", "artifacts", "overrides")}
         text = render_page(
-            f"{command} · {self.path.name}",
+            f"{name} · {self.path.name}",
+            failed=failed,
             figures=[plot.mask_texts(mask) for plot in plots],
             steps=[step.mask_texts(mask) for step in steps],
             **about,
         )
-        write_text(written.with_suffix(".html"), text)
-        return written
+        write_text(page, text)
+        return page
 
     def update_document(self, **changes: object) -> None:
         """Change keys of run.json, such as `loggers` and `data_version`. Only the launching process may call this."""
@@ -250,10 +269,11 @@ class RunFolder(RunReader):
         *earlier, last = self.run["attempts"]
         self.update_document(attempts=[*earlier, {**last, "agents": list(agents)}])
 
-    def start_attempt(self) -> None:
-        """Resume this run: record a new attempt, and remove the manifest of the last one."""
+    def start_attempt(self, resumed_step: int = 0) -> None:
+        """Resume this run: record a new attempt and the step that it resumes from; remove the last one's manifest."""
         run = self.run
-        self.update_document(attempts=[*run["attempts"], describe_attempt()])
+        attempt = describe_attempt() | ({"resumed_step": resumed_step} if resumed_step else {})
+        self.update_document(attempts=[*run["attempts"], attempt])
         (self.path / MANIFEST).unlink(missing_ok=True)
 
     def seal_run(

@@ -132,7 +132,7 @@ def open_attempt(run: RunFolder, world_size: int, code: str | None) -> ResumePla
         lines.append("code      has changed since the run began: it is resumed with today's")
         inexact.append("the code has changed")
     # Last: it removes the seal, so nothing that may raise comes after it.
-    run.start_attempt()
+    run.start_attempt(step)
     return ResumePlan(run, checkpoint, step, tuple(lines), tuple(inexact))
 
 

@@ -34,6 +34,7 @@ from mlscale.task_types.task_type import (
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from mlscale.report import Figure
     from mlscale.task_types.report_wording import EvaluationReport
 
 
@@ -131,6 +132,12 @@ class ClassificationType(TaskType):
         from mlscale.task_types.reports.classification_report import build_classification_report
 
         return build_classification_report(gathered, seed)
+
+    def build_training_plots(self, gathered: CollectedSamples) -> Sequence[Figure]:
+        """Return the confusion matrix and the metrics of the classes."""
+        from mlscale.task_types.reports.classification_report import build_training_blocks
+
+        return build_training_blocks(gathered)
 
     def build_paired_statistics(self, first: Columns, second: Columns) -> PairedStatistics:
         """Return macro F1, Brier score and loss."""

@@ -14,6 +14,8 @@ from mlscale.stats.intervals import Interval
 MIN_RELIABLE_SAMPLES = 30
 """Samples of a class or slice below which its metrics are too uncertain to act on."""
 
+FEW_SAMPLES_NOTE = f"* fewer than {MIN_RELIABLE_SAMPLES} samples: imprecise."
+
 
 @dataclass(frozen=True)
 class EvaluationReport:
@@ -43,6 +45,11 @@ def merge_reports(first: EvaluationReport, second: EvaluationReport) -> Evaluati
         blocks=[*second.blocks, *first.blocks],
         details={**second.details, **first.details},
     )
+
+
+def mark_few_samples(name: str, samples: int) -> str:
+    """Return the name of a class or slice, with the mark of `FEW_SAMPLES_NOTE` where its metrics are imprecise."""
+    return f"{name} *" if samples < MIN_RELIABLE_SAMPLES else name
 
 
 def expand_interval(name: str, interval: Interval) -> dict[str, float]:

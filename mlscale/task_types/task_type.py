@@ -18,6 +18,7 @@ from mlscale.task_types.sample_score import SampleScore
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from mlscale.report import Figure
     from mlscale.task_types.report_wording import EvaluationReport
 
 __all__ = ["INPUT", "AnswerNames", "PredictionColumns", "TargetColumn", "TaskType"]
@@ -102,7 +103,7 @@ class TaskType(EventForms):
     may_have_infinite_loss: ClassVar[bool] = True
     truth_column: ClassVar[str] = "truth"
     passing_columns: ClassVar[tuple[str, ...]] = ()
-    outcome_headings: ClassVar[tuple[str, str]] = ("is", "predicted as")
+    outcome_headings: ClassVar[tuple[str, str]] = ("true", "predicted")
     is_outcome_named: ClassVar[bool] = False
     sheet_title: ClassVar[str] = "True class, and predicted class"
     shows_predictions: ClassVar[bool] = False
@@ -231,6 +232,14 @@ class TaskType(EventForms):
         from mlscale.task_types.reports.score_report import build_score_report
 
         return build_score_report(self.score, self.score_samples(gathered.columns), seed)
+
+    def build_training_plots(self, gathered: CollectedSamples) -> Sequence[Figure]:
+        """Return what a run's page shows of its last validation: by default, the plots and tables of the report.
+
+        Args:
+            gathered: the samples, at least one.
+        """
+        return self.build_report(gathered, seed=0).blocks
 
     def build_paired_statistics(self, first: Columns, second: Columns) -> PairedStatistics:
         """Return the metrics that two models are compared by on the same samples: by default, the mean score."""

@@ -106,7 +106,9 @@ def test_logs_are_json_lines(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     lines = [json.loads(line) for line in done.stderr.splitlines()]
     assert {"time", "level", "pid", "message"} <= set.intersection(*(set(line) for line in lines))
-    assert any(line["message"].startswith("epoch 1/1") for line in lines)
+    (epoch,) = [line for line in lines if line["message"].startswith("epoch 1/1")]
+    assert (epoch["epoch"], epoch["step"]) == (1, 1)
+    assert epoch["metrics"]["val/loss"] > 0
     wrong = subprocess.run(
         [sys.executable, "-m", "mlscale", "runs", "show", "x"],
         cwd=tmp_path, capture_output=True, text=True, timeout=100, env={**os.environ, "MLSCALE_LOG_FORMAT": "json"},

@@ -219,18 +219,9 @@ def evaluate_servable(
 
 def describe_evaluated_data(data: LightningDataModule | None, derived: Mapping[str, Any]) -> TaskInfo:
     """Return the facts of the data that a model is measured on, and the classes or targets of the model."""
-    from mlscale.data.tables.table_rows import TabularData
-    from mlscale.task_types.collected_samples import TaskInfo
+    from mlscale.evaluate.data_info import describe_task_info
 
-    facts = data.facts() if data is not None and hasattr(data, "facts") else None
-    if facts is None:
-        return TaskInfo()
-    names = derived.get("class_names") or facts.class_names or ()
-    count = derived.get("num_classes") or facts.num_classes or 0
-    # Classes without a name are called by their number.
-    labels = tuple(map(str, [*names, *range(len(names), count)]))
-    targets = data.targets if isinstance(data, TabularData) else ()
-    return TaskInfo(labels, tuple(facts.mean), tuple(facts.std), targets)
+    return describe_task_info(data, derived.get("class_names"), derived.get("num_classes"))
 
 
 def read_slice_columns(cfg: DictConfig, data: LightningDataModule | None, gathered: EvaluatedSamples) -> SliceColumns:

@@ -8,13 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlscale.commands.data.opened_data import OpenedData
-from mlscale.commands.data.show_facts import name_classes
 from mlscale.data.data_facts import DataFacts
 from mlscale.data.encoders.encoder import Encoder
 from mlscale.data.encoders.summaries.create_summary import create_summary
 from mlscale.data.encoders.table_columns import NumberColumn
 from mlscale.data.encoders.table_encoder import TableEncoder
 from mlscale.data.inspection.sample_changes import SampleChanges, find_changes
+from mlscale.data.inspection.shown_samples import name_classes
 from mlscale.errors import MLScaleError
 from mlscale.monitor.drift import ColumnDrift, DriftLimits, compare_columns
 from mlscale.monitor.drift.column_drift import Column

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict
 
 import numpy as np
@@ -10,6 +9,7 @@ import numpy as np
 from mlscale.commands.data.opened_data import OpenedData
 from mlscale.data.data_facts import DataFacts, describe_facts
 from mlscale.data.encoders.table_encoder import TableEncoder
+from mlscale.data.inspection.shown_samples import name_classes
 from mlscale.report import Figure, HorizontalBarPlot, Result, TableBlock, format_number
 from mlscale.report.text import format_percent
 
@@ -39,11 +39,6 @@ def show_facts(opened: OpenedData) -> Result:
         figures=(TableBlock("Splits", ("split", "samples"), splits), *_build_tables(opened, facts)),
         details=_describe_details(opened, facts),
     )
-
-
-def name_classes(facts: DataFacts) -> Sequence[str]:
-    """Return the names of the classes; their numbers where they have none."""
-    return facts.class_names or [str(number) for number in range(facts.num_classes or 0)]
 
 
 def _build_tables(opened: OpenedData, facts: DataFacts) -> list[Figure]:

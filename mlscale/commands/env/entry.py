@@ -4,21 +4,28 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mlscale.commands.env import COMMAND
 from mlscale.commands.options import read_options
 from mlscale.errors import Exit
 from mlscale.launch.external.external_launcher import find_external_rank
-from mlscale.report import format_key_values, format_size
+from mlscale.report import format_size
 from mlscale.report.document import print_document
+from mlscale.report.terminal import paint, wrap_text
 from mlscale.runs.host import machine as system
 from mlscale.runs.host.disk_space import Disk, measure_disk
 
+if TYPE_CHECKING:
+    from mlscale.commands.env.environment_checks import EnvironmentCheck
+
+_NAME_WIDTH, _OPTION_WIDTH = 17, 24  # of the longest name of a row and of a check
+_DISK_SECONDS = 0.4
+_MARKS = {True: "[ok]", False: "[no]"}
 # By distribution name, as pip has it, which is not always the name to import.
 _PACKAGES = (
     "mlscale",
@@ -72,12 +79,23 @@ def main(argv: Sequence[str]) -> int:
         from mlscale.commands.env.allocation import check_allocation
 
         return check_allocation(external, options.runs_dir, options.timeout_s, options.output)
-    report = describe_machine(options.runs_dir)
     if options.output == "json":
-        print_document("env", report)
-    else:
-        print(_format_report(report))
+        print_document("env", describe_machine(options.runs_dir))
+        return int(Exit.DONE)
+    # Each line as soon as it is known: importing torch and measuring two disks take seconds.
+    for line in _report_machine(options.runs_dir):
+        print(_paint_mark(wrap_text(line)), flush=True)
     return int(Exit.DONE)
+
+
+def _list_versions() -> dict[str, str | None]:
+    return {"python": sys.version.split()[0], "executable": sys.executable, **_read_package_versions(_PACKAGES)}
+
+
+def _list_extras() -> dict[str, bool]:
+    """Return each extra, and whether its packages are installed."""
+    # By the installed metadata: importing each package would take seconds.
+    return {extra: all(_read_package_versions(names).values()) for extra, names in _EXTRAS.items()}
 
 
 def describe_machine(root: str) -> dict[str, Any]:
@@ -90,13 +108,8 @@ def describe_machine(root: str) -> dict[str, Any]:
     devices = detect_local_devices()
     runs, cache = _measure_disks(Path(root), get_cache_dir())
     return {
-        "versions": {
-            "python": sys.version.split()[0],
-            "executable": sys.executable,
-            **_read_package_versions(_PACKAGES),
-        },
-        # By the installed metadata: importing each package would take seconds.
-        "extras": {extra: all(_read_package_versions(names).values()) for extra, names in _EXTRAS.items()},
+        "versions": _list_versions(),
+        "extras": _list_extras(),
         "devices": _describe_devices(),
         "cpu": _describe_cpu(),
         "memory": {"usable_bytes": system.get_memory_bytes(), "free_bytes": system.get_free_memory()},
@@ -144,38 +157,49 @@ def _describe_cpu() -> dict[str, Any]:
 
 def _measure_disks(runs: Path, cache: Path) -> tuple[Disk, Disk]:
     """Return the measured disks of both folders; takes less than two seconds for both."""
-    return measure_disk(runs, 0.4), measure_disk(cache, 0.4)
+    return measure_disk(runs, _DISK_SECONDS), measure_disk(cache, _DISK_SECONDS)
 
 
-def _format_report(report: dict[str, Any]) -> str:
-    versions, cpu, memory, devices = report["versions"], report["cpu"], report["memory"], report["devices"]
-    missing = [name for name, is_installed in report["extras"].items() if not is_installed]
-    extras = ", ".join(name for name in report["extras"] if name not in missing) or "none"
-    blocks = [
-        ("versions", format_key_values([(name, version or "not installed") for name, version in versions.items()])),
-        (
-            "machine",
-            format_key_values(
-                [
-                    ("cpu", cpu["model"]),
-                    ("cores", f"{cpu['cores']} usable of {cpu['cores_of_machine']}"),
-                    ("instructions", ", ".join(cpu["instructions"]) or None),
-                    ("memory", f"{format_size(memory['usable_bytes'])}, {format_size(memory['free_bytes'])} free"),
-                    *_format_gpus(devices),
-                    ("runs disk", _format_disk_speed(report["disks"]["runs"])),
-                    ("cache disk", _format_disk_speed(report["disks"]["cache"])),
-                    ("extras", extras),
-                    *(
-                        [("not installed", f"{', '.join(missing)}; pip install 'mlscale[{missing[0]}]'")]
-                        if missing
-                        else []
-                    ),
-                ]
-            ),
-        ),
-        ("what works here", _format_checks(report["checks"])),
-    ]
-    return "\n\n".join(f"{title}\n" + "\n".join("  " + line for line in text.splitlines()) for title, text in blocks)
+def _report_machine(root: str) -> Iterator[str]:
+    """Yield the lines of the report, what takes long last within its section."""
+    yield "versions"
+    for name, version in _list_versions().items():
+        yield _format_row(name, version or "not installed")
+    yield "\nmachine"
+    cpu = _describe_cpu()
+    yield _format_row("cpu", cpu["model"])
+    yield _format_row("cores", f"{cpu['cores']} usable of {cpu['cores_of_machine']}")
+    yield _format_row("instructions", ", ".join(cpu["instructions"]) or None)
+    yield _format_row(
+        "memory", f"{format_size(system.get_memory_bytes())}, {format_size(system.get_free_memory())} free"
+    )
+    extras = _list_extras()
+    missing = [name for name, is_installed in extras.items() if not is_installed]
+    yield _format_row("extras", ", ".join(name for name in extras if name not in missing) or "none")
+    if missing:
+        yield _format_row("not installed", f"{', '.join(missing)}; pip install 'mlscale[{missing[0]}]'")
+    yield from _report_devices(root)
+
+
+def _report_devices(root: str) -> Iterator[str]:
+    """Yield the lines about GPUs and disks, and what works with them."""
+    from mlscale.commands.env.environment_checks import iterate_checks
+    from mlscale.data.cache_folder import get_cache_dir
+    from mlscale.launch.local_devices import detect_local_devices
+
+    for name, text in _format_gpus(_describe_devices()):
+        yield _format_row(name, text)
+    disks = []
+    for name, folder in (("runs disk", Path(root)), ("cache disk", get_cache_dir())):
+        disks.append(measure_disk(folder, _DISK_SECONDS))
+        yield _format_row(name, _format_disk_speed(disks[-1]))
+    yield "\nwhat works here"
+    for check in iterate_checks(detect_local_devices(), *disks):
+        yield from _format_check(check)
+
+
+def _format_row(name: str, value: str | None) -> str:
+    return f"  {name:<{_NAME_WIDTH}}  {value or '-'}"
 
 
 def _format_gpus(devices: dict[str, Any]) -> list[tuple[str, str]]:
@@ -190,19 +214,22 @@ def _format_gpus(devices: dict[str, Any]) -> list[tuple[str, str]]:
     return cards or [("gpu", "Apple's (MPS)" if devices["mps"] else "none")]
 
 
-def _format_disk_speed(disk: dict[str, Any]) -> str:
-    if not disk["writable"]:
-        return f"{disk['path']} can't be written to"
-    write, read = (format_size(disk[key]) for key in ("write_bytes_per_s", "read_bytes_per_s"))
-    return f"writes {write}/s, reads {read}/s, {format_size(disk['free_bytes'])} free   ({disk['path']})"
+def _format_disk_speed(disk: Disk) -> str:
+    if disk.write_bytes_per_s is None or disk.read_bytes_per_s is None:
+        return f"{disk.path} can't be written to"
+    write, read = format_size(disk.write_bytes_per_s), format_size(disk.read_bytes_per_s)
+    return f"writes {write}/s, reads {read}/s, {format_size(disk.free_bytes)} free ({disk.path})"
 
 
-def _format_checks(checks: list[dict[str, Any]]) -> str:
-    width = max(len(check["option"]) for check in checks)
-    lines = []
-    for check in checks:
-        mark = "[ok]" if check["ok"] else "[no]"
-        lines.append(f"{mark} {check['option']:<{width}}  {check['says']}")
-        if check["fix"]:
-            lines.append(f"     {'':<{width}}  fix: {check['fix']}")
-    return "\n".join(lines)
+def _format_check(check: EnvironmentCheck) -> Iterator[str]:
+    yield f"  {_MARKS[check.ok]} {check.option:<{_OPTION_WIDTH}}  {check.says}"
+    if check.fix:
+        yield f"       {'':<{_OPTION_WIDTH}}  fix: {check.fix}"
+
+
+def _paint_mark(line: str) -> str:
+    """Return a line that fits the terminal with its mark in colour: escape sequences would count as characters."""
+    for is_ok, mark in _MARKS.items():
+        if line.startswith(f"  {mark}"):
+            return line.replace(mark, paint(mark, "green" if is_ok else "red"), 1)
+    return line

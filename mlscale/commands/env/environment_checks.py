@@ -38,16 +38,19 @@ class EnvironmentCheck:
 
 def check_environment(devices: LocalDevices, runs: Disk, cache: Disk) -> list[EnvironmentCheck]:
     """Return every check, in the order of the groups of a config."""
-    return [
-        *_check_accelerators(devices),
-        # The order of a config's groups: trainer, precision, strategy, logger, data.
-        *_check_precisions(devices),
-        *_check_strategies(devices),
-        *_check_loggers(),
-        *_check_data_sets(),
-        *_check_disks(runs, cache),
-        _check_snapshot(),
-    ]
+    return list(iterate_checks(devices, runs, cache))
+
+
+def iterate_checks(devices: LocalDevices, runs: Disk, cache: Disk) -> Iterator[EnvironmentCheck]:
+    """Yield each check when it is done."""
+    yield from _check_accelerators(devices)
+    # The order of a config's groups: trainer, precision, strategy, logger, data.
+    yield from _check_precisions(devices)
+    yield from _check_strategies(devices)
+    yield from _check_loggers()
+    yield from _check_data_sets()
+    yield from _check_disks(runs, cache)
+    yield _check_snapshot()
 
 
 def _check_accelerators(devices: LocalDevices) -> Iterator[EnvironmentCheck]:

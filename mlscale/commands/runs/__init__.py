@@ -91,13 +91,17 @@ COMMAND = Command(
             (("mlscale runs send last", "once its server is there again"),),
         ),
         "diff": Action(
-            "print what differs between two runs",
+            "print what differs between two runs, and write a page with the curves of both",
             (
                 Word("first", _RUN.help, "last"),
                 Word("second", _RUN.help, "last"),
             ),
-            (RUNS_DIR, OUTPUT),
-            (("mlscale runs diff 1s2de0 last", "settings, code, packages, metrics"),),
+            (
+                Key("page", "the HTML page; by default among the results of the second run", example="diff.html"),
+                RUNS_DIR,
+                OUTPUT,
+            ),
+            (("mlscale runs diff 1s2de0 last", "settings, code, packages, metrics, and curves on a page"),),
         ),
         "rm": Action(
             "remove runs for good",

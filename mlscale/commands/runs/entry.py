@@ -18,6 +18,7 @@ from mlscale.commands.runs import list_checkpoints as run_checkpoints
 from mlscale.commands.runs.collect_checkpoints import collect_checkpoints
 from mlscale.commands.runs.confirmation import confirm_removal, repeat_folder
 from mlscale.commands.runs.consolidate import consolidate_run
+from mlscale.commands.runs.diff_page import save_diff_page
 from mlscale.commands.runs.disk_usage import show_disk_usage
 from mlscale.commands.runs.job_actions import (
     cancel_runs,
@@ -173,10 +174,13 @@ def _show_run(options: Options) -> int:
             if value is not None
         ]
         _print_section(
-            f"result of {command}", result["sentence"] + ("\n" + format_key_values(metrics) if metrics else "")
+            f"result of {command}",
+            result["sentence"] + ("\n" + format_key_values(metrics, indent=2) if metrics else ""),
         )
-    _print_section("checkpoints", format_key_values([(name, format_size(count)) for name, count in checkpoints]))
-    _print_section("derived", format_key_values(list(run.derived.items())))
+    _print_section(
+        "checkpoints", format_key_values([(name, format_size(count)) for name, count in checkpoints], indent=2)
+    )
+    _print_section("derived", format_key_values(list(run.derived.items()), indent=2))
     report_edits(run)
     # Masked again: a run of an earlier version, or an edited one, may hold a literal secret.
     _print_section("config", run.masker.mask_text(run.config_text).rstrip())
@@ -317,8 +321,11 @@ def _compare_runs(options: Options) -> int:
     for run in (first, second):
         report_edits(run)
     difference = compare_runs(first, second)
+    named = Path(options.page).expanduser().absolute() if options.page else None
+    page = save_diff_page(first, second, difference, named)
     if options.output == "json":
-        print_document("runs-diff", {"first": str(first.path), "second": str(second.path), **difference.as_dict()})
+        paths = {"first": str(first.path), "second": str(second.path), "page": page and str(page)}
+        print_document("runs-diff", {**paths, **difference.as_dict()})
         return int(Exit.DONE)
     names = ("", first.path.name, second.path.name)
     print(format_key_values([("first", first.path), ("second", second.path)]))
@@ -334,6 +341,7 @@ def _compare_runs(options: Options) -> int:
     _print_section("packages", _format_pairs(difference.packages, names))
     if not (any(shown.values()) or difference.code or difference.packages):
         print("\nthey were started the same way")
+    print(f"\npage  {page or f'not written, as {second.path} can not be written to: page=diff.html'}")
     return int(Exit.DONE)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ from mlscale.assembly.run_data import RunData
 from mlscale.atomic_files import remove_empty_folders
 from mlscale.commands.train.ranks import GatheredRanks, create_submission_error, read_launch_setting, train_ranks
 from mlscale.commands.train.run_start import RunOrigin, RunStart, create_run_folder
+from mlscale.commands.train.train_page import build_train_figures, write_failure_page
 from mlscale.commands.train.train_result import PROBE_FILE, build_train_result
 from mlscale.config.checks.dali_support import check_dali_machine
 from mlscale.config.checks.trust import find_distrusted
@@ -182,12 +184,14 @@ def _run_training(cfg: DictConfig, ranks: GatheredRanks | None = None) -> Result
             if is_new and isinstance(error, MLScaleError) and error.unbuilt and error.exit in _REFUSALS:
                 folder.discard_run()  # a start that is refused leaves nothing
             else:
-                _seal_failed(folder, error)
+                _seal_failed(resolved_cfg, folder, error)
                 notify_run_end(resolved_cfg, folder)
             raise
         resolved_cfg = add_derived(cfg, folder.derived)  # the metric may have been chosen meanwhile
         # Before the seal, which records the digests of all files.
-        result = save_result(build_train_result(resolved_cfg, folder, inexact), folder)
+        result = build_train_result(resolved_cfg, folder, inexact)
+        figures = build_train_figures(resolved_cfg, folder, result.metrics, "done")
+        result = save_result(replace(result, figures=figures), folder)
         folder.seal_run("done", metrics=result.metrics, sentence=result.sentence)
         notify_run_end(resolved_cfg, folder)
     return result
@@ -234,9 +238,10 @@ def _describe_trust_need(folder: RunFolder) -> list[str]:
     return [f"trust     later commands on this run need trust=true: {own.explain_missing_key()}"] if problems else []
 
 
-def _seal_failed(folder: RunFolder, error: BaseException) -> None:
+def _seal_failed(cfg: DictConfig, folder: RunFolder, error: BaseException) -> None:
     """Seal a run that ended with `error`; where the disk is full it stays unsealed, and the error is reported."""
     try:
+        write_failure_page(cfg, folder, error, _classify_ending(error))
         folder.seal_run(_classify_ending(error), sentence=str(error))
     except MLScaleError as unwritten:
         with contextlib.suppress(OSError):

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from mlscale.config.notices import get_unpromised_source
 from mlscale.report import Result, format_number
-from mlscale.report.curves import build_metric_plots
 from mlscale.report.text import format_percent
 from mlscale.runs.folder import RunFolder
 
@@ -57,7 +56,6 @@ def build_train_result(cfg: DictConfig, folder: RunFolder, inexact: tuple[str, .
         ),
         metrics=metrics,
         artifacts=artifacts,
-        figures=build_metric_plots(folder.path / "logs/metrics.csv", cfg.metric or "train/loss"),
     )
 
 

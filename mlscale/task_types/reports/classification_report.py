@@ -9,25 +9,27 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mlscale.report import ConfusionMatrixPlot, Figure, Heading, TableBlock
+from mlscale.report import Figure, Heading, TableBlock
 from mlscale.stats.bootstrap import Bootstrap, bootstrap_intervals
 from mlscale.stats.intervals import Interval, compute_wilson_interval
 from mlscale.task_types.collected_samples import CollectedSamples
 from mlscale.task_types.paired_metrics import compute_macro_f1, count_by_class
 from mlscale.task_types.report_wording import (
+    FEW_SAMPLES_NOTE,
     MIN_RELIABLE_SAMPLES,
     EvaluationReport,
     expand_interval,
     format_share,
     format_share_interval,
+    mark_few_samples,
     serialize_interval,
 )
 from mlscale.task_types.reports import calibration_report as calibration
 from mlscale.task_types.reports import thresholds
+from mlscale.task_types.reports.confusion import build_confusion_blocks, count_confusion
 
 Floats = NDArray[np.float64]
 _MAX_TABLE_ROWS = 50  # rows of the table of classes; the JSON result has all
-_MAX_MATRIX_CLASSES = 20  # classes of a confusion matrix that can still be read
 _TOP_K = 5
 
 
@@ -69,19 +71,14 @@ class ClassMetrics:
 def build_classification_report(gathered: CollectedSamples, seed: int = 0) -> EvaluationReport:
     """Return the metrics and tables of a classifier. Accuracy, recall, precision and F1 of a class have Wilson's
     interval, all others a bootstrap interval."""
-    columns, task_info = gathered.columns, gathered.task_info
+    columns = gathered.columns
     truth, predicted = columns["truth"], columns["predicted"]
-    # Without class names, the largest number that occurs decides: classes above it are unknown here.
-    k = len(task_info.labels) or int(max(truth.max(), predicted.max())) + 1
     n, correct = len(truth), truth == predicted
     accuracy = compute_wilson_interval(int(correct.sum()), n)
-    # One bincount over cell numbers is the confusion matrix; int64, as k² may not fit the int32 of the columns.
-    confusion = np.bincount(truth.astype(np.int64) * k + predicted, minlength=k * k).reshape(k, k)
+    confusion = count_confusion(gathered)
+    k = len(confusion)
     whole = compute_class_averages(truth, predicted, k, seed)
-    classes = sorted(
-        _compute_class_metrics(gathered, confusion),
-        key=lambda class_metrics: (_get_sort_key(class_metrics), -class_metrics.support),
-    )
+    classes = _compute_class_metrics(gathered, confusion)
     calibration_result = calibration.build_calibration_report(gathered, seed)
     score = thresholds.build_threshold_report(gathered, seed) if k == 2 else None
     metrics: dict[str, float] = {
@@ -108,7 +105,8 @@ def build_classification_report(gathered: CollectedSamples, seed: int = 0) -> Ev
             *(score.remarks if score else ()),
         ],
         blocks=[
-            *_build_class_blocks(classes, confusion, task_info.labels or [str(c) for c in range(k)]),
+            *_build_class_blocks(classes),
+            *build_confusion_blocks(gathered, confusion),
             *calibration_result.blocks,
             *(score.blocks if score else ()),
         ],
@@ -117,6 +115,15 @@ def build_classification_report(gathered: CollectedSamples, seed: int = 0) -> Ev
             **calibration_result.details,
         },
     )
+
+
+def build_training_blocks(gathered: CollectedSamples) -> list[Figure]:
+    """Return the confusion matrix and the metrics of the classes alone, which take no bootstrap."""
+    confusion = count_confusion(gathered)
+    return [
+        *build_confusion_blocks(gathered, confusion),
+        *_build_class_blocks(_compute_class_metrics(gathered, confusion)),
+    ]
 
 
 def compute_class_averages(truth: NDArray[Any], predicted: NDArray[Any], k: int, seed: int) -> Bootstrap:
@@ -148,6 +155,7 @@ def convert_share_to_f1(share: Interval) -> Interval:
 
 
 def _compute_class_metrics(gathered: CollectedSamples, confusion: NDArray[np.int64]) -> list[ClassMetrics]:
+    """Return the metrics of the classes that occur, the worst F1 first."""
     results = []
     for number, row in enumerate(confusion):
         support, predictions, hits = int(row.sum()), int(confusion[:, number].sum()), int(row[number])
@@ -170,7 +178,7 @@ def _compute_class_metrics(gathered: CollectedSamples, confusion: NDArray[np.int
                 confused_with=(gathered.task_info.get_class_name(other), int(others[other])) if others[other] else None,
             )
         )
-    return results
+    return sorted(results, key=lambda class_metrics: (_get_sort_key(class_metrics), -class_metrics.support))
 
 
 def _get_sort_key(class_metrics: ClassMetrics) -> float:
@@ -189,14 +197,12 @@ def _write_remarks(classes: Sequence[ClassMetrics], errors: int) -> list[str]:
     return [remark]
 
 
-def _build_class_blocks(
-    classes: Sequence[ClassMetrics], confusion: NDArray[np.int64], labels: Sequence[str]
-) -> list[Figure]:
+def _build_class_blocks(classes: Sequence[ClassMetrics]) -> list[Figure]:
     shown = classes[:_MAX_TABLE_ROWS]
     small = [index for index, class_metrics in enumerate(shown) if class_metrics.support < MIN_RELIABLE_SAMPLES]
     rows = [
         (
-            class_metrics.name,
+            mark_few_samples(class_metrics.name, class_metrics.support),
             f"{class_metrics.support:,}",
             format_share_interval(class_metrics.precision),
             format_share_interval(class_metrics.recall),
@@ -211,44 +217,9 @@ def _build_class_blocks(
     if len(classes) > len(shown):
         notes.append(f"The worst {len(shown)} of {len(classes)}; all of them are in the result's details.")
     if small:
-        notes.append(f"In red: fewer than {MIN_RELIABLE_SAMPLES} samples, so their metrics are imprecise.")
+        notes.append(FEW_SAMPLES_NOTE)
     names = ("class", "samples", "precision", "recall", "F1", "most often predicted as")
     return [
         Heading("Classes", "Worst first, by F1; in brackets, where the truth lies with 95 % confidence."),
-        TableBlock(f"{len(classes)} classes", names, rows, " ".join(notes), small),
-        Heading("Confusion", "Rows are true classes, columns predicted ones."),
-        _build_confusion_matrix(confusion, labels),
-        _build_confusion_table(confusion, labels),
+        TableBlock(f"{len(classes)} classes", names, rows, " ".join(notes), faint=small),
     ]
-
-
-def _build_confusion_matrix(confusion: NDArray[np.int64], labels: Sequence[str]) -> ConfusionMatrixPlot:
-    """Return the matrix of all classes, or of those that are confused most."""
-    k = len(confusion)
-    if k <= _MAX_MATRIX_CLASSES:
-        return ConfusionMatrixPlot("Confusion matrix", labels, confusion.tolist(), "predicted as", "is")
-    wrong = confusion * ~np.eye(k, dtype=bool)
-    # Errors in both directions count; the outer sort restores the order of the class numbers.
-    picked = np.sort(np.argsort(-(wrong.sum(0) + wrong.sum(1)), kind="stable")[:_MAX_MATRIX_CLASSES])
-    part = confusion[np.ix_(picked, picked)]
-    title = f"The {_MAX_MATRIX_CLASSES} classes that are confused most"
-    return ConfusionMatrixPlot(title, [labels[number] for number in picked], part.tolist(), "predicted as", "is")
-
-
-def _build_confusion_table(confusion: NDArray[np.int64], labels: Sequence[str]) -> TableBlock:
-    """Return the table of the most frequent confusions, as pairs of classes."""
-    wrong = confusion * ~np.eye(len(confusion), dtype=bool)
-    # A stable sort: pairs of equal counts stay in the order of the classes, on every platform.
-    order = np.argsort(-wrong, axis=None, kind="stable")[:12]
-    pairs = [divmod(int(cell), len(confusion)) for cell in order]
-    rows = [
-        (
-            labels[actual],
-            labels[predicted],
-            f"{wrong[actual, predicted]:,}",
-            format_share(wrong[actual, predicted] / confusion[actual].sum()),
-        )
-        for actual, predicted in pairs
-        if wrong[actual, predicted]
-    ]
-    return TableBlock("Most confused classes", ("is", "predicted as", "samples", "of the class"), rows, narrow=True)

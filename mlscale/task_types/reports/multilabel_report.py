@@ -12,12 +12,14 @@ from mlscale.stats.intervals import Interval, compute_share_interval, compute_wi
 from mlscale.stats.ranking import Ranking, compute_ranking
 from mlscale.task_types.collected_samples import CollectedSamples
 from mlscale.task_types.report_wording import (
+    FEW_SAMPLES_NOTE,
     MIN_RELIABLE_SAMPLES,
     EvaluationReport,
     expand_interval,
     format_number_interval,
     format_share,
     format_share_interval,
+    mark_few_samples,
     serialize_interval,
 )
 from mlscale.task_types.reports import thresholds
@@ -125,7 +127,7 @@ def _build_label_table(
         small += [len(rows)] * (support < MIN_RELIABLE_SAMPLES)
         rows.append(
             (
-                gathered.task_info.get_class_name(index),
+                mark_few_samples(gathered.task_info.get_class_name(index), support),
                 f"{support:,}",
                 format_share_interval(compute_wilson_interval(hits, predictions) if predictions else _UNKNOWN),
                 format_share_interval(compute_wilson_interval(hits, support) if support else _UNKNOWN),
@@ -135,10 +137,8 @@ def _build_label_table(
             )
         )
     names = ("label", "samples", "precision", "recall", "F1", "AUC", "threshold")
-    note = "Threshold: the probability of the best F1." + (
-        f" In red: fewer than {MIN_RELIABLE_SAMPLES} samples, so their metrics are imprecise." if small else ""
-    )
-    return TableBlock(f"{len(order)} labels", names, rows, note, small)
+    note = "Threshold: the probability of the best F1." + (f" {FEW_SAMPLES_NOTE}" if small else "")
+    return TableBlock(f"{len(order)} labels", names, rows, note, faint=small)
 
 
 def _build_curve_entry(curve: Ranking | None) -> dict[str, object]:

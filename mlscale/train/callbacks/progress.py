@@ -1,8 +1,9 @@
-"""The progress bar: one line that is updated on a terminal and in a notebook, one line per epoch elsewhere."""
+"""The progress bar: a bar with a line of each epoch above it on a terminal, one line per epoch elsewhere."""
 
 import os
 import sys
 import time
+from collections.abc import Sequence
 from typing import Any, TextIO
 
 from pytorch_lightning import LightningModule, Trainer
@@ -10,17 +11,23 @@ from pytorch_lightning.callbacks import ProgressBar
 from torch import Tensor
 from tqdm import tqdm
 
+from mlscale.log_lines import report_metrics
+from mlscale.report.text import format_duration
 from mlscale.tasks.batch import get_batch_size
 from mlscale.train.callbacks.notebook_bar import NotebookBar, NotebookOutput, find_notebook_shell
+from mlscale.train.callbacks.remaining_time import RemainingTime
 from mlscale.train.checkpoint.step_boundary import is_in_epoch
 from mlscale.train.step_loss import get_detached_loss
 
 _COLUMNS, _ROWS = 100, 20  # of a terminal without a size, such as that of `docker run -t` or `script`
+_BAR_COLUMNS = 12  # that facts leave for the bar itself
 _METRICS = ("val/accuracy", "val/loss")  # the first that exists is shown where the run's metric is not logged
+_MOST_METRICS = 6  # of the validation, in the line of an epoch
 
 
 class Progress(ProgressBar):
-    """A progress bar with epoch, step, loss, the last validation's metric and samples per second, on standard error.
+    """A progress bar with epoch, step, the remaining time of the run, loss, the last validation's metric and samples
+    per second, on standard error; each epoch leaves a line with its metrics.
 
     A step costs one read of the clock; the loss is read from the device once per update.
 
@@ -39,6 +46,7 @@ class Progress(ProgressBar):
         self._enabled = True
         self._bar: Any = None  # tqdm has no types
         self._notebook_output: NotebookOutput | None = None  # of the bar in a notebook
+        self._remaining: RemainingTime | None = None
         self._next = 0.0
         self._samples = 0
         self._started = 0.0
@@ -53,6 +61,7 @@ class Progress(ProgressBar):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._out = self._stream or sys.stderr
+        self._remaining = RemainingTime(trainer)
         if is_in_epoch(trainer):  # resumed: Lightning does not call the hook of its start again
             self.on_train_epoch_start(trainer, pl_module)
 
@@ -75,7 +84,7 @@ class Progress(ProgressBar):
                 ncols=None if _measure_columns(self._out) else _COLUMNS,
                 nrows=None if _measure_columns(self._out) else _ROWS,
                 miniters=0,
-                bar_format="{desc} {percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}]{postfix}",
+                bar_format="{desc} {percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt}{postfix}",
             )
 
     def on_train_batch_end(
@@ -87,7 +96,7 @@ class Progress(ProgressBar):
             self._next = now + self.refresh
             if self._bar is not None:
                 self._bar.n = batch_idx + 1
-                self._bar.set_postfix_str(self._format_facts(trainer, now), refresh=True)
+                self._bar.set_postfix_str(self._format_bar_facts(trainer, now), refresh=True)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # Validation is left out of samples/s: its start is subtracted here, its end added in `on_validation_end`.
@@ -101,14 +110,13 @@ class Progress(ProgressBar):
             self._bar.set_description_str(_format_epoch(trainer))
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        moving, facts = self._bar is not None, self._format_facts(trainer, time.perf_counter())
-        if self._notebook_output is not None and moving:  # a notebook keeps the bar's last state
+        now = time.perf_counter()
+        if self._notebook_output is not None and self._bar is not None:  # a notebook keeps the bar's last state
             self._bar.n = trainer.num_training_batches
-            self._bar.set_postfix_str(facts)
+            self._bar.set_postfix_str(", ".join(self._list_facts(trainer, now)))
         self._close_bar()
-        if self._enabled and not moving:
-            self._out.write(f"{_format_epoch(trainer)}  step {trainer.global_step}{', ' if facts else ''}{facts}\n")
-            self._out.flush()
+        if self._enabled and self._notebook_output is None:
+            self._print_epoch(trainer, now)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         self._close_bar()
@@ -125,18 +133,53 @@ class Progress(ProgressBar):
             self._bar.close()
             self._bar = None
 
-    def _format_facts(self, trainer: Trainer, now: float) -> str:
-        facts = []
+    def _print_epoch(self, trainer: Trainer, now: float) -> None:
+        names = [name for name in trainer.callback_metrics if name.startswith("val")]
+        facts = [f"step {trainer.global_step}", *self._list_facts(trainer, now, names[:_MOST_METRICS])]
+        facts.append(format_duration(now - self._started))
+        head = f"{_format_epoch(trainer)}  "
+        # A terminal wraps a line that is too long, a file does not.
+        columns = (_measure_columns(self._out) or _COLUMNS) if self._out.isatty() else sys.maxsize
+        line = f"{head}{_join_fitting(facts, columns - len(head))}"
+        metrics = {name: value.item() for name, value in trainer.callback_metrics.items()}
+        counts = {"epoch": trainer.current_epoch + 1, "step": trainer.global_step}
+        if self._stream is None and report_metrics(line, **counts, metrics=metrics):
+            return
+        self._out.write(f"{line}\n")
+        self._out.flush()
+
+    def _format_bar_facts(self, trainer: Trainer, now: float) -> str:
+        """Return the facts next to the bar, those that fit its line; the remaining time first."""
+        left = self._remaining.estimate_seconds(trainer) if self._remaining is not None else None
+        facts = [f"{format_duration(left)} left"] if left is not None else []
+        facts += self._list_facts(trainer, now)
+        if self._notebook_output is not None:
+            return ", ".join(facts)
+        counts = 2 * len(str(trainer.num_training_batches))
+        used = len(_format_epoch(trainer)) + counts + _BAR_COLUMNS + len("  100% || /, ")
+        return _join_fitting(facts, (_measure_columns(self._out) or _COLUMNS) - used)
+
+    def _list_facts(self, trainer: Trainer, now: float, more: Sequence[str] = ()) -> list[str]:
+        """Return loss, the metric, `more` metrics and samples/s, as far as they are known."""
+        facts, known = [], trainer.callback_metrics
         if self._loss is not None:
             # Lightning has divided the loss by the accumulation.
             facts.append(f"loss {self._loss.item() * trainer.accumulate_grad_batches:.4g}")
-        metrics = trainer.callback_metrics
-        shown = (self.metric, *_METRICS) if self.metric else _METRICS
-        if (name := next((name for name in shown if name in metrics), None)) is not None:
-            facts.append(f"{name} {metrics[name].item():.4g}")
+        candidates = (self.metric, *_METRICS) if self.metric else _METRICS
+        first = next((name for name in candidates if name in known), None)
+        names = dict.fromkeys(name for name in (first, *more) if name is not None)
+        facts += [f"{name} {known[name].item():.4g}" for name in names]
         if self._samples and (seconds := now - self._started - self._paused) > 0:
             facts.append(f"{self._samples * trainer.world_size / seconds:,.0f} samples/s")
-        return ", ".join(facts)
+        return facts
+
+
+def _join_fitting(facts: Sequence[str], columns: int) -> str:
+    """Return the facts in one line, without the last ones where it would be longer than `columns`."""
+    shown = list(facts)
+    while len(shown) > 1 and len(", ".join(shown)) > columns:
+        shown.pop()
+    return ", ".join(shown)
 
 
 def _measure_columns(out: TextIO) -> int:

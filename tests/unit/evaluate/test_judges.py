@@ -111,7 +111,7 @@ def test_labels() -> None:
     assert told.metrics["f1_micro"] == pytest.approx(sk.f1_score(y, logits > 0, average="micro"))
     assert told.metrics["exact_match"] == pytest.approx(sk.accuracy_score(y, logits > 0))
     assert told.details["labels"][0]["label"] == "snow"
-    assert table(told.blocks, "labels").marked == [0]  # of few samples
+    assert table(told.blocks, "labels").faint == [0]  # of few samples
     assert told.details["labels"][0]["auc"]["value"] == pytest.approx(sk.roc_auc_score(y[:, 2], logits[:, 2]))
     shown(told.blocks)
 

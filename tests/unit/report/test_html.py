@@ -17,7 +17,7 @@ PLOTS = (
     BarPlot(EVIL, [EVIL, "b"], [Series(EVIL, [1.0, -2.0]), Series("now", [math.nan, 1.0])], EVIL, EVIL),
     HorizontalBarPlot(EVIL, [(EVIL, 1.0), ("b", math.nan)], EVIL),
 )
-_VOID = ("meta", "line", "rect", "circle", "polyline")
+_VOID = ("meta", "img", "input")
 
 
 class Elements(HTMLParser):

@@ -1,0 +1,70 @@
+"""Figures as JSON: one process makes them, and another one puts them on a page."""
+
+from __future__ import annotations
+
+import base64
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from typing import Any
+
+from mlscale.report.blocks import (
+    CommandList,
+    ConfusionMatrixPlot,
+    GridTile,
+    Heading,
+    ImageBlock,
+    ImageGrid,
+    KeyNumbers,
+    ScatterPlot,
+    TableBlock,
+)
+from mlscale.report.figures import BarPlot, Figure, HorizontalBarPlot, LinePlot, PlotEvent, Series
+
+_KINDS: Mapping[str, type] = {
+    kind.__name__: kind
+    for kind in (
+        BarPlot, CommandList, ConfusionMatrixPlot, GridTile, Heading, HorizontalBarPlot, ImageBlock, ImageGrid,
+        KeyNumbers, LinePlot, PlotEvent, ScatterPlot, Series, TableBlock,
+    )
+}  # fmt: skip
+_KIND, _BYTES, _NUMBER = "kind", "base64", "number"
+
+
+def convert_from_figures(figures: Sequence[Figure]) -> list[Any]:
+    """Return figures as values of JSON's types."""
+    return [_convert_from(figure) for figure in figures]
+
+
+def convert_to_figures(documents: Sequence[Any]) -> list[Figure]:
+    """Return the figures of `convert_from_figures`.
+
+    Raises:
+        ValueError, TypeError, KeyError: the documents are something else.
+    """
+    return [_convert_to(document) for document in documents]
+
+
+def _convert_from(value: Any) -> Any:
+    if type(value).__name__ in _KINDS:
+        content = {field.name: _convert_from(getattr(value, field.name)) for field in fields(value)}
+        return {_KIND: type(value).__name__, **content}
+    if isinstance(value, bytes):
+        return {_BYTES: base64.b64encode(value).decode()}
+    if isinstance(value, list | tuple):
+        return [_convert_from(item) for item in value]
+    # JSON has neither NaN nor infinities.
+    return {_NUMBER: str(value)} if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _convert_to(document: Any) -> Any:
+    if isinstance(document, list):
+        return [_convert_to(item) for item in document]
+    if isinstance(document, dict) and _BYTES in document:
+        return base64.b64decode(document[_BYTES], validate=True)
+    if isinstance(document, dict) and _NUMBER in document:
+        return float(document[_NUMBER])
+    if isinstance(document, dict):
+        content = {name: _convert_to(value) for name, value in document.items() if name != _KIND}
+        return _KINDS[document[_KIND]](**content)
+    return document
