@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
+from collections.abc import Iterator
 from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from mlscale.errors import MLScaleError
+from mlscale.export.fixed_batch import find_fixing_operator
 from mlscale.export.served_module import ServedModule, build_example_tensors
 
 if TYPE_CHECKING:
@@ -30,7 +33,7 @@ def export_onnx(model: ServedModule) -> bytes:
     with torch.no_grad():
         names = list(model(*example))
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), trace_einsum_for_any_size():
             # torch's exporter itself uses the class that it deprecates.
             warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)
             # All inputs share the one name of the batch.
@@ -55,7 +58,8 @@ def export_onnx(model: ServedModule) -> bytes:
     sizes = [port.type.tensor_type.shape.dim[0] for port in (*proto.graph.input, *proto.graph.output)]
     if not all(size.dim_param for size in sizes):
         fixed = next(size.dim_value for size in sizes if not size.dim_param)
-        raise _build_export_error(f"batches are of {fixed} samples only")
+        why = f"batches are of {fixed} samples only"
+        raise _build_export_error(f"{why}: {cause}" if (cause := find_fixing_operator(model, example)) else why)
     _forget_sources(proto)
     if proto.ByteSize() > _LIMIT:
         raise MLScaleError(
@@ -66,6 +70,17 @@ def export_onnx(model: ServedModule) -> bytes:
         )
     content: bytes = proto.SerializeToString(deterministic=True)
     return content
+
+
+@contextlib.contextmanager
+def trace_einsum_for_any_size() -> Iterator[None]:
+    """Make einsum contract its operands from left to right in this block, as without the package opt_einsum.
+
+    That package, which TensorFlow brings along, chooses an order by the sizes, and takes that of the batch for a
+    constant.
+    """
+    with torch.backends.opt_einsum.flags(enabled=False):
+        yield
 
 
 def _forget_sources(proto: onnx.ModelProto) -> None:
