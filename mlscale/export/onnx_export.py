@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import warnings
-from collections.abc import Iterator
 from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from mlscale.errors import MLScaleError
-from mlscale.export.fixed_batch import find_fixing_operator
+from mlscale.export.layer_bisect.fixed_batch import find_fixing_operator, trace_einsum_for_any_size
 from mlscale.export.served_module import ServedModule, build_example_tensors
 
 if TYPE_CHECKING:
@@ -70,17 +68,6 @@ def export_onnx(model: ServedModule) -> bytes:
         )
     content: bytes = proto.SerializeToString(deterministic=True)
     return content
-
-
-@contextlib.contextmanager
-def trace_einsum_for_any_size() -> Iterator[None]:
-    """Make einsum contract its operands from left to right in this block, as without the package opt_einsum.
-
-    That package, which TensorFlow brings along, chooses an order by the sizes, and takes that of the batch for a
-    constant.
-    """
-    with torch.backends.opt_einsum.flags(enabled=False):
-        yield
 
 
 def _forget_sources(proto: onnx.ModelProto) -> None:

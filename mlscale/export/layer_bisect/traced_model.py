@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from mlscale.export.onnx_export import trace_einsum_for_any_size
+from mlscale.export.layer_bisect.fixed_batch import trace_einsum_for_any_size
 
 if TYPE_CHECKING:
     import onnx

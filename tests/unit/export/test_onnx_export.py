@@ -94,7 +94,8 @@ class Nested(nn.Module):
         self.mixer = nn.Sequential(nn.Flatten(1), BuiltIn())
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.mixer(x)
+        mixed: Tensor = self.mixer(x)
+        return mixed
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Find what makes torch.export take the size of a batch for a constant."""
+"""Keep the size of a batch from becoming a constant of torch.export, and find what has made it one."""
 
 from __future__ import annotations
 
@@ -27,11 +27,23 @@ def find_fixing_operator(model: nn.Module, example: tuple[Tensor, ...]) -> str:
         stack.enter_context(warnings.catch_warnings())
         warnings.simplefilter("ignore")
         open_modules = stack.enter_context(_track_modules(model))
-        watch = stack.enter_context(_BatchWatch(open_modules))
+        watch = _BatchWatch(open_modules)
+        stack.enter_context(watch)
         # That it fails is why it is traced; what the watch has seen by then is the result.
         with contextlib.suppress(Exception):
             torch.export.export(model, example, dynamic_shapes=(tuple({0: batch} for _ in example),))
     return watch.cause
+
+
+@contextlib.contextmanager
+def trace_einsum_for_any_size() -> Iterator[None]:
+    """Make einsum contract its operands from left to right in this block, as without the package opt_einsum.
+
+    That package, which TensorFlow brings along, chooses an order by the sizes, and takes that of the batch for a
+    constant.
+    """
+    with torch.backends.opt_einsum.flags(enabled=False):
+        yield
 
 
 @contextlib.contextmanager
