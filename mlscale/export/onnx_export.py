@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from mlscale.errors import MLScaleError
+from mlscale.export.layer_bisect.fixed_batch import find_fixing_operator, trace_einsum_for_any_size
 from mlscale.export.served_module import ServedModule, build_example_tensors
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ def export_onnx(model: ServedModule) -> bytes:
     with torch.no_grad():
         names = list(model(*example))
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), trace_einsum_for_any_size():
             # torch's exporter itself uses the class that it deprecates.
             warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)
             # All inputs share the one name of the batch.
@@ -55,7 +56,8 @@ def export_onnx(model: ServedModule) -> bytes:
     sizes = [port.type.tensor_type.shape.dim[0] for port in (*proto.graph.input, *proto.graph.output)]
     if not all(size.dim_param for size in sizes):
         fixed = next(size.dim_value for size in sizes if not size.dim_param)
-        raise _build_export_error(f"batches are of {fixed} samples only")
+        why = f"batches are of {fixed} samples only"
+        raise _build_export_error(f"{why}: {cause}" if (cause := find_fixing_operator(model, example)) else why)
     _forget_sources(proto)
     if proto.ByteSize() > _LIMIT:
         raise MLScaleError(

@@ -168,8 +168,14 @@ def _scan_text(text: str, bare: bool) -> Iterator[SecretSpan]:
         value = match[group]
         if not _KEY_HINTS.search(match["key"]) or not is_secret_key(match["key"].rsplit(".", 1)[-1]):
             continue
-        if len(value) >= 4 and not _PLACEHOLDER.match(value):
+        if len(value) >= 4 and not _PLACEHOLDER.match(value) and not _repeats_key(match["key"], value):
             yield SecretSpan(*match.span(group))
+
+
+def _repeats_key(key: str, value: str) -> bool:
+    """Return True if a value has the words of its key alone, such as `TOKEN = "token"`, which is a name."""
+    words = split_key_words(value)
+    return bool(words) and set(words) <= set(split_key_words(key))
 
 
 def _merge_spans(spans: Iterator[SecretSpan]) -> list[SecretSpan]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +17,7 @@ from mlscale.assembly.ready import compose_from_overrides
 from mlscale.commands.retrain.champion import format_path_list
 from mlscale.commands.retrain.cycle_settings import list_training_overrides, pass_on_trust
 from mlscale.config.targets import has_argument
+from mlscale.errors import MLScaleError
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -80,7 +84,8 @@ def export_challenger(cfg: DictConfig, champion: Champion, run: RunFolder) -> Ch
             "compress", [*_refer_to_run(run, cfg), "compress=int8", *_collect_int8_settings(champion.config)]
         )
     # Asked while it is exported: a challenger that the server does not answer like is not compared at all.
-    exported = commands.run_command("export", [*_refer_to_run(run, cfg), *_list_approval(cfg)])
+    with _name_own_keys():
+        exported = commands.run_command("export", [*_refer_to_run(run, cfg), *_list_approval(cfg)])
     made = Path(exported.artifacts["servable"]) if exported.ok else None
     return Challenger(run, made, "" if exported.ok else exported.sentence)
 
@@ -93,12 +98,27 @@ def check_approving_servers(cfg: DictConfig, run: RunFolder) -> None:
         run: the champion's, of which the challenger's export will differ by its weights alone.
 
     Raises:
-        MLScaleError: it is not (exit code 5), or there is no such target.
+        MLScaleError: it is not (exit code 5), or mlscale can't start one of that target.
     """
     from mlscale.commands.export.chosen_targets import choose_targets
 
     if approval := _list_approval(cfg):
-        choose_targets(compose_from_overrides("export", [*_refer_to_run(run, cfg), *approval]))
+        with _name_own_keys():
+            choose_targets(compose_from_overrides("export", [*_refer_to_run(run, cfg), *approval]))
+
+
+@contextmanager
+def _name_own_keys() -> Iterator[None]:
+    """Make errors of an export in this block name the key of retraining, which does not know those of an export."""
+    try:
+        yield
+    except MLScaleError as error:
+        raise error.mask_texts(_replace_export_keys) from error
+
+
+def _replace_export_keys(text: str) -> str:
+    without = re.sub(r"^(check=none|target=onnx|compressed=false)\b.*$", "approved=[]", text, flags=re.MULTILINE)
+    return without.replace("check=server", "approved")
 
 
 def _list_approval(cfg: DictConfig) -> list[str]:

@@ -15,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
+from mlscale.export.engines.value_error import measure_error
 from mlscale.export.layer_bisect.cut_graph import CutGraph, GraphPart
-from mlscale.export.layer_bisect.matched_values import MatchedValues, measure_error
+from mlscale.export.layer_bisect.matched_values import MatchedValues
 from mlscale.export.layer_bisect.module_outputs import find_untraceable_module
 from mlscale.export.layer_bisect.part_changes import find_part_change
 from mlscale.export.layer_bisect.quantization_scales import ScaleCheck, WrongScale

@@ -1,11 +1,10 @@
-"""The values of a stored ONNX graph that torch computes as well, matched by name, and their comparison."""
+"""The values of a stored ONNX graph that torch computes as well, matched by name."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from mlscale.export.layer_bisect.cut_graph import GraphPart
@@ -16,8 +15,6 @@ if TYPE_CHECKING:
 
 _CHUNK = 2**28
 """Bytes of the values that are in memory at once, about: torch's, and as many of ONNX Runtime's."""
-_MASKED = np.float32(1e37)
-"""What torch masks by minus infinity, ONNX may mask by the least number."""
 
 
 class MatchedValues:
@@ -98,29 +95,3 @@ def _match_sources(graph: onnx.GraphProto, traced: TracedModel) -> dict[str, str
             # A quantiser leaves out an operator that only clips, such as ReLU: its output is what comes back.
             sources[node.output[0]] = sources.pop(maker.input[0])
     return sources
-
-
-def measure_error(expected: NDArray[Any], actual: Any) -> float:
-    """Return the largest difference, divided by the largest finite value.
-
-    It is 1 for integers that differ anywhere, and infinite where the shapes or what is finite differ.
-
-    Args:
-        expected: what torch computes.
-        actual: what ONNX Runtime computes, or the exception that it raises.
-    """
-    if isinstance(actual, Exception) or actual.shape != expected.shape:
-        return np.inf
-    if expected.dtype.kind != "f":
-        return float(not np.array_equal(expected, actual))
-    # The difference of two float16 values can overflow, and its steps are coarse.
-    wanted, got = expected.astype(np.float32), actual.astype(np.float32)
-    is_finite = np.abs(wanted) < _MASKED
-    # A mask of -inf and one of the lowest number are both right, as long as they mask the same places.
-    if not np.array_equal(is_finite, np.abs(got) < _MASKED):
-        return np.inf
-    if not is_finite.any():
-        return 0.0
-    # A value that is 0 throughout must not be divided by.
-    largest = max(float(np.abs(wanted[is_finite]).max()), float(np.finfo(np.float32).tiny))
-    return float(np.abs(got[is_finite] - wanted[is_finite]).max()) / largest

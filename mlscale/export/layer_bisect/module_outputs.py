@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from mlscale.export.layer_bisect.matched_values import measure_error
+from mlscale.export.engines.value_error import measure_error
 from mlscale.export.layer_bisect.traced_model import TracedModel
 
 

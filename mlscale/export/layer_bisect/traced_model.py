@@ -15,6 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from mlscale.export.layer_bisect.fixed_batch import trace_einsum_for_any_size
+
 if TYPE_CHECKING:
     import onnx
 
@@ -169,7 +171,7 @@ def _export_program(
     if any(parameter.kind is parameter.VAR_POSITIONAL for parameter in parameters):
         shapes = (shapes,)
     example = tuple(map(_take_examples, inputs))
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), trace_einsum_for_any_size():
         # torch's exporter itself uses the class that it deprecates.
         warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)
         return torch.onnx.export(

@@ -6,27 +6,24 @@ import fnmatch
 import gzip
 import hashlib
 import io
-import os
 import tarfile
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
 
 from mlscale.contracts import get_format_tag
 from mlscale.runs.code import git
+from mlscale.runs.code.code_files import TOO_LARGE, exclude_generated_files, find_code_files
 from mlscale.secrets.secret_patterns import find_secret_spans, mask_spans, split_words
 
 TOTAL_BYTES = 10 << 20
 FILE_BYTES = 1 << 20
 FILES = 5000
-ENTRIES = 20_000  # limit for scanning a folder without git: a user may start in a home directory
 # Only for a disk or a git that hangs: what is left out by time differs from start to start, and code that has another
 # digest is not found by `resume=auto`. Files, bytes and entries are the limits that always leave out the same.
 SECONDS = 30.0
 DIFF = "uncommitted.diff"
-_TOO_LARGE = ""  # not the path of any file
 # Never read, even if git tracks them: their only purpose is to hold secrets.
 PRIVATE = split_words(
     ".env .env.* *.pem *.key *.p12 *.pfx *.jks *.keystore *.kdbx id_rsa* id_ed25519* id_ecdsa* id_dsa* .netrc _netrc "
@@ -34,10 +31,6 @@ PRIVATE = split_words(
     "credentials.yml credentials.toml credentials.ini secrets.json secrets.yaml secrets.yml secrets.toml secrets.env "
     "secrets.ini service-account*.json *.tfstate *.tfvars"
 )
-_NO_CODE = frozenset({"__pycache__", "node_modules", "site-packages", "build", "dist"})
-_CODE = (".py", ".yaml", ".yml")
-_VERSION = "versions/*/v*/version.json"  # in a registry of models
-_SERVABLE = "servable.yaml"  # in what an export made, whose targets may hold code that runs in a server
 # In these files an unquoted value after `=` is an expression; only quoted texts are searched for secrets.
 _QUOTED_ONLY = (
     ".py",
@@ -134,8 +127,8 @@ def take_snapshot(root: str | Path = ".") -> CodeSnapshot:
 
     Args:
         root: the working directory of the user. In a git work tree: tracked files, and untracked ones that git does
-            not ignore, as they are now, and the uncommitted diff. Elsewhere: Python and YAML files. Never runs
-            and servables.
+            not ignore, as they are now, and the uncommitted diff. Elsewhere: Python and YAML files. Never what mlscale
+            has written: runs, versions, servables and their targets.
     """
     try:
         return _collect_code(Path(root).resolve())
@@ -153,9 +146,9 @@ def _collect_code(root: Path) -> CodeSnapshot:
     mask_counts: dict[str, int] = {}
     total, complete = 0, True
     for count, name in enumerate(
-        _exclude_run_folders(listed) if listed is not None else _find_code_files(root, deadline)
+        exclude_generated_files(root, listed) if listed is not None else find_code_files(root, deadline)
     ):
-        if count >= FILES or name == _TOO_LARGE or time.monotonic() > deadline:
+        if count >= FILES or name == TOO_LARGE or time.monotonic() > deadline:
             complete = False
             break
         content = _read_code_file(root / name, TOTAL_BYTES - total)
@@ -186,41 +179,6 @@ def _collect_code(root: Path) -> CodeSnapshot:
         dirty,
         complete,
     )
-
-
-def _exclude_run_folders(names: list[str]) -> list[str]:
-    """Drop files of run folders, registries and servables that git does not ignore: with them, the same code would get
-    a new digest after every run or export."""
-    runs = {str(PurePath(name).parent) for name in names if PurePath(name).name == "run.json"}
-    known = set(names)
-    # Not ".": where the work tree itself is a run folder or a registry, all of its files would be dropped.
-    runs = {run for run in runs if run != "." and f"{run}/derived.yaml" in known}
-    runs |= {str(PurePath(name).parent) for name in names if PurePath(name).name == _SERVABLE} - {"."}
-    # Four levels above `versions/<model>/v<number>/version.json` is the registry's folder.
-    runs |= {str(PurePath(name).parents[3]) for name in names if PurePath(name).match(_VERSION)} - {"."}
-    return [name for name in names if not runs.intersection(map(str, PurePath(name).parents))]
-
-
-def _find_code_files(root: Path, deadline: float) -> Iterator[str]:
-    """Yield Python and YAML files below `root`, except hidden, installed or built ones, runs, versions and servables.
-
-    The last one is `_TOO_LARGE` where the folder has more than `ENTRIES`, or the time is over.
-    """
-    entries = 0
-    for parent, folders, names in os.walk(root):
-        entries += len(folders) + len(names)
-        if entries > ENTRIES or time.monotonic() > deadline:
-            yield _TOO_LARGE
-            return
-        here = Path(parent)
-        version = "version.json" in names and (here / "version.json").match(_VERSION)
-        is_made = "pyvenv.cfg" in names or _SERVABLE in names
-        if version or is_made or {"run.json", "derived.yaml"} <= set(names):
-            folders.clear()
-            continue
-        # In place: os.walk enters only the folders that are left in its own list.
-        folders[:] = sorted(folder for folder in folders if not folder.startswith(".") and folder not in _NO_CODE)
-        yield from (str((here / name).relative_to(root)) for name in sorted(names) if name.endswith(_CODE))
 
 
 def _read_code_file(path: Path, remaining_bytes: int) -> bytes | str:

@@ -18,6 +18,7 @@ from mlscale.export.engines.engine import Port
 from mlscale.export.required_extras import require_extra
 from mlscale.targets.tfserving.onnx_graph import read_onnx_graph
 from mlscale.targets.tfserving.operator_table import Tensor
+from mlscale.targets.tfserving.quiet_import import drop_information
 
 SIGNATURE = "serving_default"
 """The signature that TensorFlow Serving answers by default."""
@@ -32,10 +33,10 @@ def import_tensorflow() -> Any:
         MLScaleError: it is not installed (exit code 5).
     """
     require_extra("tfserving", "tensorflow")
-    # Read at import: without it, each process prints which instructions its processor has. What it prints of oneDNN
-    # comes before its log is set up, and has no switch.
+    # Read at import: without it, each process prints which instructions its processor has.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    import tensorflow as tf
+    with drop_information():
+        import tensorflow as tf
 
     # Once TensorFlow has computed, these are fixed, and as its user has set them.
     with suppress(RuntimeError):

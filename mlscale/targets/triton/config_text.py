@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-_TOKEN = re.compile(r'\s+|(?P<token>[A-Za-z_]\w*|-?\d+(?:\.\d+)?|"(?:[^"\\\n]|\\.)*"|[{}\[\]:,])')
+_TOKEN = re.compile(r'\s+|#[^\n]*|(?P<token>[A-Za-z_]\w*|-?\d+(?:\.\d+)?|"(?:[^"\\\n]|\\.)*"|[{}\[\]:,])')
 _ESCAPES = {"\\": "\\\\", '"': '\\"', "\n": "\\n", "\r": "\\r", "\t": "\\t"}
 _PLAIN = {escape: mark for mark, escape in _ESCAPES.items()}
 _TRUTH = {"true": True, "false": False}

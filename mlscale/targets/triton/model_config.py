@@ -8,9 +8,10 @@ from typing import Any
 
 from mlscale.export.engines.engine import Port
 from mlscale.export.servable import MODEL, Servable
-from mlscale.targets.triton.config_text import EnumName
+from mlscale.runs.code.code_files import TRITON_CONFIG, TRITON_MARK
+from mlscale.targets.triton.config_text import EnumName, format_message
 
-CONFIG, LABELS = "config.pbtxt", "labels.txt"
+CONFIG, LABELS = TRITON_CONFIG, "labels.txt"
 TYPES: Mapping[str, str] = {
     "uint8": "TYPE_UINT8",
     "int32": "TYPE_INT32",
@@ -40,6 +41,11 @@ class ServingSettings:
     max_batch: int
     kind: str
     version: int
+
+
+def format_config(config: Mapping[str, Any]) -> str:
+    """Return the content of a model's configuration file, which states that it was exported."""
+    return f"{TRITON_MARK}\n{format_message(config)}"
 
 
 def build_model_config(

@@ -19,7 +19,6 @@ from mlscale.data.encoders.table_encoder import TableEncoder
 from mlscale.data.encoders.text_encoder import TextEncoder
 from mlscale.export.engines.engine import Port
 from mlscale.export.servable import Servable
-from mlscale.targets.triton.config_text import format_message
 from mlscale.targets.triton.encoder_code import copy_modules
 from mlscale.targets.triton.model_config import (
     CONFIG,
@@ -29,6 +28,7 @@ from mlscale.targets.triton.model_config import (
     build_python_config,
     describe_port,
     describe_tensor,
+    format_config,
 )
 
 _CODE = "mlscale.targets.triton.repository_code"
@@ -184,7 +184,7 @@ def _write_python_model(repository: Path, config: Mapping[str, Any], code: str, 
 def _write_config(repository: Path, config: Mapping[str, Any], settings: ServingSettings) -> Path:
     folder = repository / str(config["name"]) / str(settings.version)
     folder.mkdir(parents=True)
-    write_text(folder.parent / CONFIG, format_message(config))
+    write_text(folder.parent / CONFIG, format_config(config))
     return folder
 
 

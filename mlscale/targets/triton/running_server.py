@@ -32,10 +32,6 @@ _PORTS = {"http": 8000, "grpc": 8001, "metrics": 8002}
 _READY_S = 300.0
 # Clients may load and unload models; without the many lines of a start, an error is among the last ones of the log.
 _OPTIONS = ("--model-control-mode=explicit", "--load-model=*", "--log-info=false", "--exit-timeout-secs=5")
-_FIX = (
-    f"python -m mlscale.targets.triton.local_server install triton-server, then {VARIABLE}=triton-server\n"
-    "docker pull <target.triton.image>\ncheck=none"
-)
 
 
 @dataclass(frozen=True)
@@ -136,7 +132,7 @@ def find_server_command(repository: Path, *, image: str, server: str | None) -> 
     if folder := server or os.environ.get(VARIABLE):
         installed = InstalledServer(Path(folder).absolute())
         if not installed.is_complete:
-            raise _build_absent_error(f"{folder} has no installed server")
+            raise _build_absent_error(f"{folder} has no installed server", image)
         command = [str(installed.binary), *words, f"--backend-directory={installed.backends}"]
         # An approval states that it is not by the backend in C++, which may differ in the last bits.
         return ServerCommand(command, installed.build_environment(), ports, " with ONNX Runtime in Python", remove)
@@ -146,7 +142,7 @@ def find_server_command(repository: Path, *, image: str, server: str | None) -> 
             words = _build_container_command(runtime, image, repository, ports, name)
             # A container outlives the command that started it, where that was killed.
             return ServerCommand(words, {}, ports, at_end=[runtime, "rm", "-f", name])
-    raise _build_absent_error("tritonserver is not on PATH, and no container runtime has its image")
+    raise _build_absent_error("tritonserver is not on PATH, and no container runtime has its image", image)
 
 
 def _name_shared_memory() -> tuple[list[str], list[str]]:
@@ -225,11 +221,12 @@ def _has_image(runtime: str, image: str) -> bool:
     return subprocess.run([runtime, "image", "inspect", image], capture_output=True, check=False).returncode == 0
 
 
-def _build_absent_error(why: str) -> MLScaleError:
+def _build_absent_error(why: str, image: str) -> MLScaleError:
     return MLScaleError(
         "a Triton server is not installed on this machine",
         where="check=server",
         why=why,
-        fix=_FIX,
+        fix=f"python -m mlscale.targets.triton.local_server install triton-server, then {VARIABLE}=triton-server\n"
+        f"docker pull {image}\ncheck=none",
         exit=Exit.ENVIRONMENT,
     )

@@ -17,13 +17,14 @@ from mlscale.export.engines.onnx_engine import OnnxEngine
 from mlscale.export.servable import MODEL, Servable
 from mlscale.runs.host.machine import count_usable_cores
 from mlscale.targets.target import Target, TargetServer
-from mlscale.targets.triton.config_text import format_message, list_field, parse_message
+from mlscale.targets.triton.config_text import list_field, parse_message
 from mlscale.targets.triton.model_config import (
     CONFIG,
     LABELS,
     ServingSettings,
     build_model_config,
     describe_port,
+    format_config,
     has_label_file,
 )
 from mlscale.targets.triton.raw_models import find_raw_models, write_raw_models
@@ -99,7 +100,7 @@ class TritonTarget(Target):
         if any(has_label_file(servable, port) for port in servable.outputs):
             write_text(model / LABELS, _format_labels(servable))
         warmup = write_tensor_warmup(servable, model, settings.max_batch)
-        write_text(model / CONFIG, format_message(build_model_config(name, servable, settings, warmup)))
+        write_text(model / CONFIG, format_config(build_model_config(name, servable, settings, warmup)))
         if (raw := find_raw_models(name, servable)) is not None:
             requests = write_raw_warmup(servable, folder / raw.encoder, raw.input)
             write_raw_models(raw, servable, folder, settings, requests)

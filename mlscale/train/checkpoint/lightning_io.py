@@ -11,9 +11,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-import torch
 import torch.distributed as dist
 from lightning_fabric.utilities.cloud_io import _is_local_file_protocol
 from pytorch_lightning.plugins.io import TorchCheckpointIO
@@ -22,7 +21,6 @@ from mlscale.atomic_files import explain_os_error
 from mlscale.errors import Exit, MLScaleError
 from mlscale.runs.checkpoint_files.checkpoint_commit import (
     DISK_FULL_ERRORS,
-    AtomicCheckpointWriter,
     remove_incomplete_checkpoints,
 )
 from mlscale.runs.checkpoint_files.checkpoint_record import CheckpointRecord
@@ -30,6 +28,7 @@ from mlscale.runs.checkpoint_files.checkpoint_search import find_latest_valid
 from mlscale.runs.checkpoint_files.sharded_folder import STATE, remove_checkpoint_path
 from mlscale.train.checkpoint.background_writer import BackgroundWriter
 from mlscale.train.checkpoint.checkpoint_kind import build_checkpoint_record
+from mlscale.train.checkpoint.one_file import write_checkpoint_file
 from mlscale.train.checkpoint.plain_values import convert_numpy_numbers, convert_to_plain
 from mlscale.train.checkpoint.save_messages import build_write_error, format_disk_full, print_warning
 from mlscale.train.checkpoint.shard_split import split_state
@@ -298,14 +297,7 @@ def _commit_checkpoint(
     checkpoint: dict[str, Any], *, target: Path, record: CheckpointRecord, tidied: set[Path]
 ) -> None:
     _prepare_folder(target.parent, tidied)
-    writer = AtomicCheckpointWriter(target)
-    try:
-        torch.save(checkpoint, cast(Any, writer))
-    except BaseException:
-        # On Ctrl-C, too: no unfinished file is left.
-        writer.discard_partial()
-        raise
-    writer.commit_checkpoint(record)
+    write_checkpoint_file(target, checkpoint, record)
 
 
 def _prepare_folder(folder: Path, tidied: set[Path]) -> None:

@@ -1,7 +1,8 @@
-"""Write a sharded checkpoint as one file, in its place."""
+"""Write a checkpoint as one file: a new one, or in place of a sharded one."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -10,7 +11,19 @@ import torch
 
 from mlscale.runs.checkpoint_files.checkpoint_commit import AtomicCheckpointWriter
 from mlscale.runs.checkpoint_files.checkpoint_digest import read_checkpoint_metadata
+from mlscale.runs.checkpoint_files.checkpoint_record import CheckpointRecord
 from mlscale.train.checkpoint.weights_only_load import load_checkpoint_file
+
+
+def write_checkpoint_file(path: Path, content: Mapping[str, Any], record: CheckpointRecord) -> None:
+    """Write a file aside, and commit it with its record. If that fails, on Ctrl-C, too, no unfinished file is left."""
+    writer = AtomicCheckpointWriter(path)
+    try:
+        torch.save(content, cast("Any", writer))
+    except BaseException:
+        writer.discard_partial()
+        raise
+    writer.commit_checkpoint(record)
 
 
 def consolidate_checkpoint(path: Path) -> None:
@@ -23,10 +36,4 @@ def consolidate_checkpoint(path: Path) -> None:
     record = read_checkpoint_metadata(path).record
     content = load_checkpoint_file(path)
     assert record is not None  # the load has verified it
-    writer = AtomicCheckpointWriter(path)
-    try:
-        torch.save(content, cast("Any", writer))
-    except BaseException:
-        writer.discard_partial()
-        raise
-    writer.commit_checkpoint(replace(record, parts=None))
+    write_checkpoint_file(path, content, replace(record, parts=None))

@@ -13,7 +13,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
@@ -25,9 +25,9 @@ from torch.distributed.checkpoint.planner import SavePlan, TensorWriteData, Writ
 from torch.distributed.checkpoint.state_dict_saver import save
 
 from mlscale.atomic_files import sync_folder
-from mlscale.runs.checkpoint_files.checkpoint_commit import AtomicCheckpointWriter
 from mlscale.runs.checkpoint_files.checkpoint_record import CheckpointRecord
 from mlscale.runs.checkpoint_files.sharded_folder import STATE, open_aside_folder, replace_path, write_parts
+from mlscale.train.checkpoint.one_file import write_checkpoint_file
 from mlscale.train.checkpoint.shard_split import ShardPlacement
 
 if TYPE_CHECKING:
@@ -107,13 +107,7 @@ def _commit_parts(
     aside: Path, state: dict[str, Any], digests: dict[str, str], target: Path, record: CheckpointRecord
 ) -> None:
     parts = write_parts(aside, digests)
-    writer = AtomicCheckpointWriter(aside / STATE)
-    try:
-        torch.save(state, cast("Any", writer))
-    except BaseException:
-        writer.discard_partial()
-        raise
-    writer.commit_checkpoint(replace(record, parts=parts))
+    write_checkpoint_file(aside / STATE, state, replace(record, parts=parts))
     # Before the rename: after a power failure the name must not refer to a folder without its files.
     sync_folder(aside)
     replace_path(aside, target)

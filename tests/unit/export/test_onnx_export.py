@@ -86,10 +86,30 @@ class BuiltIn(nn.Module):
         return x.flatten(1) + torch.arange(8.0).reshape(2, 4)
 
 
-@pytest.mark.parametrize("model", [Branching, BuiltIn])
-def test_what_a_graph_cannot_hold_is_told(model: Callable[[], Any]) -> None:
+class Nested(nn.Module):
+    """Has a part that works for the example's batch size alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mixer = nn.Sequential(nn.Flatten(1), BuiltIn())
+
+    def forward(self, x: Tensor) -> Tensor:
+        mixed: Tensor = self.mixer(x)
+        return mixed
+
+
+@pytest.mark.parametrize(
+    ("model", "cause"),
+    [
+        (Branching, "Could not guard"),
+        (BuiltIn, "batches are of 2 samples only: torch.Tensor.add of task fixes it"),
+        (Nested, "batches are of 2 samples only: torch.Tensor.add of task.mixer.1 fixes it"),
+    ],
+)
+def test_what_a_graph_cannot_hold_is_told(model: Callable[[], Any], cause: str) -> None:
     with pytest.raises(MLScaleError, match="can't be exported to ONNX") as caught:
         export_onnx(build_module(model(), (1, 2, 2)))
+    assert cause in caught.value.why
     assert "torch.export can trace" in caught.value.fix
     assert "\n" not in caught.value.why
 

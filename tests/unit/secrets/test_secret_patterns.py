@@ -77,6 +77,8 @@ def test_well_known_format(value: str) -> None:
         "basic authorization of requests",
         'headers = {"Authorization": f"Bearer {self.key}"}',
         '"mailtos://user:pass@host"',
+        'TOKEN = "token"  # a unit',
+        '{"api_key": "api-key"}',
     ],
 )
 def test_harmless_text(text: str) -> None:
@@ -97,6 +99,7 @@ def test_versions_and_comparisons_are_not_assigned(text: str) -> None:
         ("api_key: hunter22", True, "api_key: ***"),
         ('x = {"api_key": "hunter22"}', False, 'x = {"api_key": "***"}'),
         ('os.environ["API_KEY"] = "hunter22"', False, 'os.environ["API_KEY"] = "***"'),
+        ('token = "token-17"', False, 'token = "***"'),
         ('password: str = "hunter22"', False, 'password: str = "***"'),
         (f"wandb login {HEX40}", False, "wandb login ***"),
         ("DB_PASSWORD = =hunter22", True, "DB_PASSWORD = ***"),

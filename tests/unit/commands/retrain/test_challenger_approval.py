@@ -13,6 +13,7 @@ from mlscale.commands.retrain import challenger_training
 from mlscale.commands.retrain.challenger_training import check_approving_servers
 from mlscale.errors import Exit, MLScaleError
 from mlscale.targets.triton.install_server import VARIABLE
+from mlscale.targets.triton.triton_target import IMAGE
 
 
 def test_a_server_that_is_not_installed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -31,7 +32,9 @@ def test_a_server_that_is_not_installed_is_named(tmp_path: Path, monkeypatch: py
     assert not composed
     with pytest.raises(MLScaleError, match="a Triton server is not installed") as raised:
         check_approving_servers(OmegaConf.create({**settings, "approved": ["triton"]}), run)
-    assert raised.value.exit == Exit.ENVIRONMENT
+    assert (raised.value.exit, raised.value.where) == (Exit.ENVIRONMENT, "approved")
+    # Retraining has no key `check`.
+    assert raised.value.fix.splitlines()[1:] == [f"docker pull {IMAGE}", "approved=[]"]
     ((command, overrides),) = composed
     assert command == "export"
     assert {"target=[triton]", "check=server"} <= set(overrides)

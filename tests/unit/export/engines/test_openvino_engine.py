@@ -25,7 +25,7 @@ from mlscale.export.engines.runtime import Runtime
 from mlscale.export.servable import load
 from mlscale.export.servable_trial import build_trial_batch, load_and_try
 from mlscale.serve.served_model import load_model
-from tests.made_servables import PENGUIN, make_servables
+from tests.made_servables import PENGUIN, make_fourier_servable, make_servables
 from tests.serving import RAW, STORED, serving
 
 # Looked for and not imported: what it imports changes the logging of the tests that run after it.
@@ -176,6 +176,13 @@ def test_whole_numbers_that_wrap_around_are_noticed(tmp_path: Path) -> None:
     with pytest.raises(MLScaleError, match="computes something else than ONNX Runtime") as raised:
         load_and_try(folder, runtime=OPENVINO)
     assert raised.value.exit is Exit.GATE
+    assert "the first operator that OpenVINO can't compute as ONNX Runtime does is Mul" in raised.value.why
+
+
+def test_the_operator_that_fails_is_named(tmp_path: Path) -> None:
+    with pytest.raises(MLScaleError) as raised:
+        load_and_try(make_fourier_servable(tmp_path / "waves"), runtime=OPENVINO)
+    assert raised.value.why.endswith("does is DFT, node transform")
 
 
 def replace_model(folder: Path, model: onnx.ModelProto) -> Path:

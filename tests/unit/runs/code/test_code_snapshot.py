@@ -10,9 +10,14 @@ from pathlib import Path
 
 import pytest
 
+from mlscale.export.servable import load
+from mlscale.runs.code import code_files
 from mlscale.runs.code import code_snapshot as module
 from mlscale.runs.code.code_snapshot import DIFF, CodeSnapshot, take_snapshot
+from mlscale.targets.triton.triton_target import TritonTarget
 from mlscale.versions import LocalRegistry
+from tests.made_servables import make_token_servable
+from tests.tokenizer_files import save_words
 
 
 def _git(folder: Path, *words: str) -> None:
@@ -129,6 +134,30 @@ def test_servables_are_no_code(
 
 
 @pytest.mark.parametrize("git", [True, False])
+def test_models_copied_out_of_a_servable_are_no_code(
+    repository: Path, git: bool, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not git:
+        monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(repository.parent))
+        shutil.rmtree(repository / ".git")
+    before = take_snapshot(repository)
+    made, serving = tmp_path_factory.mktemp("made"), repository / "serving"
+    servable = load(make_token_servable(made / "words", save_words(made / "tokenizer.json")))
+    TritonTarget().build(servable, serving)
+    assert {path.name for path in serving.iterdir()} > {"words", "words_encoder"}
+    (serving / "openvino").mkdir()
+    for name in ("model.xml", "model.bin"):
+        (serving / "openvino" / name).write_bytes(b"<net/>" if name.endswith("xml") else b"\0")
+    assert (take_snapshot(repository).files, take_snapshot(repository).digest) == (before.files, before.digest)
+    # A model that somebody has written for the same server is code.
+    for name, content in (("config.pbtxt", 'backend: "python"\n'), ("1/model.py", "a = 1\n")):
+        (path := serving / "own" / name).parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content)
+    own = {"serving/own/1/model.py"} | ({"serving/own/config.pbtxt"} if git else set())
+    assert set(take_snapshot(repository).files) - set(before.files) == own
+
+
+@pytest.mark.parametrize("git", [True, False])
 def test_registries_are_no_code(
     repository: Path, git: bool, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -180,7 +209,7 @@ def test_a_large_folder_without_git_has_the_same_digest_at_each_start(
         (tmp_path / folder).mkdir()
         for number in range(4):
             (tmp_path / folder / f"{number}.py").write_text(folder)
-    monkeypatch.setattr(module, "ENTRIES", 12)  # three folders, and the files of two of them
+    monkeypatch.setattr(code_files, "ENTRIES", 12)  # three folders, and the files of two of them
     snapshot = take_snapshot(tmp_path)
     assert not snapshot.complete
     assert snapshot.files == tuple(f"{folder}/{number}.py" for folder in "ab" for number in range(4))

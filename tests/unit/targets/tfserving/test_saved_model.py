@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +13,13 @@ import torch
 from onnx import TensorProto, helper
 from torch import nn
 
+from mlscale.data.encoders.tensor_encoder import TensorEncoder
 from mlscale.errors import Exit, MLScaleError
 from mlscale.export.engines.engine import Port
 from mlscale.export.engines.onnx_engine import OnnxEngine
+from mlscale.export.onnx_export import export_onnx
+from mlscale.export.served_module import build_served_module
+from mlscale.task_types.tensor_type import TensorType
 from tests.operators import operators_parsed_once
 from tests.unit.targets.tfserving.single_nodes import Arrays, assert_same, build_model
 
@@ -55,6 +61,44 @@ class Mixed(nn.Module):
         x = x + self.attention(x, x, x, key_padding_mask=tokens == 0, need_weights=False)[0]
         logits: torch.Tensor = self.head(x.masked_fill((tokens == 0)[..., None], 0).sum(1))
         return logits
+
+
+class Bilinear(nn.Module):
+    """An einsum of three operands."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(3, 3, 2))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.einsum("bi,bj,ijk->bk", x, x, self.weight)
+
+
+def test_an_einsum_of_three_operands_takes_batches_of_any_size(tmp_path: Path) -> None:
+    # The package comes with TensorFlow, and chooses the order of operands by their sizes.
+    assert torch.backends.opt_einsum.is_available()
+    model = Bilinear()
+    served = build_served_module(model, TensorType(), TensorEncoder.from_shape((3,), "float32"))
+    _, engine = convert(export_onnx(served), tmp_path / "model")
+    given = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
+    expected = model(torch.from_numpy(given)).detach().numpy()
+    np.testing.assert_allclose(engine.compute({"input": given})["output"], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_importing_tensorflow_prints_warnings_and_errors_alone() -> None:
+    code = """if True:
+        import os
+        from mlscale.targets.tfserving.quiet_import import drop_information
+        from mlscale.targets.tfserving.saved_model import import_tensorflow
+        import_tensorflow()
+        with drop_information():
+            os.write(2, b"I0000 00:00:1 a.cc:1] information\\nE0000 00:00:1 a.cc:1] an error\\n")
+            os.write(2, b"the last words")
+            os.abort()
+    """
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert ran.stderr.splitlines() == ["E0000 00:00:1 a.cc:1] an error", "the last words"]
+    assert ran.returncode < 0
 
 
 @pytest.mark.usefixtures("operators_parsed_once")

@@ -17,7 +17,7 @@ from mlscale.errors import MLScaleError
 from mlscale.runs.checkpoint_files.checkpoint_commit import AtomicCheckpointWriter
 from mlscale.runs.checkpoint_files.checkpoint_digest import verify_checkpoint
 from mlscale.train.callbacks.checkpoints import Checkpoints
-from mlscale.train.checkpoint import lightning_io
+from mlscale.train.checkpoint import one_file
 from mlscale.train.checkpoint.failed_saves import guard_checkpoint_callbacks
 from mlscale.train.checkpoint.host_copy import HostCopier
 from mlscale.train.checkpoint.lightning_io import VerifiedCheckpointIO
@@ -44,7 +44,7 @@ def disk(monkeypatch: pytest.MonkeyPatch) -> Iterator[Disk]:
             slow.writers.append(threading.current_thread().name)
             slow.may_write.wait(20)
 
-    monkeypatch.setattr(lightning_io, "AtomicCheckpointWriter", SlowWriter)
+    monkeypatch.setattr(one_file, "AtomicCheckpointWriter", SlowWriter)
     yield slow
     slow.may_write.set()
 

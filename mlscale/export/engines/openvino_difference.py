@@ -8,42 +8,43 @@ from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
-from mlscale.data.encoders.encoder import INPUT
+from mlscale.data.encoders.encoder import INPUT, Encoder
 from mlscale.data.encoders.table_encoder import TableEncoder
 from mlscale.export.engines.onnx_engine import import_onnx_runtime
 from mlscale.export.engines.openvino_engine import convert_onnx, import_openvino
+from mlscale.export.engines.value_error import measure_error
 from mlscale.export.graphs.table_graph import FEATURES
-from mlscale.export.layer_bisect.matched_values import measure_error
-from mlscale.export.servable import MODEL, Servable
-from mlscale.export.servable_trial import build_trial_batch
 
 if TYPE_CHECKING:
     import onnx
 
 Values = Mapping[str, NDArray[Any]]
-_ROWS = 3
 _OPERATOR = 1e-2
 """Relative error above which a value is another computation; a model in half precision rounds by less."""
 
 
-def find_first_difference(servable: Servable) -> str:
+def find_first_wrong_operator(content: bytes, encoder: Encoder, batch: Values) -> str:
     """Return the first operator that OpenVINO can't compute as ONNX Runtime does, in words; '' where all agree.
 
     The graph is cut after fewer and fewer nodes, as one that fails may leave no value of those before it.
+
+    Args:
+        content: the ONNX model, serialised.
+        encoder: of its servable.
+        batch: its inputs by name, of a few samples.
     """
     import onnx
 
-    model = onnx.load_from_string((servable.folder / MODEL).read_bytes())
-    is_table = isinstance(servable.encoder, TableEncoder)
+    model = onnx.load_from_string(content)
+    is_table = isinstance(encoder, TableEncoder)
     nodes = _list_nodes(model.graph, {FEATURES} if is_table else {port.name for port in model.graph.input})
-    batch = build_trial_batch(servable, _ROWS, is_typical=True)
     expected = _compute_by_onnx_runtime(_cut_model(model, nodes), batch)
-    given = {FEATURES: servable.encoder.unpack_samples(batch)[INPUT]} if is_table else batch
+    given = {FEATURES: encoder.unpack_samples(batch)[INPUT]} if is_table else batch
 
     def is_wrong(count: int) -> bool:
-        content = _cut_model(model, nodes[:count])
+        cut = _cut_model(model, nodes[:count])
         try:
-            computed = _compute_by_openvino(convert_onnx(content, servable.encoder), given)
+            computed = _compute_by_openvino(convert_onnx(cut, encoder), given)
         except Exception:  # that it fails is the result; the errors of its C++ share no base
             return True
         return any(measure_error(expected[name], values) > _OPERATOR for name, values in computed.items())
