@@ -149,7 +149,8 @@ def draw_moments(bench: Bench, layout: str, count: int) -> Iterator[Moment]:
     for phase, step in zip(phases, steps, strict=True):
         whole = layout == "1" or draw.random() < 0.5
         # A clock seldom hits what is short. Where the launcher is another process than rank 0, it does what comes last.
-        share = {"checkpoint": 1.0, "validation": 0.6, "exit": 0.0 if layout in ("2", *SHARDED) else 0.6}.get(phase, 0.0)
+        is_last = layout not in ("2", *SHARDED)
+        share = {"checkpoint": 1.0, "validation": 0.6, "exit": 0.6 if is_last else 0.0}.get(phase, 0.0)
         by_rank = draw.random() < share
         operation = draw.randint(1, OPERATIONS.get(phase, 1))
         order = run_phases.Order(phase, step, operation, whole) if by_rank else None

@@ -19,6 +19,7 @@ from mlscale.runs.checkpoint_files.sharded_folder import is_checkpoint, is_shard
 from mlscale.runs.find import find_run
 from mlscale.runs.folder import RunFolder
 from mlscale.runs.recover import is_run_folder, warn_once
+from mlscale.runs.remote_checkpoints.restore import restore_missing
 from mlscale.runs.run_reader import RUN
 
 STATE_DICT_SUFFIXES = (".pt", ".pth", ".bin")
@@ -145,6 +146,7 @@ def find_start_checkpoint(run: RunFolder) -> Path:
         MLScaleError: the run has none.
     """
     folder, document = run.path / "checkpoints", run.run
+    restore_missing(run.path, "best")
     best = find_best_checkpoint_file(folder, document["metric"] or "", document["mode"] or "max")
     for path in (best, folder / f"last{SUFFIX}"):
         if path is not None and is_checkpoint(path):
