@@ -19,7 +19,7 @@ from mlscale.runs.find import find_newest_run, find_run, find_unfinished_run
 from mlscale.runs.folder import RunFolder
 from mlscale.runs.identity import compute_config_hash, find_differing_keys
 from mlscale.runs.recover import warn_once
-from mlscale.runs.remote_checkpoints.restore import restore_latest
+from mlscale.runs.remote_checkpoints.run_store import restore_latest
 
 AUTO = "auto"
 

@@ -11,7 +11,7 @@ from mlscale.runs.checkpoint_files.checkpoint_digest import verify_checkpoint
 from mlscale.runs.checkpoint_files.checkpoint_record import SUFFIX, describe_checkpoint_state
 from mlscale.runs.checkpoint_files.sharded_folder import is_checkpoint
 from mlscale.runs.folder import RunFolder
-from mlscale.runs.remote_checkpoints.restore import restore_missing
+from mlscale.runs.remote_checkpoints.run_store import restore_missing
 from mlscale.runs.run_reader import CONFIG, DERIVED, ENCODER
 from mlscale.versions.local_registry import LocalRegistry, Published
 

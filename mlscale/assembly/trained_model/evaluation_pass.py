@@ -16,7 +16,7 @@ from mlscale.config.derive import derive_values
 from mlscale.errors import MLScaleError
 from mlscale.runs.checkpoint_files.checkpoint_search import find_best_checkpoint_file
 from mlscale.runs.checkpoint_files.sharded_folder import is_checkpoint
-from mlscale.runs.remote_checkpoints.restore import restore_missing
+from mlscale.runs.remote_checkpoints.run_store import restore_missing
 from mlscale.train.lightning.trainer_parts import get_callbacks
 
 if TYPE_CHECKING:

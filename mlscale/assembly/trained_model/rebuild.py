@@ -15,7 +15,7 @@ from mlscale.runs.checkpoint_files.checkpoint_record import SUFFIX
 from mlscale.runs.checkpoint_files.checkpoint_search import find_best_checkpoint_file
 from mlscale.runs.checkpoint_files.sharded_folder import is_checkpoint
 from mlscale.runs.recover import is_run_folder, read_run_document, warn_once
-from mlscale.runs.remote_checkpoints.restore import restore_missing
+from mlscale.runs.remote_checkpoints.run_store import restore_missing
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl

@@ -9,6 +9,7 @@ what no document names is left of an upload that was killed.
 from __future__ import annotations
 
 import json
+import secrets
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path, PurePosixPath
@@ -143,7 +144,8 @@ class CheckpointStore:
 
     def check_access(self) -> None:
         """Write a small object, read it again and remove it."""
-        path = self._locate(".access")
+        # A name of its own: another run may check the same address at this moment.
+        path = self._locate(f".access-{secrets.token_hex(4)}")
         self._files.pipe_file(path, b"mlscale")
         self._files.cat_file(path)
         self._files.rm_file(path)

@@ -1,16 +1,17 @@
-"""Download the checkpoints of a run whose folder has lost them, or is a copy without them."""
+"""The object store of a run, as commands use it: what is in it, downloads of what the folder has lost, removals."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from mlscale.errors import MLScaleError
 from mlscale.runs.checkpoint_files.checkpoint_record import SUFFIX
 from mlscale.runs.checkpoint_files.checkpoint_search import find_latest_valid, list_checkpoint_files
-from mlscale.runs.recover import is_run_folder, read_run_document, warn_once
+from mlscale.runs.recover import is_run_folder, read_run_document
 from mlscale.runs.remote_checkpoints.checkpoint_store import CheckpointStore, RemoteCheckpoint
-from mlscale.runs.remote_checkpoints.store_access import create_access_error, open_store
+from mlscale.runs.remote_checkpoints.store_access import create_access_error, describe_store_error, open_store
 
 _KEY = "checkpoint_store"  # of run.json
 
@@ -88,7 +89,19 @@ def restore_missing(run: Path, name: str) -> None:
     if not wanted and name == "best":
         wanted = [checkpoint for checkpoint in remote if checkpoint.name == f"last{SUFFIX}"]
     for line in _fetch_checkpoints(run, wanted):
-        warn_once(line)
+        print(line, file=sys.stderr, flush=True)
+
+
+def remove_from_store(run: Path, names: Sequence[str]) -> str:
+    """Remove checkpoints of a run in its object store; return why they are still there, empty where they are not."""
+    try:
+        store = open_run_store(run)
+        for name in names if store is not None else ():
+            store.remove_checkpoint(name)
+    except Exception as error:  # of any package, and of the network
+        why = error.what if isinstance(error, MLScaleError) else describe_store_error(error)
+        return f"still in {find_checkpoint_store(run)}: {', '.join(names)} ({why})"
+    return ""
 
 
 def _fetch_checkpoints(run: Path, remote: Sequence[RemoteCheckpoint]) -> list[str]:
