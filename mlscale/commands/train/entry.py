@@ -108,7 +108,8 @@ def _run_training(cfg: DictConfig, ranks: GatheredRanks | None = None) -> Result
         machine = detect_local_devices()
         import_module("mlscale.assembly.run")
     check_dali_machine(cfg, has_cuda=machine.cuda > 0)
-    check_checkpoint_store(cfg)
+    if not cfg.resume:  # a run that resumes may do without its store for a while
+        check_checkpoint_store(cfg)
     run_data = RunData()
     facts, encoder = run_data.describe_data(cfg)
     derived = derive_values(cfg, facts, machine, ranks.layout if ranks else None)
@@ -121,6 +122,8 @@ def _run_training(cfg: DictConfig, ranks: GatheredRanks | None = None) -> Result
             if earlier is not None:
                 refuse_cloud_run(earlier)
                 refuse_live_job(earlier)
+            elif cfg.resume:
+                check_checkpoint_store(cfg)
             queued, earlier = split_queued_run(earlier)
             if ranks is not None and earlier is not None and earlier.status == "done":
                 # A rank failed after the run was sealed, and torchrun has started all of them again.

@@ -79,6 +79,7 @@ class VerifiedCheckpointIO(TorchCheckpointIO):
         self.unsaved = False
         self.in_background = False
         self.outcomes: list[Callable[[bool], None]] = []  # called once the save in flight is concluded: True if saved
+        self.notifications: list[Callable[[], None]] = []  # called once the save in flight is committed, on this rank
         self.uploader: CheckpointUploader | None = None
         self.not_uploaded: list[str] = []  # names of checkpoints, known after `teardown`
         self._writer = BackgroundWriter()
@@ -175,6 +176,11 @@ class VerifiedCheckpointIO(TorchCheckpointIO):
         self._conclude_save(save.target, save.record, error)
 
     @property
+    def is_saving(self) -> bool:
+        """True where a save of this rank is in flight."""
+        return self._writer.is_busy
+
+    @property
     def is_save_finished(self) -> bool:
         """True where a save is in flight, and `finish_save` would not wait for it."""
         return self._writer.is_finished
@@ -190,12 +196,15 @@ class VerifiedCheckpointIO(TorchCheckpointIO):
         return dict(self._written).get(target)
 
     def _conclude_save(self, target: Path, record: CheckpointRecord, error: OSError | None) -> None:
+        notifications, self.notifications = self.notifications, []
         if error is None:
             self._saved += 1
             if self._reports:
                 self._warn_unloadable(target)
             if self.uploader is not None:
                 self.uploader.add_checkpoint(target)
+            for notify in notifications:
+                notify()
             return
         if error.errno not in DISK_FULL_ERRORS:
             raise build_write_error(target, error) from error

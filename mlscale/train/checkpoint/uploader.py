@@ -85,8 +85,9 @@ class CheckpointUploader:
             print_warning(f"{path.name} is not uploaded: {explain_os_error(error, path)}")
             return
         with self._changed:
-            if (waiting := self._uploads.pop(path.name, None)) is not None:
+            if (waiting := self._uploads.get(path.name)) is not None:
                 _remove_copy(waiting)
+            # In its place: a state that counts on it, as on the best so far, comes after it.
             self._uploads[path.name] = copy
             self._removals = [name for name in self._removals if name != path.name]
             self._changed.notify_all()
@@ -178,10 +179,12 @@ class CheckpointUploader:
             self._current = None
             if copy is None:
                 self._removals += [name] if name and name not in self._uploads else []
-            elif name in self._uploads or name in self._removals:  # replaced meanwhile
+            elif name in self._removals:
                 _remove_copy(copy)
             else:
-                self._uploads = {name: copy, **self._uploads}
+                if (newer := self._uploads.pop(name, None)) is not None:
+                    _remove_copy(copy)
+                self._uploads = {name: newer or copy, **self._uploads}
 
     def _wait_after_failure(self, name: str, error: Exception) -> bool:
         """Report the first failure, and wait; return False where no further attempt is to be made."""

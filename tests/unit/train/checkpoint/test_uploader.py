@@ -81,6 +81,17 @@ def test_the_newest_of_each_name_is_uploaded(store: SlowStore, tmp_path: Path) -
     assert not list(tmp_path.glob(".*"))
 
 
+def test_a_state_comes_after_the_best_that_it_counts_on(store: SlowStore, tmp_path: Path) -> None:
+    """Also where a newer best has replaced that one, while it waited or while its upload failed."""
+    store.failures = 1
+    uploader = start(store, tmp_path)
+    for name, step in (("best", 2), ("step=3", 3), ("best", 4), ("step=5", 5), ("best", 6)):
+        uploader.add_checkpoint(write_checkpoint(tmp_path / f"{name}.ckpt", step))
+    store.may_upload.set()
+    assert uploader.close() == []
+    assert store.calls == ["put best.ckpt", "put step=3.ckpt", "put step=5.ckpt"]
+
+
 def test_what_fails_is_repeated_and_reported_once(
     store: SlowStore, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
