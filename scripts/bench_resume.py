@@ -2,11 +2,12 @@
 
     python -m scripts.bench_resume
     python -m scripts.bench_resume --kills 40 --layouts 2 --seed 7
-    python -m scripts.bench_resume --kills 16 --layouts 1,2,fsdp2,torchrun,2xtorchrun,slurm
+    python -m scripts.bench_resume --kills 16 --layouts 1,2,fsdp2,fsdp2-parts,torchrun,2xtorchrun,slurm
 
-`1` and `2` are processes that the command starts itself, `torchrun` starts two, `2xtorchrun` are two of one process
-each, as on two machines, and `slurm` is a job on two nodes of real daemons (`scripts/mini_slurm.sh`: root, and the
-packages slurmctld, slurmd and slurm-client).
+`1` and `2` are processes that the command starts itself, `fsdp2` and `fsdp2-parts` two with `strategy=fsdp`, whose
+checkpoints are one file or a folder with a part of each process. `torchrun` starts two, `2xtorchrun` are two of one
+process each, as on two machines, and `slurm` is a job on two nodes of real daemons (`scripts/mini_slurm.sh`: root, and
+the packages slurmctld, slurmd and slurm-client).
 
 Each trial starts a run and kills it several times by SIGKILL, at steps and in phases that are drawn: by a clock in its
 start-up, in a step, in a validation and at the exit; also before a drawn batch of a validation, and in a save and at
@@ -148,7 +149,8 @@ def draw_moments(bench: Bench, layout: str, count: int) -> Iterator[Moment]:
     for phase, step in zip(phases, steps, strict=True):
         whole = layout == "1" or draw.random() < 0.5
         # A clock seldom hits what is short. Where the launcher is another process than rank 0, it does what comes last.
-        share = {"checkpoint": 1.0, "validation": 0.6, "exit": 0.0 if layout in ("2", SHARDED) else 0.6}.get(phase, 0.0)
+        is_last = layout not in ("2", *SHARDED)
+        share = {"checkpoint": 1.0, "validation": 0.6, "exit": 0.6 if is_last else 0.0}.get(phase, 0.0)
         by_rank = draw.random() < share
         operation = draw.randint(1, OPERATIONS.get(phase, 1))
         order = run_phases.Order(phase, step, operation, whole) if by_rank else None

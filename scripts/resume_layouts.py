@@ -22,8 +22,10 @@ from scripts.kill_processes import ATTEMPT, find_processes, kill_processes
 
 ROOT = Path(__file__).resolve().parents[1]
 MLSCALE = [sys.executable, "-m", "mlscale"]
-SHARDED = "fsdp2"
-RANKS = {"1": 1, "2": 2, SHARDED: 2, "torchrun": 2, "2xtorchrun": 2, "slurm": 2}
+FSDP, PARTS = "fsdp2", "fsdp2-parts"
+SHARDED = {FSDP: ["strategy=fsdp"], PARTS: ["strategy=fsdp", "strategy.sharded_checkpoint=true"]}
+"""The layouts that shard the model, with one file per checkpoint or a part per process, and what is typed for them."""
+RANKS = {"1": 1, "2": 2, FSDP: 2, PARTS: 2, "torchrun": 2, "2xtorchrun": 2, "slurm": 2}
 """The layouts, and their numbers of processes."""
 HUNG_SECONDS = 600.0
 _POLL_SECONDS = 0.002
@@ -32,19 +34,19 @@ _SUBMITTED = ["launch=slurm", "launch.nodes=2", "launch.grace_s=30", "launch.max
 
 def is_local(layout: str) -> bool:
     """Return whether mlscale itself starts the ranks of a layout."""
-    return layout.isdigit() or layout == SHARDED
+    return layout.isdigit() or layout in SHARDED
 
 
 def find_reference_layout(layout: str) -> str:
     """Return the layout of undisturbed runs that one of `layout` is compared with: sharded gradients are added up in
-    another order."""
-    return layout if layout == SHARDED else str(RANKS[layout])
+    another order. A checkpoint in parts must hold what one file does."""
+    return FSDP if layout in SHARDED else str(RANKS[layout])
 
 
 def list_typed_words(layout: str) -> list[str]:
     """Return the words by which a layout is typed."""
     if is_local(layout):
-        return [f"trainer.devices={RANKS[layout]}", *(["strategy=fsdp"] if layout == SHARDED else [])]
+        return [f"trainer.devices={RANKS[layout]}", *SHARDED.get(layout, [])]
     # A node that was killed before it joined is waited for: by default for ten minutes.
     return [] if layout == "slurm" else ["launch.timeout_s=90"]
 

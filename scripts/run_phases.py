@@ -9,6 +9,7 @@ import mmap
 import os
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -99,15 +100,16 @@ class Phases(pl.Callback):
             self._order = Order(**json.loads((self.folder / _ORDER).read_text()))
             sys.addaudithook(self._count_operation)
         io = trainer.strategy.checkpoint_io
-        save = io.save_checkpoint
+        io.save_checkpoint, io.save_sharded = map(self._report_save, (io.save_checkpoint, io.save_sharded))
 
-        def save_checkpoint(*arguments: Any, **options: Any) -> None:
+    def _report_save(self, save: Callable[..., None]) -> Callable[..., None]:
+        def report_and_save(*arguments: Any, **options: Any) -> None:
             before = self._report("checkpoint")
             self._begin_counting("checkpoint")
             save(*arguments, **options)
             self._report(before)
 
-        io.save_checkpoint = save_checkpoint
+        return report_and_save
 
     def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
         if self._count is not None:

@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 
+from mlscale.train.checkpoint.weights_only_load import load_checkpoint_file
+
 # What differs between two runs of the same thing: times, the memory of a process, and which steps were saved at, where
 # that goes by the clock.
 _OF_THE_MOMENT = re.compile(r"device/|samples_per_s|tokens_per_s|memory|time_s|seconds|/periodic\b")
@@ -30,7 +32,7 @@ def differences(one: Path, other: Path) -> list[str]:
 
 
 def _checkpoint(path: Path) -> Any:
-    state = torch.load(path, map_location="cpu", weights_only=True)
+    state = load_checkpoint_file(path)
     return _placeless(state, str(path.parents[1]))
 
 

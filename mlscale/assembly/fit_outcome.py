@@ -77,6 +77,8 @@ def find_lost_state(trainer: pl.Trainer) -> MLScaleError | None:
         return None
     due = [callback.final_saved for callback in get_callbacks(trainer) if isinstance(callback, Checkpoints)]
     known = [saved for saved in due if saved is not None]
+    if io.not_uploaded:
+        return io.explain_lost_state()
     lost = not all(known) if known else io.unsaved  # a user's own callbacks: the last save that was tried
     return io.explain_lost_state() if lost else None
 

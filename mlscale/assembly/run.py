@@ -19,8 +19,10 @@ from torch import Tensor
 from mlscale.assembly.build import build, build_each
 from mlscale.assembly.fit_outcome import FitOutcome, build_fit_outcome, find_callback, find_lost_state
 from mlscale.assembly.lightning_trainer import build_loggers, build_trainer, set_checkpoint_folder
+from mlscale.assembly.remote_checkpoints import attach_uploader
 from mlscale.assembly.run_data import RunData
 from mlscale.assembly.run_parts import apply_activation_checkpointing, build_task
+from mlscale.config.checkpoint_address import keep_checkpoints_local
 from mlscale.config.metric_choice import follow_own_metrics, is_set
 from mlscale.config.targets import has_argument
 from mlscale.data.backend import Backend
@@ -81,7 +83,7 @@ def assemble_parts(cfg: DictConfig, run_data: RunData | None = None) -> Assembly
         print(line, file=sys.stderr, flush=True)
     # Compression joins the run as callbacks: this module does not import it.
     callbacks = [ExactResume(cfg.seed), StepSeed(cfg.seed), build_run_metric(cfg), build_loss_end(cfg, task)]
-    callbacks += build_each(cfg.get("callbacks"), "callbacks").values()
+    callbacks += build_each(keep_checkpoints_local(cfg).get("callbacks"), "callbacks").values()
     callbacks += build_each(cfg.get("compress"), "compress").values()
     # After the callbacks of all groups are built: any of them may save checkpoints.
     stop_checkpoint = set_checkpoint_folder(callbacks, f"{cfg.derived.run_dir}/checkpoints")
@@ -141,6 +143,8 @@ def assemble_and_fit(
     _start_loggers(parts.trainer.loggers, cfg, resume)
     # The peak memory is that of this fit, without what building the parts took.
     reset_peak_memory(parts.trainer.strategy.root_device)
+    if _is_first_rank():
+        attach_uploader(parts.trainer, cfg)
     start = time.perf_counter()
     _fit(parts, cfg, resume)
     if lost := find_lost_state(parts.trainer):

@@ -12,6 +12,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from mlscale.assembly.launch import launch_training
+from mlscale.config.checkpoint_address import keep_checkpoints_local
 from mlscale.config.derive import derive_values
 from mlscale.config.targets import import_target
 from mlscale.errors import MLScaleError
@@ -49,7 +50,7 @@ def shorten_config(
         steps_alone: callbacks that save checkpoints, or end a run that diverges, stay out, too.
         saves: with `steps_alone`, whether those that save checkpoints stay nevertheless.
     """
-    short = cfg.copy()
+    short = keep_checkpoints_local(cfg.copy())
     with open_dict(short):
         short.trainer.limit_train_batches, short.trainer.limit_val_batches = batches
         # Each of these could end the fit before it has taken the wanted number of steps.

@@ -19,6 +19,8 @@ from mlscale.runs.checkpoint_files.sharded_folder import is_checkpoint, is_shard
 from mlscale.runs.find import find_run
 from mlscale.runs.folder import RunFolder
 from mlscale.runs.recover import is_run_folder, warn_once
+from mlscale.runs.remote_checkpoints.run_store import restore_missing
+from mlscale.runs.remote_checkpoints.store_access import is_remote
 from mlscale.runs.run_reader import RUN
 
 STATE_DICT_SUFFIXES = (".pt", ".pth", ".bin")
@@ -99,6 +101,12 @@ def find_initial_weights(text: str, root: str | Path = "runs") -> InitialWeights
     Raises:
         MLScaleError: file or run not found, the run has no checkpoint, it is truncated, or its digest does not match.
     """
+    if is_remote(text):
+        raise MLScaleError(
+            "weights are not read from an address",
+            where=f"init_from={text}",
+            fix="init_from=<the run>, whose checkpoints are downloaded\ninit_from=<a file that was copied from there>",
+        )
     path = Path(text).expanduser()
     if path.is_dir() and not is_run_folder(path) and not is_sharded(path):
         path = _find_weights_in_folder(path)
@@ -145,6 +153,7 @@ def find_start_checkpoint(run: RunFolder) -> Path:
         MLScaleError: the run has none.
     """
     folder, document = run.path / "checkpoints", run.run
+    restore_missing(run.path, "best")
     best = find_best_checkpoint_file(folder, document["metric"] or "", document["mode"] or "max")
     for path in (best, folder / f"last{SUFFIX}"):
         if path is not None and is_checkpoint(path):

@@ -19,6 +19,7 @@ from mlscale.runs.find import find_newest_run, find_run, find_unfinished_run
 from mlscale.runs.folder import RunFolder
 from mlscale.runs.identity import compute_config_hash, find_differing_keys
 from mlscale.runs.recover import warn_once
+from mlscale.runs.remote_checkpoints.run_store import restore_latest
 
 AUTO = "auto"
 
@@ -152,6 +153,7 @@ def _choose_checkpoint(run: RunFolder) -> tuple[Path | None, list[str]]:
         MLScaleError: it has only checkpoints of another run, or its initial weights are unknown.
     """
     folder, own = run.path / "checkpoints", (run.id, str(run.run["config_hash"]))
+    downloads = restore_latest(run.path, own)
     checkpoint, left_out = find_latest_valid(folder, own)
     if checkpoint is None:
         for saved in list_checkpoint_files(folder):
@@ -170,7 +172,7 @@ def _choose_checkpoint(run: RunFolder) -> tuple[Path | None, list[str]]:
                 where=str(run.path),
                 fix=f"mlscale {format_override('like', str(run.path))} {format_override('init_from', lost)}, a new run",
             )
-    return checkpoint, left_out
+    return checkpoint, [*downloads, *left_out]
 
 
 def format_unfinished_line(run: RunFolder) -> str:

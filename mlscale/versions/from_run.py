@@ -11,6 +11,7 @@ from mlscale.runs.checkpoint_files.checkpoint_digest import verify_checkpoint
 from mlscale.runs.checkpoint_files.checkpoint_record import SUFFIX, describe_checkpoint_state
 from mlscale.runs.checkpoint_files.sharded_folder import is_checkpoint
 from mlscale.runs.folder import RunFolder
+from mlscale.runs.remote_checkpoints.run_store import restore_missing
 from mlscale.runs.run_reader import CONFIG, DERIVED, ENCODER
 from mlscale.versions.local_registry import LocalRegistry, Published
 
@@ -99,6 +100,7 @@ def find_parent_version(registry: LocalRegistry, run: RunFolder) -> str | None:
 
 def _find_valid_checkpoint(run: RunFolder, name: str) -> Path:
     folder = run.path / "checkpoints"
+    restore_missing(run.path, name)
     path = folder / f"{name}{SUFFIX}"
     if not is_checkpoint(path) and name == "best":
         path = folder / f"last{SUFFIX}"

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.loggers import Logger
 
 from mlscale.cli import main
 from mlscale.errors import MLScaleError
@@ -132,6 +133,37 @@ def keep(path: str) -> dict[str, Any]:
     run.callbacks.append(At(lambda run, module, index: known.append(str(callback.best_model_score))))  # type: ignore[attr-defined]  # set by a connector
     fit(run, classifier(), _of_rank(batches(16), rank))
     return {"best": callback.best_model_path, "known": known, "failed": len(io.failed)}
+
+
+class _Tracker(Logger):
+    """Notes the step at which it is notified of a checkpoint, and whether that exists."""
+
+    name, version = "tracker", "0"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.trainer: Any = None
+        self.seen: list[tuple[int, bool]] = []
+
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None: ...
+
+    def log_hyperparams(self, *args: Any, **kwargs: Any) -> None: ...
+
+    def after_save_checkpoint(self, checkpoint_callback: Any) -> None:
+        self.seen.append((self.trainer.global_step, os.path.exists(checkpoint_callback.best_model_path)))
+
+
+def notify(path: str) -> list[tuple[int, bool]]:
+    """When a tracker is notified of checkpoints after the steps 6 and 12, the last."""
+    torch.set_num_threads(1)
+    tracker = _Tracker()
+    keeper = pl.callbacks.ModelCheckpoint(path, "{step}", every_n_train_steps=6)
+    slow = At(lambda *_: time.sleep(0.05))
+    io = VerifiedCheckpointIO()
+    run = _ddp(callbacks=[slow, keeper], enable_checkpointing=True, plugins=[io], logger=tracker)
+    tracker.trainer = run
+    fit(run, classifier(), _of_rank(batches(24), int(os.environ["RANK"])))
+    return tracker.seen
 
 
 def save_alike(path: str) -> list[int]:

@@ -81,6 +81,14 @@ def test_both_ranks_know_which_checkpoints_found_no_room(tmp_path: Path) -> None
     assert len([name for name in found if name.startswith("step=")]) == 2
 
 
+@pytest.mark.slow
+def test_trackers_are_notified_before_the_next_save(tmp_path: Path) -> None:
+    first, last = launch(ranks.notify, str(tmp_path))[0]
+    assert 6 <= first[0] <= 8
+    assert last == (12, True)
+    assert first[1]
+
+
 def test_both_ranks_save_at_the_steps_that_one_of_them_chooses(tmp_path: Path) -> None:
     first, second = launch(ranks.save_alike, str(tmp_path))
     assert first == second

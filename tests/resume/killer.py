@@ -31,9 +31,13 @@ _MANY = 1 << 30  # bytes that the seal takes a second to read
 
 
 def wait_for_save(trainer: Any) -> None:
-    """Wait until the save in the background, if there is one, is on the disk; nothing else of the run changes."""
-    writer = getattr(trainer.strategy.checkpoint_io, "_writer", None)
+    """Wait until the save in the background, if there is one, is on the disk, and what was committed before in the
+    object store, if there is one; nothing else of the run changes."""
+    io = trainer.strategy.checkpoint_io
+    writer, uploader = getattr(io, "_writer", None), getattr(io, "uploader", None)
     while writer is not None and writer.is_busy and not writer.is_finished:
+        time.sleep(0.005)
+    while uploader is not None and (uploader._list_waiting() or not uploader._has_compared):
         time.sleep(0.005)
 
 

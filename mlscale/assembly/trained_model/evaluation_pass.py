@@ -16,6 +16,7 @@ from mlscale.config.derive import derive_values
 from mlscale.errors import MLScaleError
 from mlscale.runs.checkpoint_files.checkpoint_search import find_best_checkpoint_file
 from mlscale.runs.checkpoint_files.sharded_folder import is_checkpoint
+from mlscale.runs.remote_checkpoints.run_store import restore_missing
 from mlscale.train.lightning.trainer_parts import get_callbacks
 
 if TYPE_CHECKING:
@@ -137,6 +138,7 @@ def choose_checkpoint(subject: TrainedModel, cfg: DictConfig) -> tuple[Path, boo
     if subject.run is None:
         return Path(chosen), False
     folder = subject.run / "checkpoints"
+    restore_missing(subject.run, chosen)
     typed = any(word.lstrip("+").startswith("checkpoint=") for word in cfg.derived.overrides or [])
     none = not typed and chosen == "best" and find_best_checkpoint_file(folder, cfg.metric, cfg.mode) is None
     instead = none and is_checkpoint(folder / "last.ckpt")

@@ -15,6 +15,7 @@ from mlscale.runs.checkpoint_files.checkpoint_record import SUFFIX
 from mlscale.runs.checkpoint_files.checkpoint_search import find_best_checkpoint_file
 from mlscale.runs.checkpoint_files.sharded_folder import is_checkpoint
 from mlscale.runs.recover import is_run_folder, read_run_document, warn_once
+from mlscale.runs.remote_checkpoints.run_store import restore_missing
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
@@ -131,6 +132,7 @@ def find_checkpoint_file(run: Path, name: str, metric: str | None, mode: str | N
         MLScaleError: there is none.
     """
     folder = run / "checkpoints"
+    restore_missing(run, name)
     path = Path(name) if "/" in name or name.endswith(SUFFIX) else folder / f"{name}{SUFFIX}"
     # `folder / name` last: a name with its suffix, which is not a path from the working folder.
     for candidate in (find_best_checkpoint_file(folder, metric, mode) if name == "best" else None, path, folder / name):

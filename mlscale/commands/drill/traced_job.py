@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
 
+from mlscale.config.checkpoint_address import keep_checkpoints_local
 from mlscale.launch.start_notices import print_masked_lines
 from mlscale.runs.folder import RunFolder
 from mlscale.secrets.config_secrets import list_required_variables, protect_config
@@ -28,7 +29,8 @@ _LOCAL_LAUNCH = {"max_restarts": 0, "timeout_s": 600.0}
 
 def create_job(cfg: DictConfig, folder: Path, init: Mapping[str, Any] | None, masker: Masker) -> RunFolder:
     """Create the run folder that each start of the job is like, in `folder`, with records in `<folder>/records`."""
-    plain = cfg.copy()
+    # Without uploads: these runs are no results.
+    plain = keep_checkpoints_local(cfg.copy())
     for key in _OWN_KEYS:
         plain.pop(key)
     plain.derived = dict.fromkeys(plain.derived)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ from mlscale.runs.checkpoint_files.checkpoint_record import SUFFIX
 from mlscale.runs.find import find_run, list_runs
 from mlscale.runs.folder import RunFolder
 from mlscale.runs.lock import hold_run_lock
+from mlscale.runs.remote_checkpoints.run_store import remove_from_store
 from mlscale.runs.unused_checkpoints import CheckpointChoice, choose_checkpoints, measure_size, remove_checkpoints
 
 # By the folder, and by a scheduler. Of all others a process may still write checkpoints.
@@ -107,6 +109,8 @@ def _remove_chosen(choice: CheckpointChoice, options: Options, registry: Path) -
         paths = [path for path in (now.choices[0].removable if now.choices else ()) if path in choice.removable]
         removed = [(run, path, measure_size(path)) for path in paths]
         remove_checkpoints(run, paths)
+        if left := remove_from_store(run.path, [path.name for path in paths]):
+            print(left, file=sys.stderr)
     return removed
 
 

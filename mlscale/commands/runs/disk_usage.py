@@ -14,6 +14,7 @@ from mlscale.report import format_size, format_table
 from mlscale.report.document import print_document
 from mlscale.runs.find import find_run, list_runs
 from mlscale.runs.folder import RunFolder
+from mlscale.runs.remote_checkpoints.run_store import find_checkpoint_store
 
 _DEFAULT_KEEP = ("last", "best")
 
@@ -74,6 +75,8 @@ def show_disk_usage(options: Options) -> int:
         for usage in usages[: options.limit or None]
     ]
     print(format_table(rows, ("id", "name", "status", "checkpoints", "servables", "rest", "total")))
+    if stores := [store for run in runs if (store := find_checkpoint_store(run.path))]:
+        print(f"not counted: checkpoints in object stores, of {len(stores)} run{'s' * (len(stores) != 1)}")
     count = f"{len(usages)} run{'s' * (len(usages) != 1)}"
     print(f"{count}, {format_size(total)}" + (f"; mlscale runs gc frees {format_size(free)} of it" if free else ""))
     return int(Exit.DONE)

@@ -40,6 +40,7 @@ from mlscale.runs.find import find_corrupted_runs, find_run, list_runs
 from mlscale.runs.folder import RunFolder
 from mlscale.runs.job_record import is_cloud_run
 from mlscale.runs.overview import RunOverview, group_by_sweep, parse_sweep_id, summarize_run
+from mlscale.runs.remote_checkpoints.run_store import find_checkpoint_store
 from mlscale.runs.remove import remove_runs
 
 _COLUMNS = ("id", "name", "started", "status", "metric", "time", "overrides")
@@ -351,7 +352,10 @@ def _remove_runs(options: Options) -> int:
     raise_all(list(find_live_jobs(runs)))
     if not options.yes and not _confirm_removal(options, runs):
         return int(Exit.USER)
+    stores = [store for run in runs if (store := find_checkpoint_store(run.path))]
     remove_runs(runs)
+    for store in stores:
+        print(f"its checkpoints stay in {store}: the store's own tools remove them", file=sys.stderr)
     if options.output == "json":
         print_document("runs-rm", {"removed": [str(run.path) for run in runs]})
     else:

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from mlscale.atomic_files import iterate_regular_files
-from mlscale.errors import Exit
+from mlscale.errors import Exit, MLScaleError
 from mlscale.report import format_number, format_size, format_table
 from mlscale.report.document import print_document
 from mlscale.runs.checkpoint_files.checkpoint_digest import verify_checkpoint
 from mlscale.runs.checkpoint_files.checkpoint_record import SUFFIX, CheckpointFile, describe_checkpoint_state
 from mlscale.runs.checkpoint_files.checkpoint_search import find_latest_valid, get_progress_key, list_checkpoint_files
 from mlscale.runs.folder import RunFolder
+from mlscale.runs.remote_checkpoints.run_store import find_checkpoint_store, list_remote_checkpoints
 
 _STATE_LABELS = {"unsigned": "no digest"}
 
@@ -30,6 +31,7 @@ def show_checkpoints(run: RunFolder, *, as_json: bool) -> int:
             "run": str(run.path),
             "latest_valid": str(latest) if latest else None,
             "checkpoints": [_describe_checkpoint(stored) for stored in checked],
+            **_describe_store(run.path),
         }
         print_document("runs-checkpoints", document)
     elif not checked:
@@ -43,6 +45,8 @@ def show_checkpoints(run: RunFolder, *, as_json: bool) -> int:
             elif stored.record and (why := stored.record.explain_mismatch(*own)):
                 print(f"{stored.path}: not one of this run: {why}")
         print(_describe_resume_point(run, latest))
+    if not as_json and find_checkpoint_store(run.path):
+        print(_format_store_line(run.path, checked))
     return int(Exit.USER if any(stored.is_corrupt for stored in checked) else Exit.DONE)
 
 
@@ -50,6 +54,31 @@ def _describe_resume_point(run: RunFolder, latest: Path | None) -> str:
     if (status := run.status) in ("done", "diverged"):
         return f"the run {'is done' if status == 'done' else 'has diverged'}: there is nothing to resume"
     return f"the run resumes from {latest.name}" if latest else "there is none to resume from"
+
+
+def _describe_store(run: Path) -> dict[str, Any]:
+    """Return the part of the document for a run's object store; empty where it has none."""
+    address = find_checkpoint_store(run)
+    if address is None:
+        return {}
+    saved = [
+        {"name": c.name, "step": c.record.step, "bytes": c.bytes, "complete": c.is_complete}
+        for c in list_remote_checkpoints(run)
+    ]
+    return {"store": {"address": address, "checkpoints": saved}}
+
+
+def _format_store_line(run: Path, checked: Sequence[CheckpointFile]) -> str:
+    """Return which checkpoints are in the run's object store, and which of the folder's are not."""
+    try:
+        remote = list_remote_checkpoints(run)
+    except MLScaleError as error:  # what is in the folder has been shown
+        return f"{error.what}: {error.why}"
+    saved = [f"{c.name} (step {c.record.step:,}{'' if c.is_complete else ', incomplete'})" for c in remote]
+    steps = {checkpoint.name: checkpoint.record.step for checkpoint in remote if checkpoint.is_complete}
+    missing = [c.path.name for c in checked if c.record and steps.get(c.path.name) != c.record.step]
+    line = f"in {find_checkpoint_store(run)}: {', '.join(saved) or 'none'}"
+    return line + (f"; not uploaded: {', '.join(missing)}" if missing else "")
 
 
 def verify_checkpoints(folder: Path) -> list[CheckpointFile]:

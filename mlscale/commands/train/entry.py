@@ -15,6 +15,7 @@ from omegaconf import OmegaConf
 from mlscale.assembly.end_notification import notify_run_end
 from mlscale.assembly.precision_probe import is_auto, restore_probe_outcome, settle_precision
 from mlscale.assembly.queued_run import begin_queued_run, is_for_scheduler, split_queued_run
+from mlscale.assembly.remote_checkpoints import check_checkpoint_store
 from mlscale.assembly.run_data import RunData
 from mlscale.atomic_files import remove_empty_folders
 from mlscale.commands.train.ranks import GatheredRanks, create_submission_error, read_launch_setting, train_ranks
@@ -109,6 +110,8 @@ def _run_training(cfg: DictConfig, ranks: GatheredRanks | None = None) -> Result
         machine = detect_local_devices()
         import_module("mlscale.assembly.run")
     check_dali_machine(cfg, has_cuda=machine.cuda > 0)
+    if not cfg.resume:  # a run that resumes may do without its store for a while
+        check_checkpoint_store(cfg)
     run_data = RunData()
     facts, encoder = run_data.describe_data(cfg)
     derived = derive_values(cfg, facts, machine, ranks.layout if ranks else None)
@@ -121,6 +124,8 @@ def _run_training(cfg: DictConfig, ranks: GatheredRanks | None = None) -> Result
             if earlier is not None:
                 refuse_cloud_run(earlier)
                 refuse_live_job(earlier)
+            elif cfg.resume:
+                check_checkpoint_store(cfg)
             queued, earlier = split_queued_run(earlier)
             if ranks is not None and earlier is not None and earlier.status == "done":
                 # A rank failed after the run was sealed, and torchrun has started all of them again.

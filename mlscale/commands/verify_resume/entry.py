@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import OmegaConf
 
 from mlscale.assembly.first_weights import resolve_first_weights
+from mlscale.config.checkpoint_address import keep_checkpoints_local
 from mlscale.errors import Exit, MLScaleError
 from mlscale.launch.start_notices import print_masked_lines
 from mlscale.report import Result, format_duration
@@ -219,7 +220,8 @@ def _get_throughput(run: RunFolder) -> float | None:
 
 def _compose_traced_config(cfg: DictConfig, folder: Path, masker: Masker) -> str:
     """Return the config of a training run in `folder`, with a trace and without trackers that others see, as YAML."""
-    plain = cfg.copy()
+    # Without uploads: these runs are no results.
+    plain = keep_checkpoints_local(cfg.copy())
     for key in _OWN_KEYS:
         plain.pop(key)
     # Derived again by each run, as a new start of the command does.

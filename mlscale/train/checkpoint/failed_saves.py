@@ -163,7 +163,11 @@ class _SaveGuard:
         """Return a logger's method, deferred until the checkpoint exists."""
 
         def notify_once_saved(*arguments: object) -> None:
-            if outcomes := self._get_outcomes():
+            io = self._trainer.strategy.checkpoint_io
+            if isinstance(io, VerifiedCheckpointIO) and io.is_saving:
+                # By the rank that writes, as soon as it has: ranks need not agree on it, as they do on records.
+                io.notifications.append(partial(notify, *arguments))
+            elif outcomes := self._get_outcomes():
                 outcomes.append(lambda saved: notify(*arguments) if saved else None)
             else:
                 notify(*arguments)

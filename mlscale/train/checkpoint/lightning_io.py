@@ -33,6 +33,7 @@ from mlscale.train.checkpoint.plain_values import convert_numpy_numbers, convert
 from mlscale.train.checkpoint.save_messages import build_write_error, format_disk_full, print_warning
 from mlscale.train.checkpoint.shard_split import split_state
 from mlscale.train.checkpoint.shard_writer import commit_sharded
+from mlscale.train.checkpoint.uploader import CheckpointUploader
 from mlscale.train.checkpoint.weights_only_load import SAVE_PLAIN_VALUES, find_unsafe_globals, load_checkpoint_file
 
 _HYPER_PARAMETERS = ("hyper_parameters", "datamodule_hyper_parameters")
@@ -77,6 +78,9 @@ class VerifiedCheckpointIO(TorchCheckpointIO):
         self.unsaved = False
         self.in_background = False
         self.outcomes: list[Callable[[bool], None]] = []  # called once the save in flight is concluded: True if saved
+        self.notifications: list[Callable[[], None]] = []  # called once the save in flight is committed, on this rank
+        self.uploader: CheckpointUploader | None = None
+        self.not_uploaded: list[str] = []  # names of checkpoints, known after `teardown`
         self._writer = BackgroundWriter()
         # The last saves, and the CPU seconds that the thread took: several may end before someone reads it.
         self._written: deque[tuple[Path, float]] = deque(maxlen=4)
@@ -171,6 +175,11 @@ class VerifiedCheckpointIO(TorchCheckpointIO):
         self._conclude_save(save.target, save.record, error)
 
     @property
+    def is_saving(self) -> bool:
+        """True where a save of this rank is in flight."""
+        return self._writer.is_busy
+
+    @property
     def is_save_finished(self) -> bool:
         """True where a save is in flight, and `finish_save` would not wait for it."""
         return self._writer.is_finished
@@ -186,10 +195,15 @@ class VerifiedCheckpointIO(TorchCheckpointIO):
         return dict(self._written).get(target)
 
     def _conclude_save(self, target: Path, record: CheckpointRecord, error: OSError | None) -> None:
+        notifications, self.notifications = self.notifications, []
         if error is None:
             self._saved += 1
             if self._reports:
                 self._warn_unloadable(target)
+            if self.uploader is not None:
+                self.uploader.add_checkpoint(target)
+            for notify in notifications:
+                notify()
             return
         if error.errno not in DISK_FULL_ERRORS:
             raise build_write_error(target, error) from error
@@ -223,6 +237,8 @@ class VerifiedCheckpointIO(TorchCheckpointIO):
     def _remove(self, path: str | Path) -> None:
         if _is_local_file_protocol(path):
             remove_checkpoint_path(Path(path))  # a folder in one step, too
+            if self.uploader is not None:
+                self.uploader.remove_checkpoint(Path(path))
         else:
             super().remove_checkpoint(path)
 
@@ -235,9 +251,19 @@ class VerifiedCheckpointIO(TorchCheckpointIO):
             print_warning(f"the last checkpoint was not saved: {error}")
         self.outcomes.clear()
         self._writer.end_thread()
+        if self.uploader is not None:
+            self.not_uploaded, self.uploader = self.uploader.close(), None
 
     def explain_lost_state(self) -> MLScaleError | None:
-        """Return the error for a fit whose final state could not be saved; None where no save has failed."""
+        """Return the error for a fit whose final state could not be saved, or not uploaded; None where it was."""
+        if self.not_uploaded:
+            return MLScaleError(
+                f"checkpoints of the run are not in its object store: {', '.join(self.not_uploaded)}",
+                where="callbacks.checkpoint.dirpath",
+                why="the store could not be reached; the run is complete on this machine",
+                fix="mlscale runs resume last, once it can be reached: nothing is trained again",
+                exit=Exit.ENVIRONMENT,
+            )
         if not self.failed:
             return None
         count, last = len(self.failed), self.failed[-1]

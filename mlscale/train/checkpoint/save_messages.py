@@ -15,10 +15,10 @@ from mlscale.runs.checkpoint_files.checkpoint_record import CheckpointRecord
 from mlscale.runs.checkpoint_files.checkpoint_search import list_checkpoint_files
 
 
-def print_warning(message: str) -> None:
-    """Print a warning to standard error."""
+def print_warning(message: str, label: str = "warning") -> None:
+    """Print a warning, or another line, to standard error."""
     with contextlib.suppress(OSError):  # standard error may be a file on the disk that is full
-        tqdm.write(f"warning   {message}", file=sys.stderr)  # above a progress bar
+        tqdm.write(f"{label:<10}{message}", file=sys.stderr)  # above a progress bar
         sys.stderr.flush()
 
 

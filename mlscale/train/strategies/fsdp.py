@@ -19,7 +19,9 @@ from torch.distributed.distributed_c10d import _get_default_group
 from mlscale.config.checks.strategy_support import create_replicate_error
 from mlscale.errors import MLScaleError
 from mlscale.train.checkpoint.lightning_io import VerifiedCheckpointIO
+from mlscale.train.compiled_names import get_uncompiled_name
 from mlscale.train.strategies import full_state
+from mlscale.train.strategies.first_rank_read import is_placeholder, read_on_first_rank
 from mlscale.train.strategies.sharding import ShardedSteps, ShardSettings, assert_sharded, shard_module
 
 if TYPE_CHECKING:
@@ -244,12 +246,21 @@ class FullySharded(ModelParallelStrategy):
             self.checkpoint_io.save_checkpoint(whole, filepath, storage_options=storage_options)
 
     def load_checkpoint(self, checkpoint_path: str | Path, weights_only: bool | None = None) -> dict[str, Any]:
-        return Strategy.load_checkpoint(self, checkpoint_path, weights_only)
+        """Read a checkpoint on the first rank; others have placeholders for what they get when it is loaded. A
+        collective."""
+        module = self.lightning_module
+        parameters = {get_uncompiled_name(name) for name, _ in module.named_parameters()} if module is not None else ()
+        return read_on_first_rank(lambda: Strategy.load_checkpoint(self, checkpoint_path, weights_only), parameters)
 
     def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:
         module = self.lightning_module
         assert module is not None
-        state = full_state.shard_like(checkpoint["state_dict"], module.state_dict())
+        own = module.state_dict()
+        state = full_state.shard_like(checkpoint["state_dict"], own)
+        for name in state:
+            # Before the model is sharded: `setup` gives every rank the first one's weights, and replaces these.
+            if is_placeholder(state[name]) and name in own:
+                state[name] = own[name]
         module.load_state_dict(state, strict=strict)
 
     def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:

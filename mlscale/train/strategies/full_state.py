@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import Optimizer
 
+from mlscale.train.strategies.first_rank_read import is_sent_later, provide_storage, receive_whole
+
 
 def gather_tensors(tree: object, *, keep: bool) -> Any:
     """Return a copy of `tree` with full tensors on the CPU in place of sharded ones. A collective.
@@ -38,17 +40,15 @@ def gather_tensors(tree: object, *, keep: bool) -> Any:
 
 
 def shard_like(full: object, own: object) -> Any:
-    """Return `full` with its tensors cut as those at the same place in `own`, which are DTensors; others as they are.
-
-    Every rank has the full tensors, so nothing is sent.
-    """
+    """Return `full` with its tensors cut as those at the same place in `own`, which are DTensors; others as they are. A
+    collective: the first rank has the full tensors, and sends each rank its part; others may have placeholders."""
     if isinstance(own, DTensor) and isinstance(full, Tensor) and not isinstance(full, DTensor):
         if full.shape != own.shape:
             # The caller's `load_state_dict` names the weight and both shapes.
             return full
-        # src_data_rank=None: each rank cuts its own shard out of its own copy.
-        value = full.to(own.device)
-        return distribute_tensor(value, own.device_mesh, own.placements, src_data_rank=None)
+        # One at a time: no rank but the first ever holds more than one full tensor.
+        value = provide_storage(full, own.device)
+        return distribute_tensor(value, own.device_mesh, own.placements, src_data_rank=0)
     if isinstance(full, Mapping) and isinstance(own, Mapping):
         return _copy_mapping(full, {key: shard_like(value, own.get(key)) for key, value in full.items()})
     return full
@@ -64,7 +64,7 @@ def shard_optimizer_state(state: Mapping[str, Any], optimizer: Optimizer) -> dic
     def shard_entry(number: int, entry: Mapping[str, Any]) -> dict[str, Any]:
         parameter = of_number.get(number)
         return {
-            name: shard_like(value, parameter) if _has_shape(value, parameter) else value
+            name: shard_like(value, parameter) if _has_shape(value, parameter) else _receive(value, parameter)
             for name, value in entry.items()
         }
 
@@ -121,6 +121,11 @@ def compute_norms(tensors: Sequence[Tensor]) -> list[Tensor]:
         for index, norm in zip(own, squares.sqrt().unbind(), strict=True):
             norms[index] = norm
     return norms
+
+
+def _receive(value: Any, parameter: Tensor | None) -> Any:
+    device = torch.device("cpu") if parameter is None else parameter.device
+    return receive_whole(value, device) if is_sent_later(value) else value
 
 
 def _has_shape(value: object, parameter: Tensor | None) -> bool:

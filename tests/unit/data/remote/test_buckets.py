@@ -16,35 +16,20 @@ from mlscale.data.remote import open_store, verify_content
 from mlscale.data.remote.bucket_store import BucketStore
 from mlscale.data.remote.stores import RemoteStat
 from mlscale.errors import MLScaleError
+from tests.object_store import serve_bucket
 from tests.unit.data.remote.conftest import QUICK
 from tests.unit.data.remote.cutting_proxy import cut_connections
 from tests.unit.data.remote.test_remote_shards import list_batches, write_document
-
-boto3 = pytest.importorskip("boto3")
-moto_server = pytest.importorskip("moto.server")
 
 
 @pytest.fixture
 def bucket(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Iterator[Any]:
     """An empty bucket `photos`, and its client."""
-    server = moto_server.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    for name, value in {
-        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_EC2_METADATA_DISABLED": "true",
-    }.items():
-        monkeypatch.setenv(name, value)
     # Stores are kept in a process, and have the endpoint of the test before.
     monkeypatch.setattr(open_store, "_stores", {})
     monkeypatch.setattr(verify_content, "_opaque_buckets", set())
-    client = boto3.client("s3")
-    client.create_bucket(Bucket="photos")
-    yield client
-    server.stop()
+    with serve_bucket(monkeypatch, "photos") as client:
+        yield client
 
 
 def upload(client: Any, folder: Path) -> None:

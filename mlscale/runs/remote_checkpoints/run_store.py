@@ -1,0 +1,119 @@
+"""The object store of a run, as commands use it: what is in it, downloads of what the folder has lost, removals."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from mlscale.errors import MLScaleError
+from mlscale.runs.checkpoint_files.checkpoint_record import SUFFIX
+from mlscale.runs.checkpoint_files.checkpoint_search import find_latest_valid, list_checkpoint_files
+from mlscale.runs.recover import is_run_folder, read_run_document
+from mlscale.runs.remote_checkpoints.checkpoint_store import CheckpointStore, RemoteCheckpoint
+from mlscale.runs.remote_checkpoints.store_access import create_access_error, describe_store_error, open_store
+
+_KEY = "checkpoint_store"  # of run.json
+
+
+def find_checkpoint_store(run: Path) -> str | None:
+    """Return the address of a run's checkpoints; None where it has none."""
+    address = read_run_document(run).get(_KEY) if is_run_folder(run) else None
+    return str(address) if address else None
+
+
+def open_run_store(run: Path) -> CheckpointStore | None:
+    """Return the store of a run's checkpoints; None where it has none.
+
+    Raises:
+        MLScaleError: its package is not installed.
+    """
+    address = find_checkpoint_store(run)
+    return open_store(address, f"run.json: {_KEY}") if address else None
+
+
+def list_remote_checkpoints(run: Path) -> list[RemoteCheckpoint]:
+    """Return the checkpoints of a run in its object store; none where it has no store.
+
+    Raises:
+        MLScaleError: the store can't be read.
+    """
+    store = open_run_store(run)
+    try:
+        return store.list_checkpoints() if store else []
+    except Exception as error:  # of any package, and of the network
+        assert store is not None
+        raise create_access_error(store.address, f"run.json: {_KEY}", error) from error
+
+
+def restore_latest(run: Path, identity: tuple[str, str]) -> list[str]:
+    """Download what the store has where it is ahead of the run's folder; return a line for each.
+
+    Args:
+        run: the run's folder.
+        identity: its id and config hash: another run's checkpoints are left out.
+
+    Raises:
+        MLScaleError: the store can't be read, and the folder has no checkpoint either.
+    """
+    if find_checkpoint_store(run) is None:
+        return []
+    folder = run / "checkpoints"
+    latest, _ = find_latest_valid(folder, identity)
+    steps = {saved.path: saved.record.step for saved in list_checkpoint_files(folder) if saved.record}
+    try:
+        remote = [
+            checkpoint
+            for checkpoint in list_remote_checkpoints(run)
+            if checkpoint.is_complete and not checkpoint.record.explain_mismatch(*identity)
+        ]
+        ahead = max((checkpoint.record.step for checkpoint in remote if checkpoint.record.resumable), default=-1)
+        return _fetch_checkpoints(run, remote) if latest is None or ahead > steps.get(latest, -1) else []
+    except MLScaleError as error:
+        if latest is None:
+            raise
+        return [f"warning   {error.what}: {error.why}; the folder's own checkpoints are used"]
+
+
+def restore_missing(run: Path, name: str) -> None:
+    """Download the checkpoint `name` of a run, such as `best`, where its folder has no checkpoint at all; in place of
+    `best` the last one, where the store has no best either.
+
+    Raises:
+        MLScaleError: the store can't be read.
+    """
+    if any((run / "checkpoints").glob(f"*{SUFFIX}")) or find_checkpoint_store(run) is None:
+        return
+    remote = [checkpoint for checkpoint in list_remote_checkpoints(run) if checkpoint.is_complete]
+    wanted = [c for c in remote if c.name in (name, f"{name}{SUFFIX}") or (name == "best" and c.record.kind == "best")]
+    if not wanted and name == "best":
+        wanted = [checkpoint for checkpoint in remote if checkpoint.name == f"last{SUFFIX}"]
+    for line in _fetch_checkpoints(run, wanted):
+        print(line, file=sys.stderr, flush=True)
+
+
+def remove_from_store(run: Path, names: Sequence[str]) -> str:
+    """Remove checkpoints of a run in its object store; return why they are still there, empty where they are not."""
+    try:
+        store = open_run_store(run)
+        for name in names if store is not None else ():
+            store.remove_checkpoint(name)
+    except Exception as error:  # of any package, and of the network
+        why = error.what if isinstance(error, MLScaleError) else describe_store_error(error)
+        return f"still in {find_checkpoint_store(run)}: {', '.join(names)} ({why})"
+    return ""
+
+
+def _fetch_checkpoints(run: Path, remote: Sequence[RemoteCheckpoint]) -> list[str]:
+    store, lines = open_run_store(run), []
+    assert store is not None
+    for checkpoint in remote:
+        try:
+            store.fetch_checkpoint(checkpoint, run / "checkpoints")
+        except MLScaleError as error:
+            lines.append(f"{error.where} is left out: {error.why}")
+            continue
+        except Exception as error:
+            raise create_access_error(store.address, f"run.json: {_KEY}", error) from error
+        lines.append(f"download  {checkpoint.name}, step {checkpoint.record.step:,}, from {store.address}")
+    return lines

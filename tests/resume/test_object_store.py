@@ -1,0 +1,52 @@
+"""A run that is killed and loses its folder of checkpoints goes on from its object store, to the bit."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from mlscale.cli import main
+from scripts.same_run import differences
+from tests.conftest import runs_in
+from tests.object_store import BUCKET, list_objects, serve_bucket
+from tests.resume.commands import WORDS, end, ended
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.mark.parametrize("strategy", ["auto", "fsdp strategy.sharded_checkpoint=true"])
+def test_a_lost_folder_is_downloaded(
+    strategy: str,
+    folder: Path,
+    undisturbed: Callable[[int], Path],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    sharded = "fsdp" in strategy
+    words = (*WORDS, f"callbacks.checkpoint.dirpath=s3://{BUCKET}/mine", *f"strategy={strategy}".split())
+    words = (*words, f"trainer.devices={2 if sharded else 1}", end("step", folder, step=30), "resume=auto")
+    with serve_bucket(monkeypatch) as bucket:
+        code, said = ended(folder, *words)
+        assert code == -9, said
+        (run,) = runs_in(folder)
+        assert any(key.endswith("/last.json") for key in list_objects(bucket))
+        shutil.rmtree(run / "checkpoints")
+        (run / "checkpoints").mkdir()
+        code, said = ended(folder, *words)
+        assert code == 0, said
+        assert "download  last.ckpt, step 22" in said
+        assert "attempt 2: from step=28.ckpt, step 28" in said
+        assert runs_in(folder) == [run]
+        if not sharded:  # sums are in another order there
+            assert differences(undisturbed(1), run) == []
+        names = {Path(key).stem for key in list_objects(bucket) if key.endswith(".json") and "parts" not in key}
+        assert names == {path.stem for path in (run / "checkpoints").iterdir()}
+        # Lost again, after the end: what uses the model gets it from the store.
+        for path in (run / "checkpoints").iterdir():
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        assert main(["evaluate", str(run), "output=json"]) == 0
+        assert [path.name for path in (run / "checkpoints").iterdir()] == ["best.ckpt"]
+        assert "download  best.ckpt" in capsys.readouterr().err
