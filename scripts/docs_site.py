@@ -15,69 +15,14 @@ from mlscale.commands import COMMANDS
 from mlscale.commands.command import STAGES
 from mlscale.config.schema.roots import BASE_GROUPS, COMMAND_BASES, find_roots
 from mlscale.help import format_action_command_help, format_config_command_help
+from scripts.docs_navigation import navigation
+from scripts.error_messages import write_messages_page
 
 if TYPE_CHECKING:
     from mkdocs.config.defaults import MkDocsConfig
     from mkdocs.structure.files import Files
 
 ROOT = Path(__file__).resolve().parents[1]
-
-# Title, page; a page that is not there (yet) is left out, one that nobody lists comes at the end. The pages of a stage
-# come after those of its commands.
-NAV: dict[str, tuple[tuple[str, str], ...]] = {
-    "Start": (
-        ("mlscale", "index.md"),
-        ("Tutorial", "tutorial.md"),
-        ("Python and notebooks", "python.md"),
-        ("A notebook", "notebook.md"),
-        ("From lightning-hydra-template", "coming-from-lightning-hydra-template.md"),
-        ("From plain Lightning", "coming-from-lightning.md"),
-    ),
-    "Train": (
-        ("Configuration", "configuration.md"),
-        ("Cookbook", "cookbook.md"),
-        ("Extending mlscale", "extending.md"),
-        ("Data", "data.md"),
-        ("Images by a table", "image-tables.md"),
-        ("Text: tokenizers, token files and packing", "text.md"),
-        ("The loader in a loop of your own", "loader.md"),
-        ("Tasks", "tasks.md"),
-        ("Training options", "training.md"),
-        ("Precision", "precision.md"),
-        ("Fine-tuning", "finetuning.md"),
-        ("Trackers", "trackers.md"),
-        ("Debugging", "debugging.md"),
-        ("Launchers and multi-node training", "launch.md"),
-        ("Training with FSDP", "fsdp.md"),
-        ("Resuming a run", "resume.md"),
-        ("SLURM", "slurm.md"),
-        ("Checkpoints", "checkpoints.md"),
-        ("Training on Kubernetes", "kubernetes.md"),
-        ("Training by SkyPilot", "skypilot.md"),
-    ),
-    "Measure": (),
-    "Ship": (
-        ("Export targets", "targets.md"),
-        ("Serving by Triton", "triton.md"),
-        ("TensorFlow Serving", "tensorflow-serving.md"),
-    ),
-    "Operate": (("Deploying a server", "deploy.md"), ("Events", "events.md")),
-    "Inspect": (),
-    "Look up": (
-        ("Commands", "commands.md"),
-        ("Options", "options.md"),
-        ("Exit codes", "errors.md"),
-        ("Machine-readable output", "output.md"),
-    ),
-    "About": (
-        ("Architecture", "architecture.md"),
-        ("Benchmarks", "benchmarks.md"),
-        ("What did not help", "negative-results.md"),
-        ("Changes", "changelog.md"),
-        ("Contributing", "contributing.md"),
-        ("Security", "security.md"),
-    ),
-}
 
 # The public API: page to what it documents.
 REFERENCE = {
@@ -107,7 +52,7 @@ _LINK = re.compile(r"(\[[^\]]*\])\((?!https?:|mailto:|#)([^)\s]+)\)")
 
 def generated() -> dict[str, str]:
     """The pages that are made, by their place in the site."""
-    pages = {"commands.md": commands_page()}
+    pages = {"commands.md": commands_page(), "messages.md": write_messages_page()}
     pages["options.md"] = options_page()
     for name, targets in REFERENCE.items():
         pages[f"reference/{name}.md"] = "\n\n".join([f"# {name}", *map(_documented, targets), ""])
@@ -180,28 +125,6 @@ def _documented(target: str) -> str:
     ):
         return f"::: {target}"
     return f"::: {target}\n    options: {{show_root_heading: false, members: true, filters: ['!^_']}}"
-
-
-def navigation(pages: set[str]) -> list[dict[str, Any]]:
-    """The navigation, of pages that are there; those that no section lists come under 'More'."""
-    nav: list[dict[str, Any]] = []
-    for section, entries in NAV.items():
-        there: list[dict[str, Any]] = [{title: page} for title, page in entries if page in pages]
-        of_stage = [name for name, command in COMMANDS.items() if command.stage == section.lower()]
-        there = [{name: f"{name}.md"} for name in of_stage if f"{name}.md" in pages] + there
-        if section == "Look up":
-            there.append(
-                {"Recipes": [{Path(page).stem: page} for page in sorted(pages) if page.startswith("recipes/")]}
-            )
-            there.append({"Reference": ["reference/index.md", *({name: f"reference/{name}.md"} for name in REFERENCE)]})
-        if section == "About":
-            decisions = sorted(page for page in pages if page.startswith("decisions/0"))
-            there.append({"Decisions": ["decisions/README.md", *decisions]})
-        nav.append({section: there})
-    listed = set(re.findall(r"'([\w./-]+\.md)'", str(nav)))
-    if rest := sorted(pages - listed):
-        nav.append({"More": rest})
-    return nav
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:

@@ -25,6 +25,7 @@ from mlscale.export.served_module import (
     ServedModule,
     build_example_tensors,
     build_served_module,
+    compute_plain_outputs,
     require_predictions,
 )
 from mlscale.export.trained_comparison import TrainedComparison
@@ -181,8 +182,7 @@ def find_served_type(task: LightningModule, sample: SampleBatch) -> TaskType:
         return stated
     plain = TensorType()
     x = sample.x if isinstance(sample.x, Mapping) else {"input": sample.x}
-    with torch.no_grad():
-        outputs = plain.compute_outputs(task.cpu().float().eval(), x)
+    outputs = compute_plain_outputs(task, plain, x)
     output = outputs.get(OUTPUT)
     classifies = len(outputs) == 1 and output is not None and output.ndim == 2 and output.shape[1] > 1
     return PlainClassification() if classifies and sample.y.ndim == 1 and sample.y.dtype == np.int64 else plain

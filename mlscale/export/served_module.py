@@ -91,6 +91,26 @@ def require_predictions(task: LightningModule) -> None:
     )
 
 
+def compute_plain_outputs(task: nn.Module, task_type: TaskType, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return what the forward of a plain LightningModule gives for a batch of the data.
+
+    Raises:
+        MLScaleError: forward takes something else, such as what the module's steps make of a batch.
+    """
+    try:
+        with torch.no_grad():
+            return task_type.compute_outputs(task.cpu().float().eval(), tensors)
+    except (RuntimeError, TypeError, ValueError) as error:
+        kind = type(task)
+        shapes = ", ".join(f"({', '.join(map(str, tensor.shape))})" for tensor in tensors.values())
+        raise MLScaleError(
+            f"{kind.__module__}.{kind.__qualname__}.forward does not take a batch of the data, {shapes}",
+            where="task",
+            why=f"{type(error).__name__}: {error}; forward alone is exported, and clients send what the data gives",
+            fix="move what your steps do to a batch first, such as x.view(x.size(0), -1), into forward",
+        ) from error
+
+
 def build_example_tensors(specs: Sequence[TensorSpec]) -> tuple[Tensor, ...]:
     """Return a batch of zeros: valid values of every dtype, and for token numbers of every vocabulary."""
     return tuple(torch.zeros(EXAMPLES, *spec.shape, dtype=getattr(torch, spec.dtype)) for spec in specs)

@@ -60,7 +60,8 @@ PROSE = {
     "code of the user's has to be changed": """
         data.map_dataset._read_facts estimate.step.extract_loss
         evaluate.sample_rows.compute_sample_columns export.onnx_export._build_export_error
-        export.served_module.build_served_module export.served_module.require_predictions
+        export.served_module.build_served_module export.served_module.compute_plain_outputs
+        export.served_module.require_predictions
         export.validation_samples.iterate_loader_batches predict.given_frames.list_scored_values
         predict.given_samples.raise_bad_samples runs.folder._resolve_inside
         task_types.task_type._create_missing_error tasks.batch.unpack_batch

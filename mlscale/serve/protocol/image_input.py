@@ -134,6 +134,10 @@ def _get_image_encoder(model: ServedModel) -> ImageEncoder:
         return cast(ImageEncoder, encoder)
     if servable.format > 1 and encoder.kind != "tensor":
         raise Refused(f"{model.name} takes no image files, but {RAW_FORMS[encoder.kind]}", 415)
+    taken = f"{servable.input.dtype} {list(servable.input.shape[1:])}"
     raise Refused(
-        f"{model.name} takes no image files, but {servable.input.dtype} {list(servable.input.shape[1:])}", 415
+        f"{model.name} takes no image files, but {taken}: send the bytes of what its data gave in training, "
+        "curl -H 'Content-Type: application/octet-stream' --data-binary @sample.raw <this address>, "
+        'or {"inputs": [sample]} as JSON',
+        415,
     )

@@ -16,7 +16,7 @@ from mlscale.errors import MLScaleError
 from mlscale.export.engines.onnx_engine import OnnxEngine
 from mlscale.export.measure_export import ExportMeasurement
 from mlscale.export.onnx_export import export_onnx
-from mlscale.export.served_module import ServedModule, build_served_module
+from mlscale.export.served_module import ServedModule, build_served_module, compute_plain_outputs
 from mlscale.export.validation_samples import describe_sample_format, iterate_validation_batches
 from mlscale.task_types.registry import get_task_type
 from mlscale.task_types.tensor_type import TensorType
@@ -26,6 +26,15 @@ from tests.unit.export.conftest import network
 
 def build_module(model: nn.Module, shape: tuple[int, ...]) -> ServedModule:
     return build_served_module(model, TensorType(), TensorEncoder.from_shape(shape, "float32"))
+
+
+def test_a_forward_that_takes_what_steps_make_of_a_batch_is_explained() -> None:
+    with pytest.raises(
+        MLScaleError, match=r"Linear.forward does not take a batch of the data, \(3, 1, 28, 28\)"
+    ) as error:
+        compute_plain_outputs(nn.Linear(784, 2), TensorType(), {"input": torch.zeros(3, 1, 28, 28)})
+    assert "mat1 and mat2" in error.value.why
+    assert "x.view(x.size(0), -1), into forward" in error.value.fix
 
 
 def test_normalisation_is_that_of_the_data_to_the_bit(digits: Digits) -> None:
