@@ -14,14 +14,14 @@ from pytorch_lightning.strategies import DDPStrategy, SingleDeviceStrategy
 from torch import Tensor
 
 from mlscale.atomic_files import make_folders, write_json
-from mlscale.data.inspection.shown_samples import ShownSample, build_sample_figures
+from mlscale.data.inspection.shown_samples import ShownSample, build_sample_blocks
 from mlscale.errors import MLScaleError
 from mlscale.evaluate.collect_predictions import PredictionCollector, find_measured_type
 from mlscale.evaluate.data_info import describe_task_info
 from mlscale.evaluate.sample_collector import SampleCollector
 from mlscale.evaluate.worst_samples import build_worst_blocks
 from mlscale.report import Figure, Heading
-from mlscale.report.figure_documents import convert_from_figures
+from mlscale.report.block_documents import convert_from_blocks
 from mlscale.report.text import format_count
 from mlscale.runs.recover import is_run_folder
 from mlscale.tasks.batch import get_batch_size
@@ -62,7 +62,7 @@ class RunReport(pl.Callback):
         self._complete: _ValidationSamples | None = None
 
     def on_train_batch_start(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: object, batch_idx: int
     ) -> None:
         if self._first is None and trainer.is_global_zero:
             self._first = _copy_samples(batch, self.inputs)
@@ -80,7 +80,7 @@ class RunReport(pl.Callback):
         trainer: pl.Trainer,
         pl_module: pl.LightningModule,
         outputs: object,
-        batch: Any,
+        batch: object,
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
@@ -93,28 +93,28 @@ class RunReport(pl.Callback):
             self._complete, self._running = self._running, None
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._write_figures(trainer)
+        self._write_blocks(trainer)
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         if self._running is not None:
             self._running.stop(trainer, pl_module)
         # The error to report is that of the run: a full disk would raise another one.
         with contextlib.suppress(MLScaleError):
-            self._write_figures(trainer)
+            self._write_blocks(trainer)
 
-    def _write_figures(self, trainer: pl.Trainer) -> None:
+    def _write_blocks(self, trainer: pl.Trainer) -> None:
         """Write the figures of this attempt; sections that it has nothing for are left as an earlier one wrote them."""
         folder = Path(trainer.default_root_dir)
         if not trainer.is_global_zero or not is_run_folder(folder):
             return
         sections = {
-            "inputs": _build_section(lambda: _build_input_figures(trainer, self._first or [])),
-            "predictions": _build_section(self._complete.build_figures) if self._complete else [],
+            "inputs": _build_section(lambda: _build_input_blocks(trainer, self._first or [])),
+            "predictions": _build_section(self._complete.build_blocks) if self._complete else [],
         }
-        for name, figures in sections.items():
-            if figures:
+        for name, blocks in sections.items():
+            if blocks:
                 make_folders(folder / _SECTIONS)
-                write_json(folder / _SECTIONS / f"{name}.json", {"figures": convert_from_figures(figures)})
+                write_json(folder / _SECTIONS / f"{name}.json", {"blocks": convert_from_blocks(blocks)})
 
 
 class _ValidationSamples:
@@ -130,7 +130,7 @@ class _ValidationSamples:
         self._reader.on_validation_start(trainer, module)
         self._seen, self._collected, self._problem = 0, 0, ""
 
-    def collect_batch(self, trainer: pl.Trainer, module: pl.LightningModule, batch: Any, index: int) -> None:
+    def collect_batch(self, trainer: pl.Trainer, module: pl.LightningModule, batch: object, index: int) -> None:
         """Collect the batch, if it is one of those that are shown."""
         size = get_batch_size(batch)
         if not self._every:
@@ -150,7 +150,7 @@ class _ValidationSamples:
         """Restore the module's own forward pass."""
         self._reader.on_validation_end(trainer, module)
 
-    def build_figures(self) -> list[Figure]:
+    def build_blocks(self) -> list[Figure]:
         """Return the plots of the task's type, and the samples of the largest losses."""
         if self._problem:
             return [Heading("Predictions", f"None are shown: {self._problem}")]
@@ -172,18 +172,18 @@ def _build_section(build: Callable[[], list[Figure]]) -> list[Figure]:
         return [Heading("Samples", f"They can't be shown: {_describe_error(error)}")]
 
 
-def _build_input_figures(trainer: pl.Trainer, samples: Sequence[ShownSample]) -> list[Figure]:
+def _build_input_blocks(trainer: pl.Trainer, samples: Sequence[ShownSample]) -> list[Figure]:
     if not samples:
         return []
     data: Any = get_data_module(trainer)
     facts = data.facts() if hasattr(data, "facts") else None
     encoder = data.encoder() if facts is not None and hasattr(data, "encoder") else None
-    figures = build_sample_figures(samples, facts, encoder, describe_task_info(data).targets, _MAX_IMAGE_BYTES)
+    blocks = build_sample_blocks(samples, facts, encoder, describe_task_info(data).targets, _MAX_IMAGE_BYTES)
     text = "The first samples of the first batch, as the model gets them: after augmentation."
-    return [Heading("Inputs", text), *figures] if figures else []
+    return [Heading("Inputs", text), *blocks] if blocks else []
 
 
-def _copy_samples(batch: Any, count: int) -> list[ShownSample]:
+def _copy_samples(batch: object, count: int) -> list[ShownSample]:
     """Return the first samples of a batch; none of a batch that is neither {"x", "y"} nor (x, y)."""
     pair = batch[:2] if isinstance(batch, Sequence) and not isinstance(batch, str) else ()
     x, y = (batch.get("x"), batch.get("y")) if isinstance(batch, Mapping) else pair if len(pair) == 2 else (None, None)

@@ -161,7 +161,7 @@ def describe_served_model(
     """
     require_predictions(task)
     given = describe_sample_format(data)
-    task_type = find_served_type(task, next(iterate_validation_batches(data, limit=1)))
+    task_type = find_served_type(task, next(iterate_validation_batches(data, limit=1)), given.classes)
     trained = build_served_module(task, task_type, given.encoder)
     with torch.no_grad():
         logits = trained(*build_example_tensors(trained.specs)).get("logits")
@@ -172,11 +172,16 @@ def describe_served_model(
     return task_type, given, trained
 
 
-def find_served_type(task: LightningModule, sample: SampleBatch) -> TaskType:
+def find_served_type(task: LightningModule, sample: SampleBatch, classes: int | None = None) -> TaskType:
     """Return the type of a task's outputs.
 
-    A task that states none classifies where it gives a row of numbers for a whole number as truth; what else it gives
-    is served as it is.
+    A task that states none classifies where it gives a row of numbers for a whole number as truth, one for each class
+    where their number is known: features are rows of numbers, too. What else it gives is served as it is.
+
+    Args:
+        task: with its weights.
+        sample: of the data, for its outputs and its truth.
+        classes: of the data; None where it does not know them.
     """
     if (stated := resolve_task_type(task)) is not None:
         return stated
@@ -185,4 +190,5 @@ def find_served_type(task: LightningModule, sample: SampleBatch) -> TaskType:
     outputs = compute_plain_outputs(task, plain, x)
     output = outputs.get(OUTPUT)
     classifies = len(outputs) == 1 and output is not None and output.ndim == 2 and output.shape[1] > 1
+    classifies = classifies and classes in (None, output.shape[1])
     return PlainClassification() if classifies and sample.y.ndim == 1 and sample.y.dtype == np.int64 else plain

@@ -32,10 +32,12 @@ class SampleFormat:
     Attributes:
         encoder: from a raw sample to tensors.
         names: of classes and targets; empty where the data has none.
+        classes: of the labels; None where the data does not know their number.
     """
 
     encoder: Encoder
     names: AnswerNames = field(default_factory=AnswerNames)
+    classes: int | None = None
 
 
 class SampleBatch(NamedTuple):
@@ -81,8 +83,9 @@ class SampleBatch(NamedTuple):
 def describe_sample_format(data: LightningDataModule) -> SampleFormat:
     """Return the format of a data module's samples; `data` has been prepared and set up for validation."""
     if isinstance(data, OrderedData):
-        labels = tuple(map(str, data.facts().class_names or ()))
-        return SampleFormat(data.encoder(), AnswerNames(labels, data.describe_targets()))
+        facts = data.facts()
+        labels = tuple(map(str, facts.class_names or ()))
+        return SampleFormat(data.encoder(), AnswerNames(labels, data.describe_targets()), facts.num_classes)
     # A user's data module normalises by itself: the samples of its loader are what the model takes and a client sends.
     first = next(iterate_validation_batches(data, limit=1))
     specs = (TensorSpec(name, rows.dtype.name, rows.shape[1:]) for name, rows in first.tensors.items())

@@ -41,18 +41,18 @@ def draw_hover(
     if not places:
         return
     for left, right in _divide_strips([across.scale_value(x) for x in places]):
-        found = []
+        placed = []
         for index, (name, points) in enumerate(finite):
             inside = [(x, y) for x, y in points if left <= across.scale_value(x) < right]
             if inside:
                 middle = (left + right) / 2
-                found.append((index, name, *min(inside, key=lambda point: abs(across.scale_value(point[0]) - middle))))
-        if found:
+                placed.append((index, name, *min(inside, key=lambda point: abs(across.scale_value(point[0]) - middle))))
+        if placed:
             # The place of the first series that has a value here: the others are as near as their points are.
             # The value first: a long name is cut.
-            lines = [f"{x_name} {format_x(found[0][2])}", *(f"{format_number(y)}  {name}" for _, name, _, y in found)]
-            dots = [_DOT.format(across.scale_value(x), up.scale_value(y), index) for index, _, x, y in found]
-            yield _draw_strip(left, right, across.scale_value(found[0][2]), lines, dots)
+            lines = [f"{x_name} {format_x(placed[0][2])}", *(f"{format_number(y)}  {name}" for _, name, _, y in placed)]
+            dots = [_DOT.format(across.scale_value(x), up.scale_value(y), index) for index, _, x, y in placed]
+            yield _draw_strip(left, right, across.scale_value(placed[0][2]), lines, dots)
 
 
 def _divide_strips(positions: Sequence[float]) -> list[tuple[float, float]]:

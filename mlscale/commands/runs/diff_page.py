@@ -23,7 +23,7 @@ def render_diff_page(first: RunFolder, second: RunFolder, difference: RunCompari
     logged = [read_metric_points(run.path / LOGGED) for run in (first, second)]
     metric = next((str(name) for run in (first, second) if (name := run.run.get("metric"))), "train/loss")
     plots = build_compared_plots(dict(zip(names, logged, strict=True)), metric)
-    figures = [
+    blocks = [
         Heading("Curves", "" if plots else "None: neither run wrote a metrics.csv, which logger=csv does."),
         *plots,
         Heading("Metrics"),
@@ -38,7 +38,7 @@ def render_diff_page(first: RunFolder, second: RunFolder, difference: RunCompari
         True,
         {},
         {"first": str(first.path), "second": str(second.path)},
-        [figure.mask_texts(mask) for figure in figures],
+        [block.mask_texts(mask) for block in blocks],
     )
 
 

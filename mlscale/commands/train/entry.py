@@ -20,7 +20,7 @@ from mlscale.assembly.run_data import RunData
 from mlscale.atomic_files import remove_empty_folders
 from mlscale.commands.train.ranks import GatheredRanks, create_submission_error, read_launch_setting, train_ranks
 from mlscale.commands.train.run_start import RunOrigin, RunStart, create_run_folder
-from mlscale.commands.train.train_page import build_train_figures, write_failure_page
+from mlscale.commands.train.train_page import build_train_blocks, write_failure_page
 from mlscale.commands.train.train_result import PROBE_FILE, build_train_result
 from mlscale.config.checks.dali_support import check_dali_machine
 from mlscale.config.checks.trust import find_distrusted
@@ -195,8 +195,8 @@ def _run_training(cfg: DictConfig, ranks: GatheredRanks | None = None) -> Result
         resolved_cfg = add_derived(cfg, folder.derived)  # the metric may have been chosen meanwhile
         # Before the seal, which records the digests of all files.
         result = build_train_result(resolved_cfg, folder, inexact)
-        figures = build_train_figures(resolved_cfg, folder, result.metrics, "done")
-        result = save_result(replace(result, figures=figures), folder)
+        blocks = build_train_blocks(resolved_cfg, folder, result.metrics, "done")
+        result = save_result(replace(result, figures=blocks), folder)
         folder.seal_run("done", metrics=result.metrics, sentence=result.sentence)
         notify_run_end(resolved_cfg, folder)
     return result

@@ -12,8 +12,8 @@ from mlscale.atomic_files import read_json
 from mlscale.errors import MLScaleError
 from mlscale.launch.start_notices import print_masked_lines
 from mlscale.report import CommandList, Figure, Heading, KeyNumbers, Result, TableBlock, format_number
+from mlscale.report.block_documents import convert_to_blocks
 from mlscale.report.curves import LOGGED, build_run_plots, read_metric_points
-from mlscale.report.figure_documents import convert_to_figures
 from mlscale.report.text import format_metric, format_metric_name
 from mlscale.runs.folder import RunFolder
 
@@ -30,7 +30,7 @@ _SECTIONS = "logs/report"  # where `callbacks.report` keeps figures
 _MOST_CHARACTERS = 160  # of the settings of a group
 
 
-def build_train_figures(cfg: DictConfig, folder: RunFolder, metrics: Mapping[str, float], status: str) -> list[Figure]:
+def build_train_blocks(cfg: DictConfig, folder: RunFolder, metrics: Mapping[str, float], status: str) -> list[Figure]:
     """Return the blocks of the page, in order.
 
     Args:
@@ -80,15 +80,15 @@ def write_failure_page(cfg: DictConfig, folder: RunFolder, error: BaseException,
     logged = read_metric_points(folder.path / LOGGED)
     metrics = {name: points[-1][1] for name, points in sorted(logged.items()) if name != "epoch"}
     result = Result("train", False, f"{cfg.name}: {error or type(error).__name__}", metrics, {"run": str(folder.path)})
-    figures = build_train_figures(cfg, folder, metrics, status)
-    page = folder.write_page("train", result.as_dict(), figures, failed=status)
+    blocks = build_train_blocks(cfg, folder, metrics, status)
+    page = folder.write_page("train", result.as_dict(), blocks, failed=status)
     print_masked_lines([f"page      {page}"], folder.masker)
 
 
 def _read_section(folder: RunFolder, name: str) -> list[Figure]:
     """Return what `callbacks.report` has kept for a section; nothing where it is absent or corrupt."""
     try:
-        return convert_to_figures(read_json(folder.path / _SECTIONS / f"{name}.json")["figures"])
+        return convert_to_blocks(read_json(folder.path / _SECTIONS / f"{name}.json")["blocks"])
     except (MLScaleError, OSError, KeyError, TypeError, ValueError):
         return []
 
@@ -109,7 +109,7 @@ def _build_config_table(cfg: DictConfig, folder: RunFolder) -> TableBlock:
     return TableBlock("In short", ("setting", "value"), [row for row in rows if row[1]], note)
 
 
-def _describe_group(node: Any) -> str:
+def _describe_group(node: object) -> str:
     """Return the class of a group and its settings, or the names of a list of them: SGD, lr=0.1, momentum=0.9."""
     if not OmegaConf.is_dict(node) or not node:
         return ""
@@ -122,7 +122,7 @@ def _describe_group(node: Any) -> str:
     return text if len(text) <= _MOST_CHARACTERS else text[:_MOST_CHARACTERS] + "…"
 
 
-def _is_shown(key: str, value: Any) -> bool:
+def _is_shown(key: str, value: object) -> bool:
     """Return True for a setting that is on, and does not follow from others, which are shown themselves."""
     is_on = value not in (None, "", 0, False) and not isinstance(value, dict)
     return is_on and not key.startswith("_") and key not in _LEFT_OUT and "${" not in str(value)

@@ -39,7 +39,7 @@ class ShownSample:
     y: NDArray[Any]
 
 
-def build_sample_figures(
+def build_sample_blocks(
     samples: Sequence[ShownSample],
     facts: DataFacts | None,
     encoder: Encoder | None,

@@ -222,11 +222,12 @@ def _has_image(runtime: str, image: str) -> bool:
 
 
 def _build_absent_error(why: str, image: str) -> MLScaleError:
+    pull = f"docker pull {image}\n" if image else ""
     return MLScaleError(
         "a Triton server is not installed on this machine",
         where="check=server",
         why=why,
         fix=f"python -m mlscale.targets.triton.local_server install triton-server, then {VARIABLE}=triton-server\n"
-        f"docker pull {image}\ncheck=none",
+        f"{pull}check=none",
         exit=Exit.ENVIRONMENT,
     )

@@ -20,7 +20,7 @@ from mlscale.train.checkpoint.step_boundary import is_in_epoch
 from mlscale.train.step_loss import get_detached_loss
 
 _COLUMNS, _ROWS = 100, 20  # of a terminal without a size, such as that of `docker run -t` or `script`
-_BAR_COLUMNS = 12  # that facts leave for the bar itself
+_BAR_COLUMNS = 10  # that facts leave for the bar itself
 _METRICS = ("val/accuracy", "val/loss")  # the first that exists is shown where the run's metric is not logged
 _MOST_METRICS = 6  # of the validation, in the line of an epoch
 

@@ -7,6 +7,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from pytorch_lightning import LightningModule
 from torch import Tensor, nn
 
 from mlscale.data import Digits
@@ -14,12 +15,12 @@ from mlscale.data.encoders.encoder import TensorSpec
 from mlscale.data.encoders.tensor_encoder import TensorEncoder
 from mlscale.errors import MLScaleError
 from mlscale.export.engines.onnx_engine import OnnxEngine
-from mlscale.export.measure_export import ExportMeasurement
+from mlscale.export.measure_export import ExportMeasurement, describe_served_model
 from mlscale.export.onnx_export import export_onnx
 from mlscale.export.served_module import ServedModule, build_served_module, compute_plain_outputs
 from mlscale.export.validation_samples import describe_sample_format, iterate_validation_batches
 from mlscale.task_types.registry import get_task_type
-from mlscale.task_types.tensor_type import TensorType
+from mlscale.task_types.tensor_type import PlainClassification, TensorType
 from mlscale.tasks import MLP, Classification
 from tests.unit.export.conftest import network
 
@@ -151,3 +152,23 @@ class Whole(nn.Module):
 def test_a_model_that_answers_no_single_sample_is_refused() -> None:
     with pytest.raises(MLScaleError, match=r"the output 'output' is \(\) for 2 samples"):
         build_module(Whole(), (1, 2, 2))
+
+
+class Plain(LightningModule):
+    """States no type."""
+
+    def __init__(self, columns: int) -> None:
+        super().__init__()
+        self.layer = nn.Linear(64, columns)
+
+    def forward(self, x: Tensor) -> Tensor:
+        numbers: Tensor = self.layer(x.flatten(1))
+        return numbers
+
+
+@pytest.mark.parametrize(("columns", "output"), [(10, "logits"), (512, "output")])
+def test_features_are_no_classes(digits: Digits, columns: int, output: str) -> None:
+    task_type, given, served = describe_served_model(Plain(columns), digits)
+    assert isinstance(task_type, PlainClassification) == (output == "logits")
+    assert [*served(torch.zeros(2, 1, 8, 8, dtype=torch.uint8))] == [output]
+    assert given.names.labels == (tuple(map(str, range(10))) if output == "logits" else ())

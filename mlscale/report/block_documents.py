@@ -1,11 +1,11 @@
-"""Figures as JSON: one process makes them, and another one puts them on a page."""
+"""Blocks of a page as JSON: one process makes them, and another one puts them on a page."""
 
 from __future__ import annotations
 
 import base64
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 from mlscale.report.blocks import (
@@ -31,13 +31,13 @@ _KINDS: Mapping[str, type] = {
 _KIND, _BYTES, _NUMBER = "kind", "base64", "number"
 
 
-def convert_from_figures(figures: Sequence[Figure]) -> list[Any]:
+def convert_from_blocks(blocks: Sequence[Figure]) -> list[Any]:
     """Return figures as values of JSON's types."""
-    return [_convert_from(figure) for figure in figures]
+    return [_convert_from(block) for block in blocks]
 
 
-def convert_to_figures(documents: Sequence[Any]) -> list[Figure]:
-    """Return the figures of `convert_from_figures`.
+def convert_to_blocks(documents: Sequence[Any]) -> list[Figure]:
+    """Return the figures of `convert_from_blocks`.
 
     Raises:
         ValueError, TypeError, KeyError: the documents are something else.
@@ -45,8 +45,8 @@ def convert_to_figures(documents: Sequence[Any]) -> list[Figure]:
     return [_convert_to(document) for document in documents]
 
 
-def _convert_from(value: Any) -> Any:
-    if type(value).__name__ in _KINDS:
+def _convert_from(value: object) -> Any:
+    if is_dataclass(value) and type(value) in _KINDS.values():
         content = {field.name: _convert_from(getattr(value, field.name)) for field in fields(value)}
         return {_KIND: type(value).__name__, **content}
     if isinstance(value, bytes):
@@ -57,7 +57,7 @@ def _convert_from(value: Any) -> Any:
     return {_NUMBER: str(value)} if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _convert_to(document: Any) -> Any:
+def _convert_to(document: object) -> Any:
     if isinstance(document, list):
         return [_convert_to(item) for item in document]
     if isinstance(document, dict) and _BYTES in document:
