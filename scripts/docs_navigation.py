@@ -81,9 +81,9 @@ def navigation(pages: set[str]) -> list[dict[str, Any]]:
     """The navigation, of pages that are there; those that no section lists come under 'More'."""
     nav: list[dict[str, Any]] = []
     for section, entries in NAV.items():
-        there: list[dict[str, Any]] = [{title: page} for title, page in entries if page in pages]
+        there: list[Any] = [{title: page} for title, page in entries if page in pages]
         of_stage = [name for name, command in COMMANDS.items() if command.stage == section.lower()]
-        there = [{name: f"{name}.md"} for name in of_stage if f"{name}.md" in pages] + there
+        there = [f"{name}.md" for name in of_stage if f"{name}.md" in pages] + there  # by their own titles
         if section == "Look up":
             there.append(
                 {"Recipes": [{Path(page).stem: page} for page in sorted(pages) if page.startswith("recipes/")]}

@@ -15,7 +15,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,29 +59,46 @@ def list_commands(page: Path, installs: bool = False) -> list[str]:
     return listed
 
 
-def run_page(page: Path, folder: Path, *, installs: bool = False, first: Iterable[str] = ()) -> list[Typed]:
+def run_page(page: Path, folder: Path, *, installs: bool = False) -> list[Typed]:
     """Type the commands of a page in an empty folder; return each with what it printed.
 
     Args:
         page: whose files are written first.
         folder: where everything happens.
         installs: clone this repository and install it there, too, by the page's own commands.
-        first: commands that come before those of the page.
 
     Raises:
         AssertionError: a command failed.
     """
-    commands = [*first, *list_commands(page, installs)]
     written = files(page)
-    script = _START
     if not installs:
-        _write(folder, written)
+        for name, text in written.items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_text(text, encoding="utf-8")
+    return type_commands(list_commands(page, installs), folder, installs=installs, after_clone=written)
+
+
+def type_commands(
+    commands: Sequence[str], folder: Path, *, installs: bool = False, after_clone: Mapping[str, str] | None = None
+) -> list[Typed]:
+    """Type commands in one shell, in a folder; return each with what it printed.
+
+    Args:
+        commands: one that ends in `&` stays in the background until all are done.
+        folder: where everything happens.
+        installs: the commands make an environment of their own; else they are found in this one.
+        after_clone: files to write once a repository was cloned: from there on the reader is in its folder.
+
+    Raises:
+        AssertionError: a command failed.
+    """
+    script = _START
     for command in commands:
         script += f"{_adapt(command)}\n"
         if command.endswith("&"):
             script += f"sleep {_SETTLE_S}\n"
-        if command.startswith("git clone"):  # the folder that the reader is in from here on
-            script += "".join(f"printf %s {shlex.quote(text)} > {name}\n" for name, text in written.items())
+        if command.startswith("git clone"):
+            script += "".join(f"printf %s {shlex.quote(text)} > {name}\n" for name, text in (after_clone or {}).items())
         script += f"printf '{_MARK}'\n"
     port = str(_find_port())
     done = subprocess.run(
@@ -89,7 +106,7 @@ def run_page(page: Path, folder: Path, *, installs: bool = False, first: Iterabl
         cwd=folder, env=_build_environment(installs), stdin=subprocess.DEVNULL, text=True, stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
     )  # fmt: skip
-    _, *outputs = done.stdout.split(_MARK)
+    _, *outputs = done.stdout.replace(f"127.0.0.1:{port}", "127.0.0.1:8000").split(_MARK)
     failed = commands[min(len(outputs) - 1, len(commands) - 1)]
     assert done.returncode == 0, f"$ {failed}\n{outputs[-1] if outputs else done.stdout}"
     return [Typed(command, output.strip("\n")) for command, output in zip(commands, outputs, strict=False)]
@@ -106,12 +123,6 @@ def _build_environment(installs: bool) -> dict[str, str]:
     programs = "" if installs else f"{Path(sys.executable).parent}{os.pathsep}"
     given = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
     return {**given, "PATH": f"{programs}{os.environ['PATH']}"}
-
-
-def _write(folder: Path, written: dict[str, str]) -> None:
-    for name, text in written.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text(text, encoding="utf-8")
 
 
 def _find_port() -> int:
