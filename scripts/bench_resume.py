@@ -194,6 +194,8 @@ def run_trial(bench: Bench, layout: str, variant: int, count: int, folder: Path)
             return [f"hung after {HUNG_SECONDS:g} s: {folder}"]
         if killed:
             phase, step = run_phases.read_moment(folder)
+            # A save in the background is written while the run is in the next step.
+            phase = moment.phase if moment is not None and run_phases.has_struck(folder) else phase
             bench.kills.append(Kill(layout, phase, killed, time.monotonic() - begin))
             print(f"    {phase:<10} step {step:<3} {killed:<14} over after {bench.kills[-1].seconds:.1f} s", flush=True)
         if attempt.has_succeeded or is_done(folder):

@@ -43,7 +43,7 @@ def test_a_lost_folder_is_downloaded(
         if not sharded:  # sums are in another order there
             assert differences(undisturbed(1), run) == []
         names = {Path(key).stem for key in list_objects(bucket) if key.endswith(".json") and "parts" not in key}
-        assert names == {path.stem for path in (run / "checkpoints").iterdir()}
+        assert names == {path.stem for path in (run / "checkpoints").iterdir()}, said
         # Lost again, after the end: what uses the model gets it from the store.
         for path in (run / "checkpoints").iterdir():
             shutil.rmtree(path) if path.is_dir() else path.unlink()

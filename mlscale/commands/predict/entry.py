@@ -170,13 +170,13 @@ def _locate_checkpoint(cfg: DictConfig, subject: TrainedModel) -> _ModelSource:
 
     from mlscale.assembly.trained_model.evaluation_pass import choose_checkpoint
     from mlscale.assembly.trained_model.prediction_model import restore_prediction_config
-    from mlscale.atomic_files import compute_sha256
+    from mlscale.runs.initial_source import compute_weights_digest
 
     assert subject.home is not None
     path, _ = choose_checkpoint(subject, cfg)
     restored = restore_prediction_config(cfg, subject.home)
     # The content names the version: `best` may mean another file after the run is resumed.
-    digest = compute_sha256(path)
+    digest = compute_weights_digest(path)
     version = subject.version if subject.run is None else f"{subject.name}:{digest[:12]}"
     return _ModelSource(
         digest,

@@ -224,6 +224,11 @@ class FullySharded(ModelParallelStrategy):
         finally:
             root.set_requires_gradient_sync(True)
 
+    def teardown(self) -> None:
+        super().teardown()
+        # Lightning's own leaves it out: the save in flight must be waited for after a fit that failed, too.
+        self.checkpoint_io.teardown()
+
     # Checkpoints.
 
     def lightning_module_state_dict(self) -> dict[str, Any]:
