@@ -108,7 +108,7 @@ def _print_error(error: MLScaleError, words: Sequence[str], cause: BaseException
     masked = error.mask_texts(lambda text: masker.mask_text(text).encode("utf-8", "backslashreplace").decode())
     with contextlib.suppress(BrokenPipeError):
         if "output=json" in {word.lstrip("+") for word in takewhile(lambda word: word != "--", words)}:
-            from mlscale.report.document import print_document
+            from mlscale.contracts.output_document import print_document
 
             print_document("error", masked.build_document())
             sys.stdout.flush()

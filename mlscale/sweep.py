@@ -18,10 +18,10 @@ from mlscale.assembly.ready import raise_if_invalid
 from mlscale.atomic_files import write_json
 from mlscale.config.composition.request import Request
 from mlscale.config.metric_direction import infer_direction
+from mlscale.contracts.output_document import print_document
 from mlscale.culprit import wrap_unforeseen_error
 from mlscale.errors import Exit, MLScaleError
 from mlscale.report import Result, format_number, format_table
-from mlscale.report.document import print_document
 from mlscale.runs.folder import RunFolder
 from mlscale.runs.overview import parse_sweep_id
 from mlscale.runs.run_files import build_run_path

@@ -21,8 +21,8 @@ from mlscale.config.schema.model_arguments import MODEL, REF, REFERENCES
 from mlscale.config.schema.roots import COMMAND_BASES, Roots, find_roots
 from mlscale.config.schema.value_types import BOOL
 from mlscale.config.signatures.signatures import Signature, read_signature
+from mlscale.contracts.output_document import print_document
 from mlscale.errors import Exit, MLScaleError
-from mlscale.report.document import print_document
 from mlscale.runs.find import LAST, find_run_folders
 from mlscale.versions import LocalRegistry
 

@@ -14,8 +14,8 @@ from mlscale.commands.options import Options, read_options
 from mlscale.config.composition.argv import parse_command_line
 from mlscale.config.composition.request import Request
 from mlscale.config.names.suggest import find_nearest
+from mlscale.contracts.output_document import print_document
 from mlscale.errors import Exit, MLScaleError
-from mlscale.report.document import print_document
 from mlscale.secrets.config_secrets import mask_overrides
 
 if TYPE_CHECKING:

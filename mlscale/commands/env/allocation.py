@@ -19,12 +19,12 @@ from mlscale.commands.env.allocation_facts import ProcessFacts
 from mlscale.commands.env.core_times import find_slow_cores, measure_core
 from mlscale.commands.env.environment_checks import EnvironmentCheck
 from mlscale.commands.env.link_times import Pair
+from mlscale.contracts.output_document import print_document
 from mlscale.errors import Exit, MLScaleError
 from mlscale.launch.external.external_launcher import ExternalRank
 from mlscale.launch.external.rank_address import count_node_ranks
 from mlscale.launch.external.rank_meeting import open_store
 from mlscale.report import format_table
-from mlscale.report.document import print_document
 
 if TYPE_CHECKING:
     from torch.distributed import Store  # type: ignore[attr-defined]  # public, but not listed

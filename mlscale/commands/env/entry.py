@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from mlscale.commands.env import COMMAND
 from mlscale.commands.options import read_options
+from mlscale.contracts.output_document import print_document
 from mlscale.errors import Exit
 from mlscale.launch.external.external_launcher import find_external_rank
 from mlscale.report import format_size
-from mlscale.report.document import print_document
 from mlscale.report.terminal import paint, wrap_text
 from mlscale.runs.host import machine as system
 from mlscale.runs.host.disk_space import Disk, measure_disk

@@ -8,8 +8,8 @@ from pathlib import Path
 from mlscale import init as starter
 from mlscale.commands.init import COMMAND
 from mlscale.commands.options import read_options
+from mlscale.contracts.output_document import print_document
 from mlscale.errors import Exit
-from mlscale.report.document import print_document
 
 
 def main(argv: Sequence[str]) -> int:

@@ -10,9 +10,9 @@ from mlscale.commands.options import Options, read_options
 from mlscale.commands.recipes import COMMAND
 from mlscale.config.names.suggest import find_nearest
 from mlscale.config.schema.roots import Roots, find_roots
+from mlscale.contracts.output_document import print_document
 from mlscale.errors import Exit, MLScaleError
 from mlscale.report import format_table
-from mlscale.report.document import print_document
 
 
 def main(argv: Sequence[str]) -> int:

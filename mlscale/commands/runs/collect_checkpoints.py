@@ -16,9 +16,9 @@ from mlscale.commands.runs.checkpoint_references import (
 from mlscale.commands.runs.confirmation import confirm_removal, repeat_folder
 from mlscale.commands.runs.job_actions import NOT_SUBMITTED, find_run_statuses
 from mlscale.config.names.suggest import find_nearest
+from mlscale.contracts.output_document import print_document
 from mlscale.errors import Exit, MLScaleError
 from mlscale.report import format_size, format_table
-from mlscale.report.document import print_document
 from mlscale.runs.checkpoint_files.checkpoint_record import SUFFIX
 from mlscale.runs.find import find_run, list_runs
 from mlscale.runs.folder import RunFolder

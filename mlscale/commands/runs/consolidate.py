@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from mlscale.atomic_files import create_write_error
+from mlscale.contracts.output_document import print_document
 from mlscale.errors import Exit
 from mlscale.report import format_size
-from mlscale.report.document import print_document
 from mlscale.runs.amend import update_manifest
 from mlscale.runs.checkpoint_files.checkpoint_search import list_checkpoint_files
 from mlscale.runs.folder import RunFolder

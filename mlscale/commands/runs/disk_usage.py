@@ -9,9 +9,9 @@ from mlscale.atomic_files import iterate_regular_files
 from mlscale.commands.options import Options
 from mlscale.commands.runs.collect_checkpoints import choose_removals
 from mlscale.commands.runs.job_actions import find_run_statuses
+from mlscale.contracts.output_document import print_document
 from mlscale.errors import Exit
 from mlscale.report import format_size, format_table
-from mlscale.report.document import print_document
 from mlscale.runs.find import find_run, list_runs
 from mlscale.runs.folder import RunFolder
 from mlscale.runs.remote_checkpoints.run_store import find_checkpoint_store

@@ -28,9 +28,9 @@ from mlscale.commands.runs.job_actions import (
     find_run_statuses,
     print_log,
 )
+from mlscale.contracts.output_document import print_document
 from mlscale.errors import Exit, MLScaleError, raise_all
 from mlscale.report import format_duration, format_key_values, format_number, format_size, format_table
-from mlscale.report.document import print_document
 from mlscale.report.text import format_metric as shown_metric
 from mlscale.report.text import format_metric_name, measure_width
 from mlscale.runs.checkpoint_files.sharded_folder import measure_checkpoint

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from mlscale.atomic_files import iterate_regular_files
+from mlscale.contracts.output_document import print_document
 from mlscale.errors import Exit, MLScaleError
 from mlscale.report import format_number, format_size, format_table
-from mlscale.report.document import print_document
 from mlscale.runs.checkpoint_files.checkpoint_digest import verify_checkpoint
 from mlscale.runs.checkpoint_files.checkpoint_record import SUFFIX, CheckpointFile, describe_checkpoint_state
 from mlscale.runs.checkpoint_files.checkpoint_search import find_latest_valid, get_progress_key, list_checkpoint_files

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
+from mlscale.contracts.output_document import print_document
 from mlscale.errors import Exit, MLScaleError
-from mlscale.report.document import print_document
 from mlscale.runs.folder import RunFolder
 
 if TYPE_CHECKING:

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from mlscale.commands.runs.job_actions import NOT_SUBMITTED, find_end_cause, find_run_statuses
 from mlscale.config.metric_direction import infer_direction
+from mlscale.contracts.output_document import print_document
 from mlscale.errors import Exit, MLScaleError
 from mlscale.report import format_number, format_table
-from mlscale.report.document import print_document
 from mlscale.runs.find import LAST, list_runs
 from mlscale.runs.folder import RunFolder
 from mlscale.runs.job_record import get_sealed_sentence, read_job_record

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 from mlscale.commands.options import Options, read_options
 from mlscale.commands.target_names import check_target_names
 from mlscale.commands.versions import COMMAND
+from mlscale.contracts.output_document import print_document
 from mlscale.errors import Exit, MLScaleError
 from mlscale.report import format_key_values, format_number, format_size, format_table
-from mlscale.report.document import print_document
 from mlscale.report.text import format_metric as shown_metric
 from mlscale.report.text import format_metric_name
 from mlscale.runs.find import find_run

@@ -12,9 +12,9 @@ from mlscale.atomic_files import convert_to_json
 from mlscale.commands.options import Options
 from mlscale.commands.versions.history import HistoryEntry, ModelHistory, collect_history
 from mlscale.commands.versions.history_page import build_history_plots, build_version_table
+from mlscale.contracts.output_document import print_document
 from mlscale.errors import Exit
 from mlscale.report import format_table
-from mlscale.report.document import print_document
 from mlscale.report.html import render_page, save_page
 from mlscale.report.text import format_count, measure_width
 from mlscale.versions import open_registry

@@ -15,7 +15,7 @@ def print_document(kind: str, document: Mapping[str, Any]) -> None:
     """Print a document on stdout; its first key names its kind and format.
 
     Args:
-        kind: the command and its action, `runs-ls`: the name of its schema in `mlscale/contracts/outputs`.
+        kind: the command and its action, `runs-ls`: the name of its schema in `outputs` next to this file.
         document: its other keys. NaN and infinities, which JSON lacks, become null.
     """
     tag = {"format": f"mlscale/{kind}/{OUTPUT_FORMAT}"}
