@@ -189,6 +189,7 @@ def find_served_type(task: LightningModule, sample: SampleBatch, classes: int | 
     x = sample.x if isinstance(sample.x, Mapping) else {"input": sample.x}
     outputs = compute_plain_outputs(task, plain, x)
     output = outputs.get(OUTPUT)
-    classifies = len(outputs) == 1 and output is not None and output.ndim == 2 and output.shape[1] > 1
-    classifies = classifies and classes in (None, output.shape[1])
-    return PlainClassification() if classifies and sample.y.ndim == 1 and sample.y.dtype == np.int64 else plain
+    if len(outputs) != 1 or output is None or output.ndim != 2 or sample.y.ndim != 1 or sample.y.dtype != np.int64:
+        return plain
+    columns = output.shape[1]
+    return PlainClassification() if columns > 1 and classes in (None, columns) else plain
