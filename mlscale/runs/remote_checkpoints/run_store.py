@@ -68,7 +68,11 @@ def restore_latest(run: Path, identity: tuple[str, str]) -> list[str]:
             if checkpoint.is_complete and not checkpoint.record.explain_mismatch(*identity)
         ]
         ahead = max((checkpoint.record.step for checkpoint in remote if checkpoint.record.resumable), default=-1)
-        return _fetch_checkpoints(run, remote) if latest is None or ahead > steps.get(latest, -1) else []
+        if latest is not None and ahead <= steps.get(latest, -1):
+            return []
+        # A process that was killed may not have removed earlier periodic ones: the next uploader does.
+        periodic = [checkpoint for checkpoint in remote if checkpoint.record.kind == "periodic"]
+        return _fetch_checkpoints(run, [checkpoint for checkpoint in remote if checkpoint not in periodic[:-1]])
     except MLScaleError as error:
         if latest is None:
             raise
