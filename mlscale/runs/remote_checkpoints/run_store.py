@@ -99,9 +99,9 @@ def restore_missing(run: Path, name: str) -> None:
 def remove_from_store(run: Path, names: Sequence[str]) -> str:
     """Remove checkpoints of a run in its object store; return why they are still there, empty where they are not."""
     try:
-        store = open_run_store(run)
-        for name in names if store is not None else ():
-            store.remove_checkpoint(name)
+        if (store := open_run_store(run)) is not None:
+            for name in names:
+                store.remove_checkpoint(name)
     except Exception as error:  # of any package, and of the network
         why = error.what if isinstance(error, MLScaleError) else describe_store_error(error)
         return f"still in {find_checkpoint_store(run)}: {', '.join(names)} ({why})"
