@@ -16,9 +16,12 @@ import json
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from pytorch_lightning import Callback, LightningModule, Trainer
@@ -41,7 +44,8 @@ PURPOSES = ("weights", "gradients", "optimizer state")
 
 
 class HeldTensors(Callback):
-    """A callback that writes what its rank holds after each of the first steps: bytes, by purpose.
+    """A callback that writes what its rank holds after each of the first steps, in bytes by purpose, and the seconds of
+    each optimizer step after those that it profiles.
 
     Args:
         folder: for a file of each rank.
@@ -50,6 +54,7 @@ class HeldTensors(Callback):
     def __init__(self, folder: str) -> None:
         self.folder = Path(folder)
         self._profile: Any = None
+        self._ends: list[float] = []  # of the steps that are not profiled
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: object, batch_idx: int) -> None:
         if batch_idx == 2 * trainer.accumulate_grad_batches:
@@ -68,6 +73,8 @@ class HeldTensors(Callback):
             buffers = count_bytes(pl_module.buffers())
             held["peak"] = sum(held.values()) + buffers + measure_allocations(self._profile)
             path.write_text(json.dumps(held))
+        if batch_idx >= 4 * passes - 1 and (batch_idx + 1) % passes == 0:
+            self._ends.append(time.perf_counter())
         if batch_idx + 1 not in (passes, 2 * passes):
             return
         parameters = list(pl_module.parameters())
@@ -81,6 +88,10 @@ class HeldTensors(Callback):
             ),
         }
         (self.folder / f"{trainer.global_rank}.json").write_text(json.dumps(held))
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        seconds = [end - begin for begin, end in pairwise(self._ends)]
+        (self.folder / f"seconds-{trainer.global_rank}.json").write_text(json.dumps(seconds))
 
 
 def count_bytes(tensors: Iterable[Tensor]) -> int:
@@ -109,7 +120,11 @@ def estimate_peak(model: str, strategy: str) -> int:
 
 @dataclass(frozen=True)
 class TrainedRun:
-    """What a run has shown: the loss of each step, what each rank held, and its time."""
+    """What a run has shown: the loss of each step, what each rank held, and the time of a step.
+
+    Attributes:
+        seconds: of an optimizer step, the median of those that were not profiled: without start, validation and saves.
+    """
 
     losses: list[float]
     held: list[dict[str, int]]
@@ -132,7 +147,8 @@ def train(model: str, strategy: str, steps: int, folder: Path, *more: str) -> Tr
         losses = [float(row["train/loss"]) for row in csv.DictReader(rows) if row.get("train/loss")]
     fit: dict[str, Any] = json.loads((log.parents[1] / "results" / "fit.json").read_text())
     held = [json.loads((folder / f"{rank}.json").read_text()) for rank in range(RANKS)]
-    return TrainedRun(losses[:steps], held, fit["train_seconds"], fit["peak_memory_bytes"])
+    seconds = median(json.loads((folder / "seconds-0.json").read_text()))
+    return TrainedRun(losses[:steps], held, seconds, fit["peak_memory_bytes"])
 
 
 def compare_memory(model: str, ddp: TrainedRun, fsdp: TrainedRun) -> bool:
@@ -158,7 +174,7 @@ def main(arguments: list[str] | None = None) -> int:
     print("| model | what | whole, bytes | theory | rank 0 | rank 1 | off |\n|---|---|---|---|---|---|---|", flush=True)
     with tempfile.TemporaryDirectory() as scratch:
         for model in args.models.split(","):
-            steps = args.steps if model in CURVES else 4
+            steps = args.steps if model in CURVES else 8
             ddp, fsdp = (train(model, name, steps, Path(scratch) / model / name) for name in ("ddp", "fsdp"))
             fits &= compare_memory(model, ddp, fsdp)
             for name, run in (("ddp", ddp), ("fsdp", fsdp)):

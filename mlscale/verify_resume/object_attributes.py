@@ -27,6 +27,7 @@ _OWN_STATE = ("pytorch_lightning", "lightning", "lightning_fabric", "lightning_u
 _LOADING = ("torch.utils.data",)  # its objects contain objects of the user
 # Not entered: objects of libraries, which hold their own state or none that a resume must restore.
 _LIBRARIES = (*_OWN_STATE, "torch", "numpy", "pandas", "PIL", "omegaconf", "hydra", "wandb", "tensorboard", "tqdm")
+_SHARDED = "__composable_api_state_key_"  # torch's `fully_shard` names its state by a number drawn at random
 _MAX_DEPTH = 4  # levels of objects inside of objects
 _MAX_OBJECTS = 500  # in all: a data set may consist of a million objects
 _MAX_ENTRIES = 64  # of a list of objects
@@ -143,6 +144,7 @@ def _collect_attributes(value: object) -> dict[str, Any]:
         if name not in internal
         and not callable(getattr(kind, name, None))  # a method or hook that was replaced on the instance
         and not (private and name.startswith("_"))
+        and not name.startswith(_SHARDED)
     }
 
 

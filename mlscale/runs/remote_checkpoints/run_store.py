@@ -68,7 +68,11 @@ def restore_latest(run: Path, identity: tuple[str, str]) -> list[str]:
             if checkpoint.is_complete and not checkpoint.record.explain_mismatch(*identity)
         ]
         ahead = max((checkpoint.record.step for checkpoint in remote if checkpoint.record.resumable), default=-1)
-        return _fetch_checkpoints(run, remote) if latest is None or ahead > steps.get(latest, -1) else []
+        if latest is not None and ahead <= steps.get(latest, -1):
+            return []
+        # A process that was killed may not have removed earlier periodic ones: the next uploader does.
+        periodic = [checkpoint for checkpoint in remote if checkpoint.record.kind == "periodic"]
+        return _fetch_checkpoints(run, [checkpoint for checkpoint in remote if checkpoint not in periodic[:-1]])
     except MLScaleError as error:
         if latest is None:
             raise
@@ -95,9 +99,9 @@ def restore_missing(run: Path, name: str) -> None:
 def remove_from_store(run: Path, names: Sequence[str]) -> str:
     """Remove checkpoints of a run in its object store; return why they are still there, empty where they are not."""
     try:
-        store = open_run_store(run)
-        for name in names if store is not None else ():
-            store.remove_checkpoint(name)
+        if (store := open_run_store(run)) is not None:
+            for name in names:
+                store.remove_checkpoint(name)
     except Exception as error:  # of any package, and of the network
         why = error.what if isinstance(error, MLScaleError) else describe_store_error(error)
         return f"still in {find_checkpoint_store(run)}: {', '.join(names)} ({why})"

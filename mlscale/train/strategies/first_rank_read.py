@@ -79,7 +79,7 @@ def _replace_large(content: Mapping[str, Any], parameters: Collection[str]) -> d
 def _copy_with(values: Any, is_replaced: Callable[[str, object], bool]) -> Any:
     if not isinstance(values, dict):
         return values
-    copy = type(values)(
+    copy: Any = type(values)(
         (name, value.to("meta") if isinstance(value, Tensor) and is_replaced(name, value) else value)
         for name, value in values.items()
     )
