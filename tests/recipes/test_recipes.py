@@ -61,7 +61,7 @@ def test_all_were_found() -> None:
 )
 def test_a_recipe_trains_a_step(folder: Path, recipe: str) -> None:
     result = commands.run_command(
-        "train", [f"recipe={recipe}", "debug=fast", "trainer.accelerator=cpu", "snapshot=false"]
+        "train", [f"recipe={recipe}", "debug=fast", "logger=csv", "trainer.accelerator=cpu", "snapshot=false"]
     )
     assert result.ok
     assert result.metrics["steps"] == 1

@@ -20,6 +20,7 @@ from mlscale.report import (
     TableBlock,
 )
 from mlscale.report.blocks import GridTile
+from mlscale.report.curves import build_run_plots
 from mlscale.report.html import render_page
 from tests.page_elements import Elements
 
@@ -104,6 +105,14 @@ def test_a_plot_has_its_values_and_a_log_scale() -> None:
     assert [box["type"] for box in elements.all("input")] == ["checkbox"]
     assert "0.1" in elements.text()  # a tick of the logarithmic axis
     assert Elements(written(figures=[replace(plot, series=[Series("a", [0.0, 9.0])])])).all("input") == []
+
+
+@pytest.mark.parametrize("low", [-1e99, -1.0, 0.0, 1e-99, 1.0, 1e99])
+@pytest.mark.parametrize("high", [0.0, 1e-99, 1.0, 1 + 1e-12, 1e99])
+def test_any_values_can_be_drawn(low: float, high: float) -> None:
+    for points in ([low], [low, high], [high, low, high]):
+        plots = build_run_plots({name: list(enumerate(points)) for name in ("train/loss", "train/samples_per_s")}, "")
+        assert len(Elements(written(figures=plots)).all("figure")) == 2
 
 
 def test_few_samples_are_grey_and_every_cell_knows_its_column() -> None:
