@@ -27,6 +27,7 @@ from mlscale.errors import MLScaleError
 Examples = Sequence[tuple[str, str]]
 
 _KEY = re.compile(r"(?P<indent> *)(?P<key>[A-Za-z_]\w*):(?: +(?P<value>[^#\s][^#]*?))?(?: *# ?(?P<text>.*))?$")
+_MOST_USAGE = 60  # characters of the names of actions, in a line of usage
 _WIDEST = 34  # characters of the longest setting that comments are aligned to
 _FLAGS = (
     ("-m, --multirun", "run one job for each combination of a=1,2 b=x,y"),
@@ -94,9 +95,10 @@ def format_action_command_help(command: str, words: Sequence[str]) -> str:
     if named := next((word for word in words if word in about.actions), None):
         action = about.actions[named]
         return _format_action_help(f"mlscale {command} {named}", action, action.examples)
-    lines = _format_heading(
-        command, about.summary, f"usage: mlscale {command} {'|'.join(about.actions)} …", about.examples
-    )
+    # Many are listed below, and would not fit a line.
+    actions = "|".join(about.actions)
+    usage = f"usage: mlscale {command} {actions if len(actions) < _MOST_USAGE else 'ACTION'} …"
+    lines = _format_heading(command, about.summary, usage, about.examples)
     width = max(map(len, about.actions))
     lines += ["", "it takes:", *(f"  {name:<{width}}  {action.summary}" for name, action in about.actions.items())]
     return "\n".join([*lines, "", f"mlscale {command} {next(iter(about.actions))} --help shows its keys."])

@@ -18,6 +18,7 @@ Points = Sequence[tuple[float, float]]
 _LEFT_OUT = ("train/loss_epoch", "epoch")  # the mean of the steps that train/loss shows
 _STAGE = re.compile(r"^(train|training|val|valid|validation|test)[/_]")
 _LIGHTNING_SUFFIX = re.compile(r"_(step|epoch)$")  # of a metric that Lightning logs both ways
+_LARGEST = 1e100
 _MOST_PLOTS = 12
 _MOST_METRICS = 6  # plots of metrics besides the loss and the key metric
 # Title, name of the vertical axis, and whether it includes zero, by the beginning of the metric's name.
@@ -77,7 +78,8 @@ def strip_stage(name: str) -> str:
 
 
 def read_metric_points(path: Path) -> dict[str, list[tuple[float, float]]]:
-    """Return the points (step, value) of every logged metric, by name. Values that are not numbers are left out; a file
+    """Return the points (step, value) of every logged metric, by name. Values that are not numbers, or beyond
+    1e100, are left out; a file
     that does not exist counts as empty, as a run without a CSV file has a page, too."""
     logged: dict[str, list[tuple[float, float]]] = {}
     try:
@@ -89,9 +91,9 @@ def read_metric_points(path: Path) -> dict[str, list[tuple[float, float]]]:
     for line in lines[1:]:
         # Not strict: a killed process may have left a last line with fewer fields.
         row = dict(zip(header, _parse_csv_line(line), strict=False))
-        step = _parse_finite(row.pop("step", None))
+        step = _parse_drawable(row.pop("step", None))
         for name, text in row.items():
-            value = _parse_finite(text)
+            value = _parse_drawable(text)
             if step is not None and value is not None and name:
                 logged.setdefault(name, []).append((step, value))
     return logged
@@ -131,9 +133,12 @@ def _parse_csv_line(line: str) -> list[str]:
         return []
 
 
-def _parse_finite(text: object) -> float | None:
+def _parse_drawable(text: object) -> float | None:
     try:
         value = float(text) if isinstance(text, str) else math.nan
     except ValueError:
         return None
-    return value if math.isfinite(value) else None
+    # Beyond these no axis can be computed in floating point; a loss there has diverged, and a rate is zero.
+    if not abs(value) < _LARGEST:
+        return None
+    return value if abs(value) > 1 / _LARGEST else 0.0

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 from markupsafe import Markup
 
@@ -58,7 +59,8 @@ def draw_log_plot(figure: LinePlot) -> Markup | None:
     """Return the figure on a logarithmic scale; None where it offers none, or has values that are not positive."""
     values = [y for series in figure.series[:COLOURS] for _, y in series.get_points() if math.isfinite(y)]
     is_positive = bool(values) and min([*values, *(value for _, value in figure.marks)]) > 0
-    return _draw_line(figure, LogAxis) if figure.log and is_positive else None
+    # Zero is not on this scale.
+    return _draw_line(replace(figure, zero=False), LogAxis) if figure.log and is_positive else None
 
 
 def _draw_line(figure: LinePlot, axis: type[Axis] = Axis) -> Markup:

@@ -54,6 +54,8 @@ def _wrap_line(line: str, columns: int) -> list[str]:
     # Without columns, the line is continued a little further to the right.
     start = gaps[-1] if gaps else label.end() if label else indent + 2
     head, body = (line[:start], line[start:]) if gaps or label else (line[:indent], line[indent:])
+    if " " not in body.strip():
+        return [line]
     mark = _COMMENT if body.startswith(_COMMENT) else ""
     first = [] if columns - start >= _LEAST_COLUMNS else [head.rstrip()]
     if first:

@@ -1,5 +1,6 @@
 """Every recipe trains a step; every option of every group composes; a recipe selects, it sets nothing of its own."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from mlscale import commands
 from mlscale.assembly.ready import compose_from_overrides
 from mlscale.cli import main
 from mlscale.config.schema.roots import BASE_GROUPS
+from tests.page_elements import Elements
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPES = sorted(ROOT.glob("recipes/recipe/*.yaml"))
@@ -49,7 +51,7 @@ def test_all_were_found() -> None:
     assert [path.stem for path in RECIPES] == [
         "finetune", "gpt", "multilabel", "regression", "resnet", "segmentation", "tabular", "text", "vit",
     ]  # fmt: skip
-    assert len(OPTIONS) == 120
+    assert len(OPTIONS) == 121
     assert {option.split("=")[0] for option in OPTIONS} == set(BASE_GROUPS)
     assert sorted(option for options in SELECTIONS for option in options) == sorted(OPTIONS)
 
@@ -59,11 +61,23 @@ def test_all_were_found() -> None:
 )
 def test_a_recipe_trains_a_step(folder: Path, recipe: str) -> None:
     result = commands.run_command(
-        "train", [f"recipe={recipe}", "debug=fast", "trainer.accelerator=cpu", "snapshot=false"]
+        "train", [f"recipe={recipe}", "debug=fast", "logger=csv", "trainer.accelerator=cpu", "snapshot=false"]
     )
     assert result.ok
     assert result.metrics["steps"] == 1
     assert Path(result.artifacts["checkpoint"]).is_file()
+    page = Path(result.artifacts["page"]).read_text()
+    assert len(page) <= 500_000
+    elements = Elements(page)
+    assert not re.search(r"https?://(?!www.w3.org/2000/svg)", page)
+    assert all(str(image["src"]).startswith("data:image/") and image["alt"] for image in elements.all("img"))
+    assert sum(group.get("class") == "hit" for group in elements.all("g")) >= 4  # values on hover
+    text = elements.text()
+    run = Path(result.artifacts["run"]).name.rpartition("-")[2]
+    for part in ("Learning rate", "Throughput", "Peak memory", "Inputs", "Predictions", "Configuration", run):
+        assert part in text
+    assert "can't be shown" not in text
+    assert "None are shown" not in text
 
 
 @pytest.mark.parametrize("model", [("model=resnet18",), ("model=timm", "model.model_name=test_resnet")], ids=str)

@@ -14,7 +14,7 @@ from mlscale.launch.start_notices import print_masked_lines
 from mlscale.report import CommandList, Figure, Heading, KeyNumbers, Result, TableBlock, format_number
 from mlscale.report.block_documents import convert_to_blocks
 from mlscale.report.curves import LOGGED, build_run_plots, read_metric_points
-from mlscale.report.text import format_metric, format_metric_name
+from mlscale.report.text import format_count, format_metric, format_metric_name
 from mlscale.runs.folder import RunFolder
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ def _build_config_table(cfg: DictConfig, folder: RunFolder) -> TableBlock:
         ("typed", shlex.join(["mlscale", *run["overrides"]])),
         *((group, text) for group in _GROUPS if (text := _describe_group(cfg.get(group)))),
         ("trainer", ", ".join(f"{key}={cfg.trainer[key]}" for key in _TRAINER_KEYS if cfg.trainer.get(key))),
-        ("devices", f"{devices}, {facts.get('threads')} threads each"),
+        ("devices", f"{devices}, {format_count(facts.get('threads') or 1, 'thread')} each"),
         ("seed", str(cfg.seed)),
         ("data version", str(run["data_version"] or "")),
         ("commit", _describe_code(run["code"] or {})),

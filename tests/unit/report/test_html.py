@@ -2,14 +2,27 @@
 
 import math
 import re
-from html.parser import HTMLParser
+from dataclasses import replace
 from importlib.resources import files
 from typing import Any
 
 import pytest
 
-from mlscale.report import BarPlot, HorizontalBarPlot, LinePlot, ReportStep, Series
+from mlscale.report import (
+    BarPlot,
+    CommandList,
+    HorizontalBarPlot,
+    ImageGrid,
+    KeyNumbers,
+    LinePlot,
+    ReportStep,
+    Series,
+    TableBlock,
+)
+from mlscale.report.blocks import GridTile
+from mlscale.report.curves import build_run_plots
 from mlscale.report.html import render_page
+from tests.page_elements import Elements
 
 EVIL = '<script>alert("x")</script>\'"&\x00\u202e'
 PLOTS = (
@@ -17,40 +30,6 @@ PLOTS = (
     BarPlot(EVIL, [EVIL, "b"], [Series(EVIL, [1.0, -2.0]), Series("now", [math.nan, 1.0])], EVIL, EVIL),
     HorizontalBarPlot(EVIL, [(EVIL, 1.0), ("b", math.nan)], EVIL),
 )
-_VOID = ("meta", "img", "input")
-
-
-class Elements(HTMLParser):
-    """Every element with its attributes and its text; fails where tags are not closed in order."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.found: list[tuple[str, dict[str, str | None]]] = []
-        self.texts: list[tuple[str, str]] = []
-        self._open: list[str] = []
-        self.feed(text)
-        self.close()
-        assert self._open == []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.found.append((tag, dict(attrs)))
-        if tag not in _VOID:
-            self._open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.found.append((tag, dict(attrs)))
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self._open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        self.texts.append((self._open[-1] if self._open else "", data))
-
-    def all(self, tag: str) -> list[dict[str, str | None]]:
-        return [attributes for name, attributes in self.found if name == tag]
-
-    def text(self) -> str:
-        return " ".join(data for tag, data in self.texts if tag != "style")
 
 
 def written(**changes: Any) -> str:
@@ -79,13 +58,16 @@ def test_a_page_says_what_the_table_says() -> None:
 
 
 def test_whatever_is_shown_is_escaped() -> None:
+    tile = GridTile([b"RIFF"], EVIL, EVIL, is_wrong=True)
+    table = TableBlock(EVIL, [EVIL] * 4, [[EVIL] * 4], EVIL, faint=[0])
+    blocks = (KeyNumbers([(EVIL, EVIL)]), CommandList(EVIL, [(EVIL, EVIL)]), ImageGrid(EVIL, [tile]), table)
     steps = [ReportStep(EVIL, EVIL, False, EVIL, 1.0, PLOTS[0], "javascript:alert(1)"), ReportStep("b", ok=None)]
     document = written(
         title=EVIL,
         sentence=EVIL,
         metrics={EVIL: 1.0},
         artifacts={EVIL: EVIL},
-        figures=PLOTS,
+        figures=(*PLOTS, *blocks),
         steps=steps,
         overrides=[EVIL],
     )
@@ -112,6 +94,33 @@ def test_nothing_is_loaded_from_elsewhere() -> None:
 @pytest.mark.parametrize("link", ["https://a/b", "//a/b", "/etc/passwd", "data:text/html,x", "a\\b", ""])
 def test_links_stay_beside_the_page(link: str) -> None:
     assert Elements(written(steps=[ReportStep("a", page=link)])).all("a") == []
+
+
+def test_a_plot_has_its_values_and_a_log_scale() -> None:
+    plot = LinePlot("Loss", [Series("train", [100.0, 1.0], [0, 7]), Series("val", [0.5], [7])], "step", "y", log=True)
+    elements = Elements(written(figures=[plot]))
+    hits = [attributes for attributes in elements.all("g") if attributes.get("class") == "hit"]
+    assert len(hits) == 4  # two places, on both scales
+    assert elements.text().count("1  train") == 2 * 1
+    assert [box["type"] for box in elements.all("input")] == ["checkbox"]
+    assert "0.1" in elements.text()  # a tick of the logarithmic axis
+    assert Elements(written(figures=[replace(plot, series=[Series("a", [0.0, 9.0])])])).all("input") == []
+
+
+@pytest.mark.parametrize("low", [-1e99, -1.0, 0.0, 1e-99, 1.0, 1e99])
+@pytest.mark.parametrize("high", [0.0, 1e-99, 1.0, 1 + 1e-12, 1e99])
+def test_any_values_can_be_drawn(low: float, high: float) -> None:
+    for points in ([low], [low, high], [high, low, high]):
+        plots = build_run_plots({name: list(enumerate(points)) for name in ("train/loss", "train/samples_per_s")}, "")
+        assert len(Elements(written(figures=plots)).all("figure")) == 2
+
+
+def test_few_samples_are_grey_and_every_cell_knows_its_column() -> None:
+    table = TableBlock("t", ["class", "n", "F1", "recall"], [["a *", "3", "1", "1"], ["b", "90", "1", "1"]], faint=[0])
+    elements = Elements(written(figures=[table], metrics={}, artifacts={}))
+    assert [row.get("class") for row in elements.all("tr")] == [None, "faint", None]
+    assert [cell["data-name"] for cell in elements.all("td")] == ["n", "F1", "recall"] * 2
+    assert "many" in str(elements.all("figure")[0]["class"])  # becomes a list on a narrow screen
 
 
 def test_a_story_is_numbered_and_tells_what_was_not_reached() -> None:

@@ -40,6 +40,27 @@ def test_json_and_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: 
     told = capsys.readouterr().out
     assert "[ok] precision=fp32" in told
     assert "fix: " in told
+    assert "\033" not in told  # not a terminal
+
+
+def test_each_line_is_printed_when_it_is_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before: list[str] = []
+
+    def measure(folder: Path, seconds: float) -> Disk:
+        before.append(capsys.readouterr().out)
+        return DISK
+
+    monkeypatch.setenv("MLSCALE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr("mlscale.commands.env.entry.measure_disk", measure)
+    assert main([f"runs_dir={tmp_path}"]) == 0
+    after = capsys.readouterr().out
+    assert "memory " in before[0]
+    assert before[1].startswith("  runs disk ")
+    assert after.startswith("  cache disk ")
+    assert max(map(len, "".join([*before, after]).splitlines())) <= 80
 
 
 def test_extras_are_those_of_the_package(

@@ -14,6 +14,7 @@ from mlscale.report import Result
 from mlscale.runs.code.code_snapshot import take_snapshot
 from mlscale.runs.folder import RunFolder
 from tests.conftest import NoPrivileges
+from tests.page_elements import Elements
 
 Runs = Callable[..., int]
 
@@ -123,12 +124,24 @@ def test_diff(root: Path, runs: Runs, tmp_path: Path, capsys: pytest.CaptureFixt
     first = made(root, "first", code=take_snapshot(code))
     (code / "model.py").write_text("x = 2\n")
     second = made(root, "second", lr=0.01, accuracy=0.99, seed=1, code=take_snapshot(code))
+    for run, loss in ((first, 2.5), (second, 1.5)):
+        (run.path / "logs").mkdir(exist_ok=True)
+        (run.path / "logs/metrics.csv").write_text(f"step,train/loss\n0,{loss}\n")
     assert runs("diff", first.id, "last") == 0
     told = capsys.readouterr().out
     for line in ("optimizer.lr ", "0.01", "seed", "best val/accuracy", "0.98", "0.99", "model.py"):
         assert line in told
-    assert runs("diff", first.id, second.id, "output=json") == 0
+    page = second.path / "results" / f"diff-{first.id}.html"
+    assert told.endswith(f"\npage  {page}\n")
+    elements = Elements(page.read_text())
+    for part in ("1 setting and 1 code file differ", "optimizer.lr", "0.01", f"{second.path.name}: train/loss"):
+        assert part in elements.text()
+    assert {"2.5  " + first.path.name[:5], "1.5  " + second.path.name[:5]} <= {t[:10] for _, t in elements.texts}
+    named = tmp_path / "new/page.html"
+    assert runs("diff", first.id, second.id, "output=json", f"page={named}") == 0
     document = json.loads(capsys.readouterr().out)
+    assert document["page"] == str(named)
+    assert named.is_file()
     assert document["config"] == {"optimizer.lr": [0.1, 0.01]}
     assert document["code"] == ["model.py"]
     assert document["packages"] == {}

@@ -42,6 +42,21 @@ def test_a_terminal_gets_a_line_that_moves() -> None:
         assert part in text
 
 
+def test_a_terminal_keeps_a_line_of_each_epoch_and_shows_the_time_left_of_the_run() -> None:
+    text = shown(Terminal(), max_epochs=2)
+    lines = [line.rpartition("\r")[2] for line in text.split("\n")]
+    assert [line.split("  ")[0] for line in lines[:2]] == ["epoch 1/2", "epoch 2/2"]
+    assert all("val/accuracy" in line and "val/loss" in line and "|" not in line for line in lines[:2])
+    # 4 of 8 batches are left after the first epoch's last one, and none after the last.
+    bars = [part for part in text.replace("\n", "\r").split("\r") if "4/4" in part]
+    assert ", 0 ms left" not in bars[0]
+    assert ", 0 ms left" in bars[-1]
+
+
+def test_a_run_without_an_end_has_no_time_left() -> None:
+    assert " left" not in shown(Terminal(), max_epochs=-1, max_steps=-1, max_time={"seconds": 0})
+
+
 def test_a_terminal_that_does_not_know_its_width_gets_one_too(monkeypatch: pytest.MonkeyPatch) -> None:
     """As `docker run -t` and `script` make them: zero columns."""
     ours, theirs = pty.openpty()
