@@ -38,8 +38,8 @@ class Command:
 
     @property
     def words(self) -> list[str]:
-        """What comes after `mlscale`, up to a redirection or a pipe; nothing for another program."""
-        words = list(takewhile(lambda word: word not in (">", "|"), shlex.split(self.text)))
+        """What comes after `mlscale`, up to a redirection, a pipe or an `&`; nothing for another program."""
+        words = list(takewhile(lambda word: word not in (">", "|", "&"), shlex.split(self.text)))
         return next((words[len(name) :] for name in _OURS if words[: len(name)] == name), [])
 
 

@@ -18,7 +18,7 @@ from scripts.docs_commands import ROOT
 from scripts.run_page import Typed, run_page, type_commands
 
 PAGES = ("csv.md", "photos.md", "lightning-module.md")
-_WIDTH, _FIRST, _LAST = 118, 14, 12  # characters; lines
+_WIDTH, _FIRST, _LAST = 118, 7, 16  # characters; lines
 _MARKED = re.compile(
     r"<!-- output of: (?P<command>.+?) -->\n```text\n(?P<text>.*?)^```$", flags=re.MULTILINE | re.DOTALL
 )

@@ -24,7 +24,7 @@ from scripts.readme_commands import blocks
 
 _COMMENT = re.compile(r"\s+# .*$")
 _MARK = "\x1e"  # between what two commands print
-_SETTLE_S = 4  # what a server in the background prints belongs to it, and not to the next command
+_SETTLE_S = 15  # what a server in the background prints belongs to it, and not to the next command
 _START = f"set -euo pipefail\ntrap 'kill $(jobs -p) 2>/dev/null || true; wait' EXIT\nprintf '{_MARK}'\n"
 
 

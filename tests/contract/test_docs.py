@@ -17,7 +17,9 @@ from mlscale.commands.command import STAGES
 from mlscale.commands.options import read_options
 from mlscale.config.composition.argv import parse_command_line
 from scripts.docs_commands import ROOT, Command, commands, files, overlooked, pages
+from scripts.docs_outputs import list_outputs
 from scripts.docs_site import navigation
+from scripts.run_page import list_commands, run_page
 
 # Pages whose commands run from top to bottom, in a folder of their own.
 RUN = (
@@ -30,6 +32,8 @@ RUN = (
     "image-tables.md",
     "text.md",
 )
+# From a clone to an answer over HTTP, for a newcomer.
+FIRST_HOUR = ("csv.md", "photos.md", "lightning-module.md")
 OF_THE_READER = (
     "--help",
     "predict models/digits",
@@ -37,6 +41,8 @@ OF_THE_READER = (
     "my_pkg",
     "my_module",
     "my_project",
+    "backbone_image_classifier",
+    "lit_digits",
     "…",
 )  # asks for help, or names what only they have
 HELP = [
@@ -74,6 +80,27 @@ def test_commands_have_a_package_a_stage_and_a_page_that_opens_with_an_example()
         text = (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8")
         assert f"mlscale {name}" in text.partition("\n## ")[0], f"docs/{name}.md opens without an example"
         assert f"'{name}.md'" in contents[command.stage.capitalize()], name
+
+
+def test_the_page_of_a_command_shows_what_it_prints() -> None:
+    for name in COMMANDS:
+        page = ROOT / "docs" / f"{name}.md"
+        text = page.read_text(encoding="utf-8")
+        shown = [command for command, output in list_outputs(page) if output.strip()]
+        assert shown or re.search(r"^```(?:text)?\n\S", text, flags=re.MULTILINE), f"docs/{name}.md shows no output"
+    for page in pages():
+        assert [command for command, output in list_outputs(page) if not output.startswith("$ ")] == [], page
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("page", FIRST_HOUR)
+def test_the_first_hour_ends_with_an_answer(page: str, folder: Path) -> None:
+    path = ROOT / "docs" / page
+    assert len(list_commands(path, installs=True)) <= 10
+    *_, last = run_page(path, folder)
+    assert last.command.startswith("curl ")
+    assert re.search(r'"predictions":\[\{"id":"\w+","label":"\w+","class":\d', last.output)
 
 
 def test_scripts_are_typed_as_modules_that_exist() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from torch import nn, optim
+from torch import nn
 
 import mlscale
 from mlscale.atomic_files import write_json
@@ -65,8 +65,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patched.setenv("MLSCALE_CACHE", str(folder / "cache"))
         mlscale.run("train", ["+recipe=resnet", "model=mlp", "trainer.max_epochs=1", "data.batch_size=100"])
         assert main(["export", "last", "to=models/digits", "samples=64"]) == 0
-        for alias in ("alias=champion", "alias=challenger"):
-            assert main(["versions", "add", "models/digits", "name=resnet", alias]) == 0
+        for ref, alias in (("models/digits", "alias=champion"), ("last", "alias=challenger")):
+            assert main(["versions", "add", ref, "name=resnet", alias]) == 0
     made = make_servables(folder / "made")
     for name in ("penguins", "mass", "photos", "masks"):
         shutil.copytree(made[name], folder / "models" / name)
@@ -85,7 +85,8 @@ def test_the_python_of_a_page_runs(page: Path, world: Path, monkeypatch: pytest.
     monkeypatch.chdir(folder)
     monkeypatch.setenv("MLSCALE_CACHE", str(world / "cache"))
     names: dict[str, Any] = PREPARE[page.name](folder) if page.name in PREPARE else {}
-    code = [adapt(block, names) for block in list_blocks(page)]
+    instead = names.pop("instead", {})
+    code = [adapt(block, instead) for block in list_blocks(page)]
     if page.name == "serve.md":
         with serving(folder, folder / "models/masks") as server:
             run_blocks([block.replace("http://127.0.0.1:8000", server.url) for block in code], names, page)
@@ -101,10 +102,10 @@ def run_blocks(blocks: list[str], names: dict[str, Any], page: Path) -> None:
         exec(compile(block, page.name, "exec"), names)
 
 
-def adapt(block: str, names: dict[str, Any]) -> str:
+def adapt(block: str, instead: dict[str, str]) -> str:
     """Put what this folder has in place of what a reader has: a run, a few shards, one epoch."""
-    for typed, instead in names.pop("instead", {}).items():
-        block = block.replace(typed, instead)
+    for typed, here in instead.items():
+        block = block.replace(typed, here)
     return block
 
 
@@ -117,7 +118,7 @@ def prepare_loader(folder: Path) -> dict[str, Any]:
         "shards/{000..099}.tar": "shards/train", "image_size=224, batch_size=256": "image_size=8, batch_size=4",
         "90)": "1)",
     }  # fmt: skip
-    return {"model": model, "criterion": nn.CrossEntropyLoss(), "device": "cpu", "instead": small, "optim": optim}
+    return {"model": model, "criterion": nn.CrossEntropyLoss(), "device": "cpu", "instead": small}
 
 
 def prepare_events(folder: Path) -> dict[str, Any]:
