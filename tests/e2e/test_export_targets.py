@@ -163,7 +163,7 @@ def test_promotion_may_require_approval(trained: Path, own: Path, capsys: pytest
 @pytest.mark.parametrize(
     ("value", "unknown", "fix"),
     [
-        ("[tritn]", "unknown export target 'tritn'", "approved=triton"),
+        ("tritn", "unknown export target 'tritn'", "approved=triton"),
         ("[onnx,openvinno]", "unknown export target 'openvinno'", "approved=[onnx,openvino]"),
         ("[none]", "unknown export target 'none'", "approved=onnx, or another one of them"),
     ],

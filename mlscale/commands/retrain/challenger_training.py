@@ -15,7 +15,7 @@ from mlscale import commands
 from mlscale.assembly.queued_run import is_for_scheduler
 from mlscale.assembly.ready import compose_from_overrides
 from mlscale.commands.retrain.champion import format_path_list
-from mlscale.commands.retrain.cycle_settings import list_training_overrides, pass_on_trust
+from mlscale.commands.retrain.cycle_settings import list_approving_targets, list_training_overrides, pass_on_trust
 from mlscale.config.targets import has_argument
 from mlscale.errors import MLScaleError
 
@@ -122,7 +122,8 @@ def _replace_export_keys(text: str) -> str:
 
 
 def _list_approval(cfg: DictConfig) -> list[str]:
-    return [f"target=[{','.join(cfg.approved)}]", "check=server"] if cfg.approved else []
+    targets = list_approving_targets(cfg)
+    return [f"target=[{','.join(targets)}]", "check=server"] if targets else []
 
 
 def find_finished_training(cycle: RetrainingCycle, runs_dir: str) -> RunFolder | None:

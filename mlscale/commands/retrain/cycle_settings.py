@@ -60,8 +60,13 @@ def check_settings(cfg: DictConfig) -> None:
     ]
     raise_all(problems)
     # The challenger's export would find them after hours of training.
-    check_target_names(cfg.approved)
+    check_target_names(list_approving_targets(cfg))
     list_training_overrides(cfg)
+
+
+def list_approving_targets(cfg: DictConfig) -> list[str]:
+    """Return the names of the targets in `approved`, which may be one name or a list."""
+    return [cfg.approved] if isinstance(cfg.approved, str) else list(cfg.approved or ())
 
 
 def parse_gate_limits(cfg: DictConfig, servable: Servable) -> GateLimits:

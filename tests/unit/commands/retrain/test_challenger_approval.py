@@ -31,7 +31,7 @@ def test_a_server_that_is_not_installed_is_named(tmp_path: Path, monkeypatch: py
     check_approving_servers(OmegaConf.create({**settings, "approved": []}), run)
     assert not composed
     with pytest.raises(MLScaleError, match="a Triton server is not installed") as raised:
-        check_approving_servers(OmegaConf.create({**settings, "approved": ["triton"]}), run)
+        check_approving_servers(OmegaConf.create({**settings, "approved": "triton"}), run)
     assert (raised.value.exit, raised.value.where) == (Exit.ENVIRONMENT, "approved")
     # Retraining has no key `check`.
     assert raised.value.fix.splitlines()[1:] == [f"docker pull {IMAGE}", "approved=[]"]
