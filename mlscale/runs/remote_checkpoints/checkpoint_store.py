@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from mlscale.contracts import expect_format, get_format_tag
-from mlscale.errors import Exit, MLScaleError
+from mlscale.errors import MLScaleError
 from mlscale.runs.checkpoint_files.checkpoint_digest import (
     read_checkpoint_metadata,
     read_content_digest,
@@ -77,14 +77,9 @@ class CheckpointStore:
         return sorted(found, key=lambda checkpoint: (checkpoint.record.step, checkpoint.record.time))
 
     def put_checkpoint(self, name: str, path: Path) -> None:
-        """Upload the checkpoint at `path`, a file or a folder, as `name`, and remove what it replaces.
-
-        Raises:
-            MLScaleError: it is no valid checkpoint.
-        """
+        """Upload the checkpoint at `path`, a file or a folder, as `name`, and remove what it replaces."""
         record = read_checkpoint_metadata(path).record
-        if record is None:
-            raise MLScaleError(f"{path.name} is not a checkpoint of mlscale", where=str(path), exit=Exit.BUG)
+        assert record is not None  # it was committed here
         digest = read_content_digest(path)
         stem = f"{_get_stem(name)}-{digest[:_DIGITS]}"
         parts = sorted(path.iterdir()) if path.is_dir() else [path]
