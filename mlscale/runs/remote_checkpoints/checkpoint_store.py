@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -68,13 +68,13 @@ class CheckpointStore:
     def list_checkpoints(self) -> list[RemoteCheckpoint]:
         """Return all committed checkpoints, by their progress; documents that can't be read are left out."""
         sizes = self._list_sizes()
-        found = []
+        checkpoints: list[RemoteCheckpoint] = []
         for name in sizes:
             if name.endswith(_DOCUMENT) and "/" not in name:
                 document = self._read_document(name)
                 checkpoint = _parse_document(name, document, sizes) if document is not None else None
-                found += [checkpoint] if checkpoint else []
-        return sorted(found, key=lambda checkpoint: (checkpoint.record.step, checkpoint.record.time))
+                checkpoints += [checkpoint] if checkpoint else []
+        return sorted(checkpoints, key=lambda checkpoint: (checkpoint.record.step, checkpoint.record.time))
 
     def put_checkpoint(self, name: str, path: Path) -> None:
         """Upload the checkpoint at `path`, a file or a folder, as `name`, and remove what it replaces."""
@@ -161,7 +161,7 @@ class CheckpointStore:
             return None
         return document if isinstance(document, dict) else None
 
-    def _remove_files(self, names: Any) -> None:
+    def _remove_files(self, names: Iterable[str]) -> None:
         for name in names:
             try:
                 self._files.rm_file(self._locate(name))
