@@ -3,7 +3,6 @@
 import os
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
@@ -140,13 +139,21 @@ def save(argument: str) -> list[float]:
     return seen
 
 
-def reload(argument: str) -> dict[str, Any]:
-    """Load a checkpoint; what a save of it holds, without a step between."""
+def reload(argument: str) -> int:
+    """Load a checkpoint and save it, without a step between; how often this rank has read it."""
     strategy, path, again = argument.split(" ")
     made = run(strategy, {"max_steps": 3})
+    io: Any = made.strategy.checkpoint_io
+    read, reads = io.load_checkpoint, list[str]()
+
+    def read_and_note(*arguments: Any, **options: Any) -> Any:
+        reads.append(path)
+        return read(*arguments, **options)
+
+    io.load_checkpoint = read_and_note
     made.fit(task(), of_rank(batches(12)), ckpt_path=path, weights_only=True)
     made.save_checkpoint(again)
-    return torch.load(again, weights_only=True) if Path(again).exists() else {}
+    return len(reads)
 
 
 def count_collectives(argument: str) -> dict[str, int]:

@@ -95,7 +95,8 @@ def test_checkpoints_have_one_form(before: str, after: str, tmp_path: Path) -> N
     """What FSDP saved loads under DDP and the other way, and saved again it is the same to the last bit."""
     path, again = tmp_path / "first.ckpt", tmp_path / "second.ckpt"
     launch(sharded.save, f"{before} {path}")
-    launch(sharded.reload, f"{after} {path} {again}")
+    reads = launch(sharded.reload, f"{after} {path} {again}")
+    assert reads == ([1, 0] if after == "fsdp" else [1, 1])
     first, second = (torch.load(each, weights_only=True) for each in (path, again))
     assert list(first["state_dict"]) == list(sharded.task().state_dict())
     for part in ("state_dict", "optimizer_states"):

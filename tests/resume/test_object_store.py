@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from mlscale.cli import main
 from scripts.same_run import differences
@@ -51,3 +52,7 @@ def test_a_lost_folder_is_downloaded(
         assert main(["evaluate", str(run), "output=json"]) == 0
         assert [path.name for path in (run / "checkpoints").iterdir()] == ["best.ckpt"]
         assert "download  best.ckpt" in capsys.readouterr().err
+        (folder / "images").mkdir()
+        for number in range(3):
+            Image.new("L", (8, 8), 50 * number).save(folder / f"images/{number}.png")
+        assert main(["predict", str(run), f"input={folder / 'images'}", f"to={folder / 'predicted'}"]) == 0

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from mlscale.contracts import expect_format, get_format_tag
-from mlscale.errors import Exit, MLScaleError
+from mlscale.errors import MLScaleError
 from mlscale.runs.checkpoint_files.checkpoint_digest import (
     read_checkpoint_metadata,
     read_content_digest,
@@ -68,23 +68,18 @@ class CheckpointStore:
     def list_checkpoints(self) -> list[RemoteCheckpoint]:
         """Return all committed checkpoints, by their progress; documents that can't be read are left out."""
         sizes = self._list_sizes()
-        found = []
+        checkpoints: list[RemoteCheckpoint] = []
         for name in sizes:
             if name.endswith(_DOCUMENT) and "/" not in name:
                 document = self._read_document(name)
                 checkpoint = _parse_document(name, document, sizes) if document is not None else None
-                found += [checkpoint] if checkpoint else []
-        return sorted(found, key=lambda checkpoint: (checkpoint.record.step, checkpoint.record.time))
+                checkpoints += [checkpoint] if checkpoint else []
+        return sorted(checkpoints, key=lambda checkpoint: (checkpoint.record.step, checkpoint.record.time))
 
     def put_checkpoint(self, name: str, path: Path) -> None:
-        """Upload the checkpoint at `path`, a file or a folder, as `name`, and remove what it replaces.
-
-        Raises:
-            MLScaleError: it is no valid checkpoint.
-        """
+        """Upload the checkpoint at `path`, a file or a folder, as `name`, and remove what it replaces."""
         record = read_checkpoint_metadata(path).record
-        if record is None:
-            raise MLScaleError(f"{path.name} is not a checkpoint of mlscale", where=str(path), exit=Exit.BUG)
+        assert record is not None  # it was committed here
         digest = read_content_digest(path)
         stem = f"{_get_stem(name)}-{digest[:_DIGITS]}"
         parts = sorted(path.iterdir()) if path.is_dir() else [path]
@@ -166,7 +161,7 @@ class CheckpointStore:
             return None
         return document if isinstance(document, dict) else None
 
-    def _remove_files(self, names: Any) -> None:
+    def _remove_files(self, names: Iterable[str]) -> None:
         for name in names:
             try:
                 self._files.rm_file(self._locate(name))

@@ -10,7 +10,7 @@ from mlscale.runs.remote_checkpoints.checkpoint_store import CheckpointStore
 _PACKAGES = {"s3": "s3fs", "gs": "gcsfs", "az": "adlfs"}
 """Of each scheme, which is also the name of mlscale's extra."""
 _SECONDS = 20.0  # in which a connection must be opened, and without a byte
-_CREDENTIALS = "give credentials by the environment: AWS_PROFILE, AWS_ACCESS_KEY_ID, …; see docs/remote.md"
+_CREDENTIALS = {"s3": "AWS_PROFILE", "gs": "GOOGLE_APPLICATION_CREDENTIALS", "az": "AZURE_STORAGE_ACCOUNT_NAME"}
 
 
 def is_remote(path: object) -> bool:
@@ -88,7 +88,8 @@ def create_access_error(address: str, where: str, error: BaseException) -> MLSca
         f"checkpoints can't be written to {shown}",
         where=where,
         why=describe_store_error(error),
-        fix=f"{_CREDENTIALS}\n{where}=<a folder>",
+        fix=f"export {_CREDENTIALS[address.partition('://')[0]]}=<yours>, or the other variables in docs/remote.md\n"
+        f"{where}=<a folder>",
         exit=Exit.ENVIRONMENT,
     )
 

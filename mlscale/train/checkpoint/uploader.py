@@ -15,7 +15,7 @@ from pathlib import Path
 from mlscale.atomic_files import ASIDE, explain_os_error
 from mlscale.runs.checkpoint_files.checkpoint_digest import read_content_digest
 from mlscale.runs.checkpoint_files.checkpoint_search import list_checkpoint_files
-from mlscale.runs.remote_checkpoints.checkpoint_store import CheckpointStore
+from mlscale.runs.remote_checkpoints.checkpoint_store import CheckpointStore, RemoteCheckpoint
 from mlscale.runs.remote_checkpoints.store_access import describe_store_error
 from mlscale.train.checkpoint.save_messages import print_warning
 
@@ -165,13 +165,12 @@ class CheckpointUploader:
         with self._changed:
             for name, saved in local.items():
                 with contextlib.suppress(FileNotFoundError):  # removed meanwhile
-                    kept = remote.get(name)
-                    is_same = kept is not None and kept.is_complete and kept.digest == read_content_digest(saved.path)
-                    if not is_same and name not in self._uploads:
+                    # What waits was committed since, and is newer.
+                    if name not in self._uploads and not _is_same(remote.get(name), saved.path):
                         self._uploads[name] = _copy_aside(saved.path)
             # Where the store is ahead, this folder was lost, and the store knows better what the run keeps.
             if all(checkpoint.record.step <= reached for checkpoint in remote.values()):
-                self._removals += [name for name in remote if name not in local]
+                self._removals += [name for name in remote if name not in local and name not in self._uploads]
             self._has_compared = True
 
     def _put_back(self, name: str, copy: Path | None) -> None:
@@ -215,6 +214,10 @@ class CheckpointUploader:
         if self._failed_since:
             seconds, self._failed_since = time.monotonic() - self._failed_since, 0.0
             print_warning(f"{self.store.address} is reached again, after {seconds:.0f} s", "upload")
+
+
+def _is_same(remote: RemoteCheckpoint | None, path: Path) -> bool:
+    return remote is not None and remote.is_complete and remote.digest == read_content_digest(path)
 
 
 def _copy_aside(path: Path) -> Path:

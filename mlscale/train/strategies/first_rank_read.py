@@ -76,7 +76,7 @@ def _replace_large(content: Mapping[str, Any], parameters: Collection[str]) -> d
     return shown
 
 
-def _copy_with(values: Any, is_replaced: Callable[[str, object], bool]) -> Any:
+def _copy_with(values: object, is_replaced: Callable[[str, object], bool]) -> Any:
     if not isinstance(values, dict):
         return values
     copy: Any = type(values)(

@@ -123,9 +123,9 @@ def compute_norms(tensors: Sequence[Tensor]) -> list[Tensor]:
     return norms
 
 
-def _receive(value: Any, parameter: Tensor | None) -> Any:
+def _receive(value: object, parameter: Tensor | None) -> Any:
     device = torch.device("cpu") if parameter is None else parameter.device
-    return receive_whole(value, device) if is_sent_later(value) else value
+    return receive_whole(value, device) if isinstance(value, Tensor) and is_sent_later(value) else value
 
 
 def _has_shape(value: object, parameter: Tensor | None) -> bool:
