@@ -24,7 +24,7 @@ def render_diff_page(first: RunFolder, second: RunFolder, difference: RunCompari
     metric = next((str(name) for run in (first, second) if (name := run.run.get("metric"))), "train/loss")
     plots = build_compared_plots(dict(zip(names, logged, strict=True)), metric)
     blocks = [
-        Heading("Curves", "" if plots else "None: neither run wrote a metrics.csv, which logger=csv does."),
+        Heading("Curves", "" if plots else "None: nothing was logged to metrics.csv, which logger=csv writes."),
         *plots,
         Heading("Metrics"),
         _build_metric_table(names, difference.metrics),

@@ -42,7 +42,7 @@ def build_train_blocks(cfg: DictConfig, folder: RunFolder, metrics: Mapping[str,
     logged = read_metric_points(folder.path / LOGGED)
     resumed = [float(step) for attempt in folder.run["attempts"] if (step := attempt.get("resumed_step"))]
     plots = build_run_plots(logged, cfg.metric or "train/loss", resumed)
-    note = "" if plots else "None: the run wrote no metrics.csv, which logger=csv does."
+    note = "" if plots else "None: nothing was logged to metrics.csv, which logger=csv writes."
     numbers = [name for name in (f"best_{cfg.metric}", *_KEY_NUMBERS) if name in metrics]
     shown = [_format_key_number(name, metrics[name]) for name in numbers]
     return [
@@ -148,10 +148,13 @@ def _list_commands(cfg: DictConfig, folder: RunFolder, status: str) -> list[tupl
         lr = (cfg.get("optimizer") or {}).get("lr")
         slower = [f"optimizer.lr={lr / 10:.3g}"] if isinstance(lr, int | float) else []
         return [(join(f"like={folder.id}", *slower), "a new run of the same config, with a lower learning rate"), show]
+    # A module without a type of task may have no forward pass that can be exported.
+    is_typed = (folder.path / _SECTIONS / "predictions.json").is_file()
+    export = (join("export", folder.id), "a servable: ONNX, encoder and schema, compared with the model")
     return [
         (join("evaluate", folder.id), "metrics with intervals, by class and slice, and the worst samples"),
-        (join("export", folder.id), "a servable: ONNX, encoder and schema, compared with the model"),
-        (join("runs", "diff", folder.id, "last"), "compare it with the latest run, side by side"),
+        *([export] if is_typed else []),
+        (join("runs", "diff", folder.id, "last"), "side by side with the latest run, once there is another"),
         (join(f"like={folder.id}", "seed=1"), "a new run of the same config, with another seed"),
         show,
     ]
