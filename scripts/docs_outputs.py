@@ -75,7 +75,7 @@ def write_outputs(page: Path, typed: Sequence[Typed], folder: Path) -> None:
     def fill(match: re.Match[str]) -> str:
         if match["command"] not in printed:
             return match[0]
-        text = shorten(f"$ {match['command']}\n{printed[match['command']]}".replace(str(folder), "~"))
+        text = shorten(hide_paths(f"$ {match['command']}\n{printed[match['command']]}", folder))
         return f"<!-- output of: {match['command']} -->\n```text\n{text}\n```"
 
     before = page.read_text(encoding="utf-8")
@@ -83,6 +83,13 @@ def write_outputs(page: Path, typed: Sequence[Typed], folder: Path) -> None:
     if after != before:
         page.write_text(after, encoding="utf-8")
         print(f"docs/{page.name}", flush=True)
+
+
+def hide_paths(text: str, folder: Path) -> str:
+    """Return a text without the paths of this machine: a reader's project and environment are in their home."""
+    for path, shown in ((sys.prefix, "~/.venv"), (str(folder), "~"), (str(Path.home()), "~")):
+        text = text.replace(path, shown)
+    return text
 
 
 def shorten(text: str) -> str:
