@@ -13,6 +13,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from textwrap import wrap
 
 from scripts.docs_commands import ROOT
 from scripts.run_page import Typed, run_page, type_commands
@@ -93,9 +94,16 @@ def hide_paths(text: str, folder: Path) -> str:
 
 
 def shorten(text: str) -> str:
-    """Return the first and last lines of a text, each of a width that a page shows."""
-    lines = [line if len(line) <= _WIDTH else f"{line[: _WIDTH - 1]}…" for line in text.splitlines()]
+    """Return the first and last lines of a text, each of a width that a page shows; a line of JSON is wrapped."""
+    lines: list[str] = []
+    for line in text.splitlines():
+        is_json = line.startswith("{")
+        lines += wrap(line, _WIDTH, subsequent_indent=" ") if is_json else [_cut(line)]
     return "\n".join(lines if len(lines) <= _FIRST + _LAST else [*lines[:_FIRST], "…", *lines[-_LAST:]]).rstrip()
+
+
+def _cut(line: str) -> str:
+    return line if len(line) <= _WIDTH else f"{line[: _WIDTH - 1]}…"
 
 
 def list_outputs(page: Path) -> list[tuple[str, str]]:
