@@ -13,6 +13,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from textwrap import wrap
 
 from scripts.docs_commands import ROOT
 from scripts.run_page import Typed, run_page, type_commands
@@ -75,7 +76,7 @@ def write_outputs(page: Path, typed: Sequence[Typed], folder: Path) -> None:
     def fill(match: re.Match[str]) -> str:
         if match["command"] not in printed:
             return match[0]
-        text = shorten(f"$ {match['command']}\n{printed[match['command']]}".replace(str(folder), "~"))
+        text = shorten(hide_paths(f"$ {match['command']}\n{printed[match['command']]}", folder))
         return f"<!-- output of: {match['command']} -->\n```text\n{text}\n```"
 
     before = page.read_text(encoding="utf-8")
@@ -85,10 +86,24 @@ def write_outputs(page: Path, typed: Sequence[Typed], folder: Path) -> None:
         print(f"docs/{page.name}", flush=True)
 
 
+def hide_paths(text: str, folder: Path) -> str:
+    """Return a text without the paths of this machine: a reader's project and environment are in their home."""
+    for path, shown in ((sys.prefix, "~/.venv"), (str(folder), "~"), (str(Path.home()), "~")):
+        text = text.replace(path, shown)
+    return text
+
+
 def shorten(text: str) -> str:
-    """Return the first and last lines of a text, each of a width that a page shows."""
-    lines = [line if len(line) <= _WIDTH else f"{line[: _WIDTH - 1]}…" for line in text.splitlines()]
+    """Return the first and last lines of a text, each of a width that a page shows; a line of JSON is wrapped."""
+    lines: list[str] = []
+    for line in text.splitlines():
+        is_json = line.startswith("{")
+        lines += wrap(line, _WIDTH, subsequent_indent=" ") if is_json else [_cut(line)]
     return "\n".join(lines if len(lines) <= _FIRST + _LAST else [*lines[:_FIRST], "…", *lines[-_LAST:]]).rstrip()
+
+
+def _cut(line: str) -> str:
+    return line if len(line) <= _WIDTH else f"{line[: _WIDTH - 1]}…"
 
 
 def list_outputs(page: Path) -> list[tuple[str, str]]:

@@ -107,6 +107,7 @@ def write_messages_page() -> str:
 
 _HEAD = """---
 hide: [toc]
+search: {boost: 2}
 ---
 
 # Error messages

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -143,7 +144,7 @@ def prepare_card(folder: Path) -> dict[str, Any]:
     return {"instead": {"runs/…/": f"{result.artifacts['run']}/", ", 300)": ", 3)"}}
 
 
-PREPARE = {
+PREPARE: dict[str, Callable[[Path], dict[str, Any]]] = {
     "loader.md": prepare_loader,
     "events.md": prepare_events,
     "export.md": prepare_export,

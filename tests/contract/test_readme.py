@@ -99,5 +99,20 @@ def test_the_table_of_groups_is_what_is_shipped() -> None:
     assert told == shipped
 
 
+def test_links_and_pictures_of_the_readme_are_there() -> None:
+    targets = re.findall(r"""\]\(([^)\s]+)\)|(?:src|srcset)="([^"]+)\"""", README)
+    local = [target for pair in targets for target in pair if target and "://" not in target]
+    assert len(local) > 80
+    for target in local:
+        path, _, anchor = target.partition("#")
+        assert (ROOT / path).exists(), target
+        headings = re.findall(r"^#+ (.*)$", (ROOT / path).read_text(), re.MULTILINE) if anchor else []
+        assert not anchor or anchor in {re.sub(r"[^\w -]", "", line.lower()).replace(" ", "-") for line in headings}, (
+            target
+        )
+    for picture in (ROOT / "docs/assets").glob("*.*g"):
+        assert picture.stat().st_size <= 200_000, picture
+
+
 def test_the_page_of_every_command_is_in_the_contents() -> None:
     assert [name for name in COMMANDS if f"](docs/{name}.md)" not in README] == []
