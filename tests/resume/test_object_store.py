@@ -39,8 +39,9 @@ def test_a_lost_folder_is_downloaded(
         code, said = ended(folder, *words)
         assert code == 0, said
         assert "download  last.ckpt, step 22" in said
-        # The save before the kill may be committed here, and not be known to the training yet.
-        assert "attempt 2: from step=2" in said, said
+        # What was saved right before the kill may not have been uploaded.
+        assert "attempt 2: from " in said, said
+        assert "bitwise identical" in said
         assert runs_in(folder) == [run]
         if not sharded:  # sums are in another order there
             assert differences(undisturbed(1), run) == []
