@@ -12,7 +12,8 @@ from mlscale.report.blocks import GridTile, ImageGrid
 from mlscale.report.contact_sheet import Tile
 
 _SIDE = 228  # pixels of the longer side, at most: twice what a page shows, for displays of twice the resolution
-_QUALITIES = (80, 55, 30, 10)  # of WebP, the first of which an image is small enough
+# Sides and qualities of WebP, the first with which an image is small enough; noise is so at the last one only.
+_REDUCTIONS = ((_SIDE, 80), (_SIDE, 50), (160, 40), (114, 25), (72, 10))
 
 
 def build_image_grid(title: str, tiles: Sequence[Tile], max_bytes: int) -> ImageGrid:
@@ -40,9 +41,10 @@ def _encode_image(pixels: NDArray[np.uint8], max_bytes: int) -> bytes:
         image.thumbnail((_SIDE, _SIDE), Image.Resampling.LANCZOS)
     file = io.BytesIO()
     image.save(file, "PNG", optimize=True)
-    for quality in _QUALITIES:
+    for side, quality in _REDUCTIONS:
         if len(file.getvalue()) <= max_bytes:
             break
+        image.thumbnail((side, side), Image.Resampling.LANCZOS)
         file = io.BytesIO()
         image.convert("RGB").save(file, "WEBP", quality=quality)
     return file.getvalue()
