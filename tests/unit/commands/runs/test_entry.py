@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from mlscale.cli import main as cli
-from mlscale.commands.runs.entry import _format_date, main
+from mlscale.commands.runs.entry import main
+from mlscale.commands.runs.run_list import format_date
 from mlscale.errors import MLScaleError
 from mlscale.report import Result
 from mlscale.runs.code.code_snapshot import take_snapshot
@@ -87,7 +88,7 @@ def test_ls_fits_the_terminal(
         (line,) = [line for line in lines if run.id in line]  # whole: it is what is typed next
         assert " done" in line
         assert ("val/accuracy 0.98" in line) == (width >= 60)
-        assert (_format_date(run.run["created"]) in line) == (width >= 75)
+        assert (format_date(run.run["created"]) in line) == (width >= 75)
 
 
 def test_ls_of_nothing(runs: Runs, capsys: pytest.CaptureFixture[str]) -> None:
