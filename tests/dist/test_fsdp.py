@@ -84,13 +84,20 @@ def test_groups_that_each_hold_a_model() -> None:
     assert fsdp["losses"] == pytest.approx(ddp["losses"], rel=1e-5)
 
 
+@pytest.mark.slow
 def test_tied_weights_stay_tied() -> None:
     ddp, fsdp = launch(sharded.tied, "ddp")[0], launch(sharded.tied, "fsdp")[0]
     assert fsdp["losses"] == pytest.approx(ddp["losses"], rel=1e-5)
     assert fsdp["same"]
 
 
-@pytest.mark.parametrize(("before", "after"), [("fsdp", "fsdp"), ("fsdp", "ddp"), ("ddp", "fsdp")])
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("fsdp", "ddp"),
+        *(pytest.param(before, "fsdp", marks=pytest.mark.slow) for before in ("fsdp", "ddp")),
+    ],
+)
 def test_checkpoints_have_one_form(before: str, after: str, tmp_path: Path) -> None:
     """What FSDP saved loads under DDP and the other way, and saved again it is the same to the last bit."""
     path, again = tmp_path / "first.ckpt", tmp_path / "second.ckpt"

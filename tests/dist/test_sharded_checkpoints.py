@@ -72,6 +72,7 @@ def test_torch_reads_it_too(saved: Path, tmp_path: Path) -> None:
     assert torch.equal(flat["state_dict/model.head.weight"], weight)
 
 
+@pytest.mark.slow
 def test_training_goes_on_from_it_on_two_ranks_and_on_one(tmp_path: Path) -> None:
     whole, _ = launch(sharded_saves.train, str(tmp_path / "kept"))
     found = {each.path.name: each for each in list_checkpoint_files(tmp_path / "kept")}

@@ -68,6 +68,7 @@ def test_no_rank_saves_what_has_diverged_on_another(tmp_path: Path) -> None:
     assert all(torch.isfinite(value).all() for value in state["state_dict"].values())
 
 
+@pytest.mark.slow
 def test_both_ranks_know_which_checkpoints_found_no_room(tmp_path: Path) -> None:
     first, second = launch(ranks.keep, str(tmp_path))
     assert first["failed"] > 0
@@ -89,6 +90,7 @@ def test_trackers_are_notified_before_the_next_save(tmp_path: Path) -> None:
     assert first[1]
 
 
+@pytest.mark.slow
 def test_both_ranks_save_at_the_steps_that_one_of_them_chooses(tmp_path: Path) -> None:
     first, second = launch(ranks.save_alike, str(tmp_path))
     assert first == second

@@ -114,6 +114,7 @@ def test_a_rank_that_waits_for_a_killed_first_one_ends(port: int) -> None:
     assert not serving.members
 
 
+@pytest.mark.slow
 def test_an_agent_that_is_gone_is_not_waited_for(port: int) -> None:
     with pytest.raises(MLScaleError, match=f"rank 1 did not reach 127.0.0.1:{port}"):
         OtherRank(rank_of(1, port, TORCHELASTIC_USE_AGENT_STORE="True"), 600)

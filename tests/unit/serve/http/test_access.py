@@ -240,6 +240,7 @@ def test_a_proxy_is_told_what_it_has_to_do(tmp_path: Path) -> None:
         assert server.ask(LOAD, {}).status == 403
 
 
+@pytest.mark.slow
 def test_a_load_test_sends_the_key_and_verifies_the_certificate(tmp_path: Path, certificate: tuple[Path, Path]) -> None:
     cert, key = certificate
     words = (f"tls_cert={cert}", f"tls_key={key}", "events=null", "api_key=${oc.env:SERVE_KEY}")
