@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from mlscale.config.schema.key_owners import CHECK
 from mlscale.config.targets import find_innermost_reason
@@ -14,6 +15,7 @@ from mlscale.errors import Exit, MLScaleError
 
 _PARTIAL_GROUPS = ("optimizer", "scheduler")
 """Groups whose node is a partial call: the parameters, or the optimizer, are passed later."""
+_DERIVED = re.compile(r"\$\{derived\.\w+\}")  # a value that is filled in from the data or the machine
 
 
 def build(node: Mapping[str, Any] | None, where: str, **supplied: object) -> Any:
@@ -31,10 +33,11 @@ def build(node: Mapping[str, Any] | None, where: str, **supplied: object) -> Any
     from hydra.errors import InstantiationException
     from hydra.utils import instantiate
 
+    unknown = _list_unknown_keys(node)
     try:
         # `_convert_="all"`: user classes get plain lists and dictionaries, not OmegaConf's containers, which are not
         # instances of list and dict.
-        return instantiate(remove_check_key(node), **supplied, _convert_="all")
+        return instantiate(remove_check_key(_leave_out(node, unknown)), **supplied, _convert_="all")
     except InstantiationException as error:
         cause = error.__cause__
         # A class of mlscale has refused its arguments with a message of its own: Hydra's wrapper adds nothing to it.
@@ -47,14 +50,40 @@ def build(node: Mapping[str, Any] | None, where: str, **supplied: object) -> Any
             f"{node.get('_target_', 'the node')} could not be built",
             where=f"{where}: {own}" if own else where,
             why=find_innermost_reason(error),
-            fix=f"{where}._partial_=true: the task gives it what it lacks"
-            if where in _PARTIAL_GROUPS and not node.get("_partial_")
-            else "export MLSCALE_TRACEBACK=1, and start the command again: it shows how it came there",
+            fix=_suggest_fix(node, where, unknown),
             # Raised in the user's own code it is a bug there; otherwise the config has passed wrong arguments.
             exit=Exit.BUG if own else Exit.USER,
         )
         problem.unbuilt = True
         raise problem from error
+
+
+def _suggest_fix(node: Mapping[str, Any], where: str, unknown: Sequence[str]) -> str:
+    if where in _PARTIAL_GROUPS and not node.get("_partial_"):
+        return f"{where}._partial_=true: the task gives it what it lacks"
+    if unknown:
+        return f"{where}.{unknown[0]}=<its value>, which your data does not give"
+    return "export MLSCALE_TRACEBACK=1, and start the command again: it shows how it came there"
+
+
+def _list_unknown_keys(node: Mapping[str, Any]) -> list[str]:
+    """Return the keys of a user's class that take a value of the data, such as its number of classes, where the data
+    gives none: the class has its own default then.
+    """
+    if not isinstance(node, DictConfig) or str(node.get("_target_")).startswith("mlscale."):
+        return []
+    raw = OmegaConf.to_container(node, resolve=False)
+    assert isinstance(raw, dict)
+    taken = [str(key) for key, value in raw.items() if isinstance(value, str) and _DERIVED.fullmatch(value)]
+    return [key for key in taken if node[key] is None]
+
+
+def _leave_out(node: Mapping[str, Any], keys: Sequence[str]) -> Mapping[str, Any]:
+    if not keys:
+        return node
+    plain = OmegaConf.to_container(node, resolve=True)
+    assert isinstance(plain, dict)
+    return OmegaConf.create({key: value for key, value in plain.items() if key not in keys})
 
 
 def remove_check_key(node: Mapping[str, Any]) -> Any:

@@ -130,7 +130,7 @@ def export_and_measure(
         comparison.compare_times(engine),
         comparison,
         sampler.samples,
-        resolve_task_type(task) is not None,
+        resolve_task_type(task) is not None or getattr(task, "kind", None) == TensorType.name,
         partial(_find_layer, trained, content, data, given.encoder),
     )
 
@@ -161,7 +161,7 @@ def describe_served_model(
     """
     require_predictions(task)
     given = describe_sample_format(data)
-    task_type = find_served_type(task, next(iterate_validation_batches(data, limit=1)), given.classes)
+    task_type = find_served_type(task, next(iterate_validation_batches(data, limit=1)), given.classes, data)
     trained = build_served_module(task, task_type, given.encoder)
     with torch.no_grad():
         logits = trained(*build_example_tensors(trained.specs)).get("logits")
@@ -172,24 +172,32 @@ def describe_served_model(
     return task_type, given, trained
 
 
-def find_served_type(task: LightningModule, sample: SampleBatch, classes: int | None = None) -> TaskType:
+def find_served_type(
+    task: LightningModule, sample: SampleBatch, classes: int | None = None, data: LightningDataModule | None = None
+) -> TaskType:
     """Return the type of a task's outputs.
 
-    A task that states none classifies where it gives a row of numbers for a whole number as truth, one for each class
-    where their number is known: features are rows of numbers, too. What else it gives is served as it is.
+    A task that states none classifies where it gives a row of numbers for a whole number as truth, one for each class:
+    features and reconstructions are rows of numbers, too. What else it gives is served as it is, and so is all that a
+    module with `kind = "tensors"` gives.
 
     Args:
         task: with its weights.
         sample: of the data, for its outputs and its truth.
         classes: of the data; None where it does not know them.
+        data: whose validation labels are counted then; None leaves any number of columns a classification.
     """
     if (stated := resolve_task_type(task)) is not None:
         return stated
     plain = TensorType()
+    if getattr(task, "kind", None) == plain.name:
+        return plain
     x = sample.x if isinstance(sample.x, Mapping) else {"input": sample.x}
     outputs = compute_plain_outputs(task, plain, x)
     output = outputs.get(OUTPUT)
     if len(outputs) != 1 or output is None or output.ndim != 2 or sample.y.ndim != 1 or sample.y.dtype != np.int64:
         return plain
     columns = output.shape[1]
+    if columns > 1 and classes is None and data is not None:
+        classes = 1 + max(int(np.max(batch.y)) for batch in iterate_validation_batches(data))
     return PlainClassification() if columns > 1 and classes in (None, columns) else plain

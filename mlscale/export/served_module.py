@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -58,7 +59,7 @@ def build_served_module(task: nn.Module, task_type: TaskType, encoder: Encoder) 
     """
     model = ServedModule(task, task_type, encoder).cpu().float().eval()
     # The pass also gives lazy layers their shapes, which tracing needs.
-    with torch.no_grad():
+    with torch.no_grad(), _explain_own_step(task):
         outputs = model(*build_example_tensors(encoder.inputs))
     for name, value in outputs.items():
         if not isinstance(value, Tensor) or value.ndim < 1 or len(value) != EXAMPLES:
@@ -70,6 +71,27 @@ def build_served_module(task: nn.Module, task_type: TaskType, encoder: Encoder) 
                 fix="return tensors (n, …) from predict_step, or from the forward of the task",
             )
     return model
+
+
+@contextmanager
+def _explain_own_step(task: nn.Module) -> Iterator[None]:
+    """Raise an error that explains what a user's own `predict_step` gets and returns, where it fails."""
+    step: Any = getattr(type(task), "predict_step", None)
+    try:
+        yield
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        is_own = step not in (None, LightningModule.predict_step) and not step.__module__.startswith("mlscale.")
+        if not is_own or resolve_task_type(task) is None:
+            raise
+        name = f"{type(task).__module__}.{type(task).__qualname__}"
+        first = (str(error).strip() or "no message").splitlines()[0]
+        raise MLScaleError(
+            f"{name}.predict_step does not give the outputs of a batch by name",
+            where="task",
+            why=f'a module with a kind gets {{"x": …, "y": …}} there, and returns {{"logits": …}} or the like; '
+            f"it raised {type(error).__name__}: {first}",
+            fix=f"leave predict_step out of {name}: then what its forward gives is exported",
+        ) from error
 
 
 def require_predictions(task: LightningModule) -> None:

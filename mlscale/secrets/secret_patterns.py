@@ -81,9 +81,10 @@ _KEY_HINTS = re.compile(
 )
 # A key of W&B is 40 hex digits, as a git commit is: it counts only near one of these words.
 _WANDB_NEAR = re.compile(r"(?i)(?:wandb|api.?key|token)[^\n]{0,80}?(?<![0-9a-f])(?P<value>[0-9a-f]{40})(?![0-9a-f])")
-# `user:pass@host` is how documents write an address; `f"Bearer {key}"` holds the name of a variable.
+# `id-token: write` is a permission; `user:pass@host` is how documents write an address;
+# `f"Bearer {key}"` holds the name of a variable.
 _PLACEHOLDER = re.compile(
-    r"(?i)^(?:(?:bearer|basic)\s+)?(?:\*+|x+|\.+|<.*>|\$\{.*|\$\(.*|\$[a-z_]+|%\(.*|\{.*\}|null|none|true|false|\?\?\?|"
+    r"(?i)^(?:(?:bearer|basic)\s+)?(?:\*+|x+|\.+|read|write|<.*>|\$\{.*|\$\(.*|\$[a-z_]+|%\(.*|\{.*\}|null|none|true|false|\?\?\?|"
     r"str|int|bool|bytes|optional.*|pass|password|change.?me|your[-_ ].*|self\..*|os\..*|args\..*|cfg\..*|config\..*)$"
 )
 

@@ -22,7 +22,6 @@ from mlscale.task_types.paired_metrics import (
 from mlscale.task_types.sample_score import SampleScore
 from mlscale.task_types.softmax import compute_softmax
 from mlscale.task_types.task_type import (
-    INPUT,
     AnswerNames,
     PredictionColumns,
     TaskType,
@@ -57,15 +56,6 @@ class ClassificationType(TaskType):
     passing_columns = ("probabilities", "logits")
     is_outcome_named = True
     shows_predictions = True
-
-    def compute_outputs(self, task: Any, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return `logits`, also of a module that has a `forward` alone."""
-        from pytorch_lightning import LightningModule
-
-        # Lightning's own `predict_step` passes the whole batch to `forward`.
-        if getattr(type(task), "predict_step", None) is LightningModule.predict_step and list(tensors) == [INPUT]:
-            return {"logits": task(tensors[INPUT])}
-        return super().compute_outputs(task, tensors)
 
     def compare_predictions(
         self, first: Mapping[str, NDArray[Any]], second: Mapping[str, NDArray[Any]]

@@ -129,13 +129,23 @@ class TaskType(EventForms):
     def compute_outputs(self, task: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return the outputs of `predict_step` for encoded samples, in a form that can be traced.
 
+        Of a module without a `predict_step` of its own they are what `forward` gives, for a type with one output.
+
         Args:
             task: a LightningModule with its weights, for inference.
             tensors: by the names of the encoder's `inputs`, n first.
         """
+        from pytorch_lightning import LightningModule
         from torch import int64, zeros
 
         x = tensors[INPUT] if len(tensors) == 1 and INPUT in tensors else dict(tensors)
+        # Lightning's own `predict_step` passes the whole batch to `forward`.
+        has_own_step = getattr(type(task), "predict_step", None) is not LightningModule.predict_step
+        if not has_own_step and len(self.output_meanings) == 1:
+            given = task(**x) if isinstance(x, dict) else task(x)
+            (name,) = self.output_meanings
+            # A number for each sample is a column of one.
+            return dict(given) if isinstance(given, Mapping) else {name: given[:, None] if given.ndim == 1 else given}
         # `predict_step` takes a batch as training has it; the truth is unknown and only fills its place.
         # Not `len`, which would be traced as the number of the example's samples.
         first = next(iter(tensors.values()))

@@ -68,7 +68,7 @@ def _read_volume_rules(name: str, launch: Mapping[str, Any], runs_dir: str) -> P
     volume = launch[kind.volume_key]
     # As the job file has it, so that both agree on what is lost.
     on_node = resolve_runs_dir(runs_dir, path)
-    secret = f', and kubectl create secret generic {launch.get("secret_name")} --from-literal={{0}}="${{0}}"'
+    creation = f', and kubectl create secret generic {launch.get("secret_name")} --from-literal={{0}}="${{0}}"'
     return PlatformRules(
         name=name,
         signal_name=check_signal(str(launch["signal"])),
@@ -77,7 +77,7 @@ def _read_volume_rules(name: str, launch: Mapping[str, Any], runs_dir: str) -> P
         runs_dir=on_node,
         survives=bool(volume) and is_below(on_node, path),
         lost_fix=f"runs_dir=runs, which is {path}/runs there" if volume else kind.volume_fix,
-        variable_fix="'launch.variables=[{0}]'" + (secret if name == "kubernetes" else ""),
+        variable_fix="'launch.variables=[{0}]'" + (creation if name == "kubernetes" else ""),
         passed=(*launch["variables"], *launch["env"]),
     )
 

@@ -151,7 +151,8 @@ def _format_type_lines(measured: ExportMeasurement) -> list[str]:
     else:
         served = (
             f"answers are of {measured.task_type.name}, as forward gives a row of numbers for each sample and the "
-            f"truth is a whole number; kind = '{measured.task_type.name}' in the class states it"
+            f"truth is a whole number; kind = '{measured.task_type.name}' in the class states it, and kind = "
+            "'tensors' that it does not classify"
         )
     return [f"export  the task states no type: {served}"]
 

@@ -50,6 +50,24 @@ def test_own_errors_come_through() -> None:
         build(node(_target_="mlscale.config.schema.roots.find_roots", config_dirs=["nowhere"]), "x")
 
 
+def test_what_the_data_does_not_give_is_the_default_of_a_users_class() -> None:
+    cfg = OmegaConf.create(
+        {
+            "derived": {"num_classes": None, "channels": 3},
+            "span": {
+                "_target_": "datetime.timedelta",
+                "days": "${derived.num_classes}",
+                "hours": "${derived.channels}",
+            },
+            "date": {"_target_": "datetime.date", "year": "${derived.num_classes}", "month": 1, "day": 1},
+        }
+    )
+    assert build(cfg.span, "task").total_seconds() == 3 * 3600
+    with pytest.raises(MLScaleError) as caught:
+        build(cfg.date, "task")
+    assert caught.value.fix == "task.year=<its value>, which your data does not give"
+
+
 def test_an_optimizer_waits_for_its_parameters() -> None:
     with pytest.raises(MLScaleError, match=r"torch\.optim\.RMSprop could not be built") as caught:
         build(OmegaConf.create({"_target_": "torch.optim.RMSprop", "lr": 0.1}), "optimizer")

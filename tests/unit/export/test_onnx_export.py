@@ -7,8 +7,9 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from pytorch_lightning import LightningModule
+from pytorch_lightning import LightningDataModule, LightningModule
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
 
 from mlscale.data import Digits
 from mlscale.data.encoders.encoder import TensorSpec
@@ -164,6 +165,60 @@ class Plain(LightningModule):
     def forward(self, x: Tensor) -> Tensor:
         numbers: Tensor = self.layer(x.flatten(1))
         return numbers
+
+
+class Stated(Plain):
+    """States a type, and has no `predict_step` of its own."""
+
+    def __init__(self, kind: str, columns: int) -> None:
+        super().__init__(columns)
+        self.kind = kind
+
+
+class Unpacking(Stated):
+    """Takes batches as Lightning's own prediction loop passes them."""
+
+    def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
+        x, _ = batch
+        numbers: Tensor = self(x)
+        return numbers
+
+
+@pytest.mark.parametrize(
+    ("kind", "columns", "output"),
+    [
+        ("classification", 10, "logits"),
+        ("regression", 1, "value"),
+        ("multilabel", 4, "logits"),
+        ("tensors", 10, "output"),
+    ],
+)
+def test_a_stated_type_needs_no_predict_step(digits: Digits, kind: str, columns: int, output: str) -> None:
+    task_type, _, served = describe_served_model(Stated(kind, columns), digits)
+    outputs = served(torch.zeros(2, 1, 8, 8, dtype=torch.uint8))
+    assert (task_type.name, {name: tuple(value.shape) for name, value in outputs.items()}) == (
+        kind,
+        {output: (2, columns)},
+    )
+
+
+def test_a_predict_step_that_takes_no_batch_by_name_is_explained(digits: Digits) -> None:
+    with pytest.raises(MLScaleError, match=r"Unpacking\.predict_step does not give the outputs") as caught:
+        describe_served_model(Unpacking("classification", 10), digits)
+    assert caught.value.fix.startswith("leave predict_step out of ")
+
+
+class Labelled(LightningDataModule):
+    """Images with labels of three classes, whose number it does not state."""
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        return DataLoader(TensorDataset(torch.zeros(6, 64), torch.arange(6) % 3), batch_size=4)
+
+
+@pytest.mark.parametrize(("columns", "is_classification"), [(3, True), (64, False), (2, False)])
+def test_classes_are_counted_in_the_labels(columns: int, is_classification: bool) -> None:
+    task_type, *_ = describe_served_model(Plain(columns), Labelled())
+    assert isinstance(task_type, PlainClassification) == is_classification
 
 
 @pytest.mark.parametrize(("columns", "output"), [(10, "logits"), (512, "output")])
