@@ -191,7 +191,7 @@ def _use_run_config(request: Request) -> Request:
     frozen = _read_saved_config(run.path)
     if request.values.get("resume") != ref:
         # A new run: where it lies and how it is shown are its own affair, and what 'last' meant was another run.
-        frozen.update(runs_dir=root, output="table")
+        frozen.update(runs_dir=root, output="table", log_format="text")
         if frozen.get("init_from") is not None and (initial := InitialWeights.parse_document(run.run.get("init"))):
             frozen.init_from = str(initial.checkpoint)
     return _use_trusted_config(frozen, run.path, request)
@@ -263,6 +263,7 @@ def _read_saved_config(folder: Path) -> DictConfig:
     from mlscale.config.composition.frozen import CONFIG, create_corrupt_error, load_composed
 
     frozen = load_composed(folder)
+    frozen.setdefault("log_format", "text")  # which earlier versions did not have
     # A file that was cut between two lines is valid YAML: only its missing keys reveal it.
     if lacking := [key for key in _REQUIRED_KEYS if key not in frozen]:
         raise create_corrupt_error(folder / CONFIG, f"it has no {', '.join(lacking)}")
@@ -285,6 +286,8 @@ def _use_trusted_config(frozen: DictConfig, folder: Path, request: Request) -> R
     takes = REFERENCES.get(request.command)
     is_training = request.command == "train" or (takes is not None and not takes.needs_weights)
     if not is_training:
+        # How a training printed is not how another command does.
+        frozen.update(output="table", log_format="text")
         _settle_metric(frozen, folder)
     if request.command != "train" and frozen.get("callbacks"):
         frozen.callbacks.pop("notify", None)  # only a training sends notices

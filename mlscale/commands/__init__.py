@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -121,4 +122,4 @@ def run_checked_config(command: str, cfg: DictConfig) -> Result:
 
     with mask_output(Masker.create_for_run(cfg)):
         result: Result = import_entry_point(command).run(cfg)
-    return result
+    return result if result.overrides else replace(result, overrides=list(cfg.derived.get("overrides") or ()))

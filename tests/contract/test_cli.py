@@ -172,9 +172,14 @@ def test_json_alone_on_stdout(folder: Path, capfd: pytest.CaptureFixture[str]) -
     (run,) = runs_in(folder)
     assert document["artifacts"]["run"] == str(run)
     assert f"run       {run}" in err
+    assert document["overrides"][-1] == "output=json"
+    assert main(["evaluate", "last"]) == 0
+    assert not capfd.readouterr().out.startswith("{")  # how the training printed is not how another command does
     assert main(["evaluate", "last", "output=json"]) == 0
-    out, _ = capfd.readouterr()
-    assert json.loads(out)["metrics"]["val/accuracy"] >= 0
+    document = json.loads(capfd.readouterr().out)
+    assert document["metrics"]["val/accuracy"] >= 0
+    saved = json.loads((run / "results/evaluate.json").read_text())
+    assert document["overrides"] == saved["overrides"] == ["ref=last", "output=json"]
     assert {path.name for path in folder.iterdir()} == {"runs"}
 
 

@@ -58,9 +58,9 @@ def run(cfg: DictConfig) -> Result:
         other = _evaluate_other_model(cfg, other_model, masker) if other_model else None
         judgement = _evaluate_samples(cfg, measured, other)
         seconds = time.perf_counter() - start
-        return target.write_evaluation(
-            _build_evaluate_result(cfg, subject, measured, judgement, target, seconds), judgement, measured
-        )
+        result = _build_evaluate_result(cfg, subject, measured, judgement, target, seconds)
+        typed = list(cfg.derived.overrides or ())
+        return target.write_evaluation(replace(result, overrides=typed), judgement, measured)
 
 
 @dataclass(frozen=True)

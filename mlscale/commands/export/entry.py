@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -95,7 +96,7 @@ def run(cfg: DictConfig) -> Result:
         result = build_export_result(
             folder, checkpoint, to, measured, compressed, built, problems, seconds, half=cfg.fp16
         )
-    return save_result(result, folder)
+    return save_result(replace(result, overrides=list(cfg.derived.overrides or ())), folder)
 
 
 def _find_compressed_model(

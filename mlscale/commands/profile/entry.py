@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from mlscale.config.checks.dali_support import check_dali_machine
@@ -68,6 +68,7 @@ def run(cfg: DictConfig) -> Result:
     with mask_output(masker):
         profile = measure_bound(resolved_cfg, facts, run_data, machine_load, masker)
     result = build_profile_result(profile, time.perf_counter() - began)
+    result = replace(result, overrides=list(cfg.derived.overrides or ()))
     return save_result(result, folder) if folder else result
 
 

@@ -196,7 +196,8 @@ def _run_training(cfg: DictConfig, ranks: GatheredRanks | None = None) -> Result
         # Before the seal, which records the digests of all files.
         result = build_train_result(resolved_cfg, folder, inexact)
         blocks = build_train_blocks(resolved_cfg, folder, result.metrics, "done")
-        result = save_result(replace(result, figures=blocks), folder)
+        typed = list(cfg.derived.overrides or ())
+        result = save_result(replace(result, figures=blocks, overrides=typed), folder)
         folder.seal_run("done", metrics=result.metrics, sentence=result.sentence)
         notify_run_end(resolved_cfg, folder)
     return result
