@@ -14,7 +14,7 @@ from mlscale.report.figures import Figure
 from mlscale.report.text import format_number
 
 WIDTH, HEIGHT = 440, 250
-LEFT, RIGHT, TOP, BOTTOM = 52, 14, 24, 42  # margins around the area of the plot
+LEFT, RIGHT, TOP, BOTTOM = 52, 14, 30, 42  # margins around the area of the plot
 SVG = Markup('<svg viewBox="0 0 {} {}" role="img" aria-label="{}" xmlns="http://www.w3.org/2000/svg">{}</svg>')
 TEXT = Markup('<text x="{:.1f}" y="{:.1f}" class="{}">{}</text>')
 RULE = Markup('<line x1="{}" x2="{}" y1="{:.1f}" y2="{:.1f}" class="{}"/>')
@@ -24,6 +24,8 @@ DOT = Markup('<circle cx="{}" cy="{}" r="2.4" class="s{}"/>')
 BAR = Markup('<rect x="{:.1f}" y="{:.1f}" width="{:.1f}" height="{:.1f}" class="{}"/>')
 TITLED_BAR = Markup('<rect x="{:.1f}" y="{:.1f}" width="{:.1f}" height="{:.1f}" class="{}"><title>{}</title></rect>')
 COLOURS = 4  # series with distinguishable colours
+_MOST_IN_FULL = 1e5  # up to which a tick has all its digits
+_PREFIXES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 DIGITS = 13  # characters of a label beneath a bar; longer ones would overlap
 
 
@@ -52,7 +54,14 @@ class Axis:
     def format_tick(self, value: float) -> str:
         """Return the label of a tick."""
         # Ten digits: a multiple of the step may have a rounding error in its last ones.
-        return format_number(float(f"{value:.10g}"))
+        rounded = float(f"{value:.10g}")
+        if abs(rounded) < _MOST_IN_FULL:
+            return format_number(rounded)
+        # In full, all digits would not fit into the margin: 500 k, 1 M.
+        if abs(rounded) >= 1e15:
+            return f"{rounded:.3g}"
+        unit, prefix = next((unit, name) for unit, name in _PREFIXES if abs(rounded) >= unit)
+        return f"{rounded / unit:.6g} {prefix}"
 
     def is_in_range(self, value: float) -> bool:
         return self._low - 1e-12 <= value <= self._high + 1e-12

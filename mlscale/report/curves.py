@@ -18,6 +18,7 @@ Points = Sequence[tuple[float, float]]
 _LEFT_OUT = ("train/loss_epoch", "epoch")  # the mean of the steps that train/loss shows
 _STAGE = re.compile(r"^(train|training|val|valid|validation|test)[/_]")
 _LIGHTNING_SUFFIX = re.compile(r"_(step|epoch)$")  # of a metric that Lightning logs both ways
+_PROPER_NAMES = {"map": "mAP", "miou": "mIoU"}
 _LARGEST = 1e100
 _MOST_PLOTS = 12
 _MOST_METRICS = 6  # plots of metrics besides the loss and the key metric
@@ -111,8 +112,10 @@ def _group_metrics(logged: Mapping[str, Points]) -> dict[str, dict[str, Points]]
 
 
 def _build_line_plot(name: str, logged: Mapping[str, Points], events: Sequence[PlotEvent]) -> LinePlot:
-    words = name.replace("_", " ").replace("/", " ")
-    title, unit, zero = _SETTINGS.get(name, (words[:1].upper() + words[1:], words, False))
+    words = _PROPER_NAMES.get(name, name.replace("_", " ").replace("/", " "))
+    title, unit, zero = _SETTINGS.get(
+        name, (words if name in _PROPER_NAMES else words[:1].upper() + words[1:], words, False)
+    )
     series = [Series(item, [y for _, y in points], [x for x, _ in points]) for item, points in logged.items()]
     # A line alone has no legend: its axis names it.
     y_name = series[0].name if len(series) == 1 and name not in _SETTINGS else unit

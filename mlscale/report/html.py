@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 # What it means where a command has not reached its goal, next to the title; a gate was not met by default.
 _FAILED = {"monitor": "alert", "history": "alert", "retrain": "not promoted"}
+_PHONE_CHARACTERS = 36  # of a table's row that a phone shows in one line
 _RELATIVE = re.compile(r"(?![\w+.-]*:|/)[^\\]+")  # no scheme, no host: a link only to pages next to this one
 
 
@@ -145,7 +146,20 @@ def _prepare_table(table: TableBlock) -> dict[str, Any]:
     ]
     styles = {**dict.fromkeys(table.faint, "faint"), **dict.fromkeys(table.marked, "out")}
     rows = [(row, styles.get(index, "")) for index, row in enumerate(table.rows)]
-    return {"title": table.title, "columns": columns, "rows": rows, "note": table.note, "narrow": table.narrow}
+    return {
+        "title": table.title,
+        "columns": columns,
+        "rows": rows,
+        "note": table.note,
+        "narrow": table.narrow,
+        "stacked": _needs_stacking(table),
+    }
+
+
+def _needs_stacking(table: TableBlock) -> bool:
+    """Return True for a table that is wider than a phone: there each row becomes a list of names and values."""
+    widths = [max(map(len, cells)) for cells in zip(table.columns, *table.rows, strict=True)]
+    return len(widths) > 3 or (len(widths) == 3 and sum(widths) > _PHONE_CHARACTERS)
 
 
 def _prepare_step(step: ReportStep) -> dict[str, Any]:

@@ -8,15 +8,19 @@ from pathlib import Path
 from typing import Any
 
 from mlscale.atomic_files import iterate_regular_files
+from mlscale.commands.fitted_table import DATE, format_fitted_table
 from mlscale.contracts.output_document import print_document
 from mlscale.errors import Exit, MLScaleError
-from mlscale.report import format_number, format_size, format_table
+from mlscale.report import format_number, format_size
 from mlscale.runs.checkpoint_files.checkpoint_digest import verify_checkpoint
 from mlscale.runs.checkpoint_files.checkpoint_record import SUFFIX, CheckpointFile, describe_checkpoint_state
 from mlscale.runs.checkpoint_files.checkpoint_search import find_latest_valid, get_progress_key, list_checkpoint_files
 from mlscale.runs.folder import RunFolder
 from mlscale.runs.remote_checkpoints.run_store import find_checkpoint_store, list_remote_checkpoints
 
+_COLUMNS = ("name", "kind", "step", "epochs", "metric", "size", "saved", "digest")
+_LEAST_WIDTHS = {"kind": 6, "saved": DATE}  # on a narrow terminal
+_DROPPABLE_COLUMNS = ("epochs", "size", "kind", "saved")
 _STATE_LABELS = {"unsigned": "no digest"}
 
 
@@ -38,7 +42,7 @@ def show_checkpoints(run: RunFolder, *, as_json: bool) -> int:
         print(f"{run.path.name} has no checkpoints")
     else:
         rows = [_format_checkpoint_row(stored, run.path) for stored in checked]
-        print(format_table(rows, ("name", "kind", "step", "epochs", "metric", "size", "saved", "digest")))
+        print(format_fitted_table(rows, _COLUMNS, _LEAST_WIDTHS, _DROPPABLE_COLUMNS))
         for stored in checked:
             if stored.is_corrupt:
                 print(f"{stored.path}: {describe_checkpoint_state(stored)}")

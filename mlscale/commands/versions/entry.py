@@ -8,12 +8,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mlscale.commands.fitted_table import DATE, format_fitted_table
 from mlscale.commands.options import Options, read_options
 from mlscale.commands.target_names import check_target_names
 from mlscale.commands.versions import COMMAND
 from mlscale.contracts.output_document import print_document
 from mlscale.errors import Exit, MLScaleError
-from mlscale.report import format_key_values, format_number, format_size, format_table
+from mlscale.report import format_key_values, format_number, format_size
 from mlscale.report.text import format_metric as shown_metric
 from mlscale.report.text import format_metric_name
 from mlscale.runs.find import find_run
@@ -27,6 +28,9 @@ from mlscale.versions.wandb_send import NO_KEY_WHY
 if TYPE_CHECKING:
     from mlscale.export.servable import Servable
     from mlscale.versions.aliases import AliasMove
+
+_COLUMNS = ("version", "aliases", "metric", "kind", "run", "data", "size", "created")
+_DROPPABLE_COLUMNS = ("data", "kind", "size", "created", "run")  # what a narrow terminal goes without, in this order
 
 
 def main(argv: Sequence[str]) -> int:
@@ -68,7 +72,7 @@ def _list_versions(options: Options) -> int:
         print(f"no versions in {options.registry_root}; mlscale versions add last makes one of the last run")
     rows = [_format_version_row(registry, version) for versions in versions_by_name.values() for version in versions]
     if rows:
-        print(format_table(rows, ("version", "aliases", "metric", "kind", "run", "data", "size", "created")))
+        print(format_fitted_table(rows, _COLUMNS, {"aliases": 12, "created": DATE}, _DROPPABLE_COLUMNS))
     for path, why in broken.items():
         print(f"corrupt: {path} ({why})", file=sys.stderr)
     if isinstance(registry, WandbRegistry) and (waiting := registry.list_pending_names()):

@@ -20,6 +20,7 @@ from mlscale.report import (
     TableBlock,
 )
 from mlscale.report.blocks import GridTile
+from mlscale.report.canvas import Axis
 from mlscale.report.curves import build_run_plots
 from mlscale.report.html import render_page
 from tests.page_elements import Elements
@@ -121,6 +122,15 @@ def test_few_samples_are_grey_and_every_cell_knows_its_column() -> None:
     assert [row.get("class") for row in elements.all("tr")] == [None, "faint", None]
     assert [cell["data-name"] for cell in elements.all("td")] == ["n", "F1", "recall"] * 2
     assert "many" in str(elements.all("figure")[0]["class"])  # becomes a list on a narrow screen
+    for row, is_many in ((("logger", "{}", "-"), False), (("x.py", "email", "a text " * 9), True)):
+        (figure,) = Elements(written(figures=[TableBlock("t", ["", "a", "b"], [row])])).all("figure")
+        assert ("many" in str(figure["class"])) == is_many
+
+
+def test_ticks_of_large_values_fit_the_margin() -> None:
+    axis = Axis([0.0, 930_000.0], 200, 20)
+    assert [axis.format_tick(tick) for tick in axis.ticks] == ["0", "500 k", "1 M"]
+    assert [axis.format_tick(value) for value in (50_000.0, -2.5e9, 1e99)] == ["50,000", "-2.5 G", "1e+99"]
 
 
 def test_a_story_is_numbered_and_tells_what_was_not_reached() -> None:

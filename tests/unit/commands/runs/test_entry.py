@@ -1,6 +1,7 @@
 """`mlscale runs`: list, show, compare, remove."""
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -72,7 +73,7 @@ def test_ls(root: Path, runs: Runs, capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.parametrize(
     ("width", "last"),
-    [(40, "status"), (60, "metric"), (75, "metric"), (85, "time"), (97, "overrides"), (120, "overrides")],
+    [(38, "status"), (42, "metric"), (60, "metric"), (75, "time"), (85, "overrides"), (120, "overrides")],
 )
 def test_ls_fits_the_terminal(
     root: Path, runs: Runs, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, width: int, last: str
@@ -80,15 +81,18 @@ def test_ls_fits_the_terminal(
     sweep = root / "2026-01-01" / "grid-00000000000a"
     made_runs = [made(root, overrides=[f"optimizer.lr={lr}" for lr in range(9)], sweep=sweep) for _ in range(2)]
     monkeypatch.setenv("COLUMNS", str(width))
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     assert runs("ls") == 0
     lines = capsys.readouterr().out.splitlines()
     assert max(map(len, lines)) <= width
+    left_out = [name for name in ("name", "started", "metric", "time", "overrides") if name not in lines[0].split()]
+    assert (f"left out: {', '.join(left_out)};" in " ".join(map(str.strip, lines[-2:]))) == bool(left_out)
     assert lines[0].split()[-1] == last
     for run in made_runs:
         (line,) = [line for line in lines if run.id in line]  # whole: it is what is typed next
         assert " done" in line
-        assert ("val/accuracy 0.98" in line) == (width >= 60)
-        assert (format_date(run.run["created"]) in line) == (width >= 75)
+        assert ("val/accuracy 0.98" in line) == (width >= 42)
+        assert (format_date(run.run["created"])[:10] in line) == (width >= 75)
 
 
 def test_ls_of_nothing(runs: Runs, capsys: pytest.CaptureFixture[str]) -> None:

@@ -27,7 +27,7 @@ def versions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Versions:
 
 
 def test_from_runs_to_a_champion_and_back(
-    versions: Versions, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    versions: Versions, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = trained(tmp_path, "best")
     assert versions("add", first.id, "alias=champion") == 0
@@ -42,6 +42,11 @@ def test_from_runs_to_a_champion_and_back(
     assert lines[0].split() == ["version", "aliases", "metric", "kind", "run", "data", "size", "created"]
     assert lines[2].split()[:6] == ["resnet:v1", "champion", "val/accuracy", "0.9", "checkpoint", first.id]
     assert lines[3].split()[:3] == ["resnet:v2", "challenger", "mine"]
+    monkeypatch.setenv("COLUMNS", "70")
+    assert versions("ls") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 70
+    assert all("val/accuracy 0.9" in line for line in lines[2:])  # a value is never cut
     assert versions("promote", "resnet@challenger") == 0
     assert capsys.readouterr().out == "resnet:v2 is champion, v1 is previous\n"
     assert versions("rollback", "resnet") == 0
