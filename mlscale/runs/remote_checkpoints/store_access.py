@@ -83,17 +83,17 @@ def check_store(address: str, where: str) -> None:
         raise create_access_error(address, where, error) from error
 
 
-def create_access_error(address: str, where: str, error: BaseException, verb: str = "") -> MLScaleError:
+def create_access_error(address: str, where: str, error: BaseException, access: str = "") -> MLScaleError:
     """Return the error of a store that can't be used.
 
     Args:
         address: of the store.
         where: the setting that has it, or RECORDED.
         error: of its package, or of the network.
-        verb: what can't be done there; empty for what is done with an address from there.
+        access: what can't be done there; empty for what is done with an address from there.
     """
     scheme, shown = address.partition("://")[0], mask_address(address)
-    verb = verb or ("read from" if where == RECORDED else "written to")
+    access = access or ("read from" if where == RECORDED else "written to")
     # The address of a run that exists is not a setting: its checkpoints are there and nowhere else.
     other = "" if where == RECORDED else f"\n{where}=<a folder>"
     if isinstance(error, FileNotFoundError):
@@ -105,7 +105,7 @@ def create_access_error(address: str, where: str, error: BaseException, verb: st
         )
     is_silent = _is_silence(error)
     return MLScaleError(
-        f"checkpoints can't be {verb} {shown}{': the store does not answer' if is_silent else ''}",
+        f"checkpoints can't be {access} {shown}{': the store does not answer' if is_silent else ''}",
         where=where,
         why=describe_store_error(error),
         fix=(
@@ -127,7 +127,7 @@ def _is_silence(error: BaseException) -> bool:
     if isinstance(error, PermissionError):
         return False
     # By name: each package has classes of its own, which share no base.
-    names = " ".join(each.__name__ for each in type(error).__mro__)
+    names = " ".join(base.__name__ for base in type(error).__mro__)
     return any(word in names for word in ("Connect", "Timeout", "Endpoint", "gaierror", "ServiceRequestError"))
 
 

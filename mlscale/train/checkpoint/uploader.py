@@ -114,8 +114,8 @@ class CheckpointUploader:
         with self._changed:
             left = self._list_waiting()
             if not self._has_compared:  # what the store lacks of an earlier process is not known
-                kept = [saved.path.name for saved in list_checkpoint_files(self.folder) if saved.state == "ok"]
-                left = list(dict.fromkeys([*left, *kept]))
+                local = [saved.path.name for saved in list_checkpoint_files(self.folder) if saved.state == "ok"]
+                left = list(dict.fromkeys([*left, *local]))
             for copy in self._uploads.values():
                 _remove_copy(copy)
             self._uploads.clear()
