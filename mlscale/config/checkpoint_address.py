@@ -17,7 +17,7 @@ def find_checkpoint_address(cfg: DictConfig) -> str | None:
     Raises:
         MLScaleError: two callbacks name different ones.
     """
-    addresses = {name: str(node.dirpath).rstrip("/") for name, node in _iterate_remote(cfg)}
+    addresses = {name: _strip_slashes(str(node.dirpath)) for name, node in _iterate_remote(cfg)}
     if len(set(addresses.values())) > 1:
         (first, address), *_ = addresses.items()
         raise MLScaleError(
@@ -41,6 +41,11 @@ def keep_checkpoints_local(cfg: DictConfig) -> DictConfig:
     for name in names:
         local.callbacks[name].dirpath = _LOCAL
     return local
+
+
+def _strip_slashes(address: str) -> str:
+    scheme, separator, path = address.partition("://")
+    return f"{scheme}{separator}{path.rstrip('/')}"
 
 
 def _iterate_remote(cfg: DictConfig) -> Iterator[tuple[str, DictConfig]]:

@@ -59,9 +59,11 @@ class End(pl.Callback):
     def __init__(self, moment: str, folder: str, whom: str = "group", step: int = 6, signum: int = 9) -> None:
         self.moment, self.folder, self.whom = moment, Path(folder), whom
         self.step, self.signum = step, signum
+        self._is_later = False
 
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
         self.folder.mkdir(exist_ok=True)
+        self._is_later = (self.folder / "ended").exists()
         (self.folder / f"rank-{os.getpid()}").touch()
         run = Path(trainer.default_root_dir)
         if self.moment == "start-up":
@@ -92,7 +94,7 @@ class End(pl.Callback):
         self._at("exit", trainer)
 
     def _at(self, moment: str, trainer: Any) -> None:
-        if moment == self.moment and trainer.global_step >= self.step:
+        if moment == self.moment and trainer.global_step >= self.step and not self._is_later:
             # A moment says what is saved by then; `writing` is the one within a save.
             wait_for_save(trainer)
             self._end(trainer)

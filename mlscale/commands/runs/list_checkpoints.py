@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,8 @@ from mlscale.runs.checkpoint_files.checkpoint_digest import verify_checkpoint
 from mlscale.runs.checkpoint_files.checkpoint_record import SUFFIX, CheckpointFile, describe_checkpoint_state
 from mlscale.runs.checkpoint_files.checkpoint_search import find_latest_valid, get_progress_key, list_checkpoint_files
 from mlscale.runs.folder import RunFolder
-from mlscale.runs.remote_checkpoints.run_store import find_checkpoint_store, list_remote_checkpoints
+from mlscale.runs.remote_checkpoints.checkpoint_store import RemoteCheckpoint
+from mlscale.runs.remote_checkpoints.run_store import find_checkpoint_store, find_missing, list_remote_checkpoints
 
 _COLUMNS = ("name", "kind", "step", "epochs", "metric", "size", "saved", "digest")
 _LEAST_WIDTHS = {"kind": 6, "saved": DATE}  # on a narrow terminal
@@ -30,16 +31,17 @@ def show_checkpoints(run: RunFolder, *, as_json: bool) -> int:
     own = (run.id, str(run.run["config_hash"]))
     # The same choice that `resume` makes, so that this list predicts it.
     latest, _ = find_latest_valid(run.path / "checkpoints", own)
+    store = _read_store(run.path)
     if as_json:
         document = {
             "run": str(run.path),
             "latest_valid": str(latest) if latest else None,
             "checkpoints": [_describe_checkpoint(stored) for stored in checked],
-            **_describe_store(run.path),
+            **({"store": store.describe()} if store else {}),
         }
         print_document("runs-checkpoints", document)
     elif not checked:
-        print(f"{run.path.name} has no checkpoints")
+        print(f"{run.path.name} has no checkpoints{' on this machine' if store else ''}")
     else:
         rows = [_format_checkpoint_row(stored, run.path) for stored in checked]
         print(format_fitted_table(rows, _COLUMNS, _LEAST_WIDTHS, _DROPPABLE_COLUMNS))
@@ -48,41 +50,57 @@ def show_checkpoints(run: RunFolder, *, as_json: bool) -> int:
                 print(f"{stored.path}: {describe_checkpoint_state(stored)}")
             elif stored.record and (why := stored.record.explain_mismatch(*own)):
                 print(f"{stored.path}: not one of this run: {why}")
-        print(_describe_resume_point(run, latest))
-    if not as_json and find_checkpoint_store(run.path):
-        print(_format_store_line(run.path, checked))
+        print(_describe_resume_point(run, latest, store))
+    if not as_json and store:
+        print(store.format_line())
     return int(Exit.USER if any(stored.is_corrupt for stored in checked) else Exit.DONE)
 
 
-def _describe_resume_point(run: RunFolder, latest: Path | None) -> str:
-    if (status := run.status) in ("done", "diverged"):
-        return f"the run {'is done' if status == 'done' else 'has diverged'}: there is nothing to resume"
-    return f"the run resumes from {latest.name}" if latest else "there is none to resume from"
+@dataclass(frozen=True)
+class _StoreContent:
+    """The object store of a run: its checkpoints, or why they can't be read; and what it lacks of the folder's."""
+
+    address: str
+    checkpoints: Sequence[RemoteCheckpoint] = ()
+    missing: Sequence[str] = ()
+    error: str | None = None
+
+    def describe(self) -> dict[str, Any]:
+        """Return its part of the document."""
+        saved = [
+            {"name": c.name, "step": c.record.step, "bytes": c.bytes, "complete": c.is_complete}
+            for c in self.checkpoints
+        ]
+        return {"address": self.address, **({"error": self.error} if self.error else {}), "checkpoints": saved}
+
+    def format_line(self) -> str:
+        """Return its line under the table."""
+        if self.error:
+            return self.error
+        saved = [
+            f"{c.name} (step {c.record.step:,}{'' if c.is_complete else ', incomplete'})" for c in self.checkpoints
+        ]
+        missing = f"; not uploaded: {', '.join(self.missing)}" if self.missing else ""
+        return f"in {self.address}: {', '.join(saved) or 'none'}{missing}"
 
 
-def _describe_store(run: Path) -> dict[str, Any]:
-    """Return the part of the document for a run's object store; empty where it has none."""
-    address = find_checkpoint_store(run)
-    if address is None:
-        return {}
-    saved = [
-        {"name": c.name, "step": c.record.step, "bytes": c.bytes, "complete": c.is_complete}
-        for c in list_remote_checkpoints(run)
-    ]
-    return {"store": {"address": address, "checkpoints": saved}}
-
-
-def _format_store_line(run: Path, checked: Sequence[CheckpointFile]) -> str:
-    """Return which checkpoints are in the run's object store, and which of the folder's are not."""
+def _read_store(run: Path) -> _StoreContent | None:
+    if (address := find_checkpoint_store(run)) is None:
+        return None
     try:
         remote = list_remote_checkpoints(run)
-    except MLScaleError as error:  # what is in the folder has been shown
-        return f"{error.what}: {error.why}"
-    saved = [f"{c.name} (step {c.record.step:,}{'' if c.is_complete else ', incomplete'})" for c in remote]
-    steps = {checkpoint.name: checkpoint.record.step for checkpoint in remote if checkpoint.is_complete}
-    missing = [c.path.name for c in checked if c.record and steps.get(c.path.name) != c.record.step]
-    line = f"in {find_checkpoint_store(run)}: {', '.join(saved) or 'none'}"
-    return line + (f"; not uploaded: {', '.join(missing)}" if missing else "")
+    except MLScaleError as error:  # what is in the folder is shown in any case
+        return _StoreContent(address, error=f"{error.what} ({error.why})")
+    missing = [saved.path.name for saved in find_missing(run / "checkpoints", remote)]
+    return _StoreContent(address, remote, missing)
+
+
+def _describe_resume_point(run: RunFolder, latest: Path | None, store: _StoreContent | None) -> str:
+    if (status := run.status) == "done" and store and store.missing:
+        return f"the run is done; mlscale runs resume {run.id} uploads what is missing, and trains nothing"
+    if status in ("done", "diverged"):
+        return f"the run {'is done' if status == 'done' else 'has diverged'}: there is nothing to resume"
+    return f"the run resumes from {latest.name}" if latest else "there is none to resume from"
 
 
 def verify_checkpoints(folder: Path) -> list[CheckpointFile]:

@@ -40,6 +40,7 @@ from mlscale.report import Result, save_result
 from mlscale.runs import ownership as own
 from mlscale.runs.folder import RunFolder
 from mlscale.runs.lock import hold_run_lock, lock_runs_root
+from mlscale.runs.remote_checkpoints.run_store import upload_missing
 from mlscale.runs.resume_plan import AUTO, find_run_of_job, find_run_to_resume, open_attempt
 from mlscale.runs.run_reader import ENCODER
 from mlscale.secrets.mask import Masker
@@ -145,6 +146,9 @@ def _run_training(cfg: DictConfig, ranks: GatheredRanks | None = None) -> Result
             locks.enter_context(hold_run_lock(folder, is_job=is_job))
         if earlier is not None and earlier.status == "done" and is_job:
             # A start on a node that the scheduler had lost has trained to the end while this one waited.
+            return Result.from_dict(earlier.results["train"])
+        if earlier is not None and earlier.status == "done" and (uploads := upload_missing(earlier.path)):
+            print_masked_lines(uploads, masker)  # all that was left of it: nothing is trained
             return Result.from_dict(earlier.results["train"])
         inexact: tuple[str, ...] = ()
         checkpoint, lines = (

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from mlscale.errors import MLScaleError
-from mlscale.runs.checkpoint_files.checkpoint_record import SUFFIX
+from mlscale.runs.checkpoint_files.checkpoint_digest import read_content_digest, verify_checkpoint
+from mlscale.runs.checkpoint_files.checkpoint_record import SUFFIX, CheckpointFile
 from mlscale.runs.checkpoint_files.checkpoint_search import find_latest_valid, list_checkpoint_files
 from mlscale.runs.recover import is_run_folder, read_run_document
 from mlscale.runs.remote_checkpoints.checkpoint_store import CheckpointStore, RemoteCheckpoint
-from mlscale.runs.remote_checkpoints.store_access import create_access_error, describe_store_error, open_store
+from mlscale.runs.remote_checkpoints.store_access import RECORDED, create_access_error, describe_store_error, open_store
 
 _KEY = "checkpoint_store"  # of run.json
 
@@ -29,7 +31,7 @@ def open_run_store(run: Path) -> CheckpointStore | None:
         MLScaleError: its package is not installed.
     """
     address = find_checkpoint_store(run)
-    return open_store(address, f"run.json: {_KEY}") if address else None
+    return open_store(address, RECORDED) if address else None
 
 
 def list_remote_checkpoints(run: Path) -> list[RemoteCheckpoint]:
@@ -43,7 +45,40 @@ def list_remote_checkpoints(run: Path) -> list[RemoteCheckpoint]:
         return store.list_checkpoints() if store else []
     except Exception as error:  # of any package, and of the network
         assert store is not None
-        raise create_access_error(store.address, f"run.json: {_KEY}", error) from error
+        raise create_access_error(store.address, RECORDED, error) from error
+
+
+def find_missing(folder: Path, remote: Sequence[RemoteCheckpoint]) -> list[CheckpointFile]:
+    """Return the checkpoints in `folder` that a store with the checkpoints `remote` lacks, or has of other content."""
+    uploaded = {checkpoint.name: checkpoint.digest for checkpoint in remote if checkpoint.is_complete}
+    missing = []
+    for saved in list_checkpoint_files(folder):
+        with contextlib.suppress(FileNotFoundError):  # removed meanwhile
+            if saved.state == "ok" and uploaded.get(saved.path.name) != read_content_digest(saved.path):
+                missing.append(saved)
+    return missing
+
+
+def upload_missing(run: Path) -> list[str]:
+    """Upload what the store of a run lacks, and return a line for each; the caller holds the run's lock.
+
+    Raises:
+        MLScaleError: the store can't be written to.
+    """
+    if (store := open_run_store(run)) is None:
+        return []
+    lines = []
+    try:
+        missing = find_missing(run / "checkpoints", store.list_checkpoints())
+        if missing:
+            store.remove_incomplete()
+        for saved in missing:
+            if saved.record and verify_checkpoint(saved.path).state == "ok":
+                store.put_checkpoint(saved.path.name, saved.path)
+                lines.append(f"upload    {saved.path.name}, step {saved.record.step:,}, to {store.address}")
+    except Exception as error:  # of any package, and of the network
+        raise create_access_error(store.address, RECORDED, error, "written to") from error
+    return lines
 
 
 def restore_latest(run: Path, identity: tuple[str, str]) -> list[str]:
@@ -118,6 +153,6 @@ def _fetch_checkpoints(run: Path, remote: Sequence[RemoteCheckpoint]) -> list[st
             lines.append(f"{error.where} is left out: {error.why}")
             continue
         except Exception as error:
-            raise create_access_error(store.address, f"run.json: {_KEY}", error) from error
+            raise create_access_error(store.address, RECORDED, error) from error
         lines.append(f"download  {checkpoint.name}, step {checkpoint.record.step:,}, from {store.address}")
     return lines

@@ -10,7 +10,10 @@ from mlscale.runs.remote_checkpoints.checkpoint_store import CheckpointStore
 _PACKAGES = {"s3": "s3fs", "gs": "gcsfs", "az": "adlfs"}
 """Of each scheme, which is also the name of mlscale's extra."""
 _SECONDS = 20.0  # in which a connection must be opened, and without a byte
+RECORDED = "run.json: checkpoint_store"
+"""Where the address of a run that exists is from."""
 _CREDENTIALS = {"s3": "AWS_PROFILE", "gs": "GOOGLE_APPLICATION_CREDENTIALS", "az": "AZURE_STORAGE_ACCOUNT_NAME"}
+_SERVERS = {"s3": "AWS_ENDPOINT_URL", "gs": "STORAGE_EMULATOR_HOST", "az": "AZURE_STORAGE_CONNECTION_STRING"}
 
 
 def is_remote(path: object) -> bool:
@@ -23,12 +26,12 @@ def open_store(address: str, where: str) -> CheckpointStore:
 
     Args:
         address: of the run.
-        where: the setting that has it, for errors.
+        where: the setting that has it, or RECORDED, for errors.
 
     Raises:
-        MLScaleError: its scheme is unknown, its package is not installed, or it lacks an account.
+        MLScaleError: its scheme is unknown, it names no bucket, its package is not installed, or it lacks an account.
     """
-    scheme = address.partition("://")[0]
+    scheme, _, path = address.partition("://")
     package = _PACKAGES.get(scheme)
     if package is None:
         raise MLScaleError(
@@ -36,6 +39,12 @@ def open_store(address: str, where: str) -> CheckpointStore:
             where=f"{where}={mask_address(address)}",
             why=f"the schemes are: {', '.join(f'{name}://' for name in _PACKAGES)}",
             fix=f"{where}=s3://<bucket>/<folder>\n{where}=<a folder>",
+        )
+    if not path.split("/")[0]:
+        raise MLScaleError(
+            "the address of the checkpoints names no bucket",
+            where=f"{where}={address}",
+            fix=f"{where}={scheme}://<bucket>/<folder>",
         )
     settings: dict[str, Any] = {}
     if scheme == "s3":
@@ -74,24 +83,52 @@ def check_store(address: str, where: str) -> None:
         raise create_access_error(address, where, error) from error
 
 
-def create_access_error(address: str, where: str, error: BaseException) -> MLScaleError:
-    """Return the error of a store that can't be used."""
-    shown = mask_address(address)
+def create_access_error(address: str, where: str, error: BaseException, access: str = "") -> MLScaleError:
+    """Return the error of a store that can't be used.
+
+    Args:
+        address: of the store.
+        where: the setting that has it, or RECORDED.
+        error: of its package, or of the network.
+        access: what can't be done there; empty for what is done with an address from there.
+    """
+    scheme, shown = address.partition("://")[0], mask_address(address)
+    access = access or ("read from" if where == RECORDED else "written to")
+    # The address of a run that exists is not a setting: its checkpoints are there and nowhere else.
+    other = "" if where == RECORDED else f"\n{where}=<a folder>"
     if isinstance(error, FileNotFoundError):
         return MLScaleError(
             f"the bucket of {shown} does not exist",
             where=where,
             why=describe_store_error(error),
-            fix=f"{where}={address.partition('://')[0]}://<a bucket that exists>/<folder>",
+            fix=_suggest_server(scheme) if where == RECORDED else f"{where}={scheme}://<a bucket that exists>/<folder>",
         )
+    is_silent = _is_silence(error)
     return MLScaleError(
-        f"checkpoints can't be written to {shown}",
+        f"checkpoints can't be {access} {shown}{': the store does not answer' if is_silent else ''}",
         where=where,
         why=describe_store_error(error),
-        fix=f"export {_CREDENTIALS[address.partition('://')[0]]}=<yours>, or the other variables in docs/remote.md\n"
-        f"{where}=<a folder>",
+        fix=(
+            _suggest_server(scheme)
+            if is_silent or (isinstance(error, OSError) and not isinstance(error, PermissionError))
+            else f"export {_CREDENTIALS[scheme]}=<yours>, or the other variables in docs/remote.md"
+        )
+        + other,
         exit=Exit.ENVIRONMENT,
     )
+
+
+def _suggest_server(scheme: str) -> str:
+    return f"export {_SERVERS[scheme]}=<the store's address>; or the same command, once the network reaches it"
+
+
+def _is_silence(error: BaseException) -> bool:
+    """Return whether an error is one of the network, and not an answer of the store."""
+    if isinstance(error, PermissionError):
+        return False
+    # By name: each package has classes of its own, which share no base.
+    names = " ".join(base.__name__ for base in type(error).__mro__)
+    return any(word in names for word in ("Connect", "Timeout", "Endpoint", "gaierror", "ServiceRequestError"))
 
 
 def describe_store_error(error: BaseException) -> str:

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mlscale.atomic_files import ASIDE, explain_os_error
-from mlscale.runs.checkpoint_files.checkpoint_digest import read_content_digest
 from mlscale.runs.checkpoint_files.checkpoint_search import list_checkpoint_files
-from mlscale.runs.remote_checkpoints.checkpoint_store import CheckpointStore, RemoteCheckpoint
+from mlscale.runs.remote_checkpoints.checkpoint_store import CheckpointStore
+from mlscale.runs.remote_checkpoints.run_store import find_missing
 from mlscale.runs.remote_checkpoints.store_access import describe_store_error
 from mlscale.train.checkpoint.save_messages import print_warning
 
@@ -113,6 +113,9 @@ class CheckpointUploader:
         self._thread.join(seconds)
         with self._changed:
             left = self._list_waiting()
+            if not self._has_compared:  # what the store lacks of an earlier process is not known
+                local = [saved.path.name for saved in list_checkpoint_files(self.folder) if saved.state == "ok"]
+                left = list(dict.fromkeys([*left, *local]))
             for copy in self._uploads.values():
                 _remove_copy(copy)
             self._uploads.clear()
@@ -161,12 +164,13 @@ class CheckpointUploader:
         self.store.remove_incomplete()
         remote = {checkpoint.name: checkpoint for checkpoint in self.store.list_checkpoints()}
         local = {saved.path.name: saved for saved in list_checkpoint_files(self.folder) if saved.state == "ok"}
+        missing = {saved.path for saved in find_missing(self.folder, list(remote.values()))}
         reached = max((saved.record.step for saved in local.values() if saved.record), default=-1)
         with self._changed:
             for name, saved in local.items():
                 with contextlib.suppress(FileNotFoundError):  # removed meanwhile
                     # What waits was committed since, and is newer.
-                    if name not in self._uploads and not _is_same(remote.get(name), saved.path):
+                    if name not in self._uploads and saved.path in missing:
                         self._uploads[name] = _copy_aside(saved.path)
             # Where the store is ahead, this folder was lost, and the store knows better what the run keeps.
             if all(checkpoint.record.step <= reached for checkpoint in remote.values()):
@@ -214,10 +218,6 @@ class CheckpointUploader:
         if self._failed_since:
             seconds, self._failed_since = time.monotonic() - self._failed_since, 0.0
             print_warning(f"{self.store.address} is reached again, after {seconds:.0f} s", "upload")
-
-
-def _is_same(remote: RemoteCheckpoint | None, path: Path) -> bool:
-    return remote is not None and remote.is_complete and remote.digest == read_content_digest(path)
 
 
 def _copy_aside(path: Path) -> Path:

@@ -139,10 +139,12 @@ def test_what_is_missing_is_reported_before_a_run(bucket: Any, monkeypatch: pyte
     error = refuse("s3://other/mine")
     assert (error.what, error.exit) == ("the bucket of s3://other/mine does not exist", 2)
     assert "the schemes are: s3://" in refuse("hdfs://host/mine").why
+    assert refuse("s3://").what == "the address of the checkpoints names no bucket"
     with monkeypatch.context() as patch:
         patch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
         error = refuse(ADDRESS)
-        assert (error.what, error.exit) == (f"checkpoints can't be written to {ADDRESS}", 5)
+        assert error.what == f"checkpoints can't be written to {ADDRESS}: the store does not answer"
+        assert (error.exit, "AWS_ENDPOINT_URL" in error.fix, "AWS_PROFILE" in error.fix) == (5, True, False)
     with monkeypatch.context() as patch:
         patch.setitem(sys.modules, "s3fs", None)
         patch.delitem(import_module("fsspec.registry")._registry, "s3")  # what was imported before
@@ -153,6 +155,7 @@ def test_what_is_missing_is_reported_before_a_run(bucket: Any, monkeypatch: pyte
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/nowhere")
     error = refuse(ADDRESS)
     assert (error.exit, "redentials" in error.why) == (5, True)
+    assert ("AWS_PROFILE" in error.fix, "does not answer" in error.what) == (True, False)
 
 
 def test_a_password_is_not_shown() -> None:

@@ -28,6 +28,7 @@ class SlowStore:
     def __init__(self) -> None:
         self.may_upload = threading.Event()
         self.failures = 0
+        self.is_down = False
         self.calls: list[str] = []
         self.content: dict[str, bytes] = {}
         self.kept: list[RemoteCheckpoint] = []
@@ -46,6 +47,8 @@ class SlowStore:
         self.calls.append(f"remove {name}")
 
     def list_checkpoints(self) -> list[RemoteCheckpoint]:
+        if self.is_down:
+            raise ConnectionError("the cable is cut")
         return self.kept
 
     def remove_incomplete(self) -> int:
@@ -117,6 +120,14 @@ def test_the_end_waits_for_a_few_failures_and_not_for_more(
     assert uploader.close() == ["last.ckpt"]
     assert "not in s3://bucket/run: last.ckpt" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["last.ckpt"]
+
+
+def test_what_an_earlier_process_has_left_is_not_uploaded_where_the_store_is_down(
+    store: SlowStore, tmp_path: Path
+) -> None:
+    store.is_down = True
+    write_checkpoint(tmp_path / "last.ckpt", 1)
+    assert start(store, tmp_path).close() == ["last.ckpt"]
 
 
 def test_a_stop_does_not_wait_longer_than_it_may(store: SlowStore, tmp_path: Path) -> None:
