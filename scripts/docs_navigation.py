@@ -8,7 +8,7 @@ from typing import Any
 
 from mlscale.commands import COMMANDS
 
-# Title, page; a page that is not there (yet) is left out, one that nobody lists comes at the end. The pages of a stage
+# Title, page; a page that does not exist yet is left out, an unlisted one comes last. The pages of a stage
 # come after those of its commands.
 NAV: dict[str, tuple[tuple[str, str], ...]] = {
     "Start": (

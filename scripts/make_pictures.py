@@ -94,7 +94,7 @@ def run_in_terminal(command: str, folder: Path) -> Iterable[tuple[float, bytes]]
         stdin=other_end, stdout=other_end, stderr=other_end,
     )  # fmt: skip
     os.close(other_end)
-    told, last = 0.0, time.monotonic()
+    elapsed, last = 0.0, time.monotonic()
     while True:
         try:
             data = os.read(main_end, 65536)
@@ -103,8 +103,8 @@ def run_in_terminal(command: str, folder: Path) -> Iterable[tuple[float, bytes]]
         if not data:
             break
         now = time.monotonic()
-        told, last = told + min(now - last, 0.5), now
-        yield told, data
+        elapsed, last = elapsed + min(now - last, 0.5), now
+        yield elapsed, data
     os.close(main_end)
     process.wait()
 

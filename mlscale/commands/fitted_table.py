@@ -35,7 +35,7 @@ def format_fitted_table(
     spare = max(0, width - _measure_line(widths, shown))
     for index in shown:
         more = min(spare, whole[index] - widths[index])
-        # Half a time is no time: a date becomes whole or stays a date.
+        # A time that is cut in half misleads: it is whole, or only its date.
         if least.get(names[index]) != DATE or more == whole[index] - widths[index]:
             widths[index] += more
             spare -= more

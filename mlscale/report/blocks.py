@@ -43,7 +43,7 @@ class TableBlock:
         rows: cells, as many as columns.
         note: below the table: how to read it, or what was left out.
         marked: the numbers of highlighted rows.
-        faint: the numbers of rows whose values mean little, such as those of few samples; the note tells why.
+        faint: the numbers of rows whose values mean little, such as those of few samples; the note has the reason.
         narrow: True if it may be next to another block.
         terminal: True to print it with the result on the terminal, too.
     """

@@ -59,7 +59,7 @@ def _wrap_line(line: str, columns: int) -> list[str]:
     mark = _COMMENT if body.startswith(_COMMENT) else ""
     first = [] if columns - start >= _LEAST_COLUMNS else [head.rstrip()]
     if first:
-        # Below what it belongs to, as there is no space next to it.
+        # On a line of its own: too few columns are left after the heading.
         start, head = indent + 4, " " * (indent + 4)
     rest = " " * start + mark
     return [

@@ -39,7 +39,7 @@ _BLOCK = re.compile(r"(?P<file><!-- file: \S+ -->\n)?^```python\n(?P<code>.*?)^`
 
 
 def list_blocks(page: Path) -> list[str]:
-    """The Python of a page that is no file, and is not tested elsewhere."""
+    """The Python of a page that is neither a file nor tested elsewhere."""
     found = [match["code"] for match in _BLOCK.finditer(page.read_text(encoding="utf-8")) if not match["file"]]
     marks = [mark for name, mark in ELSEWHERE if name == page.name]
     return [code for code in found if not any(mark in code for mark in marks)]

@@ -1,4 +1,4 @@
-"""A run that is killed and loses its folder of checkpoints goes on from its object store, to the bit."""
+"""A run that is killed and loses its folder of checkpoints resumes from its object store, bitwise identical."""
 
 from __future__ import annotations
 

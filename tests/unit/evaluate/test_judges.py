@@ -94,10 +94,10 @@ def test_two_classes_have_a_threshold_and_one_class_has_not() -> None:
     gather.collect_batch(
         {"logits": torch.tensor([[2.0, 0.0]] * 5)}, (torch.zeros(5, 2), torch.zeros(5, dtype=torch.long))
     )
-    told = build_task_report(gather.collect_samples())
-    assert "auc" not in told.metrics
-    assert told.remarks[0] == "no errors"
-    shown(told.blocks)
+    report = build_task_report(gather.collect_samples())
+    assert "auc" not in report.metrics
+    assert report.remarks[0] == "no errors"
+    shown(report.blocks)
 
 
 def test_labels() -> None:
@@ -106,14 +106,14 @@ def test_labels() -> None:
     logits = (y * 2 - 1) * 1.0 + rng.normal(size=y.shape)
     gather = SampleCollector(get_task_type("multilabel"), TaskInfo(("sun", "sea", "snow")))
     gather.collect_batch({"logits": torch.from_numpy(logits)}, (torch.zeros(300, 4), torch.from_numpy(y)))
-    told = build_task_report(gather.collect_samples())
-    assert told.metrics["f1_macro"] == pytest.approx(sk.f1_score(y, logits > 0, average="macro"))
-    assert told.metrics["f1_micro"] == pytest.approx(sk.f1_score(y, logits > 0, average="micro"))
-    assert told.metrics["exact_match"] == pytest.approx(sk.accuracy_score(y, logits > 0))
-    assert told.details["labels"][0]["label"] == "snow"
-    assert table(told.blocks, "labels").faint == [0]  # of few samples
-    assert told.details["labels"][0]["auc"]["value"] == pytest.approx(sk.roc_auc_score(y[:, 2], logits[:, 2]))
-    shown(told.blocks)
+    report = build_task_report(gather.collect_samples())
+    assert report.metrics["f1_macro"] == pytest.approx(sk.f1_score(y, logits > 0, average="macro"))
+    assert report.metrics["f1_micro"] == pytest.approx(sk.f1_score(y, logits > 0, average="micro"))
+    assert report.metrics["exact_match"] == pytest.approx(sk.accuracy_score(y, logits > 0))
+    assert report.details["labels"][0]["label"] == "snow"
+    assert table(report.blocks, "labels").faint == [0]  # of few samples
+    assert report.details["labels"][0]["auc"]["value"] == pytest.approx(sk.roc_auc_score(y[:, 2], logits[:, 2]))
+    shown(report.blocks)
 
 
 def test_a_rare_label_without_errors_has_an_interval_as_a_class_has() -> None:

@@ -37,10 +37,10 @@ def test_json_and_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: 
         "data=digits",
     }
     assert main([f"runs_dir={tmp_path}"]) == 0
-    told = capsys.readouterr().out
-    assert "[ok] precision=fp32" in told
-    assert "fix: " in told
-    assert "\033" not in told  # not a terminal
+    printed = capsys.readouterr().out
+    assert "[ok] precision=fp32" in printed
+    assert "fix: " in printed
+    assert "\033" not in printed  # not a terminal
 
 
 def test_each_line_is_printed_when_it_is_known(

@@ -56,15 +56,15 @@ def test_ls(root: Path, runs: Runs, capsys: pytest.CaptureFixture[str]) -> None:
     for name in ("run.json", "config.yaml"):  # nothing is left to rebuild it from
         (torn.path / name).write_text("{")
     assert runs("ls") == 0
-    told = capsys.readouterr()
-    lines = told.out.splitlines()
+    printed = capsys.readouterr()
+    lines = printed.out.splitlines()
     assert lines[0].split() == ["id", "name", "started", "status", "metric", "time", "overrides"]
     assert "sweep of 2" in lines[2]
     assert lines[3].startswith(f"  {jobs[1].id}")
     assert lines[5].startswith(alone.id)
     assert "val/accuracy 0.98" in lines[5]
     assert "optimizer.lr=0.1" in lines[5]
-    assert "corrupt" in told.err
+    assert "corrupt" in printed.err
     assert runs("ls", "output=json") == 0
     document = json.loads(capsys.readouterr().out)
     assert [run["id"] for run in document["runs"]] == [jobs[1].id, jobs[0].id, alone.id]
@@ -103,7 +103,7 @@ def test_ls_of_nothing(runs: Runs, capsys: pytest.CaptureFixture[str]) -> None:
 def test_show(root: Path, runs: Runs, capsys: pytest.CaptureFixture[str]) -> None:
     run = made(root, derived={"world_size": 2}, notes="a note")
     assert runs("show", "last", "verify=true") == 0
-    told = capsys.readouterr().out
+    printed = capsys.readouterr().out
     for part in (
         str(run.path),
         "done",
@@ -114,7 +114,7 @@ def test_show(root: Path, runs: Runs, capsys: pytest.CaptureFixture[str]) -> Non
         "a note",
         "every file",
     ):
-        assert part in told
+        assert part in printed
     (run.path / "config.yaml").write_text("changed: true\n")
     assert runs("show", run.id, "verify=true") == 2
     assert "config.yaml" in capsys.readouterr().out
@@ -133,11 +133,11 @@ def test_diff(root: Path, runs: Runs, tmp_path: Path, capsys: pytest.CaptureFixt
         (run.path / "logs").mkdir(exist_ok=True)
         (run.path / "logs/metrics.csv").write_text(f"step,train/loss\n0,{loss}\n")
     assert runs("diff", first.id, "last") == 0
-    told = capsys.readouterr().out
+    printed = capsys.readouterr().out
     for line in ("optimizer.lr ", "0.01", "seed", "best val/accuracy", "0.98", "0.99", "model.py"):
-        assert line in told
+        assert line in printed
     page = second.path / "results" / f"diff-{first.id}.html"
-    assert told.endswith(f"\npage  {page}\n")
+    assert printed.endswith(f"\npage  {page}\n")
     elements = Elements(page.read_text())
     for part in ("1 setting and 1 code file differ", "optimizer.lr", "0.01", f"{second.path.name}: train/loss"):
         assert part in elements.text()
