@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -115,8 +117,19 @@ class Int8(Callback):
         """
         return choose_method(model) if self.method == "auto" else self.method
 
-    def carry_out(self, task: LightningModule, data: LightningDataModule, run: RunFolder, checkpoint: Path) -> Result:
-        """Compress, write `<run>/compressed/` and `results/compress.json`, and return the result."""
+    def carry_out(
+        self,
+        task: LightningModule,
+        data: LightningDataModule,
+        run: RunFolder,
+        checkpoint: Path,
+        overrides: Sequence[str],
+    ) -> Result:
+        """Compress, write `<run>/compressed/` and `results/compress.json`, and return the result.
+
+        Args:
+            overrides: as typed; kept in the result.
+        """
         start = time.perf_counter()
         compressed = self.compress_task(task, data)
         folder = run.path / stored.FOLDER
@@ -129,7 +142,7 @@ class Int8(Callback):
             required=self.required,
             seconds=time.perf_counter() - start,
         )
-        result = save_result(result, run)
+        result = save_result(replace(result, overrides=overrides), run)
         # A manifest that lists an earlier result needs the digests of the new one.
         update_manifest(run.path, "results/compress.json", "results/compress.html")
         return result
@@ -175,7 +188,7 @@ class Int8(Callback):
             data = get_data_module(trainer)
             assert data is not None  # a run without one was refused at its start
             with hide_trainer(data):
-                result = self.carry_out(pl_module, data, run, checkpoint)
+                result = self.carry_out(pl_module, data, run, checkpoint, run.run["overrides"])
         # The training itself has succeeded: it must not fail for a model that ONNX can't express, nor for one whose
         # forward can't compute another batch than those of training.
         except Exception as error:

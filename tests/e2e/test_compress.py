@@ -161,6 +161,7 @@ def test_in_a_run_it_changes_nothing_and_is_told(folder: Path, bundled: Path, de
     assert run.find_changed_artefacts() == []
     assert "compressed/model.onnx" in (run.manifest or {})["artefacts"]
     assert run.results["compress"]["metrics"]["int8_val/accuracy"] == result.metrics["int8_val/accuracy"]
+    assert run.results["compress"]["overrides"] == run.run["overrides"]
     if devices == 2:
         return
     # Through the same code: what the verb makes of the same checkpoint is the same to the byte, and the seal holds.

@@ -40,7 +40,7 @@ def run(cfg: DictConfig) -> Result:
         # "fit" sets up the training split, too: static quantization is calibrated on it, and judged on validation
         # samples.
         data, task = rebuild_data_and_task(resolved_cfg, checkpoint, "fit", run_data)
-        result: Result = method.carry_out(task, data, folder, checkpoint)
+        result: Result = method.carry_out(task, data, folder, checkpoint, list(cfg.derived.overrides or ()))
     return result
 
 
