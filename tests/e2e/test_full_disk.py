@@ -109,6 +109,7 @@ def test_a_disk_that_becomes_read_only_leaves_a_run_to_resume(small_disk: Path, 
 
 CLOSING = """
 import subprocess
+import time
 from pathlib import Path
 import pytorch_lightning as pl
 
@@ -120,7 +121,9 @@ class Closing(pl.Callback):
     def on_train_epoch_start(self, trainer, module):
         if trainer.current_epoch == 1 and not self.note.exists():
             self.note.touch()
-            subprocess.run(["mount", "-o", "remount,ro", self.folder], check=True)
+            # Busy for as long as a checkpoint is written in the background.
+            while subprocess.run(["mount", "-o", "remount,ro", self.folder]).returncode:
+                time.sleep(0.05)
 """
 
 
