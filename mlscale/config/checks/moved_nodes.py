@@ -22,11 +22,18 @@ def suggest_moved_node(
     groups: Mapping[str, Sequence[str]],
     fields: Fields,
     lacking: Callable[[Node], Iterator[str]],
+    *,
+    has_own_task: bool,
 ) -> str:
     """Return the overrides that give `group` the objects of a node; "" if the group does not build such a node.
 
     Args:
+        group: that builds them.
+        value: the node, or a list of nodes.
+        groups: every group with its options.
+        fields: what the shipped YAML documents.
         lacking: yields the overrides for the required arguments that an object lacks.
+        has_own_task: the task is a class of the user's, which calls its scheduler by itself.
     """
     nodes = [
         node for item in (value if isinstance(value, list) else [value]) if (node := _correct_target(item, fields))
@@ -42,7 +49,8 @@ def suggest_moved_node(
     node = {"_target_": nodes[0]["_target_"], **({"_partial_": True} if group in _PARTIAL else {}), **nodes[0]}
     # Emptied first: keys of the default option would be passed to the typed class.
     words = [f"{group}=none"] if "none" in groups.get(group, ()) else []
-    if str(node["_target_"]).endswith(_BY_METRIC):  # it steps by a metric, which Lightning's dictionary names
+    # It steps by a metric, which Lightning's dictionary names: a task of the user's writes that in its code.
+    if str(node["_target_"]).endswith(_BY_METRIC) and not has_own_task:
         words += [*_build_overrides(f"{group}.{group}", node, fields, lacking), *_AFTER_VALIDATION]
     else:
         words += _build_overrides(group, node, fields, lacking)

@@ -128,14 +128,25 @@ def _suggest_moved(config: CheckedConfig, path: str, value: object) -> Advice | 
     """Return the fix for an object that was typed where another group owns it: `model.optimizer._target_=…`."""
     last, alias = path.rpartition(".")[2], load_foreign_names().find_alias(path)
     group = last if last in config.groups else alias.group if alias is not None else ""
-    fix = moved_nodes.suggest_moved_node(group, value, config.groups, config.fields, suggest_missing_arguments)
+    fix = _suggest_moved_node(config, group, value)
     return Advice(fix, f"the group '{group}' owns it") if fix else None
 
 
+def _suggest_moved_node(config: CheckedConfig, group: str, value: object) -> str:
+    task = config.tree.get("task")
+    target = task.get("_target_") if isinstance(task, dict) else None
+    return moved_nodes.suggest_moved_node(
+        group,
+        value,
+        config.groups,
+        config.fields,
+        suggest_missing_arguments,
+        has_own_task=target is not None and not str(target).startswith("mlscale."),
+    )
+
+
 def _suggest_for_owned(config: CheckedConfig, alias: Alias, path: str, value: object) -> str:
-    if fix := moved_nodes.suggest_moved_node(
-        alias.group, value, config.groups, config.fields, suggest_missing_arguments
-    ):
+    if fix := _suggest_moved_node(config, alias.group, value):
         return fix
     if alias.group and isinstance(value, dict) and "_target_" not in value:  # settings of an object, and not which one
         settings = [

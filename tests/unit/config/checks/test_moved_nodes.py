@@ -6,6 +6,8 @@ import re
 import shlex
 
 import pytest
+import pytorch_lightning as pl
+import torch
 
 from mlscale.config.checks.check import check_config
 from mlscale.config.composition.argv import parse_command_line
@@ -23,6 +25,13 @@ def problems(words: list[str]) -> list[MLScaleError]:
     return check_config(compose_config(request), groups=request.roots.groups, origin=origin)
 
 
+class OwnTask(pl.LightningModule):
+    """A user's task that calls what it is given, as that of lightning-hydra-template does."""
+
+    def __init__(self, optimizer: torch.optim.Optimizer, scheduler: torch.optim.lr_scheduler.LRScheduler) -> None:
+        super().__init__()
+
+
 @pytest.mark.parametrize(
     ("typed", "begins"),
     [
@@ -34,6 +43,8 @@ def problems(words: list[str]) -> list[MLScaleError]:
         ("model.optimizer._target_=torch.optim.Adam model.optimizer.lr=0.1", "optimizer=none optimizer._target_="),
         (f"model.scheduler._target_={STEP}", "scheduler=none scheduler._target_="),
         (f"model.scheduler._target_={PLATEAU}", "scheduler=none scheduler.scheduler._target_="),
+        (f"task._target_={OwnTask.__module__}.OwnTask task.scheduler._target_={PLATEAU}",
+         "scheduler=none scheduler._target_="),
         ("trainer.strategy._target_=pytorch_lightning.strategies.DDPStrategy", "strategy._target_="),
         ("trainer.logger._target_=pytorch_lightning.loggers.CSVLogger", "logger."),
         ("trainer.callbacks=[{_target_:pytorch_lightning.callbacks.LearningRateMonitor}]", "callbacks."),
@@ -46,7 +57,8 @@ def test_it_is_given_to_the_group_that_owns_it(typed: str, begins: str) -> None:
     (problem,) = problems(typed.split())
     assert problem.fix.startswith(begins)
     filled = re.sub("<.*?>", lambda match: "some" if "str" in match[0] else "1", problem.fix)
-    assert problems(shlex.split(filled)) == []
+    own = [word for word in typed.split() if word.startswith("task._target_=")]
+    assert problems([*own, *shlex.split(filled)]) == []
 
 
 @pytest.mark.parametrize("typed", ["task.model._target_=no_such.Net", "trainer.precision._target_=torch.nn.Linear"])
