@@ -77,12 +77,12 @@ def _end_with_process(pid: int, started: int | None) -> None:
 def _interrupt_next_checkpoint(then: Callable[[], None]) -> None:
     """Make the next checkpoint stop after its first block, and call `then`."""
 
-    class HalfWriter(AtomicCheckpointWriter):
-        def write(self, data: bytes | memoryview) -> int:
-            super().write(data)
-            then()
-            raise AssertionError("unreachable")
+    write = AtomicCheckpointWriter.write
 
-    vars(lightning_io)["AtomicCheckpointWriter"] = (
-        HalfWriter  # never restored: the process is killed before it writes another
-    )
+    def write_and_stop(writer: AtomicCheckpointWriter, data: bytes | memoryview) -> int:
+        write(writer, data)
+        then()
+        raise AssertionError("unreachable")
+
+    # Of the class itself, wherever it is used; never restored: the process is killed before it writes another.
+    AtomicCheckpointWriter.write = write_and_stop  # type: ignore[assignment,method-assign]
