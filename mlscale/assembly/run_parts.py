@@ -27,7 +27,8 @@ def build_data(cfg: DictConfig) -> pl.LightningDataModule | None:
     supplied: dict[str, Any] = {}
     if has_argument(node, "augment"):
         supplied["augment"] = build(cfg.get("augment"), "augment")
-    if takes_device_batch(node):
+    # Without a size in the config, that of the class stays: None would mean samples that are not in batches.
+    if takes_device_batch(node) and cfg.derived.per_device_batch is not None:
         supplied["batch_size"] = cfg.derived.per_device_batch
     data = build(node, "data", **supplied)
     if not isinstance(data, pl.LightningDataModule):

@@ -199,6 +199,14 @@ class Blobs(LightningDataModule):
         return self.loader(0)
     def val_dataloader(self):
         return self.loader(1)
+
+class OwnLoaders(LitClassifier):
+    def setup(self, stage):
+        self.points = Points(classes=self.trainer.world_size == 1)
+    def train_dataloader(self):
+        return self.points.train_dataloader()
+    def val_dataloader(self):
+        return self.points.val_dataloader()
 """
 
 
@@ -252,6 +260,14 @@ class Points(LightningDataModule):
         return self.loader(0)
     def val_dataloader(self):
         return self.loader(1)
+
+class OwnLoaders(LitClassifier):
+    def setup(self, stage):
+        self.points = Points(classes=self.trainer.world_size == 1)
+    def train_dataloader(self):
+        return self.points.train_dataloader()
+    def val_dataloader(self):
+        return self.points.val_dataloader()
 """
 
 
@@ -265,14 +281,16 @@ class Points(LightningDataModule):
             "answers are the tensors of forward; kind = 'regression', or another type, in",
         ),
         ("LitClassifier", "true", "classification", "answers are of classification, as forward gives a row of numbers"),
+        ("OwnLoaders", None, "classification", "answers are of classification, as forward gives a row of numbers"),
     ],
 )
 def test_a_plain_module_is_served_and_what_is_missing_is_named(
-    folder: Path, capsys: pytest.CaptureFixture[str], module: str, classes: str, kind: str | None, line: str
+    folder: Path, capsys: pytest.CaptureFixture[str], module: str, classes: str | None, kind: str | None, line: str
 ) -> None:
     (folder / "plain_of_export.py").write_text(PLAIN)
-    words = [f"task._target_=plain_of_export.{module}", "data=none", "data._target_=plain_of_export.Points"]
-    words += [f"data.classes={classes}", "model=none", "optimizer=none", "scheduler=none", "trainer.max_epochs=1"]
+    words = [f"task._target_=plain_of_export.{module}", "data=none"]
+    words += ["data._target_=plain_of_export.Points", f"data.classes={classes}"] if classes else []
+    words += ["model=none", "optimizer=none", "scheduler=none", "trainer.max_epochs=1"]
     assert main(["train", *words, "snapshot=false", "logger=none"]) == 0
     capsys.readouterr()
     assert main(["export", "last", "checkpoint=last"]) == 0

@@ -85,17 +85,21 @@ def rebuild_data_and_task(cfg: DictConfig, checkpoint: Path, stage: str, run_dat
     import torch
 
     from mlscale.assembly.run_parts import build_task
+    from mlscale.assembly.trained_model.own_loaders import OwnLoaders, has_own_loaders
     from mlscale.train.lightning.quiet import suppress_library_messages
 
     suppress_library_messages()
     torch.set_num_threads(cfg.derived.threads)
     data, task = run_data.build_module(cfg), build_task(cfg)
+    if data is None and has_own_loaders(task):
+        data = OwnLoaders(task)
     if data is None:
         raise MLScaleError(
             "no data is configured",
             where="data",
-            why="a model is compared on validation samples",
-            fix="data=digits, or another option of data: mlscale train --help lists them",
+            why="a model is compared on validation samples, and its module has no val_dataloader",
+            fix="data._target_=<your LightningDataModule>\n"
+            "data=digits, or another option of data: mlscale train --help lists them",
         )
     load_weights(task, checkpoint)
     data.prepare_data()
