@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -15,6 +16,7 @@ from mlscale.errors import Exit, MLScaleError
 
 _PARTIAL_GROUPS = ("optimizer", "scheduler")
 """Groups whose node is a partial call: the parameters, or the optimizer, are passed later."""
+_MOST_SIMILAR = 3  # names that are suggested
 _DERIVED = re.compile(r"\$\{derived\.\w+\}")  # a value that is filled in from the data or the machine
 
 
@@ -59,11 +61,22 @@ def build(node: Mapping[str, Any] | None, where: str, **supplied: object) -> Any
 
 
 def _suggest_fix(node: Mapping[str, Any], where: str, unknown: Sequence[str]) -> str:
+    if node.get("_target_") == "timm.create_model" and (models := _find_similar_models(str(node.get("model_name")))):
+        return "\n".join(f"{where}.model_name={name}" for name in models)
     if where in _PARTIAL_GROUPS and not node.get("_partial_"):
         return f"{where}._partial_=true: the task gives it what it lacks"
     if unknown:
         return f"{where}.{unknown[0]}=<its value>, which your data does not give"
     return "export MLSCALE_TRACEBACK=1, and start the command again: it shows how it came there"
+
+
+def _find_similar_models(name: str) -> Sequence[str]:
+    """Return timm's models of a similar name; nothing for a model that timm has."""
+    import timm  # it was imported to build the node
+
+    if timm.is_model(name.partition(".")[0]):
+        return ()
+    return get_close_matches(name, timm.list_models(), _MOST_SIMILAR)
 
 
 def _list_unknown_keys(node: Mapping[str, Any]) -> list[str]:

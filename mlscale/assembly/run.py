@@ -124,8 +124,10 @@ def build_loss_end(cfg: DictConfig, task: pl.LightningModule) -> LossEnd:
     facts = cfg.derived
     task_type = resolve_task_type(task)
     is_comparable = task_type is not None and task_type.loss_is_cross_entropy
+    lr = (cfg.get("optimizer") or {}).get("lr")
     return LossEnd(
-        compute_constant_loss(facts.get("class_counts"), facts.get("num_classes")) if is_comparable else None
+        compute_constant_loss(facts.get("class_counts"), facts.get("num_classes")) if is_comparable else None,
+        lr=lr if isinstance(lr, int | float) else None,
     )
 
 

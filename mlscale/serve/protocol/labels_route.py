@@ -189,7 +189,7 @@ def parse_labels(task_type: TaskType, names: AnswerNames, body: bytes | bytearra
     try:
         document = json_numbers.parse_document(body)
     except ValueError as error:
-        raise Refused(f"the body is not JSON: {error}") from error
+        raise Refused(f"the body is {f'not JSON: {error}' if body.strip() else 'empty'}") from error
     entries = [document] if isinstance(document, dict) else document
     if not isinstance(entries, list) or not entries or not all(isinstance(entry, dict) for entry in entries):
         raise Refused('send [{"id": "…", "label": "…"}, …]')

@@ -137,7 +137,7 @@ def _parse_json_request(model: ServedModel, sent_type: str, body: bytes | bytear
         if image_format := find_image_format(body):
             raise describe_untyped_image(model, sent_type, image_format) from error
         hint = _ALONE_HINTS.get(model.servable.encoder.kind, "")
-        raise Refused(f"the body is not JSON: {error}{hint}") from error
+        raise Refused(f"the body is {f'not JSON: {error}' if body.strip() else 'empty'}{hint}") from error
     try:
         samples, id_ = raw_json.parse_samples(model, document)
     except Refused as refused:

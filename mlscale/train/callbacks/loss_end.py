@@ -29,8 +29,8 @@ class LossEnd(Callback):
         pretrained: whether the run starts from pretrained weights.
     """
 
-    def __init__(self, constant: float | None = None, *, pretrained: bool = False) -> None:
-        self.constant, self.pretrained = constant, pretrained
+    def __init__(self, constant: float | None = None, *, pretrained: bool = False, lr: float | None = None) -> None:
+        self.constant, self.pretrained, self.lr = constant, pretrained, lr
         self.name: str | None = None
         self.start: float | None = None
 
@@ -65,7 +65,9 @@ class LossEnd(Callback):
         fix = (
             "+recipe=finetune has rates for weights that are there"
             if self.pretrained
-            else "try a tenth of optimizer.lr"
+            else f"try optimizer.lr={self.lr / 10:.3g}, a tenth"
+            if self.lr
+            else "try a tenth of the learning rate"
         )
         print(f"warning   {remark}; {fix}", file=sys.stderr, flush=True)
         return AfterFitResult(remark=remark)

@@ -72,3 +72,11 @@ def test_an_optimizer_waits_for_its_parameters() -> None:
     with pytest.raises(MLScaleError, match=r"torch\.optim\.RMSprop could not be built") as caught:
         build(OmegaConf.create({"_target_": "torch.optim.RMSprop", "lr": 0.1}), "optimizer")
     assert caught.value.fix.startswith("optimizer._partial_=true")
+
+
+def test_a_misspelt_model_of_timm_is_answered_with_similar_names() -> None:
+    pytest.importorskip("timm")
+    with pytest.raises(MLScaleError, match="could not be built") as caught:
+        build(node(_target_="timm.create_model", model_name="mobilenetv3_smal"), "model")
+    assert "Unknown model (mobilenetv3_smal)" in caught.value.why
+    assert caught.value.fix.splitlines()[0].startswith("model.model_name=mobilenetv3_small")

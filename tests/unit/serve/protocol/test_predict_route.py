@@ -87,6 +87,7 @@ def test_an_id_of_any_script_is_the_same_in_header_answer_event_and_label(server
     ("body", "headers", "status", "told"),
     [
         (b"{", {}, 400, "the body is not JSON"),
+        (b" ", {}, 400, "the body is empty"),
         ({}, {}, 400, "send {"),
         ([1], {}, 400, "send {"),
         ({"inputs": [], "x": 1}, {}, 400, "unknown key 'x'"),
