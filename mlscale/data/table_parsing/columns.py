@@ -5,12 +5,11 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mlscale.config.names.suggest import format_override
+from mlscale.config.names.suggest import find_nearest, format_override
 from mlscale.data.table_parsing.column_units import format_units_override
 from mlscale.errors import MLScaleError, raise_all
 
@@ -104,8 +103,7 @@ class DataTable:
             raise self._build_absent_error(absent, where)
 
     def _build_absent_error(self, absent: Sequence[str], where: str) -> MLScaleError:
-        # A cutoff of 0: the nearest name, however different.
-        near = next(iter(get_close_matches(absent[0], self.columns, 1, 0.0)), None)
+        near = find_nearest(absent[0], self.columns)
         named = f"column{'s' * (len(absent) > 1)} {_quote_names(absent)}"
         same = near is not None and unicodedata.normalize("NFC", near) == unicodedata.normalize("NFC", absent[0])
         return MLScaleError(
@@ -113,7 +111,7 @@ class DataTable:
             where=where,
             why=f"its columns are: {_quote_names(list(self.columns)) or 'none'}"
             + (f"; {near!r} is there in another form of Unicode (NFC, NFD)" if same else ""),
-            fix=_suggest_override(where, near) or f"add the {named}, which the training rows have",
+            fix=_suggest_override(where, near) or _describe_fix(where, named),
         )
 
 
@@ -141,6 +139,13 @@ def _suggest_override(where: str, near: str | None) -> str | None:
     if where == "data.units":
         return format_units_override(near, "<its unit>")
     return format_override(where, [near] if where in _LIST_KEYS else near)
+
+
+def _describe_fix(where: str, named: str) -> str:
+    """Return the fix where no column has a similar name."""
+    if where in _COLUMN_KEYS:
+        return f"{where}={'[<one of these columns>]' if where in _LIST_KEYS else '<one of these columns>'}"
+    return f"add the {named}, which the training rows have"
 
 
 def mark_missing(values: Column) -> Column:
