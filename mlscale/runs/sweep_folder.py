@@ -70,7 +70,7 @@ def read_failed_jobs(path: str | Path) -> list[FailedJob]:
 
 def find_sweep_folders(root: str | Path) -> Iterator[Path]:
     """Yield the folder of every sweep, the newest first."""
-    folders = [file.parent for file in Path(root).glob(f"*/*/{SWEEP}")]
+    folders = [file.parent for file in Path(root).absolute().glob(f"*/*/{SWEEP}")]
     yield from sorted(folders, key=lambda path: path.name.rsplit("-", 1)[-1], reverse=True)
 
 
