@@ -44,10 +44,12 @@ class MLScaleError(Exception):
     Attributes:
         unbuilt: it was raised while the run's objects were built: nothing has run yet.
         is_reported: another process prints it, so this one only ends with its exit code.
+        run: the folder of the run that it ended; "" before there is one.
     """
 
     unbuilt = False
     is_reported = False
+    run = ""
 
     def __init__(self, what: str, *, where: str = "", why: str = "", fix: str = "", exit: Exit = Exit.USER) -> None:
         super().__init__(what)
@@ -65,16 +67,16 @@ class MLScaleError(Exception):
         """Return the same error with `mask` applied to every text, for messages that quote what was typed."""
         texts = {name: mask(getattr(self, name)) for name in ("where", "why", "fix")}
         error = MLScaleError(mask(self.what), **texts, exit=self.exit)
-        error.unbuilt = self.unbuilt
+        error.unbuilt, error.run = self.unbuilt, self.run
         return error
 
     def build_document(self) -> dict[str, Any]:
-        """Return the error for programs: the exit code, and `what`, `where`, `why` and `fix` of each problem."""
+        """Return the error for programs: exit code, `what`, `where`, `why` and `fix` of each problem, and the run."""
         problems = [
             {name: getattr(problem, name) for name in ("what", "where", "why", "fix")}
             for problem in self.list_problems()
         ]
-        return {"exit_code": int(self.exit), "problems": problems}
+        return {"exit_code": int(self.exit), "problems": problems, "run": self.run or None}
 
     def list_problems(self) -> Sequence[MLScaleError]:
         """Return the problems that it reports: itself, unless it holds several."""
@@ -116,7 +118,9 @@ class Problems(MLScaleError):  # noqa: N818 - it holds errors, it is none of its
 
     def mask_texts(self, mask: Callable[[str], str]) -> MLScaleError:
         """Return the same problems with `mask` applied to every text."""
-        return Problems([problem.mask_texts(mask) for problem in self.problems])
+        masked = Problems([problem.mask_texts(mask) for problem in self.problems])
+        masked.run = self.run
+        return masked
 
     def __str__(self) -> str:
         return "\n\n".join(str(problem) for problem in self.problems)

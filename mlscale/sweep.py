@@ -25,7 +25,8 @@ from mlscale.report import Result, format_number, format_table
 from mlscale.runs.folder import RunFolder
 from mlscale.runs.overview import parse_sweep_id
 from mlscale.runs.run_files import build_run_path
-from mlscale.runs.sweep_folder import discard_sweep, start_sweep
+from mlscale.runs.run_reader import RUN
+from mlscale.runs.sweep_folder import FailedJob, discard_sweep, record_failed_job, start_sweep
 from mlscale.secrets.config_secrets import mask_overrides
 from mlscale.secrets.mask import Masker
 
@@ -69,6 +70,7 @@ class Sweep:
         )
         self.jobs.append(job)
         print(f"\njob {len(self.jobs)}  {' '.join(_strip_plus(job.overrides))}", file=sys.stderr)
+        runs = set(folder.glob(f"*/{RUN}"))
         try:
             cfg = raise_if_invalid(cfg, self.request, overrides)
             # After the check, which refuses derived values that are set.
@@ -90,6 +92,9 @@ class Sweep:
             job.error = wrap_unforeseen_error(error)
         if job.error:
             print(masker.mask_text(f"error: {job.error}"), file=sys.stderr)
+            if set(folder.glob(f"*/{RUN}")) == runs:
+                what = masker.mask_text(job.error.what)
+                record_failed_job(folder, FailedJob(len(self.jobs), tuple(_strip_plus(job.overrides)), what))
         return _get_metric_value(job, self.metric)
 
     def _freeze_job(self, cfg: DictConfig) -> Result:
@@ -174,7 +179,7 @@ class Sweep:
             {
                 "job": self.jobs.index(job) + 1,
                 "overrides": _strip_plus(job.overrides),
-                "run": job.result.artifacts.get("run") if job.result else None,
+                "run": job.result.artifacts.get("run") if job.result else job.error and (job.error.run or None),
                 "value": _get_metric_value(job, self.metric),
                 "ok": job.error is None and job.result is not None and job.result.ok,
                 "error": job.error.what if job.error else None,

@@ -111,14 +111,14 @@ def gains(rounds: int, seconds: float) -> None:
     for case in CASES:
         found = commands.run_command("profile", [*case.words, f"profile.seconds={seconds}"])
         print(f"{case.name}: {found.sentence}", file=sys.stderr, flush=True)
-        rows.append([case.name, found.artifacts["bound_by"], *_gains(case, found, rounds)])
+        rows.append([case.name, found.details["bound_by"], *_gains(case, found, rounds)])
     headers = ("case", "bound by", "predicted", "replayed", "in memory", "remedy", "proven", "in whole runs")
     print(format_table(rows, headers))
 
 
 def _gains(case: Case, found: Result, rounds: int) -> list[str]:
     """The factors that were stated, each beside that of whole runs."""
-    remedy = found.artifacts.get("remedy")
+    remedy = found.details.get("remedy")
     others = {"memory": ["data.train.kept=true"]} if case.cost else {}
     if remedy and remedy.startswith(("data.", "precision=")):
         others["remedy"] = [remedy]

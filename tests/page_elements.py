@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from html.parser import HTMLParser
 
-_VOID = ("meta", "img", "input")
+_VOID = ("meta", "img", "input", "wbr")
 
 
 class Elements(HTMLParser):

@@ -158,10 +158,14 @@ class _ValidationSamples:
         if not len(gathered):
             return []
         text = f"Of the last validation: {format_count(len(gathered), 'sample')}"
-        if len(gathered) < self._seen:
-            text += f" of {self._seen:,}"
+        text += f" of {self._seen:,}." if len(gathered) < self._seen else "."
         plots = gathered.task_type.build_training_plots(gathered)
-        return [Heading("Predictions", f"{text}."), *plots, *build_worst_blocks(gathered, _MAX_IMAGE_BYTES)]
+        blocks = [*plots, *build_worst_blocks(gathered, _MAX_IMAGE_BYTES)]
+        # The plots of a type may open with a heading of their own: one below another would head nothing.
+        if blocks and isinstance(blocks[0], Heading):
+            title = "Predictions" if plots else blocks[0].title
+            return [Heading(title, f"{text} {blocks[0].text}".strip()), *blocks[1:]]
+        return [Heading("Predictions", text), *blocks] if blocks else []
 
 
 def _build_section(build: Callable[[], list[Figure]]) -> list[Figure]:

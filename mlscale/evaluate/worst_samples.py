@@ -6,7 +6,13 @@ import numpy as np
 
 from mlscale.evaluate.evaluated_samples import EvaluatedSamples
 from mlscale.report import Figure, Heading, ImageBlock, TableBlock
-from mlscale.report.contact_sheet import Tile, convert_to_image, draw_contact_sheet, render_class_mask
+from mlscale.report.contact_sheet import (
+    Tile,
+    convert_to_image,
+    draw_contact_sheet,
+    list_mask_colours,
+    render_class_mask,
+)
 from mlscale.report.image_grid import build_image_grid
 from mlscale.report.text import format_number
 from mlscale.task_types.collected_samples import WorstSample
@@ -32,12 +38,13 @@ def build_worst_blocks(gathered: EvaluatedSamples, grid_bytes: int = 0) -> list[
     ]
     if worst[0].x.ndim == 3:
         tiles = [_build_tile(gathered, sample) for sample in worst]
+        legend = list_mask_colours((mask for sample in worst for mask in sample.masks), gathered.task_info.labels)
         if grid_bytes:
             # A grid has its text next to the images: the table would repeat it.
-            return [*shown, build_image_grid(task_type.sheet_title, tiles, grid_bytes)]
+            return [*shown, build_image_grid(task_type.sheet_title, tiles, grid_bytes, legend)]
         png, width = draw_contact_sheet(tiles)
         outcomes = "; ".join(" ".join(task_type.describe_outcome(gathered, sample)) for sample in worst[:8])
-        shown.append(ImageBlock(task_type.sheet_title, png, width, outcomes))
+        shown.append(ImageBlock(task_type.sheet_title, png, width, outcomes, legend))
     rows = [
         (
             sample.key,

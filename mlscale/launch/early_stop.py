@@ -21,12 +21,16 @@ from mlscale.launch.job_environment import JOB_RUN
 class EarlyStop(BaseException):
     """A signal has arrived. Not an Exception: code that handles errors of the data must let it through."""
 
+    run = ""  # the folder of the run that it ended, as `MLScaleError` has it
+
     def __init__(self, signum: int) -> None:
         super().__init__(f"stopped by {signal.Signals(signum).name} before the first step; there was nothing to save")
 
     def build_error(self) -> MLScaleError:
         """Return the error that ends the process."""
-        return MLScaleError(str(self), fix="start the command again", exit=Exit.SAVED)
+        error = MLScaleError(str(self), fix="start the command again", exit=Exit.SAVED)
+        error.run = self.run
+        return error
 
 
 def choose_early_signals(

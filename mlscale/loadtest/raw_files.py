@@ -17,7 +17,7 @@ import numpy as np
 
 from mlscale.data.decoding.image_files import is_image_file
 from mlscale.data.shards.system_files import SkippedFiles, count_skipped, report_skipped
-from mlscale.data.table_parsing.column_separator import get_separator, raise_for_separator
+from mlscale.data.table_parsing.column_separator import find_separator, replace_decimal_comma
 from mlscale.errors import MLScaleError
 from mlscale.export.warmup import WARMUP, WarmupRequest, read_warmup
 from mlscale.export.warmup.warmup_requests import REQUESTS
@@ -144,14 +144,14 @@ def _get_form(request: WarmupRequest) -> RawForm:
 
 def _read_csv(path: Path, columns: Sequence[Mapping[str, Any]], takes_texts: bool) -> Iterator[dict[str, Any]]:
     # A text is sent as it is written, its bytes too; the cells of a row may be numbers.
-    parse, errors = (str, "surrogateescape") if takes_texts else (_parse_cell, "strict")
-    raise_for_separator(path, f"input={path}")
+    errors = "surrogateescape" if takes_texts else "strict"
+    separator = find_separator(path)
     # Spreadsheets write a byte order mark, which would be a part of the first column's name.
     with path.open(encoding="utf-8-sig", errors=errors, newline="") as file:
-        reader = csv.DictReader(file, delimiter=get_separator(path.name))
+        reader = csv.DictReader(file, delimiter=separator)
         rows = (
             {
-                name: parse(value or "")
+                name: (value or "") if takes_texts else _parse_cell(replace_decimal_comma(value or "", separator))
                 for name, value in row.items()
                 if name is not None and not isinstance(value, list)
             }

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mlscale.data.decoding.image_files import is_image_file
+from mlscale.data.table_parsing.row_numbers import name_row
 from mlscale.errors import MLScaleError
 from mlscale.export.required_extras import require_extra
 from mlscale.predict.input_items import InputItem, compute_files_digest
@@ -24,7 +25,7 @@ _MOST_SHOWN = 20
 
 
 class TableInputs:
-    """The rows of Parquet, CSV or JSON files; their keys are file and number from 1, or a column's values.
+    """The rows of Parquet, CSV or JSON files; their keys are line and file, or a column's values.
 
     Parquet is read one row group at a time; a CSV or JSON file is kept in memory.
 
@@ -136,10 +137,10 @@ class TableInputs:
         return keys, {name: _join_parts(columns) for name, columns in parts.items()}
 
     def format_row_keys(self, rows: range) -> list[str]:
-        """Return file and number from 1 of each row: its key without a key column, or if that can't be read."""
+        """Return the name of each row by its line: its key without a key column, or if that can't be read."""
         files = np.searchsorted(self._starts, np.arange(rows.start, rows.stop), "right") - 1
         return [
-            f"{Path(self._paths[file]).name}:{row - int(self._starts[file]) + 1}"
+            name_row(Path(self._paths[file]).name, self._files[file].numbers[row - int(self._starts[file])])
             for row, file in zip(rows, files.tolist(), strict=True)
         ]
 

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mlscale.data.table_parsing.row_numbers import number_rows
+
 if TYPE_CHECKING:
     import pyarrow as pa
 
@@ -34,6 +36,7 @@ class JsonTable:
         names = list(dict.fromkeys(name for row in self._rows for name in row))
         self.schema = pa.schema([(name, _infer_type([row.get(name) for row in self._rows])) for name in names])
         self.rows = len(self._rows)
+        self.numbers = number_rows(Path(path), self.rows)
 
     def take(self, first: int, count: int, columns: list[str]) -> pa.Table:
         """Return rows of some columns."""

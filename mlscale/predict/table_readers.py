@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from mlscale.data.table_parsing.column_separator import get_separator, raise_for_separator
+from mlscale.data.table_parsing.column_separator import find_separator, replace_decimal_commas
+from mlscale.data.table_parsing.row_numbers import number_rows
 from mlscale.data.table_parsing.text_encoding import suggest_conversion
 from mlscale.errors import MLScaleError
 from mlscale.predict.json_table import JsonTable
@@ -24,6 +25,7 @@ class ParquetTable:
 
         self._file = pq.ParquetFile(path)
         self.schema, self.rows = self._file.schema_arrow, self._file.metadata.num_rows
+        self.numbers = range(1, self.rows + 1)
         sizes = [self._file.metadata.row_group(group).num_rows for group in range(self._file.metadata.num_row_groups)]
         self._starts = np.cumsum([0, *sizes])
         self._lock, self._cached_group = threading.Lock(), (-1, ("",), None)
@@ -65,16 +67,17 @@ class CsvTable:
         import pyarrow as pa
         from pyarrow import csv
 
-        self._path = path
-        raise_for_separator(Path(path), f"input={path}")
-        self._parse = csv.ParseOptions(delimiter=get_separator(path), newlines_in_values=True)
+        self._path, separator = path, find_separator(Path(path))
+        self._parse = csv.ParseOptions(delimiter=separator, newlines_in_values=True)
         convert = csv.ConvertOptions()
         if texts:
             with csv.open_csv(path, parse_options=self._parse) as heading:
                 names = heading.schema.names
             convert = csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=True)
-        self._table = csv.read_csv(path, parse_options=self._parse, convert_options=convert)
+        table = csv.read_csv(path, parse_options=self._parse, convert_options=convert)
+        self._table = replace_decimal_commas(table, separator, as_numbers=not texts)
         self.schema, self.rows = self._table.schema, self._table.num_rows
+        self.numbers = number_rows(Path(path), self.rows)
 
     def take(self, first: int, count: int, columns: list[str]) -> Any:
         """Return rows of some columns (pyarrow)."""

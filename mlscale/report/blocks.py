@@ -115,12 +115,14 @@ class ImageBlock:
         png: its content.
         width: the largest width at which it is shown, pixels.
         alt: the text alternative.
+        legend: names and colours, such as those of classes in masks.
     """
 
     title: str
     png: bytes
     width: int
     alt: str = ""
+    legend: Sequence[tuple[str, str]] = ()
 
     def get_alt_text(self) -> str:
         return self.alt or self.title
@@ -131,7 +133,8 @@ class ImageBlock:
 
     def mask_texts(self, mask: Mask) -> ImageBlock:
         """Return a copy with masked secrets in its texts; the image itself is not changed."""
-        return replace(self, title=mask(self.title), alt=mask(self.alt))
+        legend = [(mask(name), colour) for name, colour in self.legend]
+        return replace(self, title=mask(self.title), alt=mask(self.alt), legend=legend)
 
 
 @dataclass(frozen=True)
@@ -198,17 +201,20 @@ class ImageGrid:
     Attributes:
         title: above the grid.
         tiles: the samples.
+        legend: names and colours, such as those of classes in masks.
     """
 
     title: str
     tiles: Sequence[GridTile]
+    legend: Sequence[tuple[str, str]] = ()
 
     def get_alt_text(self) -> str:
         return f"{self.title}: {len(self.tiles)} samples"
 
     def mask_texts(self, mask: Mask) -> ImageGrid:
         """Return a copy with masked secrets in its texts; the images are not changed."""
-        return ImageGrid(mask(self.title), [tile.mask_texts(mask) for tile in self.tiles])
+        legend = [(mask(name), colour) for name, colour in self.legend]
+        return ImageGrid(mask(self.title), [tile.mask_texts(mask) for tile in self.tiles], legend)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,7 @@ _PALETTE = (
     (0, 0, 0), (214, 39, 40), (31, 119, 180), (44, 160, 44), (255, 127, 14), (148, 103, 189), (140, 86, 75),
     (227, 119, 194), (188, 189, 34), (23, 190, 207), (127, 127, 127),
 )  # fmt: skip
+_IGNORED = 255
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,10 +92,29 @@ def convert_to_image(x: NDArray[Any]) -> NDArray[np.uint8]:
 
 def render_class_mask(classes: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Return class numbers (h, w) as colours (h, w, 3), uint8: class 0 black, ignored pixels (255) grey."""
-    table = np.array([_PALETTE[0], *(_PALETTE[1 + number % (len(_PALETTE) - 1)] for number in range(255))], np.uint8)
-    table[255] = (230, 230, 230)
+    table = np.array([_choose_colour(number) for number in range(256)], np.uint8)
     coloured: NDArray[np.uint8] = table[classes]
     return coloured
+
+
+def list_mask_colours(masks: Iterable[NDArray[Any]], names: Sequence[str]) -> list[tuple[str, str]]:
+    """Return the name and the colour of each class that masks (h, w) have, for a legend: `("road", "#1f77b4")`.
+
+    Args:
+        masks: class numbers, 255 for ignored pixels.
+        names: of the classes by number; the number stands for one that has none.
+    """
+    present = sorted({int(number) for mask in masks for number in np.unique(mask)})
+    shown = {number: names[number] if number < len(names) else str(number) for number in present} | (
+        {_IGNORED: "ignored"} if _IGNORED in present else {}
+    )
+    return [(name, "#{:02x}{:02x}{:02x}".format(*_choose_colour(number))) for number, name in shown.items()]
+
+
+def _choose_colour(number: int) -> tuple[int, int, int]:
+    if number == _IGNORED:
+        return (230, 230, 230)
+    return _PALETTE[1 + (number - 1) % (len(_PALETTE) - 1)] if number else _PALETTE[0]
 
 
 def _fit_square(pixels: NDArray[np.uint8], side: int) -> Any:

@@ -8,6 +8,7 @@ from datetime import datetime
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from mlscale.atomic_files import make_folders, write_text
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 # What it means where a command has not reached its goal, next to the title; a gate was not met by default.
 _FAILED = {"monitor": "alert", "history": "alert", "retrain": "not promoted"}
 _PHONE_CHARACTERS = 36  # of a table's row that a phone shows in one line
+_PAGE_CHARACTERS, _GAP = 115, 3  # of one that a wide page shows; a gap between columns is as wide as so many
 _RELATIVE = re.compile(r"(?![\w+.-]*:|/)[^\\]+")  # no scheme, no host: a link only to pages next to this one
 
 
@@ -44,6 +46,7 @@ def render_page(
     steps: Sequence[ReportStep] = (),
     overrides: Sequence[str] = (),
     failed: str = "",
+    facts: Mapping[str, str] = MappingProxyType({}),
 ) -> str:
     """Return the page of a result, as HTML.
 
@@ -57,6 +60,7 @@ def render_page(
         steps: of the report, in order; numbered, each with its own figure.
         overrides: as typed, secrets masked.
         failed: what it means that `ok` is false; by default what the command says then.
+        facts: texts that are shown below the metrics, by name.
     """
     return _load_template().render(
         title=_clean_text(title),
@@ -64,6 +68,7 @@ def render_page(
         ok=ok,
         failed=failed or _FAILED.get(re.split("[ -]", title, maxsplit=1)[0], "not met"),
         metrics=[(_clean_text(name), value) for name, value in format_metrics(metrics)],
+        facts=[(_clean_text(name), _clean_text(text)) for name, text in facts.items()],
         artifacts=[(_clean_text(name), _clean_text(str(path))) for name, path in artifacts.items()],
         figures=[_prepare_plot(figure) for figure in figures],
         steps=[_prepare_step(step) for step in steps],
@@ -110,10 +115,12 @@ def _prepare_plot(figure: Figure) -> dict[str, Any]:
             "source": cleaned.encode_data_url(),
             "width": cleaned.width,
             "alt": cleaned.get_alt_text(),
+            "legend": cleaned.legend,
         }
         return {"kind": "picture", **picture}
     if isinstance(cleaned, ImageGrid):
-        return {"kind": "grid", "title": cleaned.title, "tiles": [_prepare_tile(tile) for tile in cleaned.tiles]}
+        tiles = [_prepare_tile(tile) for tile in cleaned.tiles]
+        return {"kind": "grid", "title": cleaned.title, "tiles": tiles, "legend": cleaned.legend}
     if isinstance(cleaned, KeyNumbers):
         return {"kind": "numbers", "title": cleaned.title, "items": cleaned.items}
     if isinstance(cleaned, CommandList):
@@ -144,6 +151,7 @@ def _prepare_table(table: TableBlock) -> dict[str, Any]:
         (name, index > 0 and all(is_number_like(row[index]) for row in table.rows))
         for index, name in enumerate(table.columns)
     ]
+    widths = [max(map(len, cells)) for cells in zip(table.columns, *table.rows, strict=True)]
     styles = {**dict.fromkeys(table.faint, "faint"), **dict.fromkeys(table.marked, "out")}
     rows = [(row, styles.get(index, "")) for index, row in enumerate(table.rows)]
     return {
@@ -152,13 +160,13 @@ def _prepare_table(table: TableBlock) -> dict[str, Any]:
         "rows": rows,
         "note": table.note,
         "narrow": table.narrow,
-        "stacked": _needs_stacking(table),
+        "stacked": _needs_stacking(widths),
+        "wide": sum(widths) + _GAP * len(widths) > _PAGE_CHARACTERS,
     }
 
 
-def _needs_stacking(table: TableBlock) -> bool:
+def _needs_stacking(widths: Sequence[int]) -> bool:
     """Return True for a table that is wider than a phone: there each row becomes a list of names and values."""
-    widths = [max(map(len, cells)) for cells in zip(table.columns, *table.rows, strict=True)]
     return len(widths) > 3 or (len(widths) == 3 and sum(widths) > _PHONE_CHARACTERS)
 
 

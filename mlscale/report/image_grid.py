@@ -16,20 +16,23 @@ _SIDE = 228  # pixels of the longer side, at most: twice what a page shows, for 
 _REDUCTIONS = ((_SIDE, 80), (_SIDE, 50), (160, 40), (114, 25), (72, 10))
 
 
-def build_image_grid(title: str, tiles: Sequence[Tile], max_bytes: int) -> ImageGrid:
+def build_image_grid(
+    title: str, tiles: Sequence[Tile], max_bytes: int, legend: Sequence[tuple[str, str]] = ()
+) -> ImageGrid:
     """Return the grid of samples.
 
     Args:
         title: above the grid.
         tiles: the samples, at least one.
         max_bytes: of all images together, about.
+        legend: names and colours of classes in masks.
     """
     share = max_bytes // sum(len(tile.images) for tile in tiles)
     shown = [
         GridTile([_encode_image(image, share) for image in tile.images], tile.title, tile.text, tile.wrong)
         for tile in tiles
     ]
-    return ImageGrid(title, shown)
+    return ImageGrid(title, shown, legend)
 
 
 def _encode_image(pixels: NDArray[np.uint8], max_bytes: int) -> bytes:

@@ -14,6 +14,7 @@ from mlscale.atomic_files import convert_to_json
 from mlscale.contracts import expect_format, get_format_tag
 from mlscale.report.blocks import TableBlock
 from mlscale.report.figures import Figure, ReportStep
+from mlscale.report.terminal import wrap_text
 from mlscale.report.text import format_key_values, format_metrics, format_table
 from mlscale.secrets.config_secrets import mask_overrides
 
@@ -32,7 +33,8 @@ class Result:
         exit: the exit code of the command line; not part of the document.
         figures: plots and tables for its page; not part of the document.
         steps: numbered steps for its page; not part of the document.
-        details: more than the metrics, by name: lists of classes or slices, with units in the names of their keys.
+        details: more than the metrics, by name: texts, and lists of classes or slices, with units in the names of
+            their keys.
     """
 
     command: str
@@ -80,16 +82,15 @@ class Result:
 
     def format_text(self) -> str:
         """Return the text for a terminal: the sentence, the metrics, the artifacts, and tables for the terminal."""
-        blocks = [self.sentence]
-        rows = format_metrics(self.metrics)
+        blocks = [wrap_text(self.sentence)]
+        rows = [*format_metrics(self.metrics), *select_facts(self.details).items()]
         rows += [(name, str(path)) for name, path in self.artifacts.items()]
         if rows:
             blocks.append(format_key_values(rows))
         for figure in self.figures:
             if isinstance(figure, TableBlock) and figure.terminal and figure.rows:
-                blocks.append(
-                    "\n".join(filter(None, (figure.title, format_table(figure.rows, figure.columns), figure.note)))
-                )
+                table = format_table(figure.rows, figure.columns)
+                blocks.append("\n".join(filter(None, (figure.title, table, wrap_text(figure.note)))))
         return "\n\n".join(blocks)
 
     def _repr_pretty_(self, printer: PrettyPrinter, cycle: bool) -> None:
@@ -106,9 +107,15 @@ class Result:
         masker = Masker.create_for_process()
         shown = masker.mask_tree(self.as_dict())
         parts = {name: shown[name] for name in ("sentence", "ok", "metrics", "artifacts", "overrides")}
+        parts["facts"] = select_facts(shown.get("details", {}))
         figures = [figure.mask_texts(masker.mask_text) for figure in self.figures]
         steps = [step.mask_texts(masker.mask_text) for step in self.steps]
         return extract_cell_html(render_page(self.command, **parts, figures=figures, steps=steps))
+
+
+def select_facts(details: Mapping[str, Any]) -> dict[str, str]:
+    """Return the details that are texts, such as the version of the data: they are shown below the metrics."""
+    return {name: value for name, value in details.items() if isinstance(value, str)}
 
 
 class PrettyPrinter(Protocol):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mlscale.atomic_files import make_folders, write_json, write_text
 from mlscale.report.html import render_page
-from mlscale.report.result import Result
+from mlscale.report.result import Result, select_facts
 
 
 def save_result_in(result: Result, folder: Path, title: str) -> Result:
@@ -22,5 +22,6 @@ def save_result_in(result: Result, folder: Path, title: str) -> Result:
     shown = saved.as_dict()
     write_json(folder / f"{result.command}.json", shown)
     about = (saved.sentence, saved.ok, shown["metrics"], shown["artifacts"])
-    write_text(page_path, render_page(title, *about, saved.figures, saved.steps, shown["overrides"]))
+    facts = select_facts(saved.details)
+    write_text(page_path, render_page(title, *about, saved.figures, saved.steps, shown["overrides"], facts=facts))
     return saved

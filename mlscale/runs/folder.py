@@ -219,6 +219,7 @@ class RunFolder(RunReader):
         """
         # Imported here: most uses of a run folder render no page.
         from mlscale.report.html import render_page
+        from mlscale.report.result import select_facts
 
         page = self._resolve_inside(f"results/{name}.html")
         make_folders(page.parent)
@@ -229,6 +230,7 @@ class RunFolder(RunReader):
             failed=failed,
             figures=[plot.mask_texts(mask) for plot in plots],
             steps=[step.mask_texts(mask) for step in steps],
+            facts=select_facts(shown.get("details", {})),
             **about,
         )
         write_text(page, text)

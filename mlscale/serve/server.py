@@ -36,6 +36,7 @@ from mlscale.serve.http.sockets import (
 )
 from mlscale.serve.inference import Inference
 from mlscale.serve.prometheus import ServerMetrics
+from mlscale.serve.protocol.example_request import build_request_line
 from mlscale.serve.protocol.labels_route import LabelQuota, LabelSink
 from mlscale.serve.served_model import ServedModel
 from mlscale.serve.workers import Workers
@@ -223,6 +224,7 @@ class _Server:
         url = f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
         self._log(f"serving {self._first.version} on {url}")
         self._log(f"computed by {self._first.runtime}, {format_count(self._source.runtime.threads, 'thread')}")
+        self._log(f"try it    {build_request_line(self._first, url, needs_key=bool(self._settings.access.key))}")
         if self._settings.behind_proxy:
             needs = "" if self._settings.access.key else " and authenticate: this server asks for no key"
             self._log(f"behind_proxy=true: the proxy before it has to terminate TLS{needs}")

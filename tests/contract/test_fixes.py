@@ -36,7 +36,7 @@ PROSE = {
         data.order.bad_samples._find_replacement data.order.sample_weights.check_weights
         data.order.sample_weights.read_weights_file data.shards.index_builder.scan_shard
         data.shards.sample_source._build_missing_error data.shards.sample_source._decode_sample_label
-        data.shards.shard_index._read_from data.table_parsing.column_separator.raise_for_separator
+        data.shards.shard_index._read_from
         data.table_parsing.columns._build_absent_error data.table_parsing.table_files._build_too_large_error
         
         data.table_parsing.table_files.read_table

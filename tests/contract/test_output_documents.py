@@ -66,7 +66,7 @@ def test_actions_without_a_run(printed: Print) -> None:
     assert "resnet" in [recipe["name"] for recipe in printed("recipes ls")["recipes"]]
     assert printed("recipes show resnet")["card"]
     assert printed("recipes cp resnet mine")["name"] == "mine"
-    assert printed("runs ls") == {"format": "mlscale/runs-ls/1", "runs": [], "damaged": {}}
+    assert printed("runs ls") == {"format": "mlscale/runs-ls/1", "runs": [], "damaged": {}, "failed_jobs": []}
     problems = printed("config check +recipe=resnet optimizer.lrr=0.5 trainer.devcies=2", code=2)["problems"]
     assert [problem["fix"] for problem in problems] == ["optimizer.lr=0.5", "trainer.devices=2"]
     assert printed("runs show nothing", code=2)["exit_code"] == 2
@@ -79,7 +79,7 @@ def test_actions_of_a_run(printed: Print) -> None:
     assert sweep["jobs"][1]["error"]
     run = sweep["jobs"][0]["run"]
     assert [listed["path"] for listed in printed("runs ls")["runs"]] == [run]
-    assert [listed["path"] for listed in printed("runs sweep last")["runs"]] == [run]
+    assert [listed["path"] for listed in printed("runs sweep last", code=4)["runs"]] == [run]
     assert printed("runs show last verify=true")["changed"] == []
     assert printed("runs checkpoints last")["latest_valid"]
     assert printed("runs consolidate last")["consolidated"] == []

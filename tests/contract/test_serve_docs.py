@@ -25,7 +25,8 @@ def test_the_commands_are_answered(tmp_path: Path) -> None:
     )
     asked = [command for command in block.commands if command.startswith("curl")]
     assert len(asked) + len(raw_commands()) == PAGE.count("\ncurl ") >= 9
-    Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / "digit.png")
+    for name in ("digit.png", "photo.jpg"):
+        Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / name)
     with serving(tmp_path) as server:
         for command in block.commands:
             words = command.replace("http://127.0.0.1:8000", server.url)

@@ -15,14 +15,14 @@ def test_the_last_good_checkpoint_is_kept(folder: Path, capfd: pytest.CaptureFix
     # The step size explodes in the second epoch: the first one left checkpoints.
     words = ["+recipe=resnet", "model=mlp", "scheduler=none", "snapshot=false", f"trainer.devices={devices}"]
     explode = "+callbacks.explode={_target_:tests.dist.recorder.Explode,epoch:1}"
-    assert main([*words, explode]) == 3
+    assert main([*words, explode, "output=json"]) == 3
     out, err = capfd.readouterr()
-    assert out == ""
     assert err.count("error: ") == 1
     assert "the loss is" in err
     assert "in epoch 1, batch " in err
     assert "its samples: 00" in err
     (run,) = runs_in(folder)
+    assert json.loads(out)["run"] == str(run)
     assert json.loads((run / "manifest.json").read_text())["status"] == "diverged"
     files = sorted((run / "checkpoints").glob("*.ckpt"))
     assert [path.name for path in files] == ["best.ckpt", "last.ckpt"]

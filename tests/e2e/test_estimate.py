@@ -93,7 +93,7 @@ def test_a_batch_without_room_for_it_is_extrapolated(folder: Path, monkeypatch: 
     free = _BASE_BYTES + _RESIDENT_FACTOR * whole.metrics["peak_memory_bytes"] / 2
     monkeypatch.setattr(estimate_probe, "get_free_memory", lambda: int(free))
     found = commands.run_command("estimate", [*BRIEF, "data.batch_size=256"])
-    assert found.artifacts["time_by"] == (
+    assert found.details["time_by"] == (
         "extrapolated from 32 and 64 samples per process: 256 do not fit into free memory"
     )
     assert found.metrics["peak_memory_bytes"] == whole.metrics["peak_memory_bytes"]
@@ -154,7 +154,7 @@ def test_ones_own_task_that_looks_at_values_and_data_that_says_nothing(
     words += ["metric=train/loss", "mode=min"]
     assert main(["estimate", *words, "trainer.max_epochs=4", "estimate.probe_seconds=0.2", "output=json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert "a trace was not possible" in found["artifacts"]["memory_by"]
+    assert "a trace was not possible" in found["details"]["memory_by"]
     assert found["metrics"]["steps"] == 4 * 12
     assert 0 < found["metrics"]["time_s"] < 60
     assert not runs_in(folder)

@@ -113,7 +113,7 @@ def test_the_whole_way(folder: Path) -> None:
     assert figures["shifted_p_better"] < 0.001
     assert figures["original_difference_low"] >= -0.03
     swapped = Result.from_dict(run.results["loadtest-swap"])
-    assert swapped.artifacts["versions"] == "resnet:v1, resnet:v2"
+    assert swapped.details["versions"] == "resnet:v1, resnet:v2"
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,7 @@ def test_an_objective_that_is_met(folder: Path, capsys: pytest.CaptureFixture[st
     assert metrics["accuracy"] == 1.0
     assert 0 < metrics["p50_ms"] <= metrics["p95_ms"] <= metrics["p99_ms"] <= metrics["longest_ms"]
     assert metrics["requests_per_s"] == pytest.approx(metrics["requests"] / 0.8, rel=0.5)
-    assert said["artifacts"]["versions"] == "sums:v1"
+    assert said["details"]["versions"] == "sums:v1"
     assert "accuracy 1.0000: the objective is met" in said["sentence"]
     assert said["details"]["objective"]["verdict"] == "met"
     assert metrics["empty_server_requests_per_s"] > 10

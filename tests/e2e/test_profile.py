@@ -72,13 +72,13 @@ def parts(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_slow_data_bounds_the_run_and_workers_are_the_proven_remedy(parts: Path) -> None:
     found = commands.run_command("profile", [*own("Slow"), "model=mlp", "profile.seconds=1"])
     assert found.ok
-    assert found.artifacts["bound_by"] == "data", found.sentence
+    assert found.details["bound_by"] == "data", found.sentence
     assert "the step waits for data" in found.sentence
     assert found.metrics["wait_per_step_ms"] >= 8 * 4  # what eight samples sleep
     assert found.metrics["wait_percent"] > 40
     assert found.metrics["headspace_ratio"] > 1.5
-    assert found.artifacts["remedy"].startswith("data.workers="), found.sentence
-    workers = found.artifacts["remedy"]
+    assert found.details["remedy"].startswith("data.workers="), found.sentence
+    workers = found.details["remedy"]
     assert f"type {workers}, proven" in found.sentence
     assert found.metrics[f"{workers}_ratio"] > 1.05
     assert not runs_in(parts)  # nothing is left behind
@@ -89,10 +89,10 @@ def test_slow_data_bounds_the_run_and_workers_are_the_proven_remedy(parts: Path)
 def test_a_heavy_model_does_not_wait(parts: Path) -> None:
     heavy = ["model=none", "model._target_=profiled_parts.Heavy"]
     found = commands.run_command("profile", [*own("quick"), *heavy, "profile.seconds=1", "profile.remedies=false"])
-    assert found.artifacts["bound_by"] != "data", found.sentence
+    assert found.details["bound_by"] != "data", found.sentence
     assert found.metrics["wait_percent"] < 10
     assert found.metrics["predicted_headspace_ratio"] < 1.12
-    assert "remedy" not in found.artifacts
+    assert "remedy" not in found.details
     assert "proven" not in found.sentence
 
 
@@ -100,10 +100,10 @@ def test_a_heavy_model_does_not_wait(parts: Path) -> None:
 def test_a_callback_that_takes_the_time_is_named_and_left_out_in_a_trial(parts: Path) -> None:
     slow = ["+callbacks.mine._target_=profiled_parts.Sleeper", "model=mlp", "profile.seconds=0.2"]
     found = commands.run_command("profile", [*own("quick"), *slow])
-    assert found.artifacts["bound_by"] == "callback Sleeper", found.sentence
+    assert found.details["bound_by"] == "callback Sleeper", found.sentence
     assert found.metrics["callback Sleeper_percent"] > 50
     assert "computing bounds" not in found.sentence
-    assert found.artifacts["remedy"] == "~callbacks.mine", found.sentence
+    assert found.details["remedy"] == "~callbacks.mine", found.sentence
     assert found.metrics["~callbacks.mine_ratio"] > 2
 
 

@@ -55,9 +55,11 @@ def registry(tmp_path: Path) -> LocalRegistry:
 
 def test_from_the_first_line_to_the_last(tmp_path: Path) -> None:
     with serving(tmp_path, STORED, "sample_share=1") as server:
-        first, second = server.said.splitlines()
+        first, second, third = server.said.splitlines()
         assert first == f"serving {server.version} on {server.url}"
         assert re.fullmatch(r"computed by ONNX Runtime [\d.]+ on CPU, 1 thread", second)
+        body = "-H 'Content-Type: image/jpeg' --data-binary @photo.jpg"
+        assert third == f"try it    curl -s {body} {server.url}/predict"
         raw = pixels(3)
         reply = server.ask("/predict", raw.tobytes(), {**RAW, "mlscale-id": "mine"})
         said = load(STORED).predict(raw)

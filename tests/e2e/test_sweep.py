@@ -50,7 +50,18 @@ def test_a_job_that_fails_is_named_and_the_others_run(folder: Path, capfd: pytes
     assert float(rows[0]["train/loss"]) > 0
     _, err = capfd.readouterr()
     assert "1 of 2 jobs failed:\n  job 1  data.batch_size=63: " in err
-    assert len(runs_in(folder)) == 1
+    (run,) = runs_in(folder)
+    for action, code in (("sweep last", 4), ("ls", 0)):
+        assert main(["runs", *action.split(), "output=json"]) == code
+        document = json.loads(capfd.readouterr().out)
+        assert [each["path"] for each in document["runs"]] == [str(run)]
+        (job,) = document["failed_jobs"]
+        assert (job["job"], job["overrides"]) == (1, ["data.batch_size=63"])
+        assert "63" in job["error"]
+        assert main(["runs", *action.split()]) == code
+        out, err = capfd.readouterr()
+        assert [line.split()[:2] for line in out.splitlines() if "data.batch_size=63" in line] == [["job", "1"]]
+        assert job["error"] in err
 
 
 def test_a_job_that_raises(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:

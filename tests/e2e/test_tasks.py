@@ -41,4 +41,4 @@ def test_other_tasks_train_evaluate_export_and_compress(folder: Path, recipe: st
 def test_memory_is_told_without_a_step(folder: Path, recipe: str) -> None:
     found = commands.run_command("estimate", [f"recipe={recipe}", "trainer.accelerator=cpu"])
     assert found.ok
-    assert "traced" in found.artifacts["memory_by"]
+    assert "traced" in found.details["memory_by"]

@@ -65,9 +65,12 @@ def compare_data(first: OpenedData, second: OpenedData, split: str, count: int) 
             "columns": len({column.name for column in columns}),
             "drifted_columns": len({column.name for column in drifted}),
         },
-        artifacts={"first_version": first.facts.version, "second_version": second.facts.version},
         figures=(*tables, *plot_drifted_columns(drifted)),
-        details={"columns": list_changed_columns(columns, 0.0)} if drifted else {},
+        details={
+            "first_version": first.facts.version,
+            "second_version": second.facts.version,
+            **({"columns": list_changed_columns(columns, 0.0)} if drifted else {}),
+        },
     )
 
 

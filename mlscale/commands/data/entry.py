@@ -66,8 +66,10 @@ def _run_action(options: Options) -> Result:
 
 def _write_page(result: Result, page: Path) -> Result:
     from mlscale.report.html import render_page, save_page
+    from mlscale.report.result import select_facts
 
     artifacts = {**result.artifacts, "page": str(page)}
-    text = render_page(result.command, result.sentence, result.ok, result.metrics, artifacts, result.figures)
+    about = (result.command, result.sentence, result.ok, result.metrics, artifacts, result.figures)
+    text = render_page(*about, facts=select_facts(result.details))
     save_page(page, text)
     return replace(result, artifacts=artifacts)

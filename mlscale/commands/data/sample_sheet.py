@@ -8,6 +8,7 @@ from itertools import islice
 from mlscale.commands.data.opened_data import OpenedData
 from mlscale.data.inspection.shown_samples import (
     ShownSample,
+    build_mask_legend,
     build_tiles,
     describe_input,
     describe_label,
@@ -17,6 +18,8 @@ from mlscale.data.order.batch_plan import Batch
 from mlscale.report import Figure, ImageBlock, Result, TableBlock
 from mlscale.report.contact_sheet import draw_contact_sheet
 from mlscale.report.text import format_count
+
+_TITLE = "After augmentation, before it is normalised"
 
 
 def show_samples(opened: OpenedData, split: str, count: int) -> Result:
@@ -29,7 +32,7 @@ def show_samples(opened: OpenedData, split: str, count: int) -> Result:
     # Channels, height, width: tables and texts have one dimension.
     if samples[0].x.ndim == 3:
         png, width = draw_contact_sheet(build_tiles(samples, labels, facts))
-        shown.append(ImageBlock("After augmentation, before it is normalised", png, width, "; ".join(labels[:8])))
+        shown.append(ImageBlock(_TITLE, png, width, "; ".join(labels[:8]), build_mask_legend(samples, facts)))
     rows = [
         (sample.key, label, *describe_input(sample.x, encoder)) for sample, label in zip(samples, labels, strict=True)
     ]
@@ -40,8 +43,8 @@ def show_samples(opened: OpenedData, split: str, count: int) -> Result:
         ok=True,
         sentence=f"{opened.name}: the first {format_count(len(samples), 'sample')} of {split}, as the model gets them",
         metrics={"samples": len(samples)},
-        artifacts={"data_version": facts.version},
         figures=shown,
+        details={"data_version": facts.version},
     )
 
 

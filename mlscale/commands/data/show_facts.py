@@ -31,13 +31,13 @@ def show_facts(opened: OpenedData) -> Result:
         ok=True,
         sentence=f"{opened.name}: {samples} samples of {describe_facts(asdict(facts))}",
         metrics={f"{split}_samples": count for split, count in counts.items()},
-        artifacts={
+        figures=(TableBlock("Splits", ("split", "samples"), splits), *_build_tables(opened, facts)),
+        details={
             "data_version": facts.version,
             **({"label_digest": facts.label_digest} if facts.label_digest else {}),
             "guarantees": ", ".join(name for name, holds in promised.items() if holds) or "none",
+            **_describe_details(opened, facts),
         },
-        figures=(TableBlock("Splits", ("split", "samples"), splits), *_build_tables(opened, facts)),
-        details=_describe_details(opened, facts),
     )
 
 

@@ -67,7 +67,7 @@ def verify_samples(opened: OpenedData, path: Path | None) -> Result:
         ok=not rows,
         sentence=f"{opened.name}: read {total:,} samples ({of_splits}): {result}",
         metrics={"samples": total, "bad_samples": len(rows)},
-        artifacts={**version, **({"bad": str(path)} if path else {})},
+        artifacts={"bad": str(path)} if path else {},
         figures=(
             TableBlock(
                 "Bad samples",
@@ -77,7 +77,10 @@ def verify_samples(opened: OpenedData, path: Path | None) -> Result:
                 terminal=True,
             ),
         ),
-        details={"bad": [{"split": split, "sample": key, "why": why} for split, key, why in rows]} if rows else {},
+        details={
+            **version,
+            **({"bad": [{"split": split, "sample": key, "why": why} for split, key, why in rows]} if rows else {}),
+        },
     )
 
 

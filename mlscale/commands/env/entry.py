@@ -177,7 +177,7 @@ def _report_machine(root: str) -> Iterator[str]:
     missing = [name for name, is_installed in extras.items() if not is_installed]
     yield _format_row("extras", ", ".join(name for name in extras if name not in missing) or "none")
     if missing:
-        yield _format_row("not installed", f"{', '.join(missing)}; pip install 'mlscale[{missing[0]}]'")
+        yield _format_row("not installed", f"pip install 'mlscale[{','.join(missing)}]', or some of them")
     yield from _report_devices(root)
 
 

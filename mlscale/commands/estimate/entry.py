@@ -184,7 +184,7 @@ def build_estimate_result(
         ok=not exceeded,
         sentence="; ".join([_format_estimate(measurements, cost, hourly, instance, error), *exceeded]),
         metrics=metrics,
-        artifacts=sources,
+        details=sources,
         # An exceeded limit is a result, not an error: scripts decide by the exit code.
         exit=int(Exit.GATE if exceeded else Exit.DONE),
     )

@@ -59,7 +59,7 @@ def profile_training(state: LifecycleState) -> StepOutcome:
     seconds = f"profile.seconds={state.settings.probe_seconds}"
     # Without remedies: trying them takes several times as long, and the tour changes nothing by them.
     result = state.run_on_training_run("profile", seconds, "profile.remedies=false")
-    bound = result.artifacts["bound_by"]
+    bound = result.details["bound_by"]
     wait, headroom = result.metrics["wait_percent"], result.metrics["headspace_ratio"]
     return StepOutcome(
         "no clear bound" if bound == "unclear" else f"bound by {bound}",

@@ -105,20 +105,18 @@ def _build_loadtest_result(plan: LoadPlan, outcome: LoadOutcome, verdict: SloVer
             "users": plan.users,
             "time_s": seconds,
         },
-        artifacts={
+        figures=_plot_latencies(outcome),
+        details={
             "server": plan.url,
             "versions": ", ".join(sorted(outcome.versions)) or "none",
             # The same model on another execution provider has other times.
             **({"runtime": plan.model.runtime} if plan.model.runtime else {}),
-        },
-        figures=_plot_latencies(outcome),
-        details={
             "objective": {
                 "verdict": verdict.decision,
                 "missed": list(verdict.missed),
                 "undecided": list(verdict.undecided),
                 "client_limits": list(verdict.limits),
-            }
+            },
         },
     )
 

@@ -67,12 +67,13 @@ def run(cfg: DictConfig) -> Result:
         f"{facts['train_samples']:,} training and {facts['val_samples']:,} validation samples "
         f"of {describe_facts(facts)}"
     )
-    artifacts = {"data_version": facts["version"]}
+    details, artifacts = {"data_version": facts["version"]}, dict[str, str]()
     if facts["label_digest"] is not None:
-        artifacts["label_digest"] = facts["label_digest"]
+        details["label_digest"] = facts["label_digest"]
     if recorded is not None:
         sentence += f"; {recorded}"
-        artifacts["index"] = ", ".join(map(str, recorded.folders))
+        names = ["index", *(f"index_{number}" for number in range(2, len(recorded.folders) + 1))]
+        artifacts = dict(zip(names, map(str, recorded.folders), strict=False))
     if verified is not None:
         sentence += f"; {verified}"
     return Result(
@@ -85,6 +86,7 @@ def run(cfg: DictConfig) -> Result:
             "time_s": time.perf_counter() - start,
         },
         artifacts=artifacts,
+        details=details,
     )
 
 
@@ -138,7 +140,8 @@ def _write(cfg: DictConfig, data: object, start: float) -> Result:
             "shards_written": written.written,
             "time_s": time.perf_counter() - start,
         },
-        artifacts={"folder": str(written.folder), "train": _format_training(cfg, data, written.folder, container)},
+        artifacts={"folder": str(written.folder)},
+        details={"train": _format_training(cfg, data, written.folder, container)},
     )
 
 

@@ -103,8 +103,6 @@ def _build_result(written: WrittenTokens, part: Part, seconds: float) -> Result:
             "shards_written": written.written,
             "time_s": seconds,
         },
-        artifacts={
-            "folder": str(written.folder),
-            "train": f"+recipe=gpt data=tokens data.root={shlex.quote(str(written.folder))}",
-        },
+        artifacts={"folder": str(written.folder)},
+        details={"train": f"+recipe=gpt data=tokens data.root={shlex.quote(str(written.folder))}"},
     )

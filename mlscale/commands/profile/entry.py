@@ -182,16 +182,16 @@ def build_profile_result(profile: RunProfile, seconds: float) -> Result:
     shown = {part: share for part, share in profile.shares.items() if share >= _MIN_SHOWN_SHARE and part != _WAIT}
     metrics |= {f"{part}_percent": 100 * share for part, share in shown.items()}
     metrics |= {"steps": verdict.steps, "load": profile.load.processes, "cores": profile.load.cores, "time_s": seconds}
-    artifacts = {"bound_by": profile.bound}
+    details = {"bound_by": profile.bound}
     if proven:
-        artifacts["remedy"] = proven.remedy.typed
+        details["remedy"] = proven.remedy.typed
     return Result(
         command="profile",
         ok=True,
         sentence="; ".join(part for part in sentence if part),
         metrics=metrics,
-        artifacts=artifacts,
         figures=_plot_times(profile),
+        details=details,
     )
 
 

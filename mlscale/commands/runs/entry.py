@@ -154,7 +154,7 @@ def _resubmit_lost_runs(sweep: Path, lost: Sequence[RunFolder]) -> str:
 
     if not all(is_cloud_run(run.path) for run in lost):
         return f"array {resubmit_runs(sweep, lost)}"
-    jobs = [resubmit_cloud_run(run).artifacts["job"] for run in lost]
+    jobs = [resubmit_cloud_run(run).details["job"] for run in lost]
     return f"jobs {', '.join(jobs)}"
 
 

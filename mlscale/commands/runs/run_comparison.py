@@ -12,6 +12,7 @@ from mlscale.commands.runs.show_run import print_section
 from mlscale.contracts.output_document import print_document
 from mlscale.errors import Exit
 from mlscale.report import format_key_values, format_table
+from mlscale.report.terminal import get_terminal_width
 from mlscale.report.text import format_metric as shown_metric
 from mlscale.report.text import format_metric_name
 from mlscale.runs.compare import Pairs, compare_runs
@@ -40,7 +41,7 @@ def show_difference(options: Options) -> int:
         (format_metric_name(name), *(_format_metric_value(name, value) for value in pair))
         for name, pair in difference.metrics.items()
     ]
-    print_section("metrics", format_table(metrics, names) if metrics else "")
+    print_section("metrics", _format_section_table(metrics, names) if metrics else "")
     print_section("code", "\n".join(difference.code))
     print_section("packages", _format_pairs(difference.packages, names))
     if not (any(shown.values()) or difference.code or difference.packages):
@@ -50,7 +51,13 @@ def show_difference(options: Options) -> int:
 
 
 def _format_pairs(pairs: Pairs, names: Sequence[str]) -> str:
-    return format_table([(name, *map(_format_value, pair)) for name, pair in pairs.items()], names) if pairs else ""
+    rows = [(name, *map(_format_value, pair)) for name, pair in pairs.items()]
+    return _format_section_table(rows, names) if pairs else ""
+
+
+def _format_section_table(rows: Sequence[Sequence[object]], names: Sequence[str]) -> str:
+    # A section is indented by two.
+    return format_table(rows, names, get_terminal_width() - 2)
 
 
 def _format_value(value: object) -> object:

@@ -14,6 +14,7 @@ from mlscale.errors import Exit
 from mlscale.report import format_duration, format_number
 from mlscale.runs.find import find_corrupted_runs, list_runs
 from mlscale.runs.overview import RunOverview, group_by_sweep, parse_sweep_id, summarize_run
+from mlscale.runs.sweep_folder import FailedJob, find_sweep_folders, read_failed_jobs
 
 _COLUMNS = ("id", "name", "started", "status", "metric", "time", "overrides")
 # What a narrow terminal goes without, in this order, and widths that are still worth showing; ids stay whole.
@@ -28,36 +29,50 @@ def show_run_list(options: Options) -> int:
     statuses = find_run_statuses(folders)
     runs = [replace(summarize_run(run), status=statuses[run.id]) for run in folders]
     broken = find_corrupted_runs(options.runs_dir)
+    groups = group_by_sweep(runs)
+    failed = _find_failed_jobs(options, {sweep for sweep, _ in groups if sweep})
     if options.output == "json":
         reasons = {str(path): why for path, why in broken.items()}
-        print_document("runs-ls", {"runs": [asdict(run) for run in runs], "damaged": reasons})
+        listed = [{"sweep": sweep, **asdict(job)} for sweep, jobs in failed.items() for job in jobs]
+        print_document("runs-ls", {"runs": [asdict(run) for run in runs], "damaged": reasons, "failed_jobs": listed})
         return int(Exit.DONE)
-    if not runs:
+    if not runs and not failed:
         print(f"no runs in {options.runs_dir}; mlscale +recipe=resnet makes one")
     rows: list[Sequence[object]] = []
     # The runs of a sweep are listed together, at the place of its newest run.
-    for sweep, members in group_by_sweep(runs):
+    for sweep, members in [*((sweep, []) for sweep in failed if sweep not in dict(groups)), *groups]:
         if sweep:
-            states = [member.status for member in members]
-            counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
-            rows.append(
-                (
-                    parse_sweep_id(sweep),
-                    f"sweep of {len(members)}",
-                    format_date(members[-1].created),
-                    counts,
-                    None,
-                    None,
-                    "",
-                )
-            )
+            rows.append(_format_sweep_row(sweep, members, failed.get(sweep, ())))
         # Indented below the line of their sweep.
         rows += [_format_run_row(member, "  " if sweep else "") for member in members]
+        rows += [_format_job_row(job) for job in failed.get(sweep or "", ())]
     if rows:
         print(format_fitted_table(rows, _COLUMNS, _LEAST_WIDTHS, _DROPPABLE_COLUMNS))
+    for sweep, jobs in failed.items():
+        for job in jobs:
+            print(f"failed: job {job.job} of {parse_sweep_id(sweep)} ({job.error})", file=sys.stderr)
     for path, why in broken.items():
         print(f"corrupt: {path} ({why})", file=sys.stderr)
     return int(Exit.DONE)
+
+
+def _find_failed_jobs(options: Options, shown: set[str]) -> dict[str, list[FailedJob]]:
+    """Return the jobs that failed before they had a run, by the folder of their sweep, which may have no run at all."""
+    folders = map(str, find_sweep_folders(options.runs_dir))
+    # With a limit only the sweeps of the runs that are shown.
+    failed = {path: read_failed_jobs(path) for path in folders if path in shown or not options.limit}
+    return {path: jobs for path, jobs in failed.items() if jobs}
+
+
+def _format_sweep_row(sweep: str, members: Sequence[RunOverview], failed: Sequence[FailedJob]) -> Sequence[object]:
+    states = [*(member.status for member in members), *("failed" for _ in failed)]
+    counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
+    started = format_date(members[-1].created) if members else None
+    return (parse_sweep_id(sweep), f"sweep of {len(states)}", started, counts, None, None, "")
+
+
+def _format_job_row(job: FailedJob) -> Sequence[object]:
+    return (f"  job {job.job}", "no run", None, "failed", None, None, " ".join(job.overrides))
 
 
 def _format_run_row(run: RunOverview, indent: str) -> Sequence[object]:

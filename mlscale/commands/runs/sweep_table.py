@@ -15,7 +15,8 @@ from mlscale.report import format_number, format_table
 from mlscale.runs.find import LAST, list_runs
 from mlscale.runs.folder import RunFolder
 from mlscale.runs.job_record import get_sealed_sentence, read_job_record
-from mlscale.runs.overview import RunOverview, summarize_run
+from mlscale.runs.overview import RunOverview, parse_sweep_id, summarize_run
+from mlscale.runs.sweep_folder import FailedJob, find_sweep_folders, read_failed_jobs
 
 _WAITING = ("queued", "requeued", "running", "elsewhere", "written")
 _ENDED = ("done", "diverged")
@@ -32,11 +33,13 @@ def find_sweep(ref: str, root: str | Path) -> tuple[Path, list[RunFolder]]:
     Raises:
         MLScaleError: no sweep matches, or more than one.
     """
-    sweeps: dict[Path, list[RunFolder]] = {}
+    # Those without a run as well, of which every job failed.
+    sweeps: dict[Path, list[RunFolder]] = {path: [] for path in find_sweep_folders(root) if read_failed_jobs(path)}
     for run in list_runs(root):
         if run.run["sweep"]:
             # Listed from the newest: at the front they come in the order in which they were made.
             sweeps.setdefault(run.path.parent, []).insert(0, run)
+    sweeps = dict(sorted(sweeps.items(), key=lambda item: parse_sweep_id(str(item[0])), reverse=True))
     named = [path for path in sweeps if _is_named(path, ref)]
     matches = list(sweeps)[:1] if ref == LAST else named
     if len(matches) != 1:
@@ -60,26 +63,41 @@ def _is_named(path: Path, ref: str) -> bool:
 
 def print_sweep(path: Path, runs: Sequence[RunFolder], *, as_json: bool) -> int:
     """Print the runs of a sweep, best first, and why others failed; return 4 if one failed, else 0."""
+    failed = read_failed_jobs(path)
     statuses = find_run_statuses(runs)
     overviews = sorted(map(summarize_run, runs), key=_compute_rank)
     lost = list_lost_runs(runs, statuses)
+    code = int(Exit.GATE if lost or failed else Exit.DONE)
     causes = {run.id: _UNSUBMITTED if statuses[run.id] == NOT_SUBMITTED else _find_cause(run) for run in lost}
     if as_json:
         ranked = [{**asdict(view), "status": statuses[view.id]} for view in overviews]
-        print_document("runs-sweep", {"sweep": str(path), "runs": ranked, "lost": causes})
-        return int(Exit.GATE if lost else Exit.DONE)
-    # Overrides that all runs have would fill the table without a difference between rows.
-    shared = set.intersection(*(set(view.overrides) for view in overviews))
+        jobs = [asdict(job) for job in failed]
+        print_document("runs-sweep", {"sweep": str(path), "runs": ranked, "lost": causes, "failed_jobs": jobs})
+        return code
+    shared = _find_shared_overrides(overviews, failed)
     rows = [_format_row(view, statuses[view.id], shared) for view in overviews]
+    rows += [(f"job {job.job}", " ".join(job.overrides), "failed", "-") for job in failed]
     metric = next((view.metric for view in overviews if view.metric), None)
     print(format_table(rows, ("run", "overrides", "status", metric or "metric")))
-    counts = {status: list(statuses.values()).count(status) for status in dict.fromkeys(statuses.values())}
+    states = [*statuses.values(), *("failed" for _ in failed)]
+    counts = {status: states.count(status) for status in dict.fromkeys(states)}
     print(f"\n{path.name}: {', '.join(f'{count} {status}' for status, count in counts.items())}", file=sys.stderr)
     for run in lost:
         print(f"  {run.id}  {statuses[run.id]}: {causes[run.id]}", file=sys.stderr)
+    for job in failed:
+        print(f"  job {job.job}  failed before it had a run: {job.error}", file=sys.stderr)
     if lost:
         print(f"submit them again: mlscale runs sweep {path.name.rsplit('-', 1)[-1]} resubmit=true", file=sys.stderr)
-    return int(Exit.GATE if lost else Exit.DONE)
+    return code
+
+
+def _find_shared_overrides(views: Sequence[RunOverview], failed: Sequence[FailedJob]) -> set[str]:
+    """Return overrides that all jobs have: they would fill the table without a difference between rows."""
+    if not views:
+        return set()
+    shared = set.intersection(*(set(view.overrides) for view in views))
+    swept = {item.partition("=")[0] for job in failed for item in job.overrides}
+    return {item for item in shared if item.lstrip("+").partition("=")[0] not in swept}
 
 
 def list_lost_runs(runs: Sequence[RunFolder], statuses: Mapping[str, str]) -> list[RunFolder]:

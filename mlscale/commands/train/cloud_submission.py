@@ -97,8 +97,9 @@ def submit_cloud_run(cfg: DictConfig) -> Result:
     except BaseException:  # a job that was not submitted leaves nothing
         folder.discard_run()
         raise
-    artifacts = {"job": file.job, "file": str(path), "run": str(folder.path)}
-    return Result("train", True, _describe_submission(words, is_submitted, folder.id), artifacts=artifacts)
+    artifacts, details = {"file": str(path), "run": str(folder.path)}, {"job": file.job}
+    sentence = _describe_submission(words, is_submitted, folder.id)
+    return Result("train", True, sentence, artifacts=artifacts, details=details)
 
 
 def resubmit_cloud_run(run: RunFolder, overrides: Sequence[str] = ()) -> Result:
@@ -126,7 +127,8 @@ def resubmit_cloud_run(run: RunFolder, overrides: Sequence[str] = ()) -> Result:
         run_client(prepare)
     run_client(words)
     again.write(run.path)
-    return Result("train", True, _describe_submission(words, True, run.id), artifacts={"job": record.id})
+    artifacts, sentence = {"run": str(run.path)}, _describe_submission(words, True, run.id)
+    return Result("train", True, sentence, artifacts=artifacts, details={"job": record.id})
 
 
 def _describe_submission(words: Sequence[str], is_submitted: bool, run_id: str) -> str:

@@ -193,6 +193,8 @@ def _run_training(cfg: DictConfig, ranks: GatheredRanks | None = None) -> Result
             if is_new and isinstance(error, MLScaleError) and error.unbuilt and error.exit in _REFUSALS:
                 folder.discard_run()  # a start that is refused leaves nothing
             else:
+                if isinstance(error, MLScaleError | EarlyStop):
+                    error.run = str(folder.path)
                 _seal_failed(resolved_cfg, folder, error)
                 notify_run_end(resolved_cfg, folder)
             raise

@@ -86,7 +86,8 @@ def submit_run(cfg: DictConfig) -> Result:
         command="train",
         ok=True,
         sentence=f"submitted job {job} to {read_cluster_name()}, {size}; mlscale runs logs {run.id} follow=true",
-        artifacts={"job": job, "run": str(run.path)},
+        artifacts={"run": str(run.path)},
+        details={"job": job},
     )
 
 

@@ -64,6 +64,8 @@ def _suggest(path: str, value: object, names: Names) -> Advice | None:
     if sibling := _find_sibling(path, value, names):
         agrees = meant is not None and alias is not None and _keeps_value(alias, meant, value)
         return _join_alternatives(sibling, here or (meant if agrees else None))
+    if alias is not None and (synonym := _find_synonym(path, value, alias, names)):
+        return synonym
     same = find_same_key(path, value, names, anywhere=True)
     lacking = _explain_lacking(alias, path, names) if alias is not None else None
     # A key of another option: unless the foreign name means another one of the same group.
@@ -122,6 +124,18 @@ def _find_sibling(path: str, value: object, names: Names) -> Advice | None:
         if front == head and near and (advice := advise_value(item, value, names)).exact:
             candidates.append(KeyCandidate(cost, advice))
     return choose_best(candidates)
+
+
+def _find_synonym(path: str, value: object, alias: Alias, names: Names) -> Advice | None:
+    """Return the key next to the typed one that is called the same elsewhere: `task.lr` for `task.learning_rate` of a
+    user's own class.
+    """
+    head, _, _ = path.rpartition(".")
+    known = load_foreign_names().keys
+    siblings = [item for item in names.paths if head and item.rpartition(".")[0] == head]
+    same = [item for item in siblings if known.get(fold_name(item.rpartition(".")[2])) is alias]
+    advice = advise_value(same[0], value, names) if len(same) == 1 else None
+    return advice if advice is not None and advice.exact else None
 
 
 def _keeps_value(alias: Alias, meant: Advice, value: object) -> bool:

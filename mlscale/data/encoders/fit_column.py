@@ -8,7 +8,7 @@ import numpy as np
 
 from mlscale.config.names.suggest import format_override
 from mlscale.data.encoders.table_columns import CategoryColumn, NumberColumn, TableColumn
-from mlscale.data.table_parsing.columns import Column, Texts, mark_missing, parse_number, separate_numbers
+from mlscale.data.table_parsing.columns import Column, Texts, are_codes, mark_missing, parse_number, separate_numbers
 from mlscale.data.table_parsing.date_texts import are_mostly_dates
 from mlscale.errors import MLScaleError
 
@@ -31,7 +31,7 @@ def fit_column(name: str, given: Column, categorical: bool, unit: str, where: st
         MLScaleError: it holds nothing, dates, or nearly as many texts as rows.
     """
     values = mark_missing(given)
-    if not categorical and (isinstance(values, np.ndarray) or _are_mostly_numbers(values)):
+    if not categorical and (isinstance(values, np.ndarray) or (_are_mostly_numbers(values) and not are_codes(values))):
         numbers, _ = separate_numbers(values)
         if np.isnan(numbers).all():
             raise _build_empty_column_error(name, where)
@@ -59,12 +59,14 @@ def fit_column(name: str, given: Column, categorical: bool, unit: str, where: st
         raise _build_empty_column_error(name, where)
     # Of fewer than 20 rows most values may differ by chance.
     if len(category.values) > _MAX_CATEGORIES or (len(values) >= 20 and len(category.values) > len(values) / 2):
+        is_code = not isinstance(values, np.ndarray) and are_codes(values)
         raise MLScaleError(
             f"the column {name!r} has {len(category.values):,} different texts in {len(values):,} rows",
             where=where,
-            why=f"each would be a feature, {_MAX_CATEGORIES} at most; it looks like names or numbers of rows",
-            fix=f"{format_override('data.ignore', [name])}, which leaves it out; or write it as numbers or fewer "
-            "categories",
+            why=f"each would be a feature, {_MAX_CATEGORIES} at most; it looks like names or numbers of rows"
+            + is_code * ", for some have leading zeros",
+            fix=f"{format_override('data.ignore', [name])}, which leaves it out; or write it as numbers"
+            f"{is_code * ' without leading zeros'} or fewer categories",
         )
     return category
 

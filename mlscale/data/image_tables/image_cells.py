@@ -40,6 +40,7 @@ class ImageCells:
         suffix: is added to each path.
         is_unique: a path that comes again is a problem of its row.
         cache: the folder of unpacked images.
+        places: the name of each row, see `name_row`.
         where: the key path of the files, for errors.
 
     Attributes:
@@ -60,9 +61,10 @@ class ImageCells:
         suffix: str,
         is_unique: bool,
         cache: Path,
+        places: Sequence[str],
         where: str,
     ) -> None:
-        self.column, self._where = column, where
+        self.column, self._where, self._places = column, where, places
         self._chunks: list[Any] = []
         self._starts: list[int] = []
         self.names: list[str | None] = []
@@ -115,14 +117,10 @@ class ImageCells:
         except OSError:
             return b""
 
-    def list_keys(self, positions: Sequence[str]) -> list[str]:
-        """Return a name for each cell, unique among them: its path, or its position where it has none.
-
-        Args:
-            positions: the file and the row of each.
-        """
+    def list_keys(self) -> list[str]:
+        """Return a name for each cell, unique among them: its path, or its row where it has none."""
         keys, seen = [], set[str]()
-        for row, (name, position) in enumerate(zip(self.names, positions, strict=True)):
+        for row, (name, position) in enumerate(zip(self.names, self._places, strict=True)):
             path = self._paths[row]
             # Without the folder, which may be another one on another machine.
             key = name or position if path is None else os.path.relpath(path, self._roots[row])
@@ -143,7 +141,9 @@ class ImageCells:
         first: dict[str, int] = {}
         for row, path in enumerate(self._paths):
             if path is not None and row not in self.problems and first.setdefault(path, row) != row:
-                self.problems[row] = Problem("is there twice", f"row {first[path] + 1} has {self.names[row]!r}, too")
+                self.problems[row] = Problem(
+                    "is there twice", f"{self._places[first[path]]} has {self.names[row]!r}, too"
+                )
 
     def _find_files(self) -> list[str | None]:
         paths: list[str | None] = [None] * len(self.names)
@@ -174,7 +174,7 @@ class ImageCells:
         if "://" in name:
             return MLScaleError(
                 f"{len(outside):,} of {len(self):,} images are addresses, and not paths",
-                where=f"{self._where}, row {row + 1}, column {self.column!r}",
+                where=f"{self._where}: {self._places[row]}, column {self.column!r}",
                 why=f"the first: {name!r}; images are read from disks",
                 fix="download them, and write the paths; or mlscale.data.TarBackend for shards in an object store",
             )
@@ -182,7 +182,7 @@ class ImageCells:
         common = os.path.commonpath([str(self._roots[row].absolute()), *paths])
         return MLScaleError(
             f"{len(outside):,} of {len(self):,} paths leave the folder of the images",
-            where=f"{self._where}, row {row + 1}, column {self.column!r}",
+            where=f"{self._where}: {self._places[row]}, column {self.column!r}",
             why=f"the first: {name!r}; the folder is {self._roots[row].absolute()}",
             fix=f"{format_override('data.image_root', common)}, a folder that holds all of them",
         )

@@ -20,6 +20,7 @@ from mlscale.data.image_tables.row_labels import (
     read_list_column,
 )
 from mlscale.data.table_parsing.columns import Column, DataTable, format_texts
+from mlscale.data.table_parsing.row_numbers import name_row, number_rows
 from mlscale.data.table_parsing.table_files import convert_column
 from mlscale.errors import MLScaleError
 
@@ -110,9 +111,18 @@ def read_image_rows(
     used = list(dict.fromkeys([columns.image, *columns.targets, *settings.deciding.values()]))
     check_same_columns(files, used, where)
 
+    places = _list_places(files)
+
     def open_cells(column: str, suffix: str, *, is_unique: bool) -> ImageCells:
         return ImageCells(
-            files, column, root=settings.root, suffix=suffix, is_unique=is_unique, cache=settings.cache, where=where
+            files,
+            column,
+            root=settings.root,
+            suffix=suffix,
+            is_unique=is_unique,
+            cache=settings.cache,
+            places=places,
+            where=where,
         )
 
     # An image in two rows is a mistake, or should be one row with several labels; a mask may be that of several.
@@ -125,11 +135,9 @@ def read_image_rows(
             fix=f"{where}=<a file with a row for each image>",
         )
     masks = open_cells(columns.targets[0], "", is_unique=False) if settings.labels == "mask" else None
-    # From 1 and without the heading, as tables count their rows.
-    places = _list_places(files)
     table = _read_table(files, columns, settings, places, where=where, texts=texts)
     labels = RowLabels() if masks is not None else _read_labels(files, columns, settings, table, where)
-    return ImageRows(cells, masks, labels, table, cells.list_keys(places), places)
+    return ImageRows(cells, masks, labels, table, cells.list_keys(), places)
 
 
 def _read_table(
@@ -173,17 +181,21 @@ def _read_labels(
     if len(columns.targets) > 1:
         return read_flag_columns({one: table.get_column(one, where="data.target") for one in columns.targets})
     parts: list[Any] = [file.read_columns([name], where).column(name) for file in files]
-    return read_list_column(parts, name, settings.label_delim, columns.class_names)
+    return read_list_column(parts, name, settings.label_delim, columns.class_names, table.keys)
 
 
 def _list_places(files: Sequence[RowFile]) -> list[str]:
-    """Return file and row, from 1, of every row."""
+    """Return the name of every row by its line; see `name_row`."""
     names = [file.path.name for file in files]
     # With their folders, where two files have one name.
     if len(set(names)) < len(names):
         names = [f"{file.path.parent.name}/{file.path.name}" for file in files]
     counts = [_count_rows(file) for file in files]
-    return [f"{name}:{row + 1}" for name, count in zip(names, counts, strict=True) for row in range(count)]
+    return [
+        name_row(name, number)
+        for name, file, count in zip(names, files, counts, strict=True)
+        for number in number_rows(file.path, count)
+    ]
 
 
 def _count_rows(file: RowFile) -> int:

@@ -82,7 +82,7 @@ def read_class_column(values: Column, name: str, class_names: Sequence[str]) -> 
 
 
 def read_list_column(
-    parts: Sequence[pa.ChunkedArray], name: str, delim: str | None, class_names: Sequence[str]
+    parts: Sequence[pa.ChunkedArray], name: str, delim: str | None, class_names: Sequence[str], places: Sequence[str]
 ) -> RowLabels:
     """Return the labels of each row of a column of lists, or of texts that are lists.
 
@@ -91,6 +91,7 @@ def read_list_column(
         name: of the column, for errors.
         delim: what divides labels in a text; None where lists are lists, or JSON.
         class_names: see `read_class_column`.
+        places: the name of each row, for errors.
 
     Raises:
         MLScaleError: the column holds neither, or its texts have no delimiter.
@@ -102,7 +103,7 @@ def read_list_column(
         except ValueError as error:
             raise MLScaleError(
                 f"the column {name!r} holds no lists of labels",
-                where=f"{WHERE}, row {row + 1}",
+                where=f"{WHERE}: {places[row]}",
                 why=str(error),
                 fix="data.label_delim=';', which divides the labels of a text; or data.labels=one for a single class",
             ) from error

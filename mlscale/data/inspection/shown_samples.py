@@ -15,7 +15,7 @@ from mlscale.data.encoders.encoder import Encoder
 from mlscale.data.encoders.table_encoder import TableEncoder
 from mlscale.data.encoders.text_encoder import TextEncoder
 from mlscale.report import Figure, TableBlock, format_number
-from mlscale.report.contact_sheet import Tile, convert_to_image, render_class_mask
+from mlscale.report.contact_sheet import Tile, convert_to_image, list_mask_colours, render_class_mask
 from mlscale.report.image_grid import build_image_grid
 
 _MAX_TEXT, _MAX_COLUMNS = 120, 12
@@ -58,7 +58,8 @@ def build_sample_blocks(
     labels = [describe_label(sample.y, facts, targets) for sample in samples]
     # Channels, height, width: tables and texts have one dimension.
     if samples[0].x.ndim == 3:
-        return [build_image_grid("Images and labels", build_tiles(samples, labels, facts), max_bytes)]
+        tiles, legend = build_tiles(samples, labels, facts), build_mask_legend(samples, facts)
+        return [build_image_grid("Images and labels", tiles, max_bytes, legend)]
     names = name_inputs(encoder)
     if not names:
         return []
@@ -109,6 +110,11 @@ def build_tiles(samples: Sequence[ShownSample], labels: Sequence[str], facts: Da
             images.append(render_class_mask(sample.y.astype(np.uint8)))
         tiles.append(Tile(images, label, sample.key, wrong=False))
     return tiles
+
+
+def build_mask_legend(samples: Sequence[ShownSample], facts: DataFacts | None) -> list[tuple[str, str]]:
+    """Return the names and colours of the classes in the masks of samples; nothing for other samples."""
+    return list_mask_colours([sample.y for sample in samples if sample.y.ndim == 2], name_classes(facts))
 
 
 def _restore_pixels(x: NDArray[Any], facts: DataFacts | None) -> NDArray[np.uint8]:

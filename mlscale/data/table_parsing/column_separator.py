@@ -1,39 +1,77 @@
-"""The character that divides the columns of a CSV file: a semicolon where commas are decimal points, as in Germany."""
+"""The characters of a CSV file: what divides its columns, and the decimal comma that goes with a semicolon."""
 
 from __future__ import annotations
 
 import csv
 import io
+import re
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
 
 from mlscale.data.table_parsing.text_encoding import open_bytes
-from mlscale.errors import MLScaleError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    Rows = TypeVar("Rows", pa.Table, pa.RecordBatch)
 
 _OTHERS = (";", "\t", "|", ",")
 _HEAD = 64 << 10  # bytes that are looked at
 _LEAST_ROWS = 0.5  # share of rows that must have as many columns as the heading
+_LEAST_NUMBERS = 0.95  # share of a column's texts that must be numbers for the others to be mistakes
+# 1234,5 and 1.234,5; a point alone divides thousands only where commas are decimal points.
+_NUMBER = r"^\s*[+-]?(\d+|\d{1,3}(\.\d{3})+)?(,\d+)?([eE][+-]?\d+)?\s*$"
+_DECIMAL_NUMBER = re.compile(_NUMBER)
 
 
-def get_separator(name: str) -> str:
-    """Return the separator that the ending of a file's name promises: a tab for `.tsv`, else a comma."""
-    return "\t" if name.lower().removesuffix(".gz").endswith(".tsv") else ","
+def find_separator(path: Path) -> str:
+    """Return the character that divides the columns of a CSV or TSV file.
 
-
-def raise_for_separator(path: Path, where: str) -> None:
-    """Raise if another character divides the columns of a CSV or TSV file than its ending promises.
+    It is the one that the ending of its name promises, a tab for `.tsv`, else a comma, unless another one divides the
+    first rows better: spreadsheets write semicolons where commas are decimal points.
 
     Raises:
-        MLScaleError: it does; where commas are in numbers or in the heading, no parser would say so itself.
         OSError: the file can't be read.
     """
-    other = _find_other_separator(_read_head(path), get_separator(path.name))
-    if other is not None:
-        raise MLScaleError(
-            f"{path.name} divides its columns by {other!r}",
-            where=where,
-            why="columns of a .csv file are divided by commas, those of a .tsv file by tabs",
-            fix="write it again with commas (and points in numbers), or as Parquet; a file with tabs is called .tsv",
-        )
+    expected = "\t" if path.name.lower().removesuffix(".gz").endswith(".tsv") else ","
+    return _find_other_separator(_read_head(path), expected) or expected
+
+
+def replace_decimal_commas(rows: Rows, separator: str, *, as_numbers: bool = False) -> Rows:
+    """Return rows of texts with points in place of decimal commas, in each column that is numbers but for mistakes.
+
+    Args:
+        rows: of a CSV file; columns that are not texts stay as they are.
+        separator: what divides its columns; next to a comma, decimal commas do not occur.
+        as_numbers: such a column becomes float64, if it has no mistakes.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if separator == ",":
+        return rows
+    for position, field in enumerate(rows.schema):
+        if not pa.types.is_string(field.type):
+            continue
+        texts = rows.column(position)
+        if not pc.any(pc.match_substring(texts, ",")).as_py():
+            continue
+        is_number = pc.match_substring_regex(texts, _NUMBER)
+        if (pc.mean(is_number.cast(pa.int8())).as_py() or 0.0) < _LEAST_NUMBERS:
+            continue
+        plain = pc.replace_substring(pc.replace_substring(texts, ".", ""), ",", ".")
+        column = pc.if_else(is_number, plain, texts)
+        if as_numbers and pc.all(is_number).as_py():
+            column = pc.utf8_trim_whitespace(column).cast(pa.float64())
+        rows = rows.set_column(position, field.name, column)
+    return rows
+
+
+def replace_decimal_comma(text: str, separator: str) -> str:
+    """Return a cell with a point in place of its decimal comma, if it is such a number."""
+    if separator == "," or "," not in text or not _DECIMAL_NUMBER.match(text):
+        return text
+    return text.replace(".", "").replace(",", ".")
 
 
 def _read_head(path: Path) -> str:

@@ -41,7 +41,7 @@ class DataTable:
 
     Args:
         columns: by name, each as long as the others.
-        keys: the name of each row: its file, and its number from 1 without the heading.
+        keys: the name of each row, such as `line 13 of flats.csv`, where the heading is line 1.
         unreadable: of columns that hold neither numbers nor texts, such as dates and lists, what they hold.
     """
 
@@ -180,6 +180,12 @@ def parse_number(text: str) -> float | None:
         return float(lower)
     except ValueError:
         return None
+
+
+def are_codes(texts: Texts) -> bool:
+    """Return True if texts that read as numbers are names, such as postcodes: digits, some with a leading zero."""
+    digits = [text.strip() for text in texts if text is not None and parse_number(text) is not None]
+    return any(len(text) > 1 and text[0] == "0" for text in digits) and all(text.isdecimal() for text in digits)
 
 
 def format_values(column: Column) -> Iterator[str]:

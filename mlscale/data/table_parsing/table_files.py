@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mlscale.data.shards.system_files import drop_system_files
-from mlscale.data.table_parsing.column_separator import get_separator, raise_for_separator
-from mlscale.data.table_parsing.columns import MISSING_TEXTS, Column, DataTable, Numbers, parse_numbers
+from mlscale.data.table_parsing.column_separator import find_separator, replace_decimal_commas
+from mlscale.data.table_parsing.columns import MISSING_TEXTS, Column, DataTable, Numbers, are_codes, parse_numbers
+from mlscale.data.table_parsing.row_numbers import name_row, number_rows
 from mlscale.data.table_parsing.text_encoding import suggest_conversion
 from mlscale.errors import Exit, MLScaleError
 
@@ -42,8 +43,8 @@ def read_table(
 ) -> DataTable:
     """Return the rows of all files that paths or globs name, in the order of their paths.
 
-    Numbers and truth values become numbers, and so do texts, where all in a column read as such. An empty field of a
-    CSV file, NA, NaN and null are missing values.
+    Numbers and truth values become numbers, and so do texts, where all in a column read as such, but for codes such as
+    01234. An empty field of a CSV file, NA, NaN and null are missing values.
 
     Args:
         texts: columns of texts that stay as they are written, since those of another split do not all read as numbers.
@@ -69,7 +70,11 @@ def read_table(
                 why=f"only one of them has: {', '.join(differs[:10])}",
                 fix="give files of one table",
             )
-    keys = [f"{path.name}:{row + 1}" for path, table in zip(files, tables, strict=True) for row in range(len(table))]
+    keys = [
+        name_row(name, number)
+        for name, path, table in zip(_list_unique_names(files), files, tables, strict=True)
+        for number in number_rows(path, len(table))
+    ]
     if not keys:
         raise MLScaleError(
             "the table has no rows",
@@ -85,7 +90,7 @@ def read_table(
             unreadable[name] = column
         else:
             columns[name] = column
-    return DataTable(columns, _make_unique(keys, files), unreadable)
+    return DataTable(columns, keys, unreadable)
 
 
 def require_pyarrow(where: str) -> None:
@@ -181,13 +186,13 @@ def read_arrow_table(path: Path, where: str, columns: Sequence[str] | None = Non
     return table
 
 
-def _read_csv(path: Path, where: str) -> Any:
+def _read_csv(path: Path, _where: str) -> Any:
     import pyarrow as pa
     from pyarrow import csv
 
     # A quoted field may hold line ends.
-    parse = csv.ParseOptions(delimiter=get_separator(path.name), newlines_in_values=True)
-    raise_for_separator(path, where)
+    separator = find_separator(path)
+    parse = csv.ParseOptions(delimiter=separator, newlines_in_values=True)
     with csv.open_csv(path, parse_options=parse) as heading:
         # Only the first block is read here.
         names = heading.schema.names
@@ -195,7 +200,7 @@ def _read_csv(path: Path, where: str) -> Any:
     convert = csv.ConvertOptions(
         column_types=dict.fromkeys(names, pa.string()), null_values=sorted(MISSING_TEXTS), strings_can_be_null=True
     )
-    return csv.read_csv(path, parse_options=parse, convert_options=convert)
+    return replace_decimal_commas(csv.read_csv(path, parse_options=parse, convert_options=convert), separator)
 
 
 def _read_parquet(path: Path, where: str, columns: Sequence[str] | None = None) -> Any:
@@ -244,7 +249,7 @@ def convert_column(parts: Sequence[Any], as_written: bool, as_times: bool) -> Co
         return np.concatenate([_convert_numbers(part) for part in parts])
     if all(pa.types.is_string(k) or pa.types.is_large_string(k) or e for k, e in zip(kinds, empty, strict=True)):
         texts = [value for part in parts for value in part.to_pylist()]
-        numbers = None if as_written else parse_numbers(texts)
+        numbers = None if as_written or are_codes(texts) else parse_numbers(texts)
         return texts if numbers is None else numbers
     if as_times and all(pa.types.is_timestamp(k) or pa.types.is_date(k) for k in kinds):
         return np.concatenate([_convert_times(part) for part in parts])
@@ -269,11 +274,10 @@ def _convert_times(part: pa.ChunkedArray) -> Numbers:
     return _convert_numbers(moments) / 1e6
 
 
-def _make_unique(keys: list[str], files: Sequence[Path]) -> list[str]:
-    """Return keys that are unique, also if files of one name are in several folders."""
-    if len({path.name for path in files}) == len(files):
-        return keys
-    return [f"{number}/{key}" for number, key in enumerate(keys)]
+def _list_unique_names(files: Sequence[Path]) -> list[str]:
+    """Return the names of files, numbered where files of one name are in several folders."""
+    names = [path.name for path in files]
+    return names if len(set(names)) == len(names) else [f"{number}/{name}" for number, name in enumerate(names, 1)]
 
 
 def _build_too_large_error(what: str, total: int, where: str) -> MLScaleError:

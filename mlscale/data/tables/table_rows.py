@@ -19,7 +19,15 @@ from mlscale.data.order.policy import Policy
 from mlscale.data.shards.sample_source import Label
 from mlscale.data.split_rows import Array, SplitRows, compute_split_version
 from mlscale.data.table_parsing.column_units import read_column_units
-from mlscale.data.table_parsing.columns import Column, DataTable, format_texts, format_values, separate_numbers
+from mlscale.data.table_parsing.columns import (
+    Column,
+    DataTable,
+    Texts,
+    are_codes,
+    format_texts,
+    format_values,
+    separate_numbers,
+)
 from mlscale.data.windows.table_window import read_table_window, write_table_window
 from mlscale.data.windows.window_folder import WHERE as WINDOWS
 from mlscale.errors import MLScaleError
@@ -255,7 +263,7 @@ class TabularData(MemoryData):
                     raise MLScaleError(
                         f"the column {name!r} holds no number to predict",
                         where="data.target",
-                        why=f"row 1 holds {next(iter(missing.values()))!r}",
+                        why=f"{table.keys[0]} holds {missing[0]!r}",
                         fix="data.target_type=class task=classification, if it names classes",
                     )
                 bad |= {row: f"{name} is {what}" for row, what in missing.items()}
@@ -293,7 +301,9 @@ def _are_classes(columns: Sequence[Column]) -> bool:
     return len(present) <= _MAX_CLASSES and np.array_equal(present, np.arange(len(present)))
 
 
-def _is_mostly_numeric(values: Column) -> bool:
+def _is_mostly_numeric(values: Texts) -> bool:
+    if are_codes(values):
+        return False
     numbers, bad = separate_numbers(values)
     return len(bad) <= 0.05 * max(1, int((~np.isnan(numbers)).sum()))
 

@@ -31,6 +31,10 @@ class Data:
     def __init__(self, root: str, workers: int = 1, shuffle: bool = True): ...
 
 
+class Module:
+    def __init__(self, lr: float = 0.1, wd: float = 0.0, optimizer: str = "sgd"): ...
+
+
 class Twelve:
     def __init__(self, a=1, b=1, c=1, d=1, e=1, f=1, g=1, h=1, i=1, j=1, k=1, l=1): ...
 

@@ -60,9 +60,9 @@ class Failing(Classification):
 
 def test_every_nth_batch_of_a_validation_is_collected(run: RunFolder) -> None:
     fitted(run, classifier(), batches(2), batches(10), samples=20)
-    heading, _, matrix, *_ = kept(run, "predictions")
+    heading, matrix, *_ = kept(run, "predictions")
     assert isinstance(heading, Heading)
-    assert heading.text == "Of the last validation: 20 samples of 40."
+    assert heading.text.startswith("Of the last validation: 20 samples of 40. Rows are true classes")
     assert isinstance(matrix, ConfusionMatrixPlot)
     assert sum(map(sum, matrix.values)) == 20
     assert (matrix.y, matrix.x) == ("true", "predicted")

@@ -61,7 +61,12 @@ def test_a_page_says_what_the_table_says() -> None:
 def test_whatever_is_shown_is_escaped() -> None:
     tile = GridTile([b"RIFF"], EVIL, EVIL, is_wrong=True)
     table = TableBlock(EVIL, [EVIL] * 4, [[EVIL] * 4], EVIL, faint=[0])
-    blocks = (KeyNumbers([(EVIL, EVIL)]), CommandList(EVIL, [(EVIL, EVIL)]), ImageGrid(EVIL, [tile]), table)
+    blocks = (
+        KeyNumbers([(EVIL, EVIL)]),
+        CommandList(EVIL, [(EVIL, EVIL)]),
+        ImageGrid(EVIL, [tile], [(EVIL, "#000000")]),
+        table,
+    )
     steps = [ReportStep(EVIL, EVIL, False, EVIL, 1.0, PLOTS[0], "javascript:alert(1)"), ReportStep("b", ok=None)]
     document = written(
         title=EVIL,
@@ -71,6 +76,7 @@ def test_whatever_is_shown_is_escaped() -> None:
         figures=(*PLOTS, *blocks),
         steps=steps,
         overrides=[EVIL],
+        facts={EVIL: EVIL},
     )
     elements = Elements(document)
     assert elements.all("script") == []
@@ -125,6 +131,15 @@ def test_few_samples_are_grey_and_every_cell_knows_its_column() -> None:
     for row, is_many in ((("logger", "{}", "-"), False), (("x.py", "email", "a text " * 9), True)):
         (figure,) = Elements(written(figures=[TableBlock("t", ["", "a", "b"], [row])])).all("figure")
         assert ("many" in str(figure["class"])) == is_many
+
+
+@pytest.mark.parametrize(("columns", "breaks"), [(3, 0), (8, 7)])
+def test_numbers_break_before_their_intervals_only_in_a_table_wider_than_the_page(columns: int, breaks: int) -> None:
+    row = ["a", *["12.3 % [1.2, 34.5]"] * 7]
+    table = TableBlock("t", list("abcdefgh")[:columns], [row[:columns]])
+    page = written(figures=[table], metrics={}, artifacts={})
+    assert page.count("<wbr>") == breaks
+    assert Elements(page).text().count("[1.2, 34.5]") == columns - 1
 
 
 def test_ticks_of_large_values_fit_the_margin() -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mlscale.report.contact_sheet import Tile
+from mlscale.report.contact_sheet import Tile, list_mask_colours, render_class_mask
 from mlscale.report.image_grid import build_image_grid
 
 
@@ -18,3 +18,10 @@ def test_a_small_image_is_exact_and_a_large_one_is_compressed(side: int, form: s
     with Image.open(io.BytesIO(tile.images[0])) as image:
         assert image.format == form
         assert (np.asarray(image).tobytes() == pixels.tobytes()) is (form == "PNG")
+
+
+def test_a_legend_has_the_colours_of_the_masks() -> None:
+    mask = np.array([[0, 1, 12, 255]], np.uint8)
+    names, colours = zip(*list_mask_colours([mask, mask[:, :2]], ["sky", "road"]), strict=True)
+    assert names == ("sky", "road", "12", "ignored")
+    assert [bytes.fromhex(colour[1:]) for colour in colours] == [bytes(pixel) for pixel in render_class_mask(mask)[0]]

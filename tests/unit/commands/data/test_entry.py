@@ -71,7 +71,7 @@ def test_show_has_samples_classes_and_version(run: Run) -> None:
     assert found["code"] == 0
     assert found["metrics"] == {"train_samples": 1437, "val_samples": 360}
     assert sum(found["details"]["facts"]["class_counts"]) == 1437
-    assert found["artifacts"]["guarantees"] == "order, exact resume, any number of ranks"
+    assert found["details"]["guarantees"] == "order, exact resume, any number of ranks"
 
 
 def test_show_has_the_columns_of_a_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -156,7 +156,7 @@ def test_verify_names_bad_rows_of_a_table(run: Run, tmp_path: Path) -> None:
     table.write_text(table.read_text() + "33,Rom,\n")
     found = run("verify", "data=table", f"data.train={table}", "data.target=churned")
     assert found["code"] == 4
-    assert [sample["sample"] for sample in found["details"]["bad"]] == ["rows.csv:61"]
+    assert [sample["sample"] for sample in found["details"]["bad"]] == ["line 62 of rows.csv"]
 
 
 @pytest.mark.parametrize(

@@ -71,8 +71,8 @@ def test_the_price_of_an_instance_shows_its_age_and_its_source() -> None:
     result = concluded(instance="aws/g5.xlarge")
     assert result.metrics["cost_usd"] == pytest.approx(2.012)
     assert result.metrics["price_age_days"] >= 0
-    assert "prices of 2026-11-24" in result.artifacts["price_by"]
-    assert "two public tables that agree" in result.artifacts["price_by"]
+    assert "prices of 2026-11-24" in result.details["price_by"]
+    assert "two public tables that agree" in result.details["price_by"]
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ def test_waiting_with_a_proven_remedy() -> None:
         "the step waits for data 38% of the time: a perfect loader gives 1.60× the speed (measured); "
         "type data.workers=4, proven 1.50× here"
     )
-    assert found.artifacts == {"bound_by": "data", "remedy": "data.workers=4"}
+    assert found.details == {"bound_by": "data", "remedy": "data.workers=4"}
     assert found.metrics["step_ms"] == 1000
     assert found.metrics["wait_per_step_ms"] == pytest.approx(380)
     assert found.metrics["throughput_samples_per_s"] == 64
@@ -84,7 +84,7 @@ def test_unclear_asks_for_another_measurement() -> None:
 
 def test_a_part_that_takes_more_than_computing_bounds_the_run() -> None:
     found = concluded(0.01, 1.0, callback_Sleeper=0.7, computing=0.2, validation=0.08, logger_CSV=0.002)
-    assert found.artifacts["bound_by"] == "callback Sleeper"
+    assert found.details["bound_by"] == "callback Sleeper"
     assert found.sentence.startswith(
         "callback Sleeper takes 70% of the time and bounds the run: it waits for data 1% of the time, a perfect loader "
         "gives 1.00× the speed (measured); of the time of an epoch: computing 20%"
@@ -95,9 +95,9 @@ def test_a_part_that_takes_more_than_computing_bounds_the_run() -> None:
 
 def test_a_loader_takes_no_cores_from_a_part_that_does_not_compute() -> None:
     asleep = concluded(0.02, 1.11, callback_Sleeper=0.76, computing=0.08)
-    assert asleep.artifacts["bound_by"] == "callback Sleeper"
+    assert asleep.details["bound_by"] == "callback Sleeper"
     assert asleep.sentence.startswith("callback Sleeper takes 76% of the time and bounds the run")
-    assert concluded(0.02, 1.11, computing=0.76, callback_Sleeper=0.08).artifacts["bound_by"] == "cores"
+    assert concluded(0.02, 1.11, computing=0.76, callback_Sleeper=0.08).details["bound_by"] == "cores"
 
 
 def test_a_large_part_is_named_whatever_bounds_the_run() -> None:

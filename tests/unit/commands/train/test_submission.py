@@ -43,7 +43,7 @@ def test_a_submission_freezes_and_returns(site: Path, capsys: pytest.CaptureFixt
     (site / "shipped_net.py").write_text("x = 1\n")
     result = api.run("train", [*WORDS, "launch.nodes=2", "trainer.devices=2"])
     (run,) = runs_in(site)
-    assert result.artifacts == {"job": "7", "run": str(run)}
+    assert (result.artifacts, result.details) == ({"run": str(run)}, {"job": "7"})
     assert result.sentence.startswith("submitted job 7 to mini, 2 nodes × 2 processes; mlscale runs logs ")
     assert [call for call in read_calls(site) if not call.startswith("scontrol show")] == [
         f"sbatch --parsable --export=ALL --hold {run}/job.sh",

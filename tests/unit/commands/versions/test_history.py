@@ -2,6 +2,7 @@
 
 import json
 import sys
+import time
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
 from dataclasses import replace
@@ -48,10 +49,12 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with two versions, of which the second one was retrained and promoted, and 20 checks."""
     monkeypatch.chdir(tmp_path)
     # The checks follow what is published here, also where this module was imported long ago.
-    monkeypatch.setattr(sys.modules[__name__], "NOW", datetime.now(UTC))
+    # Stored times are whole milliseconds: nothing is published before the first check, nor two things at once.
+    monkeypatch.setattr(sys.modules[__name__], "NOW", datetime.now(UTC).replace(microsecond=0))
     registry = LocalRegistry(tmp_path / "registry")
     for number in (1, 2):
         (tmp_path / "model.ckpt").write_text(f"weights {number}")
+        time.sleep(0.002)
         registry.publish(
             "m",
             {"model.ckpt": tmp_path / "model.ckpt"},
@@ -61,6 +64,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             parent="m:v1" if number == 2 else None,
             aliases=["champion"] if number == 1 else ["challenger"],
         )
+    time.sleep(0.002)
     journal = RetrainingJournal(registry.root, "m")
     cycle = journal.begin_cycle("m:v1")
     ended = (NOW + timedelta(minutes=10)).isoformat()

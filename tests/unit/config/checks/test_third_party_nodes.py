@@ -118,6 +118,20 @@ the _target_ of 'model' does not exist: lazy_shop.Other
 """,
     ),
     (
+        "task: {_target_: shop.Module, learning_rate: 0.2, weight_decay: 0.1}\n"
+        "optimizer: {_target_: torch.optim.SGD, lr: 1, _partial_: true}",
+        """
+unknown key 'task.learning_rate'
+  where: command line: task.learning_rate
+  why:   shop.Module takes no 'learning_rate'
+  fix:   task.lr=0.2
+unknown key 'task.weight_decay'
+  where: command line: task.weight_decay
+  why:   shop.Module takes no 'weight_decay'
+  fix:   task.wd=0.1
+""",
+    ),
+    (
         "task: {_target_: shop.Focal, gamma: x, other: 1, model: resnet}",
         """
 'task.gamma' must be float, not the text 'x'

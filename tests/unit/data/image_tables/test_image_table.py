@@ -207,7 +207,7 @@ def test_masks_by_path(tmp_path: Path) -> None:
     (tmp_path / "m" / "3.png").unlink()
     error = fail(tmp_path / "photos.csv", target=None, labels="mask", val_fraction=0.3)
     assert "has no mask" in error.what
-    assert "photos.csv:4, column 'mask'" in error.where
+    assert "line 5 of photos.csv, column 'mask'" in error.where
 
 
 class TestHeldOut:
@@ -248,7 +248,7 @@ class TestHeldOut:
             assert counts == ([20, 5, 5] if values[0] == "train" else [20, 10])
         rows[3]["part"] = "elsewhere"
         error = fail(write_table(tmp_path / "b.csv", rows), split_column="part")
-        assert (error.where, "b.csv:4" in error.why) == ("data.split_column", True)
+        assert (error.where, "line 5 of b.csv" in error.why) == ("data.split_column", True)
 
     def test_groups_of_both_sides_are_reported(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         rows = write_photos(tmp_path, 30)
@@ -270,7 +270,7 @@ class TestBadRows:
         (tmp_path / rows[4]["file"]).unlink()
         error = fail(path, val=path)
         assert error.what == f"1 of 30 rows can't be used: the sample {rows[4]['file']} has no image"
-        assert error.where == "data.train: photos.csv:5, column 'file'"
+        assert error.where == "data.train: line 6 of photos.csv, column 'file'"
         assert "No such file" in error.why
         data = open_table(path, val=path, on_bad_sample="skip", batch_size=30)
         (batch,) = data.train_dataloader()
@@ -298,7 +298,7 @@ class TestBadRows:
         for policy in ("fail", "skip"):
             error = fail(path, val=path, on_bad_sample=policy)
             assert error.what == "1 of 12 paths leave the folder of the images"
-            assert error.where == "data.train, row 7, column 'file'"
+            assert error.where == "data.train: line 8 of photos.csv, column 'file'"
         if "secret" in name:
             root = error.fix.partition("=")[2].partition(",")[0]
             assert Path(root) == tmp_path
@@ -328,8 +328,8 @@ class TestBadRows:
         rows[8]["file"] = "./" + rows[2]["file"]
         error = fail(write_table(tmp_path / "a.csv", rows), val=tmp_path / "a.csv")
         assert "is there twice" in error.what
-        assert error.why.startswith("row 3 has ")
-        assert "a.csv:9, column 'file'" in error.where
+        assert error.why.startswith("line 4 of a.csv has ")
+        assert "line 10 of a.csv, column 'file'" in error.where
         data = open_table(tmp_path / "a.csv", val=tmp_path / "a.csv", on_bad_sample="skip", batch_size=12)
         keys = list_keys(data, "train")
         assert len(set(keys)) == 12
@@ -338,7 +338,7 @@ class TestBadRows:
         rows = write_photos(tmp_path, 12)
         (tmp_path / rows[5]["file"]).write_bytes(b"no image")
         error = fail(write_table(tmp_path / "a.csv", rows), val=tmp_path / "a.csv")
-        assert error.where == "a.csv:6, column 'file'"
+        assert error.where == "line 7 of a.csv, column 'file'"
         assert "not an image of a known format" in error.why
 
     def test_a_pickle_is_not_decoded(self, tmp_path: Path) -> None:
@@ -360,7 +360,7 @@ class TestBadRows:
         path = write_table(tmp_path / "a.csv", rows)
         error = fail(path, val=path)
         assert error.what.startswith("2 of 12 rows can't be used")
-        assert (error.why, "a.csv:4" in error.where) == ("species is missing", True)
+        assert (error.why, "line 5 of a.csv" in error.where) == ("species is missing", True)
         data = open_table(path, val=path, on_bad_sample="skip", batch_size=12)
         (batch,) = data.train_dataloader()
         assert batch["weight"].tolist().count(0) == 2

@@ -25,13 +25,13 @@ def test_groups_and_times_that_overlap_are_counted(tmp_path: Path) -> None:
     grouped.facts()
     assert grouped.split_leaks == [
         "leak      2 of 12 validation samples are of groups that training has, too, by 'patient': 2 groups, such as "
-        "that of v.csv:1; the metric counts what was learnt of them"
+        "that of line 2 of v.csv; the metric counts what was learnt of them"
     ]
     timed = TableFiles(paths[0], "target", val=paths[1], time_on="day", ignore=["patient"])
     timed.facts()
     assert timed.split_leaks == [
-        "leak      6 of 12 validation samples are not later than the last training sample, by 'day': v.csv:1 is the "
-        "earliest; the metric is not one of the future"
+        "leak      6 of 12 validation samples are not later than the last training sample, by 'day': line 2 of v.csv "
+        "is the earliest; the metric is not one of the future"
     ]
     apart = TableFiles(paths[0], "target", val=paths[1], ignore=["day", "patient"])
     apart.facts()

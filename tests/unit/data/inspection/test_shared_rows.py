@@ -33,9 +33,9 @@ def test_shared_rows_are_counted(tmp_path: Path, shared: int, seed: int) -> None
         return
     assert found is not None
     assert (found.rows, found.of) == (shared, 40)
-    # The names have the numbers of the rows, from 1, whose inputs are equal.
-    places = [name.split(":") for name in found.first]
-    lines = [(tmp_path / file).read_text().splitlines()[int(row)] for file, row in places]
+    # The names have the lines, from 1, of the rows whose inputs are equal.
+    places = [name.split()[1::2] for name in found.first]
+    lines = [(tmp_path / file).read_text().splitlines()[int(line) - 1] for line, file in places]
     assert lines[0].rpartition(",")[0] == lines[1].rpartition(",")[0]
 
 

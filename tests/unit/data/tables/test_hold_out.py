@@ -80,9 +80,11 @@ def test_the_latest_rows_are_held_out(tmp_path: Path, seed: int, kind: str) -> N
         path = str(tmp_path / "t.parquet")
         parquet.write_table(table, path)
     data = TableFiles(path, "target", time_on="day", ignore=["patient"], val_fraction=0.25)
-    held = {data.get_rows("val").get_key(row).partition(":")[2] for row in range(len(data.get_rows("val")))}
+    held = {data.get_rows("val").get_key(row) for row in range(len(data.get_rows("val")))}
     days = [str(row[2]) for row in rows]
-    assert held == {str(row + 1) for row, day in enumerate(days) if day >= sorted(days)[300]}
+    name = "t.parquet:{}" if path.endswith("parquet") else "line {} of t.csv"
+    first = 1 if path.endswith("parquet") else 2
+    assert held == {name.format(row + first) for row, day in enumerate(days) if day >= sorted(days)[300]}
     assert data.encoder().feature_names == ("x",)
 
 
@@ -104,8 +106,8 @@ def test_texts_are_held_out_by_the_same_rules(tmp_path: Path) -> None:
         for row in range(300)
     ]
     path = write(tmp_path / "t.csv", rows, ("text", "label", "author", "day"))
-    author = {f"t.csv:{row + 1}": str(rows[row][2]) for row in range(300)}
-    day = {f"t.csv:{row + 1}": str(rows[row][3]) for row in range(300)}
+    author = {f"line {row + 2} of t.csv": str(rows[row][2]) for row in range(300)}
+    day = {f"line {row + 2} of t.csv": str(rows[row][3]) for row in range(300)}
     grouped, timed = TextTable(path, group_on="author"), TextTable(path, time_on="day")
 
     def name_all(data: TextTable, names: dict[str, str], split: str) -> set[str]:
@@ -181,7 +183,7 @@ def test_a_class_of_one_row_that_was_held_out_names_stratify(tmp_path: Path) -> 
     for build in sources:
         write(tmp_path / "t.csv", rows, names)
         # A row that the hash of its values holds out gets a class of its own.
-        held = int(build().get_rows("val").get_key(0).partition(":")[2]) - 1
+        held = int(build().get_rows("val").get_key(0).split()[1]) - 2
         write(tmp_path / "t.csv", [[*row[:2], "only" if at == held else row[2]] for at, row in enumerate(rows)], names)
         with pytest.raises(MLScaleError, match="a label that the training data does not have") as caught:
             build().facts()

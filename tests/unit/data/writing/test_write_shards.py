@@ -185,7 +185,7 @@ def test_the_command_and_the_words_that_it_prints(
     folder_of_photos(tmp_path)
     words = ["data=imagefolder", "data.root=photos", "data.image_size=8", "format=tfrecord"]
     assert main(["prepare", *words, "to=my shards", "part=1/1", "output=json"]) == 0
-    printed = json.loads(capsys.readouterr().out)["artifacts"]["train"]
+    printed = json.loads(capsys.readouterr().out)["details"]["train"]
     assert main(["prepare", *shlex.split(printed)]) == 0
     assert "54 training and 6 validation samples" in capsys.readouterr().out
     assert main(["prepare", *words, "to=x", "part=9/8"]) == 2
@@ -217,7 +217,7 @@ def test_images_of_several_sizes_need_no_size_until_they_are_trained_on(
     assert result["metrics"]["shards_written"] > 2
     assert "70×80 pixels" in printed.err
     assert "data.image_size=64" in printed.err
-    training = shlex.split(result["artifacts"]["train"])
+    training = shlex.split(result["details"]["train"])
     assert training[-1] == "data.image_size=64"
     # What only looks at data takes images of any size as well; a run, and what shows its input, does not.
     for command in (["prepare"], ["data", "show"], ["data", "verify"]):

@@ -90,14 +90,13 @@ def test_a_file_that_can_not_be_read_is_an_error(tmp_path: Path, name: str, cont
 
 
 @pytest.mark.parametrize("name", ["a.csv", "a.csv.gz"])
-def test_semicolons_and_an_encoding_of_excel_are_errors_without_a_traceback(
+def test_semicolons_are_read_and_an_encoding_of_excel_is_an_error_without_a_traceback(
     tmp_path: Path, name: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     pack = gzip.compress if name.endswith(".gz") else bytes
     text = "Zeit;Prüfer, Ort;x\n1;Groß;2,5\n2;Öz;3,5\n3;"
-    (tmp_path / name).write_bytes(pack(text.encode("cp1252")))
-    with pytest.raises(MLScaleError, match="divides its columns by ';'"):
-        next(iterate_records(tmp_path / name))
+    (tmp_path / name).write_bytes(pack(text.encode()))
+    assert next(iterate_records(tmp_path / name)).records[1] == {"Zeit": "2", "Prüfer, Ort": "Öz", "x": "3.5"}
     # A torn row with such a byte.
     (tmp_path / name).write_bytes(pack("Zeit,x\n1,2\nÖz\n3,4\n".encode("cp1252")))
     with pytest.raises(MLScaleError, match=f"can't read {name} as events") as caught:
