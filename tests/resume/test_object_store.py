@@ -129,3 +129,14 @@ def test_a_run_is_done_once_all_is_uploaded(
         assert json.loads((run / "run.json").read_text()) == results  # no attempt was started
         code, said = ended(folder, *resume)
         assert (code, "is done" in said) == (2, True), said
+
+
+def test_a_stop_of_two_ranks_waits_for_the_upload(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other rank has none, and ends before: that must not end the one that uploads."""
+    words = (*WORDS, "trainer.devices=2", "trainer.max_epochs=100", "trainer.max_time=00:00:00:02")
+    with serve_bucket(monkeypatch) as bucket:
+        code, said = ended(folder, *words, f"callbacks.checkpoint.dirpath=s3://{BUCKET}/mine")
+        assert code == 75, said
+        (run,) = runs_in(folder)
+        assert find_uploaded(bucket) == {path.stem for path in (run / "checkpoints").iterdir()}, said
+        assert f"mine/{RunFolder.open(run).id}/run/manifest.json" in list_objects(bucket)

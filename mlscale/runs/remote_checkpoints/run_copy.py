@@ -15,7 +15,7 @@ from mlscale.errors import MLScaleError
 from mlscale.runs.identity import make_folder_name, parse_start_time
 from mlscale.runs.recover import CONFIG, DERIVED, MANIFEST, RUN, is_run_folder
 from mlscale.runs.remote_checkpoints.checkpoint_store import RUN_FOLDER, CheckpointStore
-from mlscale.runs.remote_checkpoints.store_access import create_access_error, mask_address, open_store
+from mlscale.runs.remote_checkpoints.store_access import TYPED, create_access_error, mask_address, open_store
 
 _FILES = ("encoder.json", "code.json", "code.tar.gz", "logs/metrics.csv", DERIVED, CONFIG)
 _RESULTS = ("results/*.json", "results/*.html")
@@ -56,13 +56,12 @@ def fetch_run(address: str, root: Path) -> Path:
     Raises:
         MLScaleError: there is no run at this address, its store can't be read, or the folder can't be written.
     """
-    where = "the address"
-    store = open_store(address, where)
+    store = open_store(address, TYPED)
     try:
         files = {name: store.read_run_file(name) or b"" for name in store.list_run_files() if _is_known(name)}
         others = [] if RUN in files else store.list_runs()
     except Exception as error:  # of any package, and of the network
-        raise create_access_error(address, where, error, "read from") from error
+        raise create_access_error(address, TYPED, error) from error
     if RUN not in files:
         raise _create_not_found_error(store.address, others)
     document = _parse_run(files[RUN], store.address)
@@ -148,5 +147,5 @@ def _create_not_found_error(address: str, others: list[str]) -> MLScaleError:
         where=mask_address(address),
         why=f"{len(others)} runs are below it, the newest first" if others else "it has no run/run.json",
         fix="\n".join(shown)
-        or "s3://<bucket>/<folder>/<run id>, as the run prints it first: checkpoints go to …",
+        or "mlscale runs resume s3://<bucket>/<folder>/<run id>, the address that the run prints first",
     )
