@@ -1,7 +1,7 @@
 """FSDP next to DDP on two processes: what a rank holds compared with theory, and both losses over 200 steps.
 
     python -m scripts.bench_fsdp                      # some minutes
-    python -m scripts.bench_fsdp --steps 20 --models vit
+    python -m scripts.bench_fsdp --steps 20 --models vit --seed 3
 
 Theory: weights, gradients and the optimizer's state, each divided by the number of processes. What is measured are the
 bytes of the tensors' storages at the end of a step, of each rank. The exit code is 1 if a share of memory is more than
@@ -169,13 +169,16 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=200, help="of the loss curves")
     parser.add_argument("--models", default=",".join(MODELS), help=f"separated by commas: {', '.join(MODELS)}")
+    parser.add_argument("--seed", type=int, default=0, help="of weights and order")
     args = parser.parse_args(arguments)
     fits, lines, peaks = True, [], []
     print("| model | what | whole, bytes | theory | rank 0 | rank 1 | off |\n|---|---|---|---|---|---|---|", flush=True)
     with tempfile.TemporaryDirectory() as scratch:
         for model in args.models.split(","):
             steps = args.steps if model in CURVES else 8
-            ddp, fsdp = (train(model, name, steps, Path(scratch) / model / name) for name in ("ddp", "fsdp"))
+            ddp, fsdp = (
+                train(model, name, steps, Path(scratch) / model / name, f"seed={args.seed}") for name in ("ddp", "fsdp")
+            )
             fits &= compare_memory(model, ddp, fsdp)
             for name, run in (("ddp", ddp), ("fsdp", fsdp)):
                 estimate, measured = estimate_peak(model, name), max(rank["peak"] for rank in run.held)
