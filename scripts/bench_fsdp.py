@@ -57,7 +57,7 @@ class HeldTensors(Callback):
         self._ends: list[float] = []  # of the steps that are not profiled
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: object, batch_idx: int) -> None:
-        if batch_idx == 2 * trainer.accumulate_grad_batches:
+        if trainer.current_epoch == 0 and batch_idx == 2 * trainer.accumulate_grad_batches:
             # What is allocated and freed within two steps, on top of what is held before them.
             self._profile = profile(activities=[ProfilerActivity.CPU], profile_memory=True)
             self._profile.__enter__()
@@ -66,6 +66,8 @@ class HeldTensors(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: object, batch_idx: int
     ) -> None:
         passes = trainer.accumulate_grad_batches
+        if trainer.current_epoch:  # the last epoch may be cut short, and have no peak
+            return
         if batch_idx == 4 * passes - 1:
             self._profile.__exit__(None, None, None)
             path = self.folder / f"{trainer.global_rank}.json"
