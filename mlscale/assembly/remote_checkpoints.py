@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 from mlscale.config.checkpoint_address import find_checkpoint_address, get_address_key
 from mlscale.runs.folder import RunFolder
+from mlscale.runs.identity import compute_config_hash
+from mlscale.runs.remote_checkpoints.run_copy import fetch_run, find_stored_run
 from mlscale.runs.remote_checkpoints.store_access import check_store, open_store
 
 if TYPE_CHECKING:
@@ -24,6 +26,19 @@ def check_checkpoint_store(cfg: DictConfig) -> None:
     """
     if (address := find_checkpoint_address(cfg)) is not None:
         check_store(address, get_address_key(cfg))
+
+
+def restore_unfinished_run(cfg: DictConfig, config_yaml: str, code: str | None) -> RunFolder | None:
+    """Write the folder of the last unfinished run of this config and code from the object store that the config names;
+    return None if it names none, or has no such run.
+
+    Raises:
+        MLScaleError: the store can't be read.
+    """
+    if (address := find_checkpoint_address(cfg)) is None:
+        return None
+    run = find_stored_run(address, compute_config_hash(config_yaml), code, get_address_key(cfg))
+    return RunFolder.open(fetch_run(run, Path(cfg.runs_dir))) if run else None
 
 
 def attach_uploader(trainer: pl.Trainer, cfg: DictConfig) -> None:

@@ -11,6 +11,8 @@ from mlscale.errors import MLScaleError
 from mlscale.runs.folder import RunFolder
 from mlscale.runs.job_record import is_cloud_run
 from mlscale.runs.recover import is_run_folder, warn_once
+from mlscale.runs.remote_checkpoints.run_copy import fetch_run
+from mlscale.runs.remote_checkpoints.store_access import is_remote
 from mlscale.runs.run_reader import RUN
 
 LAST = "last"
@@ -18,12 +20,16 @@ _SHOWN = 5  # of several runs that a name may mean
 
 
 def find_run(ref: str | Path, root: str | Path = "runs") -> RunFolder:
-    """Return the run for `ref`: a path, an id, the unique beginning of an id or of a folder's name, or 'last'.
+    """Return the run for `ref`: a path, an id, the unique beginning of an id or of a folder's name, or 'last'; or the
+    address of its object store, from which its folder is written below `root` where it is not there.
 
     Raises:
         MLScaleError: no run matches, or more than one.
     """
     text = str(ref)
+    if is_remote(text):
+        exact, _ = match_runs(text.rstrip("/").rpartition("/")[2], root)
+        return exact[0] if exact else RunFolder.open(fetch_run(text, Path(root)))
     if text and is_run_folder(Path(text)):
         return RunFolder.open(text)
     if Path(text).name == RUN and Path(text).is_file():

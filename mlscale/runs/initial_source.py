@@ -101,11 +101,13 @@ def find_initial_weights(text: str, root: str | Path = "runs") -> InitialWeights
     Raises:
         MLScaleError: file or run not found, the run has no checkpoint, it is truncated, or its digest does not match.
     """
-    if is_remote(text):
+    if is_remote(text) and is_weights_file_name(text):
         raise MLScaleError(
-            "weights are not read from an address",
+            "the address of a file is not read",
             where=f"init_from={text}",
-            fix="init_from=<the run>, whose checkpoints are downloaded\ninit_from=<a file that was copied from there>",
+            why="a file of an object store has another name than its checkpoint, and no digest next to it",
+            fix=f"{format_override('init_from', text.rpartition('/')[0])}, the run's address\n"
+            "init_from=<a file that was copied from there>",
         )
     path = Path(text).expanduser()
     if path.is_dir() and not is_run_folder(path) and not is_sharded(path):

@@ -18,6 +18,7 @@ from pytorch_lightning.callbacks import Checkpoint
 from mlscale.errors import Exit, MLScaleError
 from mlscale.train.checkpoint.failed_saves import has_last_save_failed
 from mlscale.train.checkpoint.step_boundary import is_accumulating
+from mlscale.train.checkpoint.uploader import is_waiting_for_uploads
 
 # Schedulers send USR1 ahead of a time limit: the run saves, and its exit code requests to be run again.
 _EXITS = {signal.SIGINT: Exit.INTERRUPTED, signal.SIGTERM: Exit.TERMINATED, signal.SIGUSR1: Exit.SAVED}
@@ -93,7 +94,9 @@ def _choose_exit(request: int, *, saved: bool) -> Exit:
 def _handle_signal(signum: int, frame: FrameType | None) -> None:
     global _received, _since
     again = time.monotonic() - _since > _ECHO_SECONDS
-    if (signum == signal.SIGINT == _received and again) or (signum == signal.SIGTERM and _has_run_failed()):
+    # A rank that waits for its uploads is not in a call that never returns.
+    is_over = signum == signal.SIGTERM and _has_run_failed() and not is_waiting_for_uploads()
+    if (signum == signal.SIGINT == _received and again) or is_over:
         if _raise_second and signum == signal.SIGINT:
             signal.signal(signum, signal.default_int_handler)
             raise MLScaleError(

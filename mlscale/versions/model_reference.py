@@ -18,9 +18,10 @@ from mlscale.contracts.servable_yaml import DOCUMENT
 from mlscale.errors import MLScaleError
 from mlscale.runs.checkpoint_files.checkpoint_record import SUFFIX
 from mlscale.runs.checkpoint_files.sharded_folder import is_sharded
-from mlscale.runs.find import LAST, build_run_not_found, list_runs, match_runs
+from mlscale.runs.find import LAST, build_run_not_found, find_run, list_runs, match_runs
 from mlscale.runs.folder import RunFolder
 from mlscale.runs.recover import is_run_folder
+from mlscale.runs.remote_checkpoints.store_access import is_remote
 from mlscale.runs.run_reader import RUN
 from mlscale.versions.local_registry import LocalRegistry
 from mlscale.versions.trained_model import (
@@ -108,6 +109,8 @@ def _find_candidates(
     Raises:
         MLScaleError: nothing matches.
     """
+    if is_remote(text):
+        return [ModelCandidate(get_run_model(find_run(text, runs_dir)), text)]
     path = Path(os.path.expanduser(text))  # not Path.expanduser, which raises for a user that does not exist
     if is_path or _is_path(text):
         return [ModelCandidate(_resolve_path(text, path, runs_dir), text)]

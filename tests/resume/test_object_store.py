@@ -1,4 +1,4 @@
-"""A run that is killed and loses its folder of checkpoints resumes from its object store, bitwise identical."""
+"""A run that is killed and loses its checkpoints, or its whole folder, resumes from its store, bitwise identical."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -21,9 +22,12 @@ from tests.resume.commands import WORDS, end, ended
 pytestmark = pytest.mark.slow
 
 
-@pytest.mark.parametrize("strategy", ["auto", "fsdp strategy.sharded_checkpoint=true"])
+@pytest.mark.parametrize(
+    ("strategy", "lost"), [("auto", "run"), ("fsdp strategy.sharded_checkpoint=true", "checkpoints")]
+)
 def test_a_lost_folder_is_downloaded(
     strategy: str,
+    lost: str,
     folder: Path,
     undisturbed: Callable[[int], Path],
     monkeypatch: pytest.MonkeyPatch,
@@ -37,29 +41,49 @@ def test_a_lost_folder_is_downloaded(
         assert code == -9, said
         (run,) = runs_in(folder)
         assert any(key.endswith("/last.json") for key in list_objects(bucket))
-        shutil.rmtree(run / "checkpoints")
-        (run / "checkpoints").mkdir()
+        if lost == "run":  # the machine is gone, and another one takes its place
+            shutil.rmtree(folder / "runs")
+        else:
+            shutil.rmtree(run / "checkpoints")
+            (run / "checkpoints").mkdir()
         code, said = ended(folder, *words)
         assert code == 0, said
+        assert ("download  the run" in said) == (lost == "run")
         assert "download  last.ckpt, step 22" in said
-        # What was saved right before the kill may not have been uploaded.
-        assert "attempt 2: from " in said, said
+        assert "attempt 2: from step=28.ckpt" in said, said
         assert "bitwise identical" in said
         assert runs_in(folder) == [run]
         if not sharded:  # sums are in another order there
             assert differences(undisturbed(1), run) == []
-        names = {Path(key).stem for key in list_objects(bucket) if key.endswith(".json") and "parts" not in key}
-        assert names == {path.stem for path in (run / "checkpoints").iterdir()}, said
+        assert find_uploaded(bucket) == {path.stem for path in (run / "checkpoints").iterdir()}, said
         # Lost again, after the end: what uses the model gets it from the store.
-        for path in (run / "checkpoints").iterdir():
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
-        assert main(["evaluate", str(run), "output=json"]) == 0
-        assert [path.name for path in (run / "checkpoints").iterdir()] == ["best.ckpt"]
-        assert "download  best.ckpt" in capsys.readouterr().err
         (folder / "images").mkdir()
         for number in range(3):
             Image.new("L", (8, 8), 50 * number).save(folder / f"images/{number}.png")
-        assert main(["predict", str(run), f"input={folder / 'images'}", f"to={folder / 'predicted'}"]) == 0
+        commands = (
+            ("evaluate", str(run), "output=json"),
+            ("predict", str(run), f"input={folder / 'images'}", f"to={folder / 'predicted'}"),
+            ("export", str(run), f"to={folder / 'exported'}"),
+            ("train", *WORDS, f"init_from={run}", "trainer.fast_dev_run=true", f"runs_dir={folder / 'more'}"),
+        )
+        address = os.environ["AWS_ENDPOINT_URL"]
+        for command in commands:
+            for path in (run / "checkpoints").iterdir():
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+            monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+            assert main(command) == 5
+            printed = capsys.readouterr()
+            assert "the store does not answer" in printed.err, printed
+            assert not list((run / "checkpoints").iterdir())
+            monkeypatch.setenv("AWS_ENDPOINT_URL", address)
+            assert main(command) == 0, capsys.readouterr()
+            assert [path.name for path in (run / "checkpoints").iterdir()] == ["best.ckpt"]
+            assert "download  best.ckpt" in capsys.readouterr().err
+
+
+def find_uploaded(bucket: Any) -> set[str]:
+    """Return the names of the checkpoints in the store."""
+    return {Path(key).stem for key in list_objects(bucket) if key.count("/") == 2 and key.endswith(".json")}
 
 
 def test_a_run_is_done_once_all_is_uploaded(
@@ -90,19 +114,29 @@ def test_a_run_is_done_once_all_is_uploaded(
         code, said = ended(folder, *resume)
         assert (code, RunFolder.open(run).status) == (0, "done"), said
         local = {path.stem for path in (run / "checkpoints").iterdir()}
-        assert {Path(key).stem for key in list_objects(bucket) if key.endswith(".json")} == local
+        assert find_uploaded(bucket) == local
         # Of a run that is done, too: its store was emptied, or another version of mlscale has left it so.
         for key in list_objects(bucket):
             bucket.delete_object(Bucket=BUCKET, Key=key)
         assert main(["runs", "checkpoints", str(run)]) == 0
         said = capsys.readouterr().out
-        assert "nothing to resume" not in said
-        assert "uploads what is missing, and trains nothing" in said
+        assert f"mlscale runs send {RunFolder.open(run).id} uploads what is missing" in said
         results = json.loads((run / "run.json").read_text())
         code, said = ended(folder, *resume)
         assert code == 0, said
         assert "upload    last.ckpt, step " in said
-        assert {Path(key).stem for key in list_objects(bucket) if key.endswith(".json")} == local
+        assert find_uploaded(bucket) == local
         assert json.loads((run / "run.json").read_text()) == results  # no attempt was started
         code, said = ended(folder, *resume)
         assert (code, "is done" in said) == (2, True), said
+
+
+def test_a_stop_of_two_ranks_waits_for_the_upload(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other rank has none, and ends before: that must not end the one that uploads."""
+    words = (*WORDS, "trainer.devices=2", "trainer.max_epochs=100", "trainer.max_time=00:00:00:02")
+    with serve_bucket(monkeypatch) as bucket:
+        code, said = ended(folder, *words, f"callbacks.checkpoint.dirpath=s3://{BUCKET}/mine")
+        assert code == 75, said
+        (run,) = runs_in(folder)
+        assert find_uploaded(bucket) == {path.stem for path in (run / "checkpoints").iterdir()}, said
+        assert f"mine/{RunFolder.open(run).id}/run/manifest.json" in list_objects(bucket)

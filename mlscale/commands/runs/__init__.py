@@ -14,7 +14,7 @@ COMMAND = Command(
         ("mlscale runs resume last", "continue a run that was stopped, bitwise identical"),
         ("mlscale runs logs last follow=true", "what the job of a run prints (launch=slurm)"),
         ("mlscale runs checkpoints last", "what a run has saved, and whether each file is intact"),
-        ("mlscale runs send last", "send what a tracker did not take while it ran"),
+        ("mlscale runs send last", "send what a tracker or an object store did not take while it ran"),
         ("mlscale runs diff last 2xk3f", "what two runs have set differently, and their metrics"),
         ("mlscale runs rm 1s2de0 yes=true", "remove one for good"),
         ("mlscale runs du", "how much space the runs take"),
@@ -85,10 +85,10 @@ COMMAND = Command(
             (("mlscale runs consolidate last", "for `versions add`, and programs that read one file"),),
         ),
         "send": Action(
-            "send what a tracker did not take while the run ran (logger=mlflow); nothing is sent twice",
+            "send what a tracker (logger=mlflow) or an object store did not take during the run; nothing is sent twice",
             (_RUN,),
             (RUNS_DIR, OUTPUT),
-            (("mlscale runs send last", "once its server is there again"),),
+            (("mlscale runs send last", "once the server is reached again"),),
         ),
         "diff": Action(
             "print what differs between two runs, and write a page with the curves of both",

@@ -101,9 +101,9 @@ def _find_cloud_run(ref: str, runs_dir: str) -> RunFolder | None:
 
 
 def _send_pending(options: Options) -> int:
-    from mlscale.commands.runs.send_pending import send_pending_entries
+    from mlscale.commands.runs.send_pending import send_pending
 
-    return send_pending_entries(find_run(options.ref, options.runs_dir), as_json=options.output == "json")
+    return send_pending(find_run(options.ref, options.runs_dir), as_json=options.output == "json")
 
 
 def _print_log(options: Options) -> int:

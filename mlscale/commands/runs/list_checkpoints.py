@@ -96,10 +96,9 @@ def _read_store(run: Path) -> _StoreContent | None:
 
 
 def _describe_resume_point(run: RunFolder, latest: Path | None, store: _StoreContent | None) -> str:
-    if (status := run.status) == "done" and store and store.missing:
-        return f"the run is done; mlscale runs resume {run.id} uploads what is missing, and trains nothing"
-    if status in ("done", "diverged"):
-        return f"the run {'is done' if status == 'done' else 'has diverged'}: there is nothing to resume"
+    if (status := run.status) in ("done", "diverged"):
+        rest = f"; mlscale runs send {run.id} uploads what is missing" if store and store.missing else ""
+        return f"the run {'is done' if status == 'done' else 'has diverged'}: there is nothing to resume{rest}"
     return f"the run resumes from {latest.name}" if latest else "there is none to resume from"
 
 

@@ -1,4 +1,4 @@
-"""`mlscale runs send`: the entries that a tracker did not take while the run ran."""
+"""`mlscale runs send`: what a tracker or an object store did not take while the run ran."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 from mlscale.contracts.output_document import print_document
 from mlscale.errors import Exit, MLScaleError
 from mlscale.runs.folder import RunFolder
+from mlscale.runs.lock import hold_run_lock
+from mlscale.runs.remote_checkpoints.run_store import find_checkpoint_store, upload_missing
 
 if TYPE_CHECKING:
     from mlscale.train.loggers.mlflow_client import MLflowEntrySender
@@ -19,9 +21,43 @@ _ITEMS_PER_REQUEST = 20  # MLflow's server limits what it takes in one request
 _LOCK_SECONDS = 10.0
 
 
-def send_pending_entries(run: RunFolder, *, as_json: bool) -> int:
+def send_pending(run: RunFolder, *, as_json: bool) -> int:
+    """Upload what the object store of a run lacks, and send its waiting entries to the tracker that they are for.
+
+    Raises:
+        MLScaleError: the store or the server does not take it (exit code 5).
+    """
+    uploads, unstored = _upload_missing(run)
+    sent, server = _send_entries(run)
+    if unstored is not None:
+        raise unstored
+    if as_json:
+        print_document("runs-send", {"run": str(run.path), "sent": sent, "server": server, "uploaded": len(uploads)})
+        return int(Exit.DONE)
+    if not sent and not uploads:
+        print(f"nothing of {run.path.name} waits to be sent", file=sys.stderr)
+    for line in uploads:
+        print(line)
+    if sent:
+        print(f"{server}: {sent:,} entries of {run.path.name} sent")
+    return int(Exit.DONE)
+
+
+def _upload_missing(run: RunFolder) -> tuple[list[str], MLScaleError | None]:
+    """Return a line for each upload, and the error of a store that can't be written to: entries are sent anyway."""
+    # A run that trains uploads on its own.
+    if find_checkpoint_store(run.path) is None or run.status == "running":
+        return [], None
+    try:
+        with hold_run_lock(run):
+            return upload_missing(run.path), None
+    except MLScaleError as error:
+        return [], error
+
+
+def _send_entries(run: RunFolder) -> tuple[int, str | None]:
     """Send the waiting entries of a run folder to the MLflow server that they were meant for, those that were given up
-    included; none is sent twice.
+    included; none is sent twice. Return their number, and the server.
 
     Raises:
         MLScaleError: the server does not take it (exit code 5).
@@ -32,11 +68,7 @@ def send_pending_entries(run: RunFolder, *, as_json: bool) -> int:
     outbox = open_tracker_outbox(run.path / "logs")
     outbox.restore_failed()
     if not outbox.count_items() and not outbox.count_failed():
-        if as_json:
-            print_document("runs-send", {"run": str(run.path), "sent": 0, "server": None})
-        else:
-            print(f"nothing of {run.path.name} waits to be sent", file=sys.stderr)
-        return int(Exit.DONE)
+        return 0, None
     require_extra("mlflow", "mlflow")
     senders = _SendersByAddress()
     report = outbox.send_items(
@@ -51,11 +83,7 @@ def send_pending_entries(run: RunFolder, *, as_json: bool) -> int:
             fix=f"mlscale runs send {run.id}, once the server answers",
             exit=Exit.ENVIRONMENT,
         )
-    if as_json:
-        print_document("runs-send", {"run": str(run.path), "sent": senders.sent, "server": senders.where})
-    else:
-        print(f"{senders.where}: {senders.sent:,} entries of {run.path.name} sent")
-    return int(Exit.DONE)
+    return senders.sent, senders.where
 
 
 class _SendersByAddress:

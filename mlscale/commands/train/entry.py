@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 from mlscale.assembly.end_notification import notify_run_end
 from mlscale.assembly.precision_probe import is_auto, restore_probe_outcome, settle_precision
 from mlscale.assembly.queued_run import begin_queued_run, is_for_scheduler, split_queued_run
-from mlscale.assembly.remote_checkpoints import check_checkpoint_store
+from mlscale.assembly.remote_checkpoints import check_checkpoint_store, restore_unfinished_run
 from mlscale.assembly.run_data import RunData
 from mlscale.atomic_files import remove_empty_folders
 from mlscale.commands.train.ranks import GatheredRanks, create_submission_error, read_launch_setting, train_ranks
@@ -40,7 +40,7 @@ from mlscale.report import Result, save_result
 from mlscale.runs import ownership as own
 from mlscale.runs.folder import RunFolder
 from mlscale.runs.lock import hold_run_lock, lock_runs_root
-from mlscale.runs.remote_checkpoints.run_store import upload_missing
+from mlscale.runs.remote_checkpoints.run_store import store_ended_run, upload_missing
 from mlscale.runs.resume_plan import AUTO, find_run_of_job, find_run_to_resume, open_attempt
 from mlscale.runs.run_reader import ENCODER
 from mlscale.secrets.mask import Masker
@@ -196,6 +196,7 @@ def _run_training(cfg: DictConfig, ranks: GatheredRanks | None = None) -> Result
                 if isinstance(error, MLScaleError | EarlyStop):
                     error.run = str(folder.path)
                 _seal_failed(resolved_cfg, folder, error)
+                print_masked_lines(store_ended_run(folder.path), masker)
                 notify_run_end(resolved_cfg, folder)
             raise
         resolved_cfg = add_derived(cfg, folder.derived)  # the metric may have been chosen meanwhile
@@ -205,6 +206,7 @@ def _run_training(cfg: DictConfig, ranks: GatheredRanks | None = None) -> Result
         typed = list(cfg.derived.overrides or ())
         result = save_result(replace(result, figures=blocks, overrides=typed), folder)
         folder.seal_run("done", metrics=result.metrics, sentence=result.sentence)
+        print_masked_lines(store_ended_run(folder.path), masker)
         notify_run_end(resolved_cfg, folder)
     return result
 
@@ -215,7 +217,9 @@ def _find_earlier_run(cfg: DictConfig, start: RunStart, ranks: GatheredRanks | N
     of_job = find_run_of_job(ranks.agents, start.config_yaml, start.digest, root) if ranks and ranks.agents else None
     if of_job is not None or not cfg.resume:
         return of_job
-    return find_run_to_resume(cfg.resume, start.config_yaml, start.digest, root)
+    earlier = find_run_to_resume(cfg.resume, start.config_yaml, start.digest, root)
+    # A machine that has replaced another one: the run is in the object store alone.
+    return earlier or restore_unfinished_run(cfg, start.config_yaml, start.digest)
 
 
 def _store_encoder(folder: RunFolder, document: Mapping[str, Any] | None) -> None:

@@ -24,7 +24,7 @@ from mlscale.runs.checkpoint_files.checkpoint_record import SUFFIX
 
 STATE = f"state{SUFFIX}"
 PARTS = "parts.json"
-_REPLACED = f".replaced{SUFFIX}"  # searches find it, as any other checkpoint
+REPLACED = f".replaced{SUFFIX}"  # searches find it, as any other checkpoint
 _EXCHANGE, _AT_FDCWD = 2, -100  # of Linux's renameat2
 
 
@@ -120,7 +120,7 @@ def replace_path(aside: Path, target: Path) -> None:
         remove_checkpoint_path(aside)  # now the old one
     else:
         # Not in one step here. Between the two the old one has another name, by which a search finds it.
-        replaced = target.with_name(f"{target.stem}{_REPLACED}")
+        replaced = target.with_name(f"{target.stem}{REPLACED}")
         remove_checkpoint_path(replaced)
         target.rename(replaced)
         aside.rename(target)
@@ -162,7 +162,7 @@ def remove_incomplete_folders(folder: Path) -> None:
                 shutil.rmtree(path)
         finally:
             os.close(handle)
-    for path in folder.glob(f"*{_REPLACED}"):
+    for path in folder.glob(f"*{REPLACED}"):
         # The process was killed before it removed the old one, and after the new one got its name.
-        if is_checkpoint(path.with_name(path.name.removesuffix(_REPLACED) + SUFFIX)):
+        if is_checkpoint(path.with_name(path.name.removesuffix(REPLACED) + SUFFIX)):
             remove_checkpoint_path(path)

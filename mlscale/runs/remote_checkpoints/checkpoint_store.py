@@ -4,10 +4,13 @@ An object store has no rename. So the files of a checkpoint are uploaded under n
 `last-<digest>.ckpt`, or those of a sharded one below `last-<digest>/`; once all are there, `last.json` is written, by
 one request. It has the record, the digest and the files. Until then it names the files of the checkpoint before, and
 what no document names is left of an upload that was killed.
+
+Below `run/` are files of the run's folder, as they are there.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import secrets
 from collections.abc import Iterable, Mapping
@@ -27,6 +30,7 @@ from mlscale.runs.checkpoint_files.sharded_folder import open_aside_folder, repl
 
 _DOCUMENT = ".json"
 _DIGITS = 16  # of the digest in names of files
+RUN_FOLDER = "run/"  # files of the run's folder
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,7 @@ class CheckpointStore:
     def __init__(self, address: str, files: Any) -> None:
         self.address, self._files = address.rstrip("/"), files
         self._root = PurePosixPath(address.partition("://")[2])
+        self._stored: dict[str, str] = {}  # SHA-256 of files of the run, by name, as far as known
 
     def list_checkpoints(self) -> list[RemoteCheckpoint]:
         """Return all committed checkpoints, by their progress; documents that can't be read are left out."""
@@ -133,9 +138,43 @@ class CheckpointStore:
         names = list(self._list_sizes())
         documents = [name for name in names if name.endswith(_DOCUMENT) and "/" not in name]
         used = {file for name in documents for file in (self._read_document(name) or {}).get("files", {})}
-        left = [name for name in names if name not in used and name not in documents]
+        left = [
+            name for name in names if name not in used and name not in documents and not name.startswith(RUN_FOLDER)
+        ]
         self._remove_files(left)
         return len(left)
+
+    def put_run_file(self, name: str, content: bytes) -> bool:
+        """Store a file of the run's folder; return False where it is stored already."""
+        digest = hashlib.sha256(content).hexdigest()
+        if name not in self._stored and (stored := self.read_run_file(name)) is not None:
+            self._stored[name] = hashlib.sha256(stored).hexdigest()
+        if self._stored.get(name) == digest:
+            return False
+        self._files.pipe_file(self._locate(f"{RUN_FOLDER}{name}"), content)
+        self._stored[name] = digest
+        return True
+
+    def read_run_file(self, name: str) -> bytes | None:
+        """Return the content of a file of the run's folder; None where it is not stored."""
+        try:
+            return bytes(self._files.cat_file(self._locate(f"{RUN_FOLDER}{name}")))
+        except FileNotFoundError:
+            return None
+
+    def list_run_files(self) -> list[str]:
+        """Return the names of the stored files of the run's folder."""
+        return sorted(name.removeprefix(RUN_FOLDER) for name in self._list_sizes() if name.startswith(RUN_FOLDER))
+
+    def remove_run_file(self, name: str) -> None:
+        """Remove a file of the run's folder; nothing where it is not stored."""
+        self._stored.pop(name, None)
+        self._remove_files([f"{RUN_FOLDER}{name}"])
+
+    def list_runs(self) -> list[str]:
+        """Return the ids of the runs with files one level below the address, the newest first."""
+        paths = self._files.glob(f"{self._root}/*/{RUN_FOLDER}run.json")
+        return sorted((PurePosixPath(path).parts[-3] for path in paths), reverse=True)
 
     def check_access(self) -> None:
         """Write a small object, read it again and remove it."""

@@ -11,8 +11,10 @@ from mlscale.errors import MLScaleError
 from mlscale.runs.checkpoint_files.checkpoint_digest import read_content_digest, verify_checkpoint
 from mlscale.runs.checkpoint_files.checkpoint_record import SUFFIX, CheckpointFile
 from mlscale.runs.checkpoint_files.checkpoint_search import find_latest_valid, list_checkpoint_files
+from mlscale.runs.checkpoint_files.sharded_folder import REPLACED, is_checkpoint
 from mlscale.runs.recover import is_run_folder, read_run_document
-from mlscale.runs.remote_checkpoints.checkpoint_store import CheckpointStore, RemoteCheckpoint
+from mlscale.runs.remote_checkpoints.checkpoint_store import RUN_FOLDER, CheckpointStore, RemoteCheckpoint
+from mlscale.runs.remote_checkpoints.run_copy import store_run_files
 from mlscale.runs.remote_checkpoints.store_access import RECORDED, create_access_error, describe_store_error, open_store
 
 _KEY = "checkpoint_store"  # of run.json
@@ -54,7 +56,9 @@ def find_missing(folder: Path, remote: Sequence[RemoteCheckpoint]) -> list[Check
     missing = []
     for saved in list_checkpoint_files(folder):
         with contextlib.suppress(FileNotFoundError):  # removed meanwhile
-            if saved.state == "ok" and uploaded.get(saved.path.name) != read_content_digest(saved.path):
+            # One of another name for a moment: `replace_path` removes it.
+            is_old = saved.path.name.endswith(REPLACED)
+            if not is_old and saved.state == "ok" and uploaded.get(saved.path.name) != read_content_digest(saved.path):
                 missing.append(saved)
     return missing
 
@@ -72,13 +76,28 @@ def upload_missing(run: Path) -> list[str]:
         missing = find_missing(run / "checkpoints", store.list_checkpoints())
         if missing:
             store.remove_incomplete()
+        files = store_run_files(store, run)
         for saved in missing:
             if saved.record and verify_checkpoint(saved.path).state == "ok":
                 store.put_checkpoint(saved.path.name, saved.path)
                 lines.append(f"upload    {saved.path.name}, step {saved.record.step:,}, to {store.address}")
+        lines += [f"upload    {', '.join(files)}, to {store.address}/{RUN_FOLDER}"] if files else []
     except Exception as error:  # of any package, and of the network
         raise create_access_error(store.address, RECORDED, error, "written to") from error
     return lines
+
+
+def store_ended_run(run: Path) -> list[str]:
+    """Store the results and the seal of a run that has ended; return a warning where that fails."""
+    try:
+        if (store := open_run_store(run)) is not None:
+            store_run_files(store, run)
+    except Exception as error:  # of any package, and of the network: the run has ended, whatever its store does
+        why = error.what if isinstance(error, MLScaleError) else describe_store_error(error)
+        run_id = run.name.rpartition("-")[2]
+        address = find_checkpoint_store(run)
+        return [f"warning   the end of the run is not in {address}: {why}; mlscale runs send {run_id} uploads it"]
+    return []
 
 
 def restore_latest(run: Path, identity: tuple[str, str]) -> list[str]:
@@ -115,20 +134,37 @@ def restore_latest(run: Path, identity: tuple[str, str]) -> list[str]:
 
 
 def restore_missing(run: Path, name: str) -> None:
-    """Download the checkpoint `name` of a run, such as `best`, where its folder has no checkpoint at all; in place of
-    `best` the last one, where the store has no best either.
+    """Download the checkpoint `name` of a run, such as `best`, where its folder has lost it; in place of `best` the
+    last one, where there is no best either.
 
     Raises:
-        MLScaleError: the store can't be read.
+        MLScaleError: the store can't be read, and the folder has no checkpoint at all.
     """
-    if any((run / "checkpoints").glob(f"*{SUFFIX}")) or find_checkpoint_store(run) is None:
+    folder = run / "checkpoints"
+    if find_checkpoint_store(run) is None or _has_checkpoint(folder, name):
         return
-    remote = [checkpoint for checkpoint in list_remote_checkpoints(run) if checkpoint.is_complete]
-    wanted = [c for c in remote if c.name in (name, f"{name}{SUFFIX}") or (name == "best" and c.record.kind == "best")]
-    if not wanted and name == "best":
+    local = list_checkpoint_files(folder)
+    try:
+        remote = [checkpoint for checkpoint in list_remote_checkpoints(run) if checkpoint.is_complete]
+    except MLScaleError as error:
+        if not local:
+            raise
+        print(f"warning   {error.what}: {error.why}; the folder has no {name}", file=sys.stderr, flush=True)
+        return
+    file = Path(name).name
+    wanted = [c for c in remote if c.name in (file, f"{file}{SUFFIX}") or (name == "best" and c.record.kind == "best")]
+    if not wanted and name == "best" and not is_checkpoint(folder / f"last{SUFFIX}"):
         wanted = [checkpoint for checkpoint in remote if checkpoint.name == f"last{SUFFIX}"]
     for line in _fetch_checkpoints(run, wanted):
         print(line, file=sys.stderr, flush=True)
+
+
+def _has_checkpoint(folder: Path, name: str) -> bool:
+    if name == "best":
+        saved = list_checkpoint_files(folder)
+        return any(file.path.name.startswith("best") or (file.record and file.record.kind == "best") for file in saved)
+    # A name, with its suffix or without, or a path.
+    return any(is_checkpoint(path) for path in (folder / name, folder / f"{name}{SUFFIX}", Path(name)))
 
 
 def remove_from_store(run: Path, names: Sequence[str]) -> str:

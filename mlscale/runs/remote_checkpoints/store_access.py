@@ -9,9 +9,13 @@ from mlscale.runs.remote_checkpoints.checkpoint_store import CheckpointStore
 
 _PACKAGES = {"s3": "s3fs", "gs": "gcsfs", "az": "adlfs"}
 """Of each scheme, which is also the name of mlscale's extra."""
+_RUN_ADDRESS = "mlscale runs resume s3://<bucket>/<folder>/<run id>"
 _SECONDS = 20.0  # in which a connection must be opened, and without a byte
 RECORDED = "run.json: checkpoint_store"
 """Where the address of a run that exists is from."""
+TYPED = "the address of the run"
+"""Where an address is from that was typed as a reference to a run."""
+_OF_A_RUN = (RECORDED, TYPED)
 _CREDENTIALS = {"s3": "AWS_PROFILE", "gs": "GOOGLE_APPLICATION_CREDENTIALS", "az": "AZURE_STORAGE_ACCOUNT_NAME"}
 _SERVERS = {"s3": "AWS_ENDPOINT_URL", "gs": "STORAGE_EMULATOR_HOST", "az": "AZURE_STORAGE_CONNECTION_STRING"}
 
@@ -26,7 +30,7 @@ def open_store(address: str, where: str) -> CheckpointStore:
 
     Args:
         address: of the run.
-        where: the setting that has it, or RECORDED, for errors.
+        where: the setting that has it, or RECORDED or TYPED, for errors.
 
     Raises:
         MLScaleError: its scheme is unknown, it names no bucket, its package is not installed, or it lacks an account.
@@ -35,16 +39,16 @@ def open_store(address: str, where: str) -> CheckpointStore:
     package = _PACKAGES.get(scheme)
     if package is None:
         raise MLScaleError(
-            f"checkpoints are not written to '{scheme}://'",
+            f"checkpoints are not {_get_access(where)} '{scheme}://'",
             where=f"{where}={mask_address(address)}",
             why=f"the schemes are: {', '.join(f'{name}://' for name in _PACKAGES)}",
-            fix=f"{where}=s3://<bucket>/<folder>\n{where}=<a folder>",
+            fix=_RUN_ADDRESS if where in _OF_A_RUN else f"{where}=s3://<bucket>/<folder>\n{where}=<a folder>",
         )
     if not path.split("/")[0]:
         raise MLScaleError(
             "the address of the checkpoints names no bucket",
             where=f"{where}={address}",
-            fix=f"{where}={scheme}://<bucket>/<folder>",
+            fix=_RUN_ADDRESS if where in _OF_A_RUN else f"{where}={scheme}://<bucket>/<folder>",
         )
     settings: dict[str, Any] = {}
     if scheme == "s3":
@@ -59,7 +63,7 @@ def open_store(address: str, where: str) -> CheckpointStore:
         files = fsspec.filesystem(scheme, skip_instance_cache=True, use_listings_cache=False, **settings)
     except ImportError as error:
         raise MLScaleError(
-            f"checkpoints are written to '{scheme}://' by {package}, which is not installed",
+            f"checkpoints are {_get_access(where)} '{scheme}://' by {package}, which is not installed",
             where=f"{where}={mask_address(address)}",
             why=str(error),
             fix=f"pip install 'mlscale[{scheme}]'",
@@ -88,20 +92,22 @@ def create_access_error(address: str, where: str, error: BaseException, access: 
 
     Args:
         address: of the store.
-        where: the setting that has it, or RECORDED.
+        where: the setting that has it, or RECORDED or TYPED.
         error: of its package, or of the network.
         access: what can't be done there; empty for what is done with an address from there.
     """
     scheme, shown = address.partition("://")[0], mask_address(address)
-    access = access or ("read from" if where == RECORDED else "written to")
+    access = access or _get_access(where)
     # The address of a run that exists is not a setting: its checkpoints are there and nowhere else.
-    other = "" if where == RECORDED else f"\n{where}=<a folder>"
+    other = "" if where in _OF_A_RUN else f"\n{where}=<a folder>"
     if isinstance(error, FileNotFoundError):
         return MLScaleError(
             f"the bucket of {shown} does not exist",
             where=where,
             why=describe_store_error(error),
-            fix=_suggest_server(scheme) if where == RECORDED else f"{where}={scheme}://<a bucket that exists>/<folder>",
+            fix=_suggest_server(scheme)
+            if where in _OF_A_RUN
+            else f"{where}={scheme}://<a bucket that exists>/<folder>",
         )
     is_silent = _is_silence(error)
     return MLScaleError(
@@ -116,6 +122,10 @@ def create_access_error(address: str, where: str, error: BaseException, access: 
         + other,
         exit=Exit.ENVIRONMENT,
     )
+
+
+def _get_access(where: str) -> str:
+    return "read from" if where in _OF_A_RUN else "written to"
 
 
 def _suggest_server(scheme: str) -> str:

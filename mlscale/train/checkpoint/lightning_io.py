@@ -116,7 +116,7 @@ class VerifiedCheckpointIO(TorchCheckpointIO):
             self._written.append((target, 0.0))
             return
         record = replace(build_checkpoint_record(checkpoint, target), run=self.run, config_hash=self.config_hash)
-        commit = partial(_commit_checkpoint, target=target, record=record, tidied=self._tidied)
+        commit = self._upload_after(partial(_commit_checkpoint, target=target, record=record, tidied=self._tidied))
         if self.in_background:
             self._writer.start_save(checkpoint, target, record, commit)
             return
@@ -154,7 +154,7 @@ class VerifiedCheckpointIO(TorchCheckpointIO):
         prepare = partial(_prepare_folder, target.parent, self._tidied)
         commit = partial(commit_sharded, shards=shards, target=target, record=record, group=group, prepare=prepare)
         # By the thread in any case: it alone uses the group.
-        self._writer.start_save(content, target, record, commit)
+        self._writer.start_save(content, target, record, self._upload_after(commit))
         if not self.in_background:
             self.finish_save()
             self._written.append((target, 0.0))
@@ -200,8 +200,6 @@ class VerifiedCheckpointIO(TorchCheckpointIO):
             self._saved += 1
             if self._reports:
                 self._warn_unloadable(target)
-            if self.uploader is not None:
-                self.uploader.add_checkpoint(target)
             for notify in notifications:
                 notify()
             return
@@ -211,6 +209,17 @@ class VerifiedCheckpointIO(TorchCheckpointIO):
         self.failed.append(FailedSave(str(target), record.step, explain_os_error(error, target)))
         if self._reports:
             print_warning(format_disk_full(target, record, error))
+
+    def _upload_after(self, commit: partial[None]) -> Callable[[dict[str, Any]], None]:
+        """Return a function that commits a checkpoint, and lets it be uploaded at once: the thread that commits it
+        removes the one that it replaces next, and the store must not lose that before it has got the new one."""
+
+        def commit_and_upload(content: dict[str, Any]) -> None:
+            commit(content)
+            if self.uploader is not None:
+                self.uploader.add_checkpoint(commit.keywords["target"])
+
+        return commit_and_upload
 
     def load_checkpoint(
         self, path: str | Path, map_location: Any = lambda storage, loc: storage, weights_only: bool | None = None

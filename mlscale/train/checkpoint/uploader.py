@@ -3,23 +3,39 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import secrets
-import shutil
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlscale.atomic_files import ASIDE, explain_os_error
+from mlscale.atomic_files import explain_os_error
 from mlscale.runs.checkpoint_files.checkpoint_search import list_checkpoint_files
+from mlscale.runs.recover import is_run_folder
 from mlscale.runs.remote_checkpoints.checkpoint_store import CheckpointStore
+from mlscale.runs.remote_checkpoints.run_copy import store_run_files
 from mlscale.runs.remote_checkpoints.run_store import find_missing
 from mlscale.runs.remote_checkpoints.store_access import describe_store_error
+from mlscale.runs.remote_checkpoints.upload_copy import copy_for_upload, remove_copy, remove_left_copies
 from mlscale.train.checkpoint.save_messages import print_warning
 
-_UPLOAD = f"{ASIDE}upload-"  # how names of copies that wait for their upload begin
+_closing = 0  # uploaders that wait for their last uploads
+
+
+def is_waiting_for_uploads() -> bool:
+    """Return True while the process waits for its last uploads, which ends in bounded time."""
+    return _closing > 0
+
+
+@contextlib.contextmanager
+def _defer_end() -> Iterator[None]:
+    """Keep a SIGTERM from ending the process in this block: other ranks have no uploads, and end before."""
+    global _closing
+    _closing += 1
+    try:
+        yield
+    finally:
+        _closing -= 1
 
 
 @dataclass(frozen=True)
@@ -65,12 +81,11 @@ class CheckpointUploader:
         self._uploads: dict[str, Path] = {}  # the copy by the checkpoint's name, oldest first
         self._removals: list[str] = []
         self._current: str | None = None
-        self._has_compared = self._is_closing = False
+        self._has_compared = self._is_closing = self._is_store_ahead = False
         self._failures = 0
         self._failed_since = 0.0
         self._changed = threading.Condition()
-        for left in folder.glob(f"{_UPLOAD}*"):  # of a process that was killed
-            _remove_copy(left)
+        remove_left_copies(folder)
         # A daemon: a store that does not respond must not keep a process alive that has closed it.
         self._thread = threading.Thread(target=self._work, name="mlscale-uploads", daemon=True)
         self._thread.start()
@@ -80,13 +95,13 @@ class CheckpointUploader:
         if path.parent.resolve() != self.folder:  # of a callback with a folder of its own
             return
         try:
-            copy = _copy_aside(path)
+            copy = copy_for_upload(path)
         except OSError as error:
             print_warning(f"{path.name} is not uploaded: {explain_os_error(error, path)}")
             return
         with self._changed:
             if (waiting := self._uploads.get(path.name)) is not None:
-                _remove_copy(waiting)
+                remove_copy(waiting)
             # In its place: a state that counts on it, as on the best so far, comes after it.
             self._uploads[path.name] = copy
             self._removals = [name for name in self._removals if name != path.name]
@@ -98,7 +113,7 @@ class CheckpointUploader:
             return
         with self._changed:
             if (waiting := self._uploads.pop(path.name, None)) is not None:
-                _remove_copy(waiting)
+                remove_copy(waiting)
             self._removals.append(path.name)
             self._changed.notify_all()
 
@@ -108,19 +123,23 @@ class CheckpointUploader:
         with self._changed:
             if waiting := self._list_waiting():
                 print_warning(f"waiting until {', '.join(waiting)} is in {self.store.address}", "upload")
+            # What the store had ahead of a folder that was lost is not needed any more, where the run has passed it.
+            self._has_compared = self._has_compared and not self._is_store_ahead
             self._is_closing, self._failures = True, 0
             self._changed.notify_all()
-        self._thread.join(seconds)
+        with _defer_end():
+            self._thread.join(seconds)
         with self._changed:
             left = self._list_waiting()
             if not self._has_compared:  # what the store lacks of an earlier process is not known
                 local = [saved.path.name for saved in list_checkpoint_files(self.folder) if saved.state == "ok"]
                 left = list(dict.fromkeys([*left, *local]))
             for copy in self._uploads.values():
-                _remove_copy(copy)
+                remove_copy(copy)
             self._uploads.clear()
         if left:
-            print_warning(f"not in {self.store.address}: {', '.join(left)}; the next attempt at the run uploads it")
+            run = self.folder.parent.name.rpartition("-")[2]
+            print_warning(f"not in {self.store.address}: {', '.join(left)}; mlscale runs send {run} uploads it")
         return left
 
     def _list_waiting(self) -> list[str]:
@@ -142,10 +161,10 @@ class CheckpointUploader:
         """Return the next name with its copy, or without one where it is to be removed; ('', None) to compare the store
         with the folder; None at the end."""
         with self._changed:
+            while not (self._uploads or self._removals or self._is_closing or not self._has_compared):
+                self._changed.wait()
             if not self._has_compared:
                 return "", None
-            while not (self._uploads or self._removals or self._is_closing):
-                self._changed.wait()
             if self._uploads:
                 self._current = next(iter(self._uploads))
                 return self._current, self._uploads.pop(self._current)
@@ -153,11 +172,17 @@ class CheckpointUploader:
 
     def _run_task(self, name: str, copy: Path | None) -> None:
         if not name:
+            self._store_run()
             self._compare_with_folder()
         elif copy is not None:
+            self._store_run()  # with the config and the metrics that the checkpoint goes with
             self.store.put_checkpoint(name, copy)
         else:
             self.store.remove_checkpoint(name)
+
+    def _store_run(self) -> None:
+        if is_run_folder(self.folder.parent):
+            store_run_files(self.store, self.folder.parent)
 
     def _compare_with_folder(self) -> None:
         """Find what an earlier process has not uploaded or removed any more."""
@@ -171,9 +196,10 @@ class CheckpointUploader:
                 with contextlib.suppress(FileNotFoundError):  # removed meanwhile
                     # What waits was committed since, and is newer.
                     if name not in self._uploads and saved.path in missing:
-                        self._uploads[name] = _copy_aside(saved.path)
+                        self._uploads[name] = copy_for_upload(saved.path)
             # Where the store is ahead, this folder was lost, and the store knows better what the run keeps.
-            if all(checkpoint.record.step <= reached for checkpoint in remote.values()):
+            self._is_store_ahead = any(checkpoint.record.step > reached for checkpoint in remote.values())
+            if not self._is_store_ahead:
                 self._removals += [name for name in remote if name not in local and name not in self._uploads]
             self._has_compared = True
 
@@ -183,10 +209,10 @@ class CheckpointUploader:
             if copy is None:
                 self._removals += [name] if name and name not in self._uploads else []
             elif name in self._removals:
-                _remove_copy(copy)
+                remove_copy(copy)
             else:
                 if (newer := self._uploads.pop(name, None)) is not None:
-                    _remove_copy(copy)
+                    remove_copy(copy)
                 self._uploads = {name: newer or copy, **self._uploads}
 
     def _wait_after_failure(self, name: str, error: Exception) -> bool:
@@ -211,32 +237,10 @@ class CheckpointUploader:
 
     def _conclude_task(self, copy: Path | None) -> None:
         if copy is not None:
-            _remove_copy(copy)
+            remove_copy(copy)
         with self._changed:
             self._current = None
             self._failures = 0
         if self._failed_since:
             seconds, self._failed_since = time.monotonic() - self._failed_since, 0.0
             print_warning(f"{self.store.address} is reached again, after {seconds:.0f} s", "upload")
-
-
-def _copy_aside(path: Path) -> Path:
-    """Return a copy that shares the bytes of a checkpoint on the disk, where the file system can do that."""
-    copy = path.with_name(f"{_UPLOAD}{path.name}.{secrets.token_hex(4)}")
-    if path.is_dir():
-        shutil.copytree(path, copy, copy_function=_link_or_copy)
-    else:
-        _link_or_copy(str(path), str(copy))
-    return copy
-
-
-def _link_or_copy(source: str, target: str) -> None:
-    try:
-        os.link(source, target)
-    except OSError:  # a file system without hard links
-        shutil.copy2(source, target)
-
-
-def _remove_copy(copy: Path) -> None:
-    with contextlib.suppress(OSError):
-        shutil.rmtree(copy) if copy.is_dir() else copy.unlink(missing_ok=True)

@@ -10,6 +10,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from mlscale.commands.runs.list_checkpoints import show_checkpoints
+from mlscale.commands.runs.send_pending import send_pending
 from mlscale.config.checkpoint_address import find_checkpoint_address
 from mlscale.errors import MLScaleError
 from mlscale.runs.folder import RunFolder
@@ -35,11 +36,12 @@ def test_what_is_missing_is_uploaded_and_nothing_else(run: RunFolder, bucket: An
     write_folder(run.path / "checkpoints/best.ckpt", 3)
     write_checkpoint(run.path / "checkpoints/last.ckpt", 4)
     address = f"s3://{BUCKET}/mine/{run.id}"
-    assert upload_missing(run.path) == [f"upload    {n}.ckpt, step {s}, to {address}" for n, s in BOTH]
+    lines = [f"upload    {n}.ckpt, step {s}, to {address}" for n, s in BOTH]
+    assert upload_missing(run.path) == [*lines, f"upload    derived.yaml, config.yaml, run.json, to {address}/run/"]
     assert upload_missing(run.path) == []
     write_checkpoint(run.path / "checkpoints/last.ckpt", 5)
     assert upload_missing(run.path) == [f"upload    last.ckpt, step 5, to {address}"]
-    assert len(list_objects(bucket)) == 2 + 1 + 4  # two documents, a file, and a folder of four
+    assert len(list_objects(bucket)) == 2 + 1 + 4 + 3  # two documents, a file, a folder of four; the run's own files
 
 
 def test_a_done_run_says_how_to_upload_what_is_missing(run: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
@@ -47,12 +49,15 @@ def test_a_done_run_says_how_to_upload_what_is_missing(run: RunFolder, capsys: p
     run.seal_run("done")
     assert show_checkpoints(run, as_json=False) == 0
     said = capsys.readouterr().out
-    assert f"the run is done; mlscale runs resume {run.id} uploads what is missing, and trains nothing" in said
+    assert f"the run is done: there is nothing to resume; mlscale runs send {run.id} uploads what is missing" in said
     assert "not uploaded: last.ckpt" in said
-    upload_missing(run.path)
+    assert send_pending(run, as_json=True) == 0
+    assert json.loads(capsys.readouterr().out)["uploaded"] == 2
+    assert send_pending(run, as_json=False) == 0
+    assert f"nothing of {run.path.name} waits to be sent" in capsys.readouterr().err
     show_checkpoints(run, as_json=False)
     said = capsys.readouterr().out
-    assert "the run is done: there is nothing to resume" in said
+    assert "the run is done: there is nothing to resume\n" in said
     assert "not uploaded" not in said
 
 
@@ -75,10 +80,12 @@ def test_the_folder_is_shown_where_the_store_is_down(
 
 
 def test_a_store_that_is_down_can_not_be_read_or_written(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    run.seal_run("diverged")
     monkeypatch.setenv("AWS_ENDPOINT_URL", NOWHERE)
     for call, verb in (
         (lambda: restore_missing(run.path, "best"), "read from"),
         (lambda: upload_missing(run.path), "written to"),
+        (lambda: send_pending(run, as_json=False), "written to"),
     ):
         with pytest.raises(MLScaleError) as caught:
             call()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,9 @@ import pytest
 from mlscale.runs.checkpoint_files.checkpoint_record import CheckpointRecord
 from mlscale.runs.remote_checkpoints.checkpoint_store import RemoteCheckpoint
 from mlscale.train.callbacks.checkpoints import Checkpoints
+from mlscale.train.checkpoint.failed_saves import guard_checkpoint_callbacks
 from mlscale.train.checkpoint.lightning_io import VerifiedCheckpointIO
+from mlscale.train.checkpoint.step_boundary import install_boundaries
 from mlscale.train.checkpoint.uploader import CheckpointUploader, RetryWaits
 from tests.unit.fitting import Loader, batches, classifier, trainer
 from tests.unit.runs.remote_checkpoints.conftest import write_checkpoint, write_folder
@@ -144,9 +148,50 @@ def test_the_next_attempt_does_what_a_killed_one_has_left(store: SlowStore, tmp_
     old = CheckpointRecord("periodic", 9 if ahead else 4, 0, time="2026-11-30T05:00:00+00:00")
     store.kept = [RemoteCheckpoint("step=4.ckpt", old, "0" * 64, {})]
     store.may_upload.set()
-    assert start(store, tmp_path).close() == []
-    assert store.calls == ["put last.ckpt", *([] if ahead else ["remove step=4.ckpt"])]
+    uploader = start(store, tmp_path)
+    while store.calls[-1:] != (["put last.ckpt"] if ahead else ["remove step=4.ckpt"]):
+        time.sleep(0.001)
+    # Once the run has passed what the store had ahead, that is removed, too.
+    uploader.add_checkpoint(write_checkpoint(tmp_path / "last.ckpt", 10))
+    assert uploader.close() == []
+    assert store.calls.count("remove step=4.ckpt") == 1
     assert [path.name for path in tmp_path.iterdir()] == ["last.ckpt"]
+
+
+def test_what_is_removed_while_it_is_copied_leaves_nothing(
+    store: SlowStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "run").mkdir()
+    saved, link = write_folder(tmp_path / "run/step=2.ckpt", 2), os.link
+
+    def link_or_lose(source: str, target: str) -> None:
+        if Path(source).name.startswith("__1") and saved.exists():
+            saved.rename(tmp_path / "removed")
+        link(source, target)
+
+    monkeypatch.setattr(os, "link", link_or_lose)
+    store.may_upload.set()
+    assert start(store, tmp_path / "run").close() == []
+    assert (tmp_path / "removed").exists()
+    assert store.calls == []
+    assert not list((tmp_path / "run").iterdir())
+
+
+def test_a_state_is_in_the_store_before_the_one_that_it_replaces_is_removed(store: SlowStore, tmp_path: Path) -> None:
+    store.may_upload.set()
+    io = VerifiedCheckpointIO()
+    io.uploader = start(store, tmp_path)
+    periodic = Checkpoints(tmp_path, every_n_steps=1, save_last=False, save_top_k=0)
+    run = trainer(enable_checkpointing=True, plugins=[io], callbacks=[periodic])
+    guard_checkpoint_callbacks(run)
+    install_boundaries(run)
+    run.fit(classifier(), Loader(batches(8)), Loader(batches(1)))
+    stored: set[str] = set()
+    for call in store.calls:
+        action, _, name = call.partition(" ")
+        stored = stored | {name} if action == "put" else stored - {name}
+        assert stored, store.calls
+    assert stored == {"step=8.ckpt"}
 
 
 def test_a_fit_goes_on_while_nothing_can_be_uploaded(store: SlowStore, tmp_path: Path) -> None:
