@@ -54,7 +54,7 @@ def _has_no_server(name: str) -> bool:
 
     if (file := find_roots().files.get("target", {}).get(name)) is None:
         return False
-    module, _, attribute = str(OmegaConf.to_container(OmegaConf.load(file)).get("_target_")).rpartition(".")
+    module, _, attribute = str(OmegaConf.select(OmegaConf.load(file), "_target_")).rpartition(".")
     try:
         made = getattr(import_module(module), attribute)
     except (ImportError, AttributeError, ValueError):  # what it is built of reports that itself

@@ -30,7 +30,7 @@ from mlscale.targets.v2_client import V2Client
 _PORTS = {"http": 8000, "grpc": 8001, "metrics": 8002}
 """The server's own defaults, which a container has inside."""
 _READY_S = 300.0
-# On a very busy machine the server sometimes aborts while it starts its models in Python (interprocess::lock_exception).
+# On a busy machine the server sometimes aborts while it starts its models in Python (interprocess::lock_exception).
 _STARTS = 3
 # Clients may load and unload models; without the many lines of a start, an error is among the last ones of the log.
 _OPTIONS = ("--model-control-mode=explicit", "--load-model=*", "--log-info=false", "--exit-timeout-secs=5")
@@ -230,7 +230,8 @@ def _build_absent_error(why: str, image: str) -> MLScaleError:
         "a Triton server is not installed on this machine",
         where="check=server",
         why=why,
-        fix=f"python -m mlscale.targets.triton.local_server install triton-server && export {VARIABLE}=$PWD/triton-server\n"
+        fix="python -m mlscale.targets.triton.local_server install triton-server "
+        f"&& export {VARIABLE}=$PWD/triton-server\n"
         f"{pull}check=none",
         exit=Exit.ENVIRONMENT,
     )
