@@ -152,6 +152,9 @@ def test_promotion_may_require_approval(trained: Path, own: Path, capsys: pytest
     error = capsys.readouterr().err
     assert "unknown export target 'tritn'" in error
     assert "fix:   approved=[scaled,triton]" in error
+    # Its export with check=server would end with the same.
+    assert main(["versions", "promote", "digits:v2", "approved=openvino"]) == Exit.USER
+    assert "the target 'openvino' has no server" in capsys.readouterr().err
     assert main(["versions", "promote", "digits:v2", "approved=scaled"]) == 0
     assert main(["versions", "show", "digits@champion"]) == 0
     assert "scaled by Scaler 1.2" in capsys.readouterr().out
@@ -164,11 +167,13 @@ def test_promotion_may_require_approval(trained: Path, own: Path, capsys: pytest
     ("value", "unknown", "fix"),
     [
         ("tritn", "unknown export target 'tritn'", "approved=triton"),
-        ("[onnx,openvinno]", "unknown export target 'openvinno'", "approved=[onnx,openvino]"),
+        ("[onnx,tritonn]", "unknown export target 'tritonn'", "approved=[onnx,triton]"),
         ("[none]", "unknown export target 'none'", "approved=onnx, or another one of them"),
+        ("openvino", "the target 'openvino' has no server", "approved=onnx, or another target with a server"),
+        ("[onnx,openvino]", "the target 'openvino' has no server", "approved=[onnx]"),
     ],
 )
-def test_a_mistyped_target_is_found_before_a_retraining(
+def test_a_target_that_no_server_approves_is_found_before_a_retraining(
     folder: Path, value: str, unknown: str, fix: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["retrain", "digits@champion", f"approved={value}"]) == Exit.USER

@@ -30,6 +30,8 @@ from mlscale.targets.v2_client import V2Client
 _PORTS = {"http": 8000, "grpc": 8001, "metrics": 8002}
 """The server's own defaults, which a container has inside."""
 _READY_S = 300.0
+# On a busy machine the server sometimes aborts while it starts its models in Python (interprocess::lock_exception).
+_STARTS = 3
 # Clients may load and unload models; without the many lines of a start, an error is among the last ones of the log.
 _OPTIONS = ("--model-control-mode=explicit", "--load-model=*", "--log-info=false", "--exit-timeout-secs=5")
 
@@ -190,6 +192,7 @@ def run_triton(command: ServerCommand) -> Iterator[ServerCommand]:
         environment=command.environment,
         wait_s=_READY_S,
         at_end=command.at_end,
+        starts=_STARTS,
     ):
         yield command
 
@@ -227,7 +230,8 @@ def _build_absent_error(why: str, image: str) -> MLScaleError:
         "a Triton server is not installed on this machine",
         where="check=server",
         why=why,
-        fix=f"python -m mlscale.targets.triton.local_server install triton-server, then {VARIABLE}=triton-server\n"
+        fix="python -m mlscale.targets.triton.local_server install triton-server "
+        f"&& export {VARIABLE}=$PWD/triton-server\n"
         f"{pull}check=none",
         exit=Exit.ENVIRONMENT,
     )

@@ -73,6 +73,11 @@ def test_the_same_weights_give_the_same_bytes(measured: ExportMeasurement, digit
     assert export_onnx(served) == measured.model
 
 
+def test_rounding_that_no_layer_exceeds_is_told(measured: ExportMeasurement) -> None:
+    # Asked where a bound on the outputs is not met, which rounding alone can exceed.
+    assert measured.find_layer() == "no layer by itself differs beyond rounding, which the layers after it multiply"
+
+
 def test_layers_without_a_shape_get_one() -> None:
     encoder = TensorEncoder.from_shape((3, 4, 4), "float32")
     task = Classification(5, model=MLP(None, 5, hidden=(7,)))
