@@ -278,7 +278,7 @@ class OwnLoaders(LitClassifier):
             "LitAutoEncoder",
             "false",
             None,
-            "answers are the tensors of forward; kind = 'regression', or another type, in",
+            "answers are the tensors of forward, which gives something else than a number for each class",
         ),
         ("LitClassifier", "true", "classification", "answers are of classification, as forward gives a row of numbers"),
         ("OwnLoaders", None, "classification", "answers are of classification, as forward gives a row of numbers"),

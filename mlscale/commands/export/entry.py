@@ -148,7 +148,10 @@ def _format_type_lines(measured: ExportMeasurement) -> list[str]:
     from mlscale.task_types.tensor_type import TensorType
 
     if isinstance(measured.task_type, TensorType):
-        served = "answers are the tensors of forward; kind = 'regression', or another type, in the class names them"
+        served = (
+            "answers are the tensors of forward, which gives something else than a number for each class; "
+            "kind = 'regression', or another type, in the class names them"
+        )
     else:
         served = (
             f"answers are of {measured.task_type.name}, as forward gives a row of numbers for each sample and the "

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from mlscale.config.names.suggest import format_override
 from mlscale.data.encoders.encoder import INPUT, EncodedSamples, Encoder, TensorSpec
 from mlscale.data.encoders.fit_column import fit_column
 from mlscale.data.encoders.row_values import RowStep, build_no_row_error, describe_absent_columns, is_utf8
@@ -60,6 +61,7 @@ class TableEncoder(Encoder):
         units: Mapping[str, str] | None = None,
         *,
         where: str,
+        ignored: Sequence[str] = (),
     ) -> TableEncoder:
         """Return the encoder of training rows.
 
@@ -69,19 +71,24 @@ class TableEncoder(Encoder):
             categorical: columns to treat as categories although they hold numbers.
             units: of columns of numbers, by name.
             where: the key path of the training split, for errors.
+            ignored: the columns that are left out already, for errors.
 
         Raises:
             MLScaleError: a column holds nothing, or nearly as many texts as rows; all such columns together.
         """
         columns: list[TableColumn] = []
-        problems: list[MLScaleError] = []
+        problems: dict[str, MLScaleError] = {}
         for name in names:
             unit = (units or {}).get(name, "")
             try:
                 columns.append(fit_column(name, train.get_column(name, where=where), name in categorical, unit, where))
             except MLScaleError as problem:
-                problems.append(problem)
-        raise_all(problems)
+                problems[name] = problem
+        # One override that leaves all of them out: of two that set the same key the last one counts.
+        together = format_override("data.ignore", [*ignored, *problems])
+        for name, found in problems.items():
+            found.fix = found.fix.replace(format_override("data.ignore", [name]), together)
+        raise_all(list(problems.values()))
         if not columns:
             raise MLScaleError("the table has no column but those that are ignored", where=where, fix="data.ignore=[]")
         return cls(tuple(columns))

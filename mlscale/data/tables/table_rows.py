@@ -189,7 +189,9 @@ class TabularData(MemoryData):
         train.require_columns({f"data.{key}": names for key, names in names_by_key.items()})
         columns = [train.get_column(name, where="data.target") for name in self.targets]
         names = [name for name in (*train.columns, *train.unreadable) if name not in (*self.targets, *self.ignore)]
-        encoder = TableEncoder.fit(train, names, self.categorical, self.units, where="data.train")
+        encoder = TableEncoder.fit(
+            train, names, self.categorical, self.units, where="data.train", ignored=list(self.ignore)
+        )
         self._encoder, self.feature_names = encoder, encoder.feature_names
         encoded = {split: encoder.encode_table(table, where=f"data.{split}") for split, table in tables.items()}
         self._unknown = {split: dict(rows.unknown) for split, rows in encoded.items() if rows.unknown}

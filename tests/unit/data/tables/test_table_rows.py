@@ -283,12 +283,12 @@ def test_what_only_looks_like_a_date_is_a_category(tmp_path: Path, form: str) ->
 
 
 def test_mistakes_in_columns_are_told_together(tmp_path: Path) -> None:
-    text = "id,empty,target\n" + "".join(f"n{i},,{i % 2}\n" for i in range(40))
+    text = "id,out,empty,target\n" + "".join(f"n{i},1,,{i % 2}\n" for i in range(40))
     with pytest.raises(Problems) as caught:
-        TableFiles(csv(tmp_path, text), "target").facts()
+        TableFiles(csv(tmp_path, text), "target", ignore=["out"]).facts()
     told = str(caught.value)
     assert "'id' has" in told
-    assert "data.ignore=[id]" in told
+    assert told.count("data.ignore=[out,id,empty]") == 2
     assert "'empty' holds no value" in told
 
 
