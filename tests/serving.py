@@ -85,7 +85,7 @@ class Server:
         return self.process.wait(_SECONDS)
 
     @property
-    def said(self) -> str:
+    def printed(self) -> str:
         """Its stderr so far."""
         return self.log.read_text()
 
@@ -132,9 +132,9 @@ def serving(
                 assert process.poll() is None, log.read_text()
                 assert time.monotonic() < end, "it does not become ready"
                 time.sleep(0.02)
-            said = json.loads(ready.read_text())
-            assert said["pid"] == process.pid
-            yield Server(process, said["url"], said["version"], log)
+            printed = json.loads(ready.read_text())
+            assert printed["pid"] == process.pid
+            yield Server(process, printed["url"], printed["version"], log)
         finally:
             if process.poll() is None:
                 process.kill()

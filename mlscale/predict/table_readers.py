@@ -69,13 +69,18 @@ class CsvTable:
 
         self._path, separator = path, find_separator(Path(path))
         self._parse = csv.ParseOptions(delimiter=separator, newlines_in_values=True)
-        convert = csv.ConvertOptions()
-        if texts:
-            with csv.open_csv(path, parse_options=self._parse) as heading:
-                names = heading.schema.names
-            convert = csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=True)
-        table = csv.read_csv(path, parse_options=self._parse, convert_options=convert)
-        self._table = replace_decimal_commas(table, separator, as_numbers=not texts)
+        with csv.open_csv(path, parse_options=self._parse) as heading:
+            names = heading.schema.names
+        as_text = csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=True)
+        convert = as_text if texts else csv.ConvertOptions()
+        self._table = csv.read_csv(path, parse_options=self._parse, convert_options=convert)
+        if separator != ",":
+            # From texts: a point that divides thousands would be read as a decimal point.
+            written = self._table if texts else csv.read_csv(path, parse_options=self._parse, convert_options=as_text)
+            numbers = replace_decimal_commas(written, separator, as_numbers=not texts)
+            for position, field in enumerate(numbers.schema):
+                if texts or not pa.types.is_string(field.type):
+                    self._table = self._table.set_column(position, field.name, numbers.column(position))
         self.schema, self.rows = self._table.schema, self._table.num_rows
         self.numbers = number_rows(Path(path), self.rows)
 

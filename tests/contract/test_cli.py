@@ -44,20 +44,20 @@ def imported_by(commands: list[list[str]], cwd: Path) -> list[tuple[int, str, li
     )
     results = [json.loads(line) for line in done.stdout.splitlines()]
     assert len(results) == len(commands)
-    return [(code, said, modules) for code, said, modules in results]
+    return [(code, printed, modules) for code, printed, modules in results]
 
 
 def test_help_at_every_level_is_light_and_has_examples(folder: Path) -> None:
     results = imported_by(HELP, folder)
-    for words, (code, said, modules) in zip(HELP, results, strict=True):
-        assert code == 0, (words, said)
+    for words, (code, printed, modules) in zip(HELP, results, strict=True):
+        assert code == 0, (words, printed)
         assert modules == [], words
-        assert "mlscale" in said
-        assert len(said.splitlines()) > 4, words
+        assert "mlscale" in printed
+        assert len(printed.splitlines()) > 4, words
     listed = re.findall(r"^  (\S+) +\S.*$", results[0][1].partition("\ntrain: ")[2], flags=re.MULTILINE)
     assert listed == list(COMMANDS)
-    for command, (_, said, _) in zip(COMMANDS, results[2:], strict=False):
-        assert COMMANDS[command].examples[0][0] in said, command
+    for command, (_, printed, _) in zip(COMMANDS, results[2:], strict=False):
+        assert COMMANDS[command].examples[0][0] in printed, command
     assert list(folder.iterdir()) == []
 
 
@@ -73,16 +73,16 @@ def test_a_typo_needs_no_torch_and_leaves_nothing(folder: Path) -> None:
         ["--colour"],
         ["-m", "+recipe=resnet", "optimizer=adam,sgd"],
     ]
-    for words, (code, said, modules) in zip(wrong, imported_by(wrong, folder), strict=True):
-        assert code == 2, (words, said)
-        assert said.count("error: ") == 1, said
-        assert "Traceback" not in said
+    for words, (code, printed, modules) in zip(wrong, imported_by(wrong, folder), strict=True):
+        assert code == 2, (words, printed)
+        assert printed.count("error: ") == 1, printed
+        assert "Traceback" not in printed
         assert not {"torch", "pytorch_lightning", "numpy", "wandb"} & set(modules), words
     assert list(folder.iterdir()) == []
 
 
 @pytest.mark.parametrize(
-    ("words", "code", "said"),
+    ("words", "code", "printed"),
     [
         (["trian"], 2, "fix:   mlscale train"),
         (["evalute", "last", "split=test"], 2, "fix:   mlscale evaluate last split=test\n"),
@@ -105,22 +105,22 @@ def test_a_typo_needs_no_torch_and_leaves_nothing(folder: Path) -> None:
     ],
 )
 def test_exit_code_and_remedy(
-    folder: Path, capsys: pytest.CaptureFixture[str], words: list[str], code: int, said: str
+    folder: Path, capsys: pytest.CaptureFixture[str], words: list[str], code: int, printed: str
 ) -> None:
     assert main(words) == code
     out, err = capsys.readouterr()
     assert out == ""
-    assert said in err
+    assert printed in err
     assert "Traceback" not in err
     assert list(folder.iterdir()) == []
 
 
-def test_a_folder_that_cant_be_written_to_is_told_first(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_folder_that_cant_be_written_to_is_reported_first(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "keys.py").write_text("API_KEY = 'sk-proj-abcdefghijklmnopqrstuvwx'\n")  # the snapshot would speak of it
     assert main(["+recipe=resnet", "debug=fast", "runs_dir=keys.py/runs"]) == 5
-    said = capsys.readouterr().err
-    assert said.startswith("error: can't write runs\n")
-    assert "why:   Not a directory\n  fix:   runs_dir=<a folder" in said
+    printed = capsys.readouterr().err
+    assert printed.startswith("error: can't write runs\n")
+    assert "why:   Not a directory\n  fix:   runs_dir=<a folder" in printed
     assert [path.name for path in folder.iterdir()] == ["keys.py"]
 
 
@@ -147,10 +147,10 @@ def test_a_secret_of_the_wrong_type_is_not_shown(
     monkeypatch.setenv("TEXT", "ten")
     monkeypatch.setenv("API_TOKEN", "q7w8e9")
     assert main(["+recipe=resnet", "trainer.max_epochs=${oc.env:TEXT}", "data.batch_size=${oc.env:API_TOKEN}"]) == 2
-    said = capsys.readouterr().err
-    assert "'trainer.max_epochs' must be int or null, ${oc.env:TEXT} is the text 'ten'" in said
-    assert "'data.batch_size' must be int" in said
-    assert "q7w8e9" not in said
+    printed = capsys.readouterr().err
+    assert "'trainer.max_epochs' must be int or null, ${oc.env:TEXT} is the text 'ten'" in printed
+    assert "'data.batch_size' must be int" in printed
+    assert "q7w8e9" not in printed
     assert list(folder.iterdir()) == []
 
 
@@ -244,7 +244,7 @@ def test_a_fix_that_the_next_command_takes(
 
 
 @pytest.mark.parametrize(
-    ("word", "said"),
+    ("word", "printed"),
     [
         ("mode=maximum", "'mode' must be max or min, not the text 'maximum'\n"),
         ("output=yaml", "'output' must be table or json, not the text 'yaml'\n"),
@@ -253,22 +253,22 @@ def test_a_fix_that_the_next_command_takes(
     ],
 )
 def test_a_value_that_is_none_of_the_few(
-    folder: Path, capsys: pytest.CaptureFixture[str], word: str, said: str
+    folder: Path, capsys: pytest.CaptureFixture[str], word: str, printed: str
 ) -> None:
     assert main(["+recipe=resnet", word]) == 2
-    assert said in capsys.readouterr().err
+    assert printed in capsys.readouterr().err
     assert list(folder.iterdir()) == []
 
 
 def test_console_script_and_module_are_the_same(folder: Path) -> None:
     script = Path(sys.executable).with_name("mlscale")
     for words in (["--version"], ["+recipe=resnet", "--cfg", "job"], ["+recipe=resnet", "trainer.devcies=8"]):
-        said = [
+        printed = [
             subprocess.run([*start, *words], cwd=folder, capture_output=True, text=True)
             for start in ([script], [sys.executable, "-m", "mlscale"])
         ]
-        assert said[0].returncode == said[1].returncode
-        assert (said[0].stdout, said[0].stderr) == (said[1].stdout, said[1].stderr)
+        assert printed[0].returncode == printed[1].returncode
+        assert (printed[0].stdout, printed[0].stderr) == (printed[1].stdout, printed[1].stderr)
     assert list(folder.iterdir()) == []
 
 

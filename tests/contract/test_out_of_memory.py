@@ -22,7 +22,7 @@ class Hungry(nn.Linear):
 
 
 @pytest.mark.parametrize(("devices", "batch"), [(1, 64), pytest.param(2, 32, marks=pytest.mark.slow)])
-def test_the_peak_the_batch_and_what_helps_are_told(tmp_path: Path, devices: int, batch: int) -> None:
+def test_the_peak_the_batch_and_what_helps_are_reported(tmp_path: Path, devices: int, batch: int) -> None:
     (tmp_path / "hungry.py").write_text(CODE)
     words = ["debug=fast", "model=none", "model._target_=hungry.Hungry", f"trainer.devices={devices}"]
     done = mlscale(tmp_path, *words, env=environment(tmp_path))

@@ -26,7 +26,7 @@ FAST = ("debug=fast", "callbacks=[checkpoint]", "snapshot=false")
 
 
 @dataclass(frozen=True)
-class Said:
+class Printed:
     """What a command printed, and its exit code."""
 
     code: int
@@ -34,12 +34,12 @@ class Said:
     err: str
 
 
-def mlscale(*words: str) -> Said:
+def mlscale(*words: str) -> Printed:
     """The command line in this process: what it does to the interpreter is undone by the fixture `folder`."""
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         code = cli.main(words)
-    return Said(code, out.getvalue(), err.getvalue())
+    return Printed(code, out.getvalue(), err.getvalue())
 
 
 @pytest.fixture
@@ -78,11 +78,11 @@ def test_a_loss_of_their_own_is_a_task_of_three_lines(folder: Path) -> None:
     (folder / "focal.py").write_text(FOCAL)
     losses = {}
     for task in ("mlscale.tasks.Classification", "focal.Focal"):
-        said = mlscale(
+        printed = mlscale(
             "recipe=resnet", "model=mlp", f"task._target_={task}", "debug=fast", "snapshot=false", "output=json"
         )
-        assert said.code == 0, said.err
-        losses[task] = json.loads(said.out)["metrics"]["train/loss"]
+        assert printed.code == 0, printed.err
+        losses[task] = json.loads(printed.out)["metrics"]["train/loss"]
     # The same weights and the same batch: every sample's loss is weighed with the square of one minus its probability.
     plain, focal = losses.values()
     assert 0.5 * plain < focal < 0.95 * plain
@@ -90,23 +90,23 @@ def test_a_loss_of_their_own_is_a_task_of_three_lines(folder: Path) -> None:
 
 def test_a_network_and_one_file(folder: Path) -> None:
     assert len((FIXTURE / "conf/model/tiny.yaml").read_text().splitlines()) <= 40
-    said = mlscale("model=tiny", *FAST)
-    assert said.code == 0, said.err
-    assert "code of this folder runs: tiny.py" in said.err
-    assert said.err.count("code of this folder") == 1
+    printed = mlscale("model=tiny", *FAST)
+    assert printed.code == 0, printed.err
+    assert "code of this folder runs: tiny.py" in printed.err
+    assert printed.err.count("code of this folder") == 1
     assert ended(folder) == "done"
 
 
 def test_a_lightning_module_and_data_module_unchanged(folder: Path) -> None:
-    said = mlscale("task=own", "data=own", *FAST)
-    assert said.code == 0, said.err
+    printed = mlscale("task=own", "data=own", *FAST)
+    assert printed.code == 0, printed.err
     idle = "model, optimizer have no effect: my_pkg.parts.OwnModule takes none; model=none optimizer=none silences this"
-    assert idle in said.err.splitlines()
-    lost = [line for line in said.err.splitlines() if "OwnData" in line and "not promised" in line]
+    assert idle in printed.err.splitlines()
+    lost = [line for line in printed.err.splitlines() if "OwnData" in line and "not promised" in line]
     assert len(lost) == 1
     assert "exact resume" in lost[0]
-    assert said.out.count("OwnData has batches of 64") == 1, "built once, with the batch of one device"
-    assert "val/accuracy" in said.out
+    assert printed.out.count("OwnData has batches of 64") == 1, "built once, with the batch of one device"
+    assert "val/accuracy" in printed.out
 
 
 OTHER_NAME = """
@@ -135,7 +135,7 @@ def test_code_written_for_the_package_lightning(folder: Path, devices: int) -> N
     parts = folder / "my_pkg/parts.py"
     parts.write_text(parts.read_text().replace("import pytorch_lightning as pl", "import lightning.pytorch as pl"))
     (folder / "hyper.py").write_text(OTHER_NAME)
-    said = mlscale(
+    printed = mlscale(
         "task._target_=hyper.Hyper", "task.width=16", "data._target_=my_pkg.parts.OwnData", "model=none",
         "optimizer=none", "scheduler=none", "snapshot=false", "trainer.max_epochs=2", f"trainer.devices={devices}",
         *(["strategy._target_=lightning.pytorch.strategies.DDPStrategy"] if devices > 1 else []),
@@ -143,9 +143,9 @@ def test_code_written_for_the_package_lightning(folder: Path, devices: int) -> N
         "+callbacks.stop={_target_:lightning.pytorch.callbacks.EarlyStopping,monitor:val/loss}",
         "+logger.second={_target_:lightning.pytorch.loggers.CSVLogger,save_dir:logs}",
     )  # fmt: skip
-    assert said.code == 0, said.err
+    assert printed.code == 0, printed.err
     if devices == 1:  # what ranks print goes past `said`
-        assert "Counts saw 8 steps" in said.out
+        assert "Counts saw 8 steps" in printed.out
     (last,) = folder.glob("runs/*/*/checkpoints/last.ckpt")
     module = importlib.import_module("hyper").Hyper.load_from_checkpoint(last, weights_only=True)
     assert dict(module.hparams) == {"width": 16, "rate": 1e-2}
@@ -157,31 +157,31 @@ def test_code_written_for_the_package_lightning(folder: Path, devices: int) -> N
 
 
 def test_a_module_with_its_own_loaders(folder: Path) -> None:
-    said = mlscale("task=own_loaders", "data=none", "model=none", "optimizer=none", *FAST)
-    assert said.code == 0, said.err
-    assert "no effect" not in said.err
-    assert "data=none: order and resume are whatever the task's own loaders give" in said.err
+    printed = mlscale("task=own_loaders", "data=none", "model=none", "optimizer=none", *FAST)
+    assert printed.code == 0, printed.err
+    assert "no effect" not in printed.err
+    assert "data=none: order and resume are whatever the task's own loaders give" in printed.err
 
 
 def test_a_recipe_a_dataset_and_a_callback(folder: Path) -> None:
-    said = mlscale("recipe=own", "debug=fast", "snapshot=false")
-    assert said.code == 0, said.err
-    assert "256 to train, 100 to validate, 1×8×8, 7 classes" in said.err
-    assert "OwnCallback saw 1 steps" in said.out
-    assert "not promise" not in said.err, "a dataset keeps mlscale's order"
+    printed = mlscale("recipe=own", "debug=fast", "snapshot=false")
+    assert printed.code == 0, printed.err
+    assert "256 to train, 100 to validate, 1×8×8, 7 classes" in printed.err
+    assert "OwnCallback saw 1 steps" in printed.out
+    assert "not promise" not in printed.err, "a dataset keeps mlscale's order"
 
 
-def test_shadowing_is_said(folder: Path) -> None:
+def test_shadowing_is_printed(folder: Path) -> None:
     shutil.copy(folder / "conf/model/tiny.yaml", folder / "conf/model/resnet.yaml")
-    said = mlscale("task=own", "data=own", "model=none", *FAST)
-    assert "conf/model/resnet.yaml replaces the shipped model=resnet" in said.err
+    printed = mlscale("task=own", "data=own", "model=none", *FAST)
+    assert "conf/model/resnet.yaml replaces the shipped model=resnet" in printed.err
 
 
 def test_a_folder_elsewhere(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "else/model").mkdir(parents=True)
     shutil.move(folder / "conf/model/tiny.yaml", tmp_path / "else/model/other.yaml")
-    said = mlscale("--config-dir", str(tmp_path / "else"), "model=other", *FAST)
-    assert said.code == 0, said.err
+    printed = mlscale("--config-dir", str(tmp_path / "else"), "model=other", *FAST)
+    assert printed.code == 0, printed.err
 
 
 def test_a_package_with_the_entry_point(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -197,8 +197,8 @@ def test_a_package_with_the_entry_point(folder: Path, tmp_path: Path, monkeypatc
     (info / "entry_points.txt").write_text("[mlscale.config_dirs]\ntheirs = their_pkg.conf\n")
     monkeypatch.syspath_prepend(str(site))
     assert metadata.version("their_pkg") == "1"
-    said = mlscale("model=theirs", *FAST)
-    assert said.code == 0, said.err
+    printed = mlscale("model=theirs", *FAST)
+    assert printed.code == 0, printed.err
 
 
 @pytest.mark.parametrize(
@@ -215,57 +215,57 @@ def test_a_package_with_the_entry_point(folder: Path, tmp_path: Path, monkeypatc
     ids=["training_step", "__init__", "__getitem__"],
 )
 def test_an_error_of_theirs_names_its_line(folder: Path, words: tuple[str, ...], raised: str, where: str) -> None:
-    said = mlscale(*words, *FAST)
+    printed = mlscale(*words, *FAST)
     lines = (folder / "my_pkg/parts.py").read_text().splitlines()
     number = next(number for number, line in enumerate(lines, 1) if raised in line)
-    assert said.code == 1
-    assert f"where: {where.format(number)}" in said.err
-    assert raised in said.err
-    assert "Traceback" not in said.err
+    assert printed.code == 1
+    assert f"where: {where.format(number)}" in printed.err
+    assert raised in printed.err
+    assert "Traceback" not in printed.err
 
 
 def test_the_traceback_is_shown_when_asked_for(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLSCALE_TRACEBACK", "1")
-    said = mlscale("task=own", "data=own", "task.fail=step", *FAST)
-    assert "Traceback" in said.err
-    assert "trouble of my own" in said.err
+    printed = mlscale("task=own", "data=own", "task.fail=step", *FAST)
+    assert "Traceback" in printed.err
+    assert "trouble of my own" in printed.err
 
 
 def test_a_module_that_does_not_import(folder: Path) -> None:
     (folder / "broken.py").write_text("import nothing_here\n\n\nclass Net:\n    pass\n")
     (folder / "conf/model/broken.yaml").write_text("_target_: broken.Net\n")
-    said = mlscale("model=broken", *FAST)
-    assert said.code == 1
-    assert "where: model: broken.py:1" in said.err
-    assert "why:   ModuleNotFoundError: No module named 'nothing_here'" in said.err
+    printed = mlscale("model=broken", *FAST)
+    assert printed.code == 1
+    assert "where: model: broken.py:1" in printed.err
+    assert "why:   ModuleNotFoundError: No module named 'nothing_here'" in printed.err
 
 
 @pytest.mark.parametrize(
     ("set_by_hand", "metric", "mode"), [(("metric=val/loss",), "val/loss", "min"), ((), "val/accuracy", "max")]
 )
 def test_a_metric_of_theirs(set_by_hand: tuple[str, ...], metric: str, mode: str, folder: Path) -> None:
-    said = mlscale("task=own", "data=own", *set_by_hand, *FAST)
-    assert said.code == 0, said.err
-    assert f"run: {metric} " in said.out
-    assert (f"metric    {metric}, more is better: chosen" in said.err) is not bool(set_by_hand)
+    printed = mlscale("task=own", "data=own", *set_by_hand, *FAST)
+    assert printed.code == 0, printed.err
+    assert f"run: {metric} " in printed.out
+    assert (f"metric    {metric}, more is better: chosen" in printed.err) is not bool(set_by_hand)
     (run,) = folder.glob("runs/*/*/run.json")
     assert [json.loads(run.read_text())[key] for key in ("metric", "mode")] == [metric, mode]
 
 
 def test_a_metric_that_nobody_logs(folder: Path) -> None:
-    said = mlscale("task=own", "data=own", "metric=val_loss", "mode=min", *FAST)
-    assert said.code == 2
-    assert "no 'val_loss' was logged" in said.err
-    assert "fix:   metric=val/loss mode=min" in said.err
+    printed = mlscale("task=own", "data=own", "metric=val_loss", "mode=min", *FAST)
+    assert printed.code == 2
+    assert "no 'val_loss' was logged" in printed.err
+    assert "fix:   metric=val/loss mode=min" in printed.err
 
 
 def test_a_target_typed_in_place_of_the_options(folder: Path) -> None:
-    said = mlscale("task._target_=my_pkg.parts.OwnLoaders", "data=none", *FAST)
-    assert said.code == 0, said.err
+    printed = mlscale("task._target_=my_pkg.parts.OwnLoaders", "data=none", *FAST)
+    assert printed.code == 0, printed.err
     left = "task: left out, for my_pkg.parts.OwnLoaders has none or its own: num_classes, label_smoothing"
-    assert any(line.startswith(left) for line in said.err.splitlines())
-    said = mlscale("task._target_=my_pkg.parts.OwnModule", "data._target_=my_pkg.parts.OwnData", *FAST)
-    assert said.code == 0, said.err
+    assert any(line.startswith(left) for line in printed.err.splitlines())
+    printed = mlscale("task._target_=my_pkg.parts.OwnModule", "data._target_=my_pkg.parts.OwnData", *FAST)
+    assert printed.code == 0, printed.err
     typed = ("model=none", "model._target_=tiny.Tiny", "model.pixels=64", "model.num_classes=${derived.num_classes}")
     assert mlscale(*typed, *FAST).code == 0
 
@@ -293,9 +293,9 @@ def test_images_of_theirs_in_colour(folder: Path) -> None:
         (folder / f"img/class{label}").mkdir(parents=True)
         for number in range(10):
             (folder / f"img/class{label}/{number}.jpg").write_bytes(jpeg(label))
-    said = mlscale("data=imagefolder", "data.root=img", "data.image_size=16", "data.batch_size=14", *FAST)
-    assert said.code == 0, said.err
-    assert "63 to train, 7 to validate, 3×16×16, 7 classes" in said.err
+    printed = mlscale("data=imagefolder", "data.root=img", "data.image_size=16", "data.batch_size=14", *FAST)
+    assert printed.code == 0, printed.err
+    assert "63 to train, 7 to validate, 3×16×16, 7 classes" in printed.err
 
 
 @pytest.mark.parametrize("spec", ["a {b}/t-{0,1}.tar", "a {b}/t-?.tar", "['a {b}/t-0.tar','a {b}/t-1.tar']", "a {b}"])
@@ -305,9 +305,9 @@ def test_shards_of_theirs_in_colour(folder: Path, spec: str) -> None:
     shard(folder / "a {b}/t-0.tar", 35)
     shard(folder / "a {b}/t-1.tar", 35)
     shard(folder / "v.tar", 14)
-    said = mlscale("data=webdataset", f"data.train={spec}", "data.val=v.tar", "data.batch_size=14", *FAST)
-    assert said.code == 0, said.err
-    assert "70 to train, 14 to validate, 3×16×16, 7 classes" in said.err
+    printed = mlscale("data=webdataset", f"data.train={spec}", "data.val=v.tar", "data.batch_size=14", *FAST)
+    assert printed.code == 0, printed.err
+    assert "70 to train, 14 to validate, 3×16×16, 7 classes" in printed.err
 
 
 def test_what_is_wrong_with_their_data(folder: Path) -> None:
@@ -321,21 +321,21 @@ def test_what_is_wrong_with_their_data(folder: Path) -> None:
         ("not.tar", "t.tar", ["the shard 'not.tar' is not a tar file"]),
         ("", "t.tar", ["no shards are named"]),
     ]:
-        said = mlscale("data=webdataset", f"data.train={train}", f"data.val={val}", *FAST)
-        assert said.code == 2
-        assert all(problem in said.err for problem in problems), said.err
+        printed = mlscale("data=webdataset", f"data.train={train}", f"data.val={val}", *FAST)
+        assert printed.code == 2
+        assert all(problem in printed.err for problem in problems), printed.err
     assert not (folder / "runs").exists(), "a refused config leaves nothing"
 
 
 def test_a_tenth_of_little_is_a_batch(folder: Path) -> None:
-    said = mlscale("model=tiny", "debug=limit", "snapshot=false")
-    assert said.code == 0, said.err
+    printed = mlscale("model=tiny", "debug=limit", "snapshot=false")
+    assert printed.code == 0, printed.err
 
 
 def test_one_batch_is_learnt_by_heart(folder: Path) -> None:
-    said = mlscale("model=tiny", "debug=overfit", "snapshot=false", "output=json", "callbacks=[checkpoint,metrics]")
-    assert said.code == 0, said.err
-    assert json.loads(said.out)["metrics"]["best_train/loss"] < 0.01
+    printed = mlscale("model=tiny", "debug=overfit", "snapshot=false", "output=json", "callbacks=[checkpoint,metrics]")
+    assert printed.code == 0, printed.err
+    assert json.loads(printed.out)["metrics"]["best_train/loss"] < 0.01
 
 
 def test_settings_of_theirs_that_are_called_as_ours_keep_their_values(folder: Path) -> None:
@@ -347,30 +347,30 @@ def test_settings_of_theirs_that_are_called_as_ours_keep_their_values(folder: Pa
         "        print(f'root {root}, workers {workers}')\n"
     )
     words = ("task._target_=my_pkg.parts.OwnModule", "data._target_=named.Named", *FAST)
-    said = mlscale(*words)
-    assert said.code == 0, said.err
-    assert "root ~/mine, workers 2" in said.out
-    assert "OwnData has batches of 64" in said.out
+    printed = mlscale(*words)
+    assert printed.code == 0, printed.err
+    assert "root ~/mine, workers 2" in printed.out
+    assert "OwnData has batches of 64" in printed.out
     assert "root 7, workers 3" in mlscale(*words, "data.root=7", "data.workers=3").out
 
 
 def test_colour_networks_and_grey_images(folder: Path) -> None:
-    said = mlscale("model=resnet18", *FAST)
-    assert said.code == 2
-    assert "torchvision.models.resnet18 takes images of 3 channels, the data has 1" in said.err
+    printed = mlscale("model=resnet18", *FAST)
+    assert printed.code == 2
+    assert "torchvision.models.resnet18 takes images of 3 channels, the data has 1" in printed.err
 
 
 @pytest.mark.parametrize(
-    ("metric", "told", "kept"),
+    ("metric", "reported", "kept"),
     [
         ((), "metric    train/loss, less is better: no validation runs", ["best.ckpt", "last.ckpt"]),
         (("metric=val/accuracy",), "no validation, so no val/accuracy to pick a best checkpoint by", ["last.ckpt"]),
     ],
 )
-def test_without_validation(metric: tuple[str, ...], told: str, kept: list[str], folder: Path) -> None:
+def test_without_validation(metric: tuple[str, ...], reported: str, kept: list[str], folder: Path) -> None:
     limits = ("trainer.max_epochs=1", "trainer.limit_val_batches=0", "callbacks=[checkpoint,metrics]")
-    said = mlscale("model=tiny", *limits, *metric)
-    assert said.code == 0, said.err
-    assert told in said.err
-    assert "ModelCheckpoint" not in said.err
+    printed = mlscale("model=tiny", *limits, *metric)
+    assert printed.code == 0, printed.err
+    assert reported in printed.err
+    assert "ModelCheckpoint" not in printed.err
     assert sorted(path.name for path in folder.glob("runs/*/*/checkpoints/*")) == kept

@@ -86,17 +86,17 @@ def test_commands_of_the_readme(tmp_path: Path) -> None:
 
 
 def test_the_table_of_groups_is_what_is_shipped() -> None:
-    told = {}
+    reported = {}
     for line in README.splitlines():
         if match := re.match(r"\| ((?:`\w+` ?)+)\| (.*) \|$", line):
             for group in re.findall(r"`(\w+)`", match[1]):
-                told[group] = set(re.findall(r"`(\w+)`", match[2]))
+                reported[group] = set(re.findall(r"`(\w+)`", match[2]))
     shipped = {
         folder.name: {file.stem for file in folder.glob("*.yaml")}
         for folder in (ROOT / "conf").iterdir()
         if folder.is_dir() and folder.name not in ("base", "command", "__pycache__")
     }
-    assert told == shipped
+    assert reported == shipped
 
 
 def test_links_and_pictures_of_the_readme_are_there() -> None:

@@ -111,8 +111,8 @@ def test_contract(
         assert registry.get_aliases("digits").of == {"champion": 1, "previous": 2}
         if kind in ("refused", "hanging"):
             assert time.monotonic() - began < 15  # asked once, not at every change
-        told = capfd.readouterr().err
-        assert ("wait" in told) == (kind not in ("local", "online"))
+        reported = capfd.readouterr().err
+        assert ("wait" in reported) == (kind not in ("local", "online"))
         if isinstance(registry, WandbRegistry):
             left = [] if kind == "online" else ["digits:v1", "digits:v2", "aliases of digits"]
             assert registry.list_pending_names() == left

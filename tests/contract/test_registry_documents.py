@@ -41,7 +41,7 @@ def test_a_stored_version_still_reads(tmp_path: Path) -> None:
     assert version.build_version_record() == json.loads(text)  # the seal and the digest of the content, too
 
 
-def test_a_later_format_is_told(tmp_path: Path) -> None:
+def test_a_later_format_is_reported(tmp_path: Path) -> None:
     document = json.loads((EXAMPLES / "version-1.json").read_text())
     (tmp_path / "v7").mkdir()
     (tmp_path / "v7" / RECORD).write_text(json.dumps({**document, "format": "mlscale/version/2"}))

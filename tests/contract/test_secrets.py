@@ -123,7 +123,7 @@ def written(folder: Path) -> dict[str, bytes]:
     return files | {f"{name}, unpacked": gzip.decompress(data) for name, data in files.items() if name.endswith("gz")}
 
 
-def told(done: subprocess.CompletedProcess[str]) -> dict[str, bytes]:
+def reported(done: subprocess.CompletedProcess[str]) -> dict[str, bytes]:
     return {"stdout": done.stdout.encode(), "stderr": done.stderr.encode()}
 
 
@@ -141,10 +141,10 @@ def test_a_run_leaks_nothing(theirs: Path) -> None:
     kinds = ("config.yaml", "run.json", "code.tar.gz", "events.out", ".wandb", ".ckpt", "hparams.yaml", "metrics.csv")
     assert [kind for kind in kinds if not any(kind in name for name in files)] == []
     assert b"theirs.Loud" in next(data for name, data in files.items() if name.endswith(".wandb"))
-    assert leaks(files | told(done)) == []
+    assert leaks(files | reported(done)) == []
     assert is_private(run)
     for words in (["runs", "show", "last"], ["runs", "show", "last", "output=json"], ["runs", "ls"]):
-        assert leaks(told(mlscale(theirs, *words, env=planted(theirs)))) == []
+        assert leaks(reported(mlscale(theirs, *words, env=planted(theirs)))) == []
 
 
 @pytest.mark.slow
@@ -156,7 +156,7 @@ def test_a_failing_run_of_two_processes_leaks_nothing(theirs: Path, tmp_path: Pa
     assert "can't reach" in done.stderr
     files = written(tmp_path / "runs")
     assert any(name.endswith("failure.json") for name in files)
-    assert leaks(files | told(done)) == []
+    assert leaks(files | reported(done)) == []
     assert is_private(only_run(tmp_path))
 
 
@@ -174,21 +174,21 @@ def test_a_refused_config_leaks_nothing(theirs: Path, words: list[str], says: st
     done = mlscale(theirs, *words, env=planted(theirs))
     assert done.returncode == 2, done.stderr
     assert says in done.stderr
-    assert leaks(told(done)) == []
+    assert leaks(reported(done)) == []
 
 
 @pytest.mark.parametrize("words", [["--cfg", "job"], ["--cfg", "job", "--resolve"], ["--info", "all"]])
 def test_hydras_own_flags_leak_nothing(theirs: Path, words: list[str]) -> None:
     done = mlscale(theirs, *TYPED, *words, env=planted(theirs))
     assert done.returncode == 0, done.stderr
-    assert leaks(told(done)) == []
+    assert leaks(reported(done)) == []
 
 
 @pytest.mark.parametrize("words", [["show"], ["show", "origin=true"], ["check"]])
 def test_looking_at_a_config_leaks_nothing(theirs: Path, words: list[str]) -> None:
     done = mlscale(theirs, "config", words[0], *TYPED, *words[1:], env=planted(theirs))
     assert done.returncode == 0, done.stderr
-    assert leaks(told(done)) == []
+    assert leaks(reported(done)) == []
 
 
 def test_data_that_fails_leaks_nothing(theirs: Path, tmp_path: Path) -> None:
@@ -203,7 +203,7 @@ def test_data_that_fails_leaks_nothing(theirs: Path, tmp_path: Path) -> None:
     done = mlscale(tmp_path, *words, "data.place=${oc.env:PLANTED_PLACE}", env=env)
     assert done.returncode != 0
     assert "does not open" in done.stderr
-    assert leaks(written(tmp_path / "runs") | told(done)) == []
+    assert leaks(written(tmp_path / "runs") | reported(done)) == []
 
 
 @pytest.mark.slow
@@ -212,5 +212,5 @@ def test_a_sweep_leaks_nothing(theirs: Path, tmp_path: Path) -> None:
     done = mlscale(theirs, *words, *[word for word in TYPED if not word.startswith("logger")], env=planted(theirs))
     assert "1 of 2 jobs failed" in done.stderr
     assert done.returncode != 0
-    assert leaks(written(tmp_path / "runs") | told(done)) == []
+    assert leaks(written(tmp_path / "runs") | reported(done)) == []
     assert is_private(tmp_path / "runs")

@@ -17,9 +17,9 @@ STORED_2 = STORED.with_name("servable-2")
 def test_the_stored_servable_still_answers() -> None:
     servable = load(STORED)
     with np.load(STORED.with_name("servable-1-expected.npz"), allow_pickle=False) as expected:
-        said = servable.predict(expected["pixels"])
+        printed = servable.predict(expected["pixels"])
         np.testing.assert_allclose(servable.logits(expected["pixels"]), expected["logits"], rtol=0, atol=1e-4)
-    assert said.labels == ["7", "6"]
+    assert printed.labels == ["7", "6"]
     reference = servable.read_reference()
     assert {column.name for column in reference.columns} >= {"input.mean_0", "output.label"}
     assert reference.about["samples"] == 360

@@ -34,13 +34,13 @@ def test_the_commands_are_answered(tmp_path: Path) -> None:
             assert run.returncode == 0, run.stderr
             if command in asked:
                 url = next(word for word in shlex.split(words) if word.startswith("http"))
-                told = {
+                reported = {
                     "/predict": '"predictions"',
                     "/labels": '{"accepted":1}',
                     "/metrics": "mlscale_requests_total",
                     "/openapi.json": '"openapi"',
                 }
-                expected = next((text for path, text in told.items() if url.endswith(path)), '"outputs"')
+                expected = next((text for path, text in reported.items() if url.endswith(path)), '"outputs"')
                 assert expected in run.stdout, (command, run.stdout)
 
 

@@ -32,13 +32,13 @@ class Terminal:
             assert time.monotonic() < end, f"it waits: {self.text}"
             ready, _, _ = select.select([self.screen], [], [], 0.1)
             try:
-                said = os.read(self.screen, 65536) if ready else None
+                printed = os.read(self.screen, 65536) if ready else None
             except OSError:  # Linux says so when the last process has closed the terminal
-                said = b""
-            if said == b"":
+                printed = b""
+            if printed == b"":
                 assert not words, self.text
                 break
-            self.text += (said or b"").decode()
+            self.text += (printed or b"").decode()
         return self.text
 
     def type(self, line: str) -> None:
@@ -109,9 +109,9 @@ def test_ctrl_c_while_a_data_set_is_written(tmp_path: Path) -> None:
     assert not (cache / "digits-1").exists()
     process.send_signal(signal.SIGINT)
     process.send_signal(signal.SIGCONT)
-    _, said = process.communicate(timeout=SECONDS)
-    assert process.returncode == 130, said
-    assert "Traceback" not in said
+    _, printed = process.communicate(timeout=SECONDS)
+    assert process.returncode == 130, printed
+    assert "Traceback" not in printed
     assert list(cache.iterdir()) == []
     again = mlscale(tmp_path, "prepare", "data=digits", env=env)
     assert again.returncode == 0, again.stderr

@@ -161,10 +161,10 @@ def test_a_server_that_is_away_ends_no_run_and_gets_it_all_later(tmp_path: Path,
     env = environment(tmp_path, MLFLOW_TRACKING_URI=f"http://127.0.0.1:{port}")
     done = mlscale(tmp_path, *tracked.WORDS, "logger=[csv,mlflow]", env=env)
     assert done.returncode == 0, done.stderr
-    said = [line for line in done.stderr.splitlines() if "MLflow" in line]
-    assert len(said) == 2, done.stderr
-    assert "not reached, training continues" in said[0]
-    assert "to send them: mlscale runs send" in said[1]
+    printed = [line for line in done.stderr.splitlines() if "MLflow" in line]
+    assert len(printed) == 2, done.stderr
+    assert "not reached, training continues" in printed[0]
+    assert "to send them: mlscale runs send" in printed[1]
     refused = mlscale(tmp_path, "runs", "send", "last", env=env)
     assert refused.returncode == 5
     assert "does not take the entries" in refused.stderr
@@ -178,7 +178,7 @@ def test_a_server_that_is_away_ends_no_run_and_gets_it_all_later(tmp_path: Path,
     assert "nothing of" in again.stderr
 
 
-def test_what_a_killed_process_had_told_tensorboard_after_the_checkpoint_counts_no_longer(tmp_path: Path) -> None:
+def test_what_a_killed_process_had_reported_tensorboard_after_the_checkpoint_counts_no_longer(tmp_path: Path) -> None:
     logger: Any = loggers.tensorboard(str(tmp_path))
     for step in range(4):
         logger.log_metrics({"val/loss": 1.0}, step)

@@ -70,9 +70,9 @@ class _Malicious:
 
 
 @pytest.mark.parametrize(
-    ("archive", "told"), [(False, "it is cut short, or no checkpoint"), (True, "holds more than tensors and plain")]
+    ("archive", "reported"), [(False, "it is cut short, or no checkpoint"), (True, "holds more than tensors and plain")]
 )
-def test_a_malicious_checkpoint_runs_nothing(project: Path, tmp_path: Path, archive: bool, told: str) -> None:
+def test_a_malicious_checkpoint_runs_nothing(project: Path, tmp_path: Path, archive: bool, reported: str) -> None:
     mark, content = tmp_path / "it-ran", {"state_dict": _Malicious(tmp_path / "it-ran")}
     if archive:  # as torch writes it
         torch.save(content, tmp_path / "bad.ckpt")
@@ -81,7 +81,7 @@ def test_a_malicious_checkpoint_runs_nothing(project: Path, tmp_path: Path, arch
     words = ["evaluate", "last", f"checkpoint={tmp_path}/bad.ckpt"]
     done = mlscale(project, *words, env=environment(project.parent))
     assert done.returncode == 2, done.stderr
-    assert told in done.stderr
+    assert reported in done.stderr
     assert "Traceback" not in done.stderr
     assert not mark.exists()
 

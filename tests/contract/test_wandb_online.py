@@ -40,7 +40,7 @@ SETTINGS = [
 ]
 
 
-def test_a_run_is_told_as_it_is(tmp_path: Path) -> None:
+def test_a_run_is_reported_as_it_is(tmp_path: Path) -> None:
     with FakeWandb() as server:
         done = mlscale(tmp_path, *SETTINGS, env=environment(tmp_path, **server.env()))
     assert done.returncode == 0, done.stderr
@@ -60,7 +60,7 @@ def test_a_run_is_told_as_it_is(tmp_path: Path) -> None:
     assert "offline" not in done.stderr
 
 
-def test_a_failure_is_told_and_secrets_are_not(tmp_path: Path) -> None:
+def test_a_failure_is_reported_and_secrets_are_not(tmp_path: Path) -> None:
     (tmp_path / "failing.py").write_text(
         "from torch import nn\n\n\nclass Failing(nn.Linear):\n"
         "    def __init__(self, password: str) -> None:\n        super().__init__(64, 10)\n\n"

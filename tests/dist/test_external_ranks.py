@@ -102,8 +102,8 @@ def end(process: subprocess.Popen[str]) -> tuple[int, str]:
 
 
 def train_here(folder: Path, words: Sequence[str], name: str = "here") -> Path:
-    code, said = end(start(folder, sys.executable, "-m", "mlscale", *words, "trainer.devices=2", f"runs_dir={name}"))
-    assert code == 0, said
+    code, printed = end(start(folder, sys.executable, "-m", "mlscale", *words, "trainer.devices=2", f"runs_dir={name}"))
+    assert code == 0, printed
     (run,) = runs_in(folder / name)
     return run
 
@@ -118,8 +118,8 @@ def begin_of_attempt(run: Path, number: int) -> float:
 @pytest.mark.slow
 def test_torchrun_two_torchruns_and_srun_give_the_weights_of_one_command(folder: Path) -> None:
     here = train_here(folder, SHORT)
-    code, said = end(start(folder, *torchrun("--standalone", "--nproc-per-node=2"), *SHORT, "runs_dir=one"))
-    assert code == 0, said
+    code, printed = end(start(folder, *torchrun("--standalone", "--nproc-per-node=2"), *SHORT, "runs_dir=one"))
+    assert code == 0, printed
     node = ["--nnodes=2", "--nproc-per-node=1", "--master-addr=127.0.0.1", "--master-port=29631"]
     pair = [start(folder, *torchrun(*node, f"--node-rank={rank}"), *SHORT, "runs_dir=two") for rank in (0, 1)]
     assert [end(each)[0] for each in pair] == [0, 0]
@@ -141,8 +141,8 @@ def test_torchrun_two_torchruns_and_srun_give_the_weights_of_one_command(folder:
 def test_mpirun_gives_the_weights_of_one_command(folder: Path) -> None:
     here = train_here(folder, SHORT)
     mpirun = ["mpirun", "-n", "2", "--allow-run-as-root", "--oversubscribe", sys.executable, "-m", "mlscale"]
-    code, said = end(start(folder, *mpirun, *SHORT, "runs_dir=mpi"))
-    assert code == 0, said
+    code, printed = end(start(folder, *mpirun, *SHORT, "runs_dir=mpi"))
+    assert code == 0, printed
     (run,) = runs_in(folder / "mpi")
     assert differences(here, run) == []
 
@@ -156,12 +156,12 @@ def test_torchrun_restarts_a_killed_rank_and_the_run_ends_as_if_undisturbed(fold
     process = start(folder, *agent, *words, FAIL % (30, mark, 1), "runs_dir=there")
     since = wait_for_mark(mark)
     pace = Pace()
-    code, said = end(process)
-    assert code == 0, said
+    code, printed = end(process)
+    assert code == 0, printed
     (there,) = runs_in(folder / "there")  # one run, resumed
     assert begin_of_attempt(there, 1) - since < pace.allow_seconds(LIMIT)
     assert differences(here, there) == []
-    assert "bitwise identical" in said
+    assert "bitwise identical" in printed
 
 
 @pytest.mark.slow
@@ -172,10 +172,10 @@ def test_a_local_run_restarts_a_killed_rank(folder: Path, devices: int) -> None:
     process = start(folder, sys.executable, "-m", "mlscale", *words, FAIL % (30, mark, devices - 1))
     since = wait_for_mark(mark)
     pace = Pace()
-    code, said = end(process)
-    assert code == 0, said
-    assert f"restart   1 of 1, after: rank {devices - 1} was killed by SIGKILL" in said
-    assert "resumed from step 30 bitwise identical" in said
+    code, printed = end(process)
+    assert code == 0, printed
+    assert f"restart   1 of 1, after: rank {devices - 1} was killed by SIGKILL" in printed
+    assert "resumed from step 30 bitwise identical" in printed
     (run,) = runs_in(folder)
     assert begin_of_attempt(run, 1) - since < pace.allow_seconds(LIMIT)
 
@@ -188,12 +188,12 @@ def test_a_dead_rank_ends_the_run_within_seconds_and_is_named(folder: Path, whom
     process = start(folder, *agent, *WORDS, "trainer.max_epochs=50", FAIL % (30, mark, whom))
     since = wait_for_mark(mark)
     pace = Pace()
-    code, said = end(process)
+    code, printed = end(process)
     assert time.time() - since < pace.allow_seconds(LIMIT)
-    assert code == 1, said  # torchrun's own
-    assert said.count("error: ") == 1, said
-    assert f"error: rank {whom} ended without a message" in said
-    assert "a bug of mlscale" not in said
+    assert code == 1, printed  # torchrun's own
+    assert printed.count("error: ") == 1, printed
+    assert f"error: rank {whom} ended without a message" in printed
+    assert "a bug of mlscale" not in printed
 
 
 @pytest.mark.slow
@@ -215,13 +215,13 @@ def test_the_launchers_signal_saves_and_every_rank_ends_with_75(folder: Path, si
         time.sleep(0.1)
     for process in both:
         process.send_signal(signum)
-    (first, said), (second, silent) = end(both[0]), end(both[1])
-    assert (first, second) == (75, 75), said + silent
-    assert said.count(f"error: stopped by {signum.name} after optimizer step ") == 1
+    (first, printed), (second, silent) = end(both[0]), end(both[1])
+    assert (first, second) == (75, 75), printed + silent
+    assert printed.count(f"error: stopped by {signum.name} after optimizer step ") == 1
     assert "error: " not in silent
     (run,) = runs_in(folder)
     state: dict[str, Any] = torch.load(run / "checkpoints/last.ckpt", weights_only=True)
-    assert f"after optimizer step {state['global_step']}, saved to" in said
+    assert f"after optimizer step {state['global_step']}, saved to" in printed
 
 
 @pytest.mark.slow
@@ -244,10 +244,10 @@ def test_a_signal_while_the_data_are_prepared_ends_every_rank_with_75(folder: Pa
     for process in both:
         process.send_signal(signum)
     began = time.monotonic()
-    (first, said), (second, silent) = end(both[0]), end(both[1])
-    assert (first, second) == (75, 75), said + silent
+    (first, printed), (second, silent) = end(both[0]), end(both[1])
+    assert (first, second) == (75, 75), printed + silent
     assert time.monotonic() - began < 25  # within a usual grace period; two seconds on an idle machine
-    assert said.count(f"error: stopped by {signum.name} before the first step") == 1
+    assert printed.count(f"error: stopped by {signum.name} before the first step") == 1
     assert "error: " not in silent
     assert not runs_in(folder)
 
@@ -276,8 +276,8 @@ def test_a_folder_that_another_rank_does_not_see_is_named(folder: Path, monkeypa
     hidden = ["unshare", "-m", "sh", "-c", f'mount -t tmpfs none {folder}/runs && exec "$@"', "sh"]
     first = start(folder, *command, env={**step, "RANK": "0", "LOCAL_RANK": "0"})
     second = start(folder, *hidden, *command, env={**step, "RANK": "1", "LOCAL_RANK": "0"})
-    (one, said), (other, _) = end(first), end(second)
-    assert (one, other) == (5, 5), said
-    assert "error: rank 1 does not see the run folder of rank 0" in said
-    assert "fix:   runs_dir=<a folder that all machines share>" in said
+    (one, printed), (other, _) = end(first), end(second)
+    assert (one, other) == (5, 5), printed
+    assert "error: rank 1 does not see the run folder of rank 0" in printed
+    assert "fix:   runs_dir=<a folder that all machines share>" in printed
     assert not runs_in(folder)  # nothing has run: a failed run would be a false lead

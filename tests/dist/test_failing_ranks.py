@@ -15,7 +15,7 @@ SECONDS = 60  # far below the minutes of a hang; a busy machine takes ten
 
 
 @pytest.mark.parametrize(
-    ("how", "said", "code"),
+    ("how", "printed", "code"),
     [
         pytest.param("sleep", "a collective timed out: rank 1 did not take part", 5, marks=pytest.mark.slow),
         ("kill", "rank 1 was killed by SIGKILL", 5),
@@ -23,8 +23,8 @@ SECONDS = 60  # far below the minutes of a hang; a busy machine takes ten
         ("bug", "KeyError: 'a bug'", 1),
     ],
 )
-def test_the_cause_is_told_once(
-    folder: Path, capfd: pytest.CaptureFixture[str], how: str, said: str, code: int
+def test_the_cause_is_reported_once(
+    folder: Path, capfd: pytest.CaptureFixture[str], how: str, printed: str, code: int
 ) -> None:
     words = ("+recipe=resnet", "model=mlp", "snapshot=false", "trainer.devices=2", "strategy.timeout=3", FAIL % how)
     begin = time.monotonic()
@@ -33,27 +33,27 @@ def test_the_cause_is_told_once(
     out, err = capfd.readouterr()
     assert out == ""
     assert err.count("error: ") == 1
-    assert f"error: {said}\n" in err
-    assert err.count(said) == 1
+    assert f"error: {printed}\n" in err
+    assert err.count(printed) == 1
     assert "Traceback" not in err
     assert "signal SIG" not in err  # what the agent logs
     (run,) = runs_in(folder)
     manifest = json.loads((run / "manifest.json").read_text())
     assert manifest["status"] == "failed"
-    assert said in manifest["sentence"]
+    assert printed in manifest["sentence"]
 
 
 @pytest.mark.slow
 def test_a_killed_fork_server_is_the_cause_and_the_run_is_resumed(folder: Path) -> None:
     words = ("+recipe=resnet", "model=mlp", "snapshot=false", "trainer.devices=2", "trainer.max_epochs=3")
-    code, said = ended(folder, *words, FAIL % "fork server")
-    assert code == 5, said
-    assert said.count("error: the process that starts the ranks (the fork server) was killed") == 1, said
-    assert "pytorch.org" not in said
-    assert "Traceback" not in said
-    code, said = ended(folder, "runs", "resume", "last")
-    assert code == 0, said
-    assert "resumed from step 22 bitwise identical" in said
+    code, printed = ended(folder, *words, FAIL % "fork server")
+    assert code == 5, printed
+    assert printed.count("error: the process that starts the ranks (the fork server) was killed") == 1, printed
+    assert "pytorch.org" not in printed
+    assert "Traceback" not in printed
+    code, printed = ended(folder, "runs", "resume", "last")
+    assert code == 0, printed
+    assert "resumed from step 22 bitwise identical" in printed
     assert len(runs_in(folder)) == 1
 
 

@@ -68,11 +68,11 @@ def test_two_ranks_draw_mix_and_skip_as_one_does(
     assert lists[0] == lists[1]
     left_out = {(record["split"], record["sample"]) for record in map(json.loads, lists[0].splitlines())}
     assert left_out == {*(("train", key) for key in bad), ("val", "v.tar/03")}
-    said = capfd.readouterr().err
-    assert "sampling  mixed a 0.75, b 0.25; the last batch filled up with weight 0; bad samples replaced" in said
+    printed = capfd.readouterr().err
+    assert "sampling  mixed a 0.75, b 0.25; the last batch filled up with weight 0; bad samples replaced" in printed
     # Ranks write where the fork server does, which may be older than this test: what one process says is enough.
-    assert " unreadable, " in said
-    assert "train b/b.tar/00, train b/b.tar/07, …" in said  # five of six are named
+    assert " unreadable, " in printed
+    assert "train b/b.tar/00, train b/b.tar/07, …" in printed  # five of six are named
 
 
 @pytest.mark.parametrize("devices", [1, 2])
@@ -80,9 +80,9 @@ def test_by_default_a_damaged_image_ends_the_run(
     tmp_path: Path, words: list[str], capfd: pytest.CaptureFixture[str], devices: int
 ) -> None:
     assert run(tmp_path, "fail", *words, f"trainer.devices={devices}") == 2
-    said = capfd.readouterr().err
-    assert "the sample a/a.tar/05 cannot be decoded" in said
-    assert "data.on_bad_sample=skip" in said
+    printed = capfd.readouterr().err
+    assert "the sample a/a.tar/05 cannot be decoded" in printed
+    assert "data.on_bad_sample=skip" in printed
 
 
 def test_balanced_on_two_ranks(tmp_path: Path, words: list[str]) -> None:

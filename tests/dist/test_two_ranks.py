@@ -61,8 +61,8 @@ def test_a_signal_to_one_rank_stops_both_after_the_same_step(tmp_path: Path) -> 
 
 
 def test_no_rank_saves_what_has_diverged_on_another(tmp_path: Path) -> None:
-    said = launch(ranks.diverge, str(tmp_path))
-    assert all("not finite after optimizer step 3" in line for line in said)
+    printed = launch(ranks.diverge, str(tmp_path))
+    assert all("not finite after optimizer step 3" in line for line in printed)
     state = torch.load(tmp_path / "last.ckpt", weights_only=True)
     assert state["global_step"] == 2
     assert all(torch.isfinite(value).all() for value in state["state_dict"].values())

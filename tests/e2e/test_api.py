@@ -69,10 +69,10 @@ def test_a_run_and_its_checkpoint_answer_raw_samples(place: Path, trained: Resul
     images, names = digits()
     for what in (trained.artifacts["run"], trained.artifacts["checkpoint"], "last"):
         model = mlscale.load(what, runs_dir=place / "runs")
-        said = model.predict(images)
-        assert said.probabilities.shape == (1797, 10)
-        np.testing.assert_allclose(said.probabilities.sum(1), 1, rtol=1e-5)
-        assert np.mean([mine == right for mine, right in zip(said.labels, names, strict=True)]) > 0.8
+        printed = model.predict(images)
+        assert printed.probabilities.shape == (1797, 10)
+        np.testing.assert_allclose(printed.probabilities.sum(1), 1, rtol=1e-5)
+        assert np.mean([mine == right for mine, right in zip(printed.labels, names, strict=True)]) > 0.8
     with pytest.raises(MLScaleError, match="the batch is"):
         model.predict(images[0])
     with pytest.raises(MLScaleError, match="do not fit uint8"):
@@ -85,7 +85,7 @@ def test_a_run_is_measured_from_python(place: Path, trained: Result) -> None:
 
 
 @pytest.mark.parametrize("what", ["nothing@champion", "no-such-run", "runs/none/checkpoints/best.ckpt", "some/folder"])
-def test_what_is_not_there_is_told(folder: Path, what: str) -> None:
+def test_what_is_not_there_is_reported(folder: Path, what: str) -> None:
     with pytest.raises(MLScaleError):
         mlscale.load(what)
 
@@ -99,8 +99,8 @@ def test_a_servable_and_a_version_answer_as_the_run_does(folder: Path, place: Pa
     publish_servable(LocalRegistry(folder / "registry"), folder / "served", aliases=("champion",))
     expected = mlscale.load(trained.artifacts["run"]).predict(images)
     for what in (exported.artifacts["servable"], "resnet@champion", "resnet:v1", "resnet"):
-        said = mlscale.load(what).predict(images)
-        np.testing.assert_allclose(said.probabilities, expected.probabilities, atol=1e-4)
+        printed = mlscale.load(what).predict(images)
+        np.testing.assert_allclose(printed.probabilities, expected.probabilities, atol=1e-4)
 
 
 def test_a_version_of_a_checkpoint_answers_as_the_run_does(folder: Path, trained: Result) -> None:
@@ -110,8 +110,8 @@ def test_a_version_of_a_checkpoint_answers_as_the_run_does(folder: Path, trained
     assert main(["versions", "add", trained.artifacts["run"], "name=plain", "registry.root=kept"]) == 0
     expected = mlscale.load(trained.artifacts["run"]).predict(images)
     for what in ("plain:v1", "plain@latest"):
-        said = mlscale.load(what, registry="kept").predict(images)
-        np.testing.assert_array_equal(said.probabilities, expected.probabilities)
+        printed = mlscale.load(what, registry="kept").predict(images)
+        np.testing.assert_array_equal(printed.probabilities, expected.probabilities)
 
 
 def test_an_interrupt_stops_politely_and_the_run_goes_on(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -47,7 +47,7 @@ def wide(compressed: tuple[Path, Result], tmp_path: Path) -> Path:
 
 def test_a_wide_network_is_faster_and_is_kept(compressed: tuple[Path, Result]) -> None:
     run, result = compressed
-    figures, said = result.metrics, result.sentence
+    figures, printed = result.metrics, result.sentence
     assert result.ok
     assert figures["kept"] == 1
     assert 1.05 <= figures["speedup_low"] <= figures["speedup"] <= figures["speedup_high"]
@@ -57,8 +57,8 @@ def test_a_wide_network_is_faster_and_is_kept(compressed: tuple[Path, Result]) -
     paired = figures["right_in_fp32_alone"], figures["right_in_int8_alone"]
     assert figures["accuracy_drop"] == pytest.approx((paired[0] - paired[1]) / 360)
     assert figures["accuracy_drop"] == pytest.approx(figures["fp32_val/accuracy"] - figures["int8_val/accuracy"])
-    assert "is kept" in said
-    assert f"of 360 samples {paired[0]} are right in fp32 alone and {paired[1]} in int8 alone" in said
+    assert "is kept" in printed
+    assert f"of 360 samples {paired[0]} are right in fp32 alone and {paired[1]} in int8 alone" in printed
     validate("compressed", json.loads((run / "compressed" / "compressed.json").read_text()))
     assert RunFolder.open(run).find_changed_artefacts() == []
     assert RunFolder.open(run).results["compress"] == result.as_dict()
@@ -82,7 +82,7 @@ def test_what_was_kept_is_exported(compressed: tuple[Path, Result], wide: Path, 
     assert "as ONNX in int8" in exported.sentence
     assert exported.metrics["onnx_val/accuracy"] == pytest.approx(figures["int8_val/accuracy"])
     assert exported.metrics["torch_val/accuracy"] == pytest.approx(figures["fp32_val/accuracy"])
-    assert exported.metrics["max_abs_error"] > 1e-3  # it is told, and no bound in eight bits
+    assert exported.metrics["max_abs_error"] > 1e-3  # it is reported, and no bound in eight bits
     servable = load(wide / "servable")
     validate("servable", servable.document)
     assert (servable.folder / "model.onnx").read_bytes() == (wide / "compressed" / "model.onnx").read_bytes()
@@ -111,9 +111,9 @@ def test_fp32_is_exported_on_request_and_from_another_checkpoint(
     commands.run_command("export", of(wide, f"to={tmp_path}/last", "checkpoint=last"))
     assert "no compressed model: the run's is of another checkpoint than last.ckpt" in capsys.readouterr().err
     assert load(tmp_path / "last").document["precision"] == "fp32"
-    with pytest.raises(MLScaleError, match=r"no compressed model of last\.ckpt") as told:
+    with pytest.raises(MLScaleError, match=r"no compressed model of last\.ckpt") as reported:
         commands.run_command("export", of(wide, f"to={tmp_path}/none", "checkpoint=last", "compressed=true"))
-    assert told.value.exit == Exit.GATE
+    assert reported.value.exit == Exit.GATE
 
 
 @pytest.mark.slow
@@ -144,7 +144,7 @@ def test_too_great_a_loss_of_accuracy_is_not_kept(wide: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("devices", [1, 2])
-def test_in_a_run_it_changes_nothing_and_is_told(folder: Path, bundled: Path, devices: int) -> None:
+def test_in_a_run_it_changes_nothing_and_is_reported(folder: Path, bundled: Path, devices: int) -> None:
     words = [*TINY, "trainer.max_epochs=1", f"trainer.devices={devices}", f"data.root={bundled}"]
     plain = commands.run_command("train", words)
     kept = ("compress.int8.min_speedup=0", "compress.int8.max_accuracy_drop=0.2")  # after an epoch it guesses yet
@@ -185,9 +185,9 @@ def test_what_it_needs_is_asked_for_before_the_first_step(
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     monkeypatch.setattr("mlscale.export.required_extras.find_spec", lambda name: None if name == "onnxscript" else True)
     assert main(["train", *TINY, "debug=fast", INT8]) == Exit.ENVIRONMENT
-    said = capsys.readouterr()
-    assert "pip install 'mlscale[compress]'" in said.err
-    assert "epoch 1" not in said.err + said.out
+    printed = capsys.readouterr()
+    assert "pip install 'mlscale[compress]'" in printed.err
+    assert "epoch 1" not in printed.err + printed.out
 
 
 MINE = """
@@ -229,6 +229,6 @@ def test_what_can_not_be_compressed_is_refused_before_the_first_step(
         ("compress=int4", "int4"),
     ],
 )
-def test_what_is_wrong_is_told(wide: Path, override: str, what: str) -> None:
+def test_what_is_wrong_is_reported(wide: Path, override: str, what: str) -> None:
     with pytest.raises(MLScaleError, match=what):
         commands.run_command("compress", of(wide, *override.split(" ") if "{" not in override else [override]))

@@ -61,10 +61,10 @@ def test_images_that_are_too_small_for_a_model(
     monkeypatch.syspath_prepend(folder)
     model = ["model=none", "model._target_=pooling_model.Pooling"]
     assert main(["estimate", "recipe=resnet", *model, "estimate.probe_seconds=0"]) == 2
-    told = capfd.readouterr().err
-    assert "Pooling can't take images of 8×8 pixels" in told
-    assert "fix:   data.image_size=16" in told
-    assert "Traceback" not in told
+    reported = capfd.readouterr().err
+    assert "Pooling can't take images of 8×8 pixels" in reported
+    assert "fix:   data.image_size=16" in reported
+    assert "Traceback" not in reported
 
 
 def test_a_larger_batch_in_bf16_accumulated(folder: Path) -> None:

@@ -69,17 +69,17 @@ def test_a_run_is_measured_sample_by_sample(place: Path) -> None:
     assert (about["model"], about["split"]) == (run.name, "val")
     table = pq.read_table(result.artifacts["samples"])
     keys = np.array(table["key"].to_pylist())
-    loss, truth, told = (table[name].to_numpy() for name in ("loss", "truth", "predicted"))
+    loss, truth, reported = (table[name].to_numpy() for name in ("loss", "truth", "predicted"))
     assert len(np.unique(keys)) == len(keys) == 360
-    assert (truth == told).mean() == pytest.approx(figures["val/accuracy"])
+    assert (truth == reported).mean() == pytest.approx(figures["val/accuracy"])
     assert loss.mean() == pytest.approx(figures["val/loss"], rel=1e-5)
-    assert np.array(table["probabilities"].to_pylist()).argmax(1).tolist() == told.tolist()
+    assert np.array(table["probabilities"].to_pylist()).argmax(1).tolist() == reported.tolist()
     with Image.open(result.artifacts["worst_errors"]) as sheet:
         assert sheet.width > 500
     page = (run / "results/evaluate.html").read_text()
     for shown in ("Confusion matrix", "Reliability", "brightness:", "data:image/png;base64,", "Worst errors"):
         assert shown in page
-    wrong = np.flatnonzero(truth != told)
+    wrong = np.flatnonzero(truth != reported)
     worst = keys[wrong[np.argsort(-loss[wrong], kind="stable")]]
     assert all(key in page for key in worst[:10])
 
@@ -231,7 +231,7 @@ def add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
         (["ref={run}", "slices=no.csv"], "the slices can't be read", "slices=<a CSV file"),
     ],
 )
-def test_what_is_wrong_is_told(place: Path, words: list[str], what: str, fix: str) -> None:
+def test_what_is_wrong_is_reported(place: Path, words: list[str], what: str, fix: str) -> None:
     typed = [word.replace("{run}", str(run_of(place, "short"))) for word in words]
     with pytest.raises(MLScaleError) as caught:
         commands.run_command("evaluate", evaluate(place, *typed))
@@ -283,11 +283,11 @@ def test_a_task_that_says_nothing_of_samples_has_its_own_metrics(
     assert main([*words, "optimizer=none", "snapshot=false", "logger=none"]) == 0
     capsys.readouterr()
     assert main(["evaluate", "last", "output=json"]) == 0
-    said = capsys.readouterr()
-    result = json.loads(said.out)
+    printed = capsys.readouterr()
+    result = json.loads(printed.out)
     assert result["metrics"]["val/accuracy"] > 0.5
     assert "val/accuracy_low" not in result["metrics"]
-    assert "the task's own metrics alone: the task reports nothing of single samples" in said.err
+    assert "the task's own metrics alone: the task reports nothing of single samples" in printed.err
 
 
 def test_a_servable_without_its_run_is_not_measured_on_the_default_data(place: Path, tmp_path: Path) -> None:

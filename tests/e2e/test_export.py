@@ -104,11 +104,11 @@ def test_a_bound_that_does_not_hold_writes_nothing_and_ends_with_4(
     trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     code = main(["export", *of(trained, f"to={tmp_path}/new", "tolerance=1e-12", "output=json")])
-    said = json.loads(capsys.readouterr().out)
-    assert (code, said["ok"]) == (4, False)
-    assert "is not exported: the outputs differ by" in said["sentence"]
-    assert said["metrics"]["max_abs_error"] > 0
-    assert "servable" not in said["artifacts"]
+    printed_text = json.loads(capsys.readouterr().out)
+    assert (code, printed_text["ok"]) == (4, False)
+    assert "is not exported: the outputs differ by" in printed_text["sentence"]
+    assert printed_text["metrics"]["max_abs_error"] > 0
+    assert "servable" not in printed_text["artifacts"]
     assert list(tmp_path.iterdir()) == []
     assert RunFolder.open(trained).results["export"]["ok"] is False
 
@@ -167,7 +167,7 @@ def test_the_licence_of_the_weights_it_started_from_goes_along(trained: Path, tm
         ("split=test", "unknown key 'split'"),
     ],
 )
-def test_what_is_wrong_is_told(trained: Path, bundled: Path, override: str, what: str, tmp_path: Path) -> None:
+def test_what_is_wrong_is_reported(trained: Path, bundled: Path, override: str, what: str, tmp_path: Path) -> None:
     words = override.replace("{digits}", f"{bundled}/digits-1").split(" ")
     with pytest.raises(MLScaleError, match=what):
         commands.run_command("export", of(trained, f"to={tmp_path}/new", *words))

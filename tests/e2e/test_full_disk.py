@@ -67,10 +67,10 @@ def test_missing_inodes_are_reported_as_such(small_disk: Path, tmp_path: Path) -
         try:
             (small_disk / f"{number}").touch()
         except OSError as full:
-            told = create_write_error(small_disk / "runs/new", full)
+            reported = create_write_error(small_disk / "runs/new", full)
             break
-    assert told.exit == Exit.ENVIRONMENT
-    assert "no free inodes" in told.why
+    assert reported.exit == Exit.ENVIRONMENT
+    assert "no free inodes" in reported.why
     io = VerifiedCheckpointIO()
     io.save_checkpoint({"state_dict": {}, "global_step": 3}, small_disk / "runs/last.ckpt")
     lost = io.explain_lost_state()
@@ -134,9 +134,9 @@ def test_a_version_that_finds_no_room_is_not_there(small_disk: Path, tmp_path: P
         try:
             registry.publish("resnet", {"model": tmp_path / "model"}, kind="checkpoint", aliases=["champion"])
         except MLScaleError as error:
-            told = error
-    assert (told.exit, told.why) == (Exit.ENVIRONMENT, "No space left on device")
-    assert "registry.root=" in told.fix
+            reported = error
+    assert (reported.exit, reported.why) == (Exit.ENVIRONMENT, "No space left on device")
+    assert "registry.root=" in reported.fix
     assert [version.number for version in registry.list_versions("resnet")] == [1, 2]
     assert registry.fetch("resnet@champion").number == 2
     assert (len(list(small_disk.rglob("model"))), len(list(small_disk.rglob(".aside-*")))) == (2, 0)

@@ -55,16 +55,16 @@ def take_tour(*words: str) -> tuple[dict[str, Any], str]:
     process = started(*words)
     out, err = process.communicate()
     assert process.returncode == 0, err
-    said: dict[str, Any] = json.loads(out)
-    validate("result", said)
-    return said, err
+    printed: dict[str, Any] = json.loads(out)
+    validate("result", printed)
+    return printed, err
 
 
-def check_end(folder: Path, said: dict[str, Any], err: str, titles: list[str]) -> RunFolder:
+def check_end(folder: Path, printed: dict[str, Any], err: str, titles: list[str]) -> RunFolder:
     """Check what every tour leaves, and return its run."""
     lines = re.findall(r"^\[ ?(\d+)/\d+\] (.{9})  (\S.*)  \(.*\)$", err, re.MULTILINE)
     assert [(int(number), title.strip()) for number, title, _ in lines] == list(enumerate(titles, 1))
-    figures = said["metrics"]
+    figures = printed["metrics"]
     assert figures["steps"] == len(titles)
     assert (figures["served_wrong"], figures["alerts"]) == (0, 1)
     assert (figures["swap_dropped"], figures["swap_wrong"]) == (0, 0)
@@ -72,12 +72,12 @@ def check_end(folder: Path, said: dict[str, Any], err: str, titles: list[str]) -
     assert figures["shifted_p_better"] < 0.05
     run = only_run(folder)
     assert run.status == "done"
-    page = Path(said["artifacts"]["page"])
-    told = page.read_text()
+    page = Path(printed["artifacts"]["page"])
+    reported = page.read_text()
     assert page.parent == run.path / "results"
-    assert all(f">{title}<" in told for title in titles)
-    assert told.count("<svg") >= 8
-    assert all((page.parent / name).is_file() for name in re.findall(r'href="([^"#:]+\.html)"', told))
+    assert all(f">{title}<" in reported for title in titles)
+    assert reported.count("<svg") >= 8
+    assert all((page.parent / name).is_file() for name in re.findall(r'href="([^"#:]+\.html)"', reported))
     assert Result.from_dict(run.results["lifecycle"]).ok
     assert sorted(path.name for path in folder.iterdir()) == ["runs"]
     assert left_over(folder) == []
@@ -85,9 +85,9 @@ def check_end(folder: Path, said: dict[str, Any], err: str, titles: list[str]) -
 
 
 def test_the_whole_way(folder: Path) -> None:
-    said, err = take_tour("+recipe=resnet", "trainer.max_epochs=10")
-    run = check_end(folder, said, err, TITLES)
-    figures = said["metrics"]
+    printed, err = take_tour("+recipe=resnet", "trainer.max_epochs=10")
+    run = check_end(folder, printed, err, TITLES)
+    figures = printed["metrics"]
     assert figures["samples"] == 1797
     assert figures["estimated_peak_memory_bytes"] > 1e6
     assert figures["estimated_time_s"] > 0
@@ -120,20 +120,20 @@ def test_the_whole_way(folder: Path) -> None:
     "words", [("+recipe=tabular",), ("+recipe=text", "trainer.max_epochs=4", "lifecycle.retrain_passes=5")]
 )
 def test_rows_and_texts(folder: Path, words: tuple[str, ...]) -> None:
-    said, err = take_tour(*words, "lifecycle.probe_seconds=0.5")
-    check_end(folder, said, err, TITLES)
-    figures = said["metrics"]
+    printed, err = take_tour(*words, "lifecycle.probe_seconds=0.5")
+    check_end(folder, printed, err, TITLES)
+    figures = printed["metrics"]
     assert figures["drifted_inputs"] > 0
     assert figures["shifted_accuracy_before"] < figures["served_accuracy"] - 0.07
     assert figures["shifted_accuracy"] > figures["shifted_accuracy_before"]
 
 
 def test_swapped_classes_need_a_person(folder: Path) -> None:
-    said, err = take_tour(
+    printed, err = take_tour(
         "+recipe=resnet", "trainer.max_epochs=6", "lifecycle.shift=concept", "lifecycle.probe_seconds=0.5"
     )
-    check_end(folder, said, err, [*TITLES[:-2], "gate", *TITLES[-2:]])
-    figures = said["metrics"]
+    check_end(folder, printed, err, [*TITLES[:-2], "gate", *TITLES[-2:]])
+    figures = printed["metrics"]
     assert figures["drifted_inputs"] == 0
     assert figures["labels_to_alert"] <= 300
     (stopped,) = re.findall(r"^\[11/13\] gate .*$", err, re.MULTILINE)
@@ -159,11 +159,11 @@ def test_a_gate_that_is_not_met_stops_the_tour_with_exit_code_4(folder: Path) ->
     process = started(*QUICK, "lifecycle.slo.p99_ms=0.001")
     out, err = process.communicate()
     assert process.returncode == 4, err
-    said = json.loads(out)
-    assert "stopped at [8/12] load test: the objective is missed: p99 is" in said["sentence"]
-    assert said["metrics"]["steps"] == 7
-    told = Path(said["artifacts"]["page"]).read_text()
-    assert told.count("not reached") == 4
+    printed = json.loads(out)
+    assert "stopped at [8/12] load test: the objective is missed: p99 is" in printed["sentence"]
+    assert printed["metrics"]["steps"] == 7
+    reported = Path(printed["artifacts"]["page"]).read_text()
+    assert reported.count("not reached") == 4
     run = only_run(folder)
     assert (run.status, run.results["lifecycle"]["ok"], run.results["loadtest"]["ok"]) == ("done", False, False)
     assert left_over(folder) == []

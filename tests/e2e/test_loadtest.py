@@ -25,19 +25,19 @@ def test_an_objective_that_is_met(folder: Path, capsys: pytest.CaptureFixture[st
     with serving() as server:
         code = main(["loadtest", server.url, *SHORT, "samples=s.npz", "slo.p99_ms=5000", "output=json"])
     out, err = capsys.readouterr()
-    said = json.loads(out)
-    validate("result", said)
-    assert (code, said["ok"]) == (0, True)
+    printed = json.loads(out)
+    validate("result", printed)
+    assert (code, printed["ok"]) == (0, True)
     assert "sums, 5 samples of s.npz by bytes, 2 users without a pause" in err
-    metrics = said["metrics"]
+    metrics = printed["metrics"]
     assert metrics["requests"] > 10
     assert metrics["failures"] == 0
     assert metrics["accuracy"] == 1.0
     assert 0 < metrics["p50_ms"] <= metrics["p95_ms"] <= metrics["p99_ms"] <= metrics["longest_ms"]
     assert metrics["requests_per_s"] == pytest.approx(metrics["requests"] / 0.8, rel=0.5)
-    assert said["details"]["versions"] == "sums:v1"
-    assert "accuracy 1.0000: the objective is met" in said["sentence"]
-    assert said["details"]["objective"]["verdict"] == "met"
+    assert printed["details"]["versions"] == "sums:v1"
+    assert "accuracy 1.0000: the objective is met" in printed["sentence"]
+    assert printed["details"]["objective"]["verdict"] == "met"
     assert metrics["empty_server_requests_per_s"] > 10
     assert 0 < metrics["client_cpu_percent"] <= metrics["client_busy_percent"]
     assert "server_p50_ms" not in metrics  # this server does not send it
@@ -63,11 +63,11 @@ def test_a_slow_server_misses_its_objective(folder: Path, capsys: pytest.Capture
 
     with serving(slow) as server:
         code = main(["loadtest", server.url, "model_name=sums", *SHORT, "slo.p99_ms=100", "output=json"])
-    said = json.loads(capsys.readouterr().out)
-    assert (code, said["details"]["objective"]["verdict"]) == (4, "missed")
-    assert "more than slo.p99_ms=100: half of the batches take 150 ms to compute" in said["sentence"]
-    assert said["metrics"]["server_p99_ms"] == pytest.approx(150, rel=0.01)
-    assert 0 < said["metrics"]["network_and_client_p50_ms"] < said["metrics"]["p50_ms"]
+    printed = json.loads(capsys.readouterr().out)
+    assert (code, printed["details"]["objective"]["verdict"]) == (4, "missed")
+    assert "more than slo.p99_ms=100: half of the batches take 150 ms to compute" in printed["sentence"]
+    assert printed["metrics"]["server_p99_ms"] == pytest.approx(150, rel=0.01)
+    assert 0 < printed["metrics"]["network_and_client_p50_ms"] < printed["metrics"]["p50_ms"]
 
 
 @pytest.mark.slow
@@ -77,10 +77,10 @@ def test_a_client_at_its_limit_leaves_it_undecided_and_its_advice_decides_it(
     with fast_server(folder) as url:
         words = ["loadtest", url, "model_name=sums", "users=50", "seconds=1", "warmup_s=0.2", "slo.p50_ms=0.3"]
         code = main([*words, "output=json"])
-        said = json.loads(capsys.readouterr().out)
-        assert (code, said["ok"], said["details"]["objective"]["verdict"]) == (4, False, "undecided")
-        assert said["details"]["objective"]["client_limits"]
-        sentence = said["sentence"]
+        printed = json.loads(capsys.readouterr().out)
+        assert (code, printed["ok"], printed["details"]["objective"]["verdict"]) == (4, False, "undecided")
+        assert printed["details"]["objective"]["client_limits"]
+        sentence = printed["sentence"]
         assert "the objective is undecided: the client was the limit: it " in sentence
         assert "users=25" in sentence
         rate = next(word for word in sentence.replace(",", " ").split() if word.startswith("rate="))
@@ -104,8 +104,8 @@ def test_a_client_that_gets_no_core_leaves_it_undecided(folder: Path) -> None:
         for process in busy:
             process.kill()
             process.wait()
-    said = json.loads(done.stdout)
-    assert (done.returncode, said["details"]["objective"]["verdict"]) == (4, "undecided"), said["sentence"]
+    printed = json.loads(done.stdout)
+    assert (done.returncode, printed["details"]["objective"]["verdict"]) == (4, "undecided"), printed["sentence"]
 
 
 def test_nobody_there_is_exit_code_5(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -148,9 +148,9 @@ def test_sigusr1_ends_the_test_with_what_was_measured(folder: Path) -> None:
         finally:
             process.kill()
             process.communicate()
-        said = json.loads(out)
-        assert (process.returncode, said["ok"], said["metrics"]["failures"]) == (0, True, 0)
-        assert 20 <= said["metrics"]["requests"] <= server.asked
+        printed = json.loads(out)
+        assert (process.returncode, printed["ok"], printed["metrics"]["failures"]) == (0, True, 0)
+        assert 20 <= printed["metrics"]["requests"] <= server.asked
 
 
 def _until(true: object, seconds: float = 30.0) -> bool:
@@ -214,7 +214,7 @@ def test_what_can_not_be_sent_is_refused_before_the_first_request(
 @pytest.mark.parametrize(
     ("typed", "fix"), [("warmup=1", "warmup_s=1"), ("duration=3", "seconds=3"), ("timeout=2", "timeout_s=2")]
 )
-def test_names_of_other_tools_are_told_as_keys(typed: str, fix: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_names_of_other_tools_are_reported_as_keys(typed: str, fix: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["loadtest", "http://127.0.0.1:1", typed]) == 2
     assert f"fix:   {fix}\n" in capsys.readouterr().err
 
@@ -231,5 +231,5 @@ def test_refused_samples_are_reported_with_the_reason_and_without_latencies(
     assert "p50_ms" not in result["metrics"]
     assert "nan" not in result["sentence"]
     assert "the client was the limit" not in result["sentence"]
-    told = "no request had a valid answer: {:,} × status 400: inputs[0] can't be used: a is 'x', no number"
-    assert told.format(result["metrics"]["failures"]) in result["sentence"]
+    reported = "no request had a valid answer: {:,} × status 400: inputs[0] can't be used: a is 'x', no number"
+    assert reported.format(result["metrics"]["failures"]) in result["sentence"]

@@ -103,7 +103,7 @@ def test_clean_traffic_is_quiet(house: House) -> None:
     assert result.sentence.startswith("resnet:v1: no drift in 400 events, accuracy 9")
 
 
-def test_drift_that_is_no_degradation_is_told_as_such_once_and_then_over(house: House) -> None:
+def test_drift_that_is_no_degradation_is_reported_as_such_once_and_then_over(house: House) -> None:
     house.ask(brighter(house.pixels), seed=2)
     with Receiver() as receiver, Receiver() as service:
         url = service.url.replace("http://", "json://")
@@ -130,10 +130,10 @@ def test_a_mail_server_and_a_command_get_alerts_too(house: House) -> None:
     house.events.mkdir(exist_ok=True)
     copy = house.events.parent / "copy.py"
     copy.write_text("import sys; open(sys.argv[1], 'a').write(sys.stdin.read() + chr(10))")
-    told = house.events.parent / "alerts of a command"
+    reported = house.events.parent / "alerts of a command"
     with Sink() as sink:
         words = house.words(
-            f"alert.command=\"{sys.executable} {copy} '{told}'\"",
+            f"alert.command=\"{sys.executable} {copy} '{reported}'\"",
             "alert.mail.host=127.0.0.1",
             f"alert.mail.port={sink.port}",
             "alert.mail.security=none",
@@ -142,7 +142,7 @@ def test_a_mail_server_and_a_command_get_alerts_too(house: House) -> None:
         )
         results = [commands.run_command("monitor", words) for _ in range(2)]
     assert [result.metrics["sent_alerts"] for result in results] == [2, 0]
-    assert [json.loads(line)["rule"] for line in told.read_text().splitlines()] == ["drift"]
+    assert [json.loads(line)["rule"] for line in reported.read_text().splitlines()] == ["drift"]
     assert len(sink.mails) == 1
 
 
@@ -175,12 +175,14 @@ def test_what_is_found_is_exported_and_in_the_history(
 def write_log(house: House, path: Path, pixels: NDArray[np.uint8], *, age: timedelta = timedelta()) -> Path:
     """What another server would log of 400 images, as CSV."""
     chosen = np.random.default_rng(21).integers(0, len(pixels), 400)
-    said = load(house.registry.resolve_version("resnet@champion").payload).predict(pixels[chosen])
+    printed_text = load(house.registry.resolve_version("resnet@champion").payload).predict(pixels[chosen])
     begin = datetime.now(UTC) - age - timedelta(hours=1)
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["request_id", "timestamp", "predicted_class", "score", "ground_truth", "took_ms"])
-        for n, (row, label, shares) in enumerate(zip(chosen, said.labels, said.probabilities, strict=True)):
+        for n, (row, label, shares) in enumerate(
+            zip(chosen, printed_text.labels, printed_text.probabilities, strict=True)
+        ):
             time_ = (begin + timedelta(seconds=n)).isoformat()
             writer.writerow([f"r{n}", time_, label, f"{shares.max():.6f}", house.labels[row] if n < 200 else "", 3.5])
         writer.writerow(["r400", "later", "0", "1", "", 1])
@@ -223,12 +225,12 @@ def test_a_log_of_a_model_that_got_worse_and_one_that_is_old(
     worse = write_log(house, tmp_path / "worse.csv", turned(house.pixels))
     old = write_log(house, tmp_path / "old.csv", house.pixels, age=timedelta(days=3))
     assert commands.run_command("monitor", [*house.words(f"events={worse}"), "mapping=guess"]).ok
-    told = commands.run_command("monitor", [*house.words(f"events={worse}"), "mapping=mapping.yaml"])
-    assert ": degradation" in told.sentence
-    assert told.sentence.endswith("degradation")
-    told = commands.run_command("monitor", [*house.words(f"events={old}"), "mapping=mapping.yaml"])
-    assert "no data (0 events in the window" in told.sentence
-    assert "window.hours=null takes all" in told.sentence
+    reported = commands.run_command("monitor", [*house.words(f"events={worse}"), "mapping=mapping.yaml"])
+    assert ": degradation" in reported.sentence
+    assert reported.sentence.endswith("degradation")
+    reported = commands.run_command("monitor", [*house.words(f"events={old}"), "mapping=mapping.yaml"])
+    assert "no data (0 events in the window" in reported.sentence
+    assert "window.hours=null takes all" in reported.sentence
     words = [*house.words(f"events={old}"), "mapping=mapping.yaml", "window.hours=null", "alert.state=state.json"]
     assert "no drift in 400 events" in commands.run_command("monitor", words).sentence
 
@@ -238,11 +240,11 @@ def test_degradation_needs_labels(house: House, capsys: pytest.CaptureFixture[st
     with Receiver() as receiver:
         words = house.words(f"alert.webhook={receiver.url}", "output=json", f"page={house.events}/out/page.html")
         assert main(["monitor", *words]) == 4
-    said = json.loads(capsys.readouterr().out)
+    printed_text = json.loads(capsys.readouterr().out)
     assert {alert["rule"] for alert in receiver.alerts} == {"drift", "degradation"}
-    assert ": degradation; alerting: drift, degradation" in said["sentence"]
-    assert said["metrics"]["accuracy_high"] < said["metrics"]["reference_accuracy"] - 0.05
-    assert receiver.url not in json.dumps(said)
+    assert ": degradation; alerting: drift, degradation" in printed_text["sentence"]
+    assert printed_text["metrics"]["accuracy_high"] < printed_text["metrics"]["reference_accuracy"] - 0.05
+    assert receiver.url not in json.dumps(printed_text)
     page = (house.events / "out/page.html").read_text()
     assert page.count("<figure") == 5  # four columns, and the table of all
     assert "reference" in page
@@ -281,13 +283,18 @@ def test_events_of_other_versions_do_not_count(house: House, published: tuple[Pa
 
 
 def test_an_end_of_patience(house: House) -> None:
-    told = []
+    reported = []
     for seed, n in enumerate((400, 0, 400, 800)):
         if n:
             house.ask(brighter(house.pixels), seed=100 + seed, n=n)
-        told.append(commands.run_command("monitor", house.words("alert.looks=3")))
-    assert [result.ok for result in told] == [True, True, True, False]  # the second look sees what the first one saw
-    assert "pending: drift" in told[0].sentence
+        reported.append(commands.run_command("monitor", house.words("alert.looks=3")))
+    assert [result.ok for result in reported] == [
+        True,
+        True,
+        True,
+        False,
+    ]  # the second look sees what the first one saw
+    assert "pending: drift" in reported[0].sentence
 
 
 def test_neither_the_model_nor_torch_is_loaded(house: House) -> None:
@@ -296,8 +303,8 @@ def test_neither_the_model_nor_torch_is_loaded(house: House) -> None:
         "import sys; from mlscale.cli import main; main(sys.argv[1:]); print({*sys.modules} & {'torch', 'onnxruntime'})"
     )
     command = [sys.executable, "-c", code, "monitor", *house.words()]
-    said = subprocess.run(command, cwd=house.events, capture_output=True, text=True, check=True).stdout
-    assert said.splitlines()[-1] == "set()"
+    printed_text = subprocess.run(command, cwd=house.events, capture_output=True, text=True, check=True).stdout
+    assert printed_text.splitlines()[-1] == "set()"
 
 
 @pytest.mark.parametrize(
@@ -320,12 +327,12 @@ def test_neither_the_model_nor_torch_is_loaded(house: House) -> None:
         ("model=mlp", "model"),
     ],
 )
-def test_what_is_wrong_is_told(house: House, word: str, what: str) -> None:
+def test_what_is_wrong_is_reported(house: House, word: str, what: str) -> None:
     with pytest.raises(MLScaleError, match=what):
         commands.run_command("monitor", house.words(word))
 
 
-def test_watching_until_told_to_end(house: House) -> None:
+def test_watching_until_reported_to_end(house: House) -> None:
     """A process that watches, real events that turn bad, one alert, SIGTERM, exit code 0."""
     house.ask(house.pixels, seed=7)
     with Receiver() as receiver:
@@ -347,12 +354,12 @@ def test_watching_until_told_to_end(house: House) -> None:
         process.send_signal(signal.SIGTERM)
         out, err = process.communicate(timeout=60)
     assert process.returncode == 0
-    said: dict[str, Any] = json.loads(out)
-    assert said["ok"]
-    assert said["metrics"]["looks"] >= 4
+    printed_text: dict[str, Any] = json.loads(out)
+    assert printed_text["ok"]
+    assert printed_text["metrics"]["looks"] >= 4
     assert (
         " looks, 1 alert; at last resnet:v1: data quality (brightness is out of the reference's range"
-        in said["sentence"]
+        in printed_text["sentence"]
     )
     assert [alert["status"] for alert in receiver.alerts] == ["firing"]
     assert "Traceback" not in "".join(looked) + err

@@ -13,7 +13,7 @@ WORDS = ("+recipe=resnet", "model=mlp", "snapshot=false", "callbacks=[default,no
 HOOK = "callbacks.notify.webhook=${oc.env:MY_HOOK}"
 
 
-def test_a_rank_that_was_killed_is_told_and_the_address_stands_nowhere(
+def test_a_rank_that_was_killed_is_reported_and_the_address_stands_nowhere(
     folder: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fail = ("trainer.devices=2", "+callbacks.fail={_target_:tests.dist.recorder.Fail,how:kill}")
@@ -48,7 +48,7 @@ def test_a_run_that_is_done_and_nobody_who_listens(folder: Path, capfd: pytest.C
     assert "warning   callbacks.notify: the webhook at 127.0.0.1: Connection refused" in capfd.readouterr().err
 
 
-def test_somebody_elses_run_tells_nobody(tmp_path: Path) -> None:
+def test_somebody_elses_run_reports_nobody(tmp_path: Path) -> None:
     def problems(typed: tuple[str, ...] = (), **settings: object) -> int:
         node = {"_target_": "mlscale.train.callbacks.Notify", **settings}
         return len(find_distrusted({"callbacks": {"mine": node}}, tmp_path, typed))

@@ -61,8 +61,8 @@ def test_float16_on_a_cpu_goes_on_to_the_bit(folder: Path) -> None:
         "callbacks.checkpoint.every_n_steps=3",
     )
     assert main([*words, "runs_dir=undisturbed"]) == 0
-    code, said = ended(folder, *words, end("step", folder, step=7))
-    assert code == -signal.SIGKILL, said
+    code, printed = ended(folder, *words, end("step", folder, step=7))
+    assert code == -signal.SIGKILL, printed
     assert main(["runs", "resume", "last", "trust=true"]) == 0
     (whole,), (run,) = runs_in(folder / "undisturbed"), runs_in(folder / "runs")
     assert differences(whole, run) == []

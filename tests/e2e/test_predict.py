@@ -65,10 +65,10 @@ def test_a_run_and_its_servable_say_the_same_of_every_image(place: Path, tmp_pat
     validate("predictions", json.loads((tmp_path / "run" / "_predictions.json").read_text()))
     found = rows(tmp_path / "run")
     assert found["row"] == list(range(IMAGES + 2))
-    told = dict(zip(found["key"], found["predicted"], strict=True))
-    assert told["torn.png"] is told["empty.jpg"] is None
+    reported = dict(zip(found["key"], found["predicted"], strict=True))
+    assert reported["torn.png"] is reported["empty.jpg"] is None
     target = load_digits().target
-    right = [told[f"{'more/' * bool(n % 3)}{n:04}.png"] == str(target[n]) for n in range(IMAGES)]
+    right = [reported[f"{'more/' * bool(n % 3)}{n:04}.png"] == str(target[n]) for n in range(IMAGES)]
     assert np.mean(right) > 0.8
 
     served = predict(place, tmp_path / "served", f"ref={place}/model")
@@ -133,7 +133,7 @@ def test_events_are_there_once_and_labels_join_them(place: Path, tmp_path: Path)
         ),
     ],
 )
-def test_what_is_wrong_is_told_and_leaves_nothing(place: Path, tmp_path: Path, words: list[str], what: str) -> None:
+def test_what_is_wrong_is_reported_and_leaves_nothing(place: Path, tmp_path: Path, words: list[str], what: str) -> None:
     typed = [word.format(photos=place / "photos", to=tmp_path / "preds") for word in words]
     with pytest.raises(MLScaleError) as caught:
         commands.run_command("predict", [*typed, f"runs_dir={place}/runs"])
@@ -142,7 +142,7 @@ def test_what_is_wrong_is_told_and_leaves_nothing(place: Path, tmp_path: Path, w
 
 
 @pytest.mark.slow
-def test_a_process_that_dies_is_told_and_the_same_command_goes_on(
+def test_a_process_that_dies_is_reported_and_the_same_command_goes_on(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from mlscale.commands.predict import worker_processes as predict_launch
@@ -150,10 +150,10 @@ def test_a_process_that_dies_is_told_and_the_same_command_goes_on(
     words = [f"ref={place}/model", "part_rows=16", "batch=4", "trainer.devices=2"]
     kill = iter([True])
 
-    def killed(ranks: list[Any], told: Any, progress: Any) -> None:
+    def killed(ranks: list[Any], reported: Any, progress: Any) -> None:
         if next(kill, False):
             os.kill(ranks[1].pid, signal.SIGKILL)
-        listen(ranks, told, progress)
+        listen(ranks, reported, progress)
 
     listen = predict_launch._receive_messages
     monkeypatch.setattr(predict_launch, "_receive_messages", killed)
@@ -204,9 +204,9 @@ def test_the_command_killed_at_random_places(place: Path, tmp_path: Path, words:
 
 def test_help_shows_examples(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["predict", "--help"]) == 0
-    said = capsys.readouterr().out
-    assert "mlscale predict last input=photos to=preds" in said
-    assert "max_errors" in said
+    printed = capsys.readouterr().out
+    assert "mlscale predict last input=photos to=preds" in printed
+    assert "max_errors" in printed
 
 
 def test_rows_of_a_table_are_encoded_as_in_training(tmp_path: Path) -> None:
@@ -233,9 +233,9 @@ def test_rows_of_a_table_are_encoded_as_in_training(tmp_path: Path) -> None:
     assert found["error"][5] == "b is 'oops', no number"
     measured = commands.run_command("evaluate", [*words, "split=test"]).artifacts["samples"]
     wanted = np.array(ds.dataset(measured, format="parquet").to_table()["probabilities"].to_pylist())
-    told = np.array([row or [np.nan, np.nan] for row in found["probabilities"]])
+    reported = np.array([row or [np.nan, np.nan] for row in found["probabilities"]])
     others = np.arange(100) != 5
-    assert np.abs(told[others] - wanted[others]).max() < 1e-5
+    assert np.abs(reported[others] - wanted[others]).max() < 1e-5
     whole = [[float(row[place]) for row in given if row[1] != "oops"] for place in (0, 1)]
     table = pa.table({"a": whole[0], "b": whole[1], "colour": [row[2] for row in given if row[1] != "oops"]})
     pq.write_table(table, tmp_path / "new.parquet", row_group_size=64)

@@ -112,12 +112,12 @@ def test_of_a_run_that_was_made(folder: Path, capsys: pytest.CaptureFixture[str]
     made = commands.run_command("train", ["recipe=resnet", "model=mlp", "debug=fast", "snapshot=false"])
     words = ["profile", "last", "profile.seconds=0.2", "profile.remedies=false"]
     assert main(words) == 0
-    said = capsys.readouterr()
-    assert "Traceback" not in said.err
+    printed = capsys.readouterr()
+    assert "Traceback" not in printed.err
     page = Path(made.artifacts["run"]) / "results/profile.html"
-    assert page.is_file(), said.err
+    assert page.is_file(), printed.err
     assert "perfect loader" in page.read_text()
-    assert str(page) in said.out
+    assert str(page) in printed.out
 
 
 def test_too_short_to_be_measured_and_no_time(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -184,7 +184,7 @@ def test_random_labels_are_rejected_and_the_champion_stays(place: Place) -> None
     assert [turn["decision"] for turn in place.journal] == ["rejected", "rejected"]
 
 
-def test_too_few_labels_are_told_and_noted(place: Place) -> None:
+def test_too_few_labels_are_reported_and_noted(place: Place) -> None:
     raw, truth = digits(150)
     place.serve(np.concatenate([raw, raw[:20]]), truth + truth[:20])  # the same input twice tells it once
     result = place.turn()
@@ -267,7 +267,7 @@ def test_a_champion_that_somebody_else_moved_stays(place: Place, monkeypatch: py
         (["events=elsewhere"], "no folder elsewhere", "events=<the folder that mlscale serve"),
     ],
 )
-def test_what_is_wrong_is_told(
+def test_what_is_wrong_is_reported(
     place: Place, words: list[str], what: str, fix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(place.folder)

@@ -77,8 +77,8 @@ def test_a_degradation_starts_a_cycle_and_drift_alone_starts_none(tmp_path: Path
             if watch.poll() is None:
                 watch.kill()
             watch.communicate()
-    said = log.read_text()
-    assert "a cycle starts" in said
-    assert said.count("model     m@champion: ") == 1
-    assert "1 cycle, 1 promoted" in said
+    printed = log.read_text()
+    assert "a cycle starts" in printed
+    assert printed.count("model     m@champion: ") == 1
+    assert "1 cycle, 1 promoted" in printed
     assert json.loads((tmp_path / "registry/retrain/m.watch.json").read_text())["version"] == "m:v2"

@@ -55,19 +55,19 @@ def registry(tmp_path: Path) -> LocalRegistry:
 
 def test_from_the_first_line_to_the_last(tmp_path: Path) -> None:
     with serving(tmp_path, STORED, "sample_share=1") as server:
-        first, second, third = server.said.splitlines()
+        first, second, third = server.printed.splitlines()
         assert first == f"serving {server.version} on {server.url}"
         assert re.fullmatch(r"computed by ONNX Runtime [\d.]+ on CPU, 1 thread", second)
         body = "-H 'Content-Type: image/jpeg' --data-binary @photo.jpg"
         assert third == f"try it    curl -s {body} {server.url}/predict"
         raw = pixels(3)
         reply = server.ask("/predict", raw.tobytes(), {**RAW, "mlscale-id": "mine"})
-        said = load(STORED).predict(raw)
+        printed = load(STORED).predict(raw)
         assert reply.status == 200
         assert reply.headers["mlscale-version"] == reply.json["model_version"] == server.version
-        assert [each["label"] for each in reply.json["predictions"]] == said.labels
+        assert [each["label"] for each in reply.json["predictions"]] == printed.labels
         found = [each["probabilities"] for each in reply.json["predictions"]]
-        np.testing.assert_allclose(found, said.probabilities, rtol=1e-5)
+        np.testing.assert_allclose(found, printed.probabilities, rtol=1e-5)
         labels = [{"id": "mine-0", "label": "3"}, {"id": "mine-2", "label": 4}]
         assert server.ask("/labels", labels).json == {"accepted": 2}
         assert EventStore(tmp_path / "events").read_labels_by_id("digits") == {
@@ -78,8 +78,8 @@ def test_from_the_first_line_to_the_last(tmp_path: Path) -> None:
     events = EventStore(tmp_path / "events").read("digits", samples=True)
     assert events.id.tolist() == ["mine-0", "mine-1", "mine-2"]
     np.testing.assert_array_equal(np.asarray(events.samples()), raw)
-    np.testing.assert_allclose(events.confidence, said.probabilities.max(-1), rtol=1e-5)
-    assert events.predictions == said.labels
+    np.testing.assert_allclose(events.confidence, printed.probabilities.max(-1), rtol=1e-5)
+    assert events.predictions == printed.labels
     assert (events.latency_ms > 0).all()
     assert EventStore(tmp_path / "events").joined("digits").truth.tolist() == ["3", "4"]
     assert "2 requests, 3 samples, 0 failed" in (tmp_path / "server.out").read_text()
@@ -117,9 +117,9 @@ def test_the_champion_is_moved_back_and_forth_under_load(tmp_path: Path, registr
                     reply = ask(connection, "/predict", raw[n].tobytes(), RAW)
                     version = reply.json["model_version"]
                     versions[number].append(version)
-                    said = expected[version][n].probabilities
+                    printed = expected[version][n].probabilities
                     found = np.array([each["probabilities"] for each in reply.json["predictions"]])
-                    if reply.headers["mlscale-version"] != version or not np.allclose(found, said, atol=1e-5):
+                    if reply.headers["mlscale-version"] != version or not np.allclose(found, printed, atol=1e-5):
                         problems.append(f"{version} is said to give {found}")
         except (OSError, http.client.HTTPException, KeyError, ValueError) as error:
             problems.append(repr(error))
@@ -159,8 +159,8 @@ def test_a_version_that_does_not_load_changes_nothing(tmp_path: Path, registry: 
         wait_for(lambda: server.metric('mlscale_swaps_total{result="failed"}') == 1)
         assert server.metric("mlscale_stale") == 1
         assert server.ask("/predict", pixels(1).tobytes(), RAW).json["model_version"] == "digits:v2"
-        assert "digits@champion could not be loaded (digits:v1 is corrupt" in server.said
-        assert "digits:v2 serves on" in server.said
+        assert "digits@champion could not be loaded (digits:v1 is corrupt" in server.printed
+        assert "digits:v2 serves on" in server.printed
         reply = server.ask("/v2/repository/models/digits/load", {"parameters": {"version": "digits:v1"}})
         assert (reply.status, "digits:v1 is corrupt" in reply.json["error"]) == (400, True)
         write_text(aliases, text)
@@ -176,10 +176,10 @@ def test_a_version_that_can_not_serve_or_serves_other_clients_changes_nothing(tm
     with serving(tmp_path, "digits@champion", "poll_s=0.02") as server:
         registry.promote("digits:v2")  # from Python: nothing is tried there
         wait_for(lambda: server.metric("mlscale_stale") == 1)
-        assert "the servable can't serve: its answers are not finite" in server.said
+        assert "the servable can't serve: its answers are not finite" in server.printed
         registry.promote("digits:v3")
-        wait_for(lambda: "digits:v3 has another schema than digits:v1" in server.said)
-        assert "classes without '0' and with 'zero'" in server.said
+        wait_for(lambda: "digits:v3 has another schema than digits:v1" in server.printed)
+        assert "classes without '0' and with 'zero'" in server.printed
         reply = server.ask(path, {"parameters": {"version": "digits:v3"}})
         assert (reply.status, "another schema" in reply.json["error"]) == (400, True)
         assert server.ask("/predict", pixels(1).tobytes(), RAW).json["model_version"] == "digits:v1"
@@ -215,7 +215,8 @@ def test_a_version_that_does_not_repeat_its_recorded_answers_changes_nothing(tmp
         registry.promote("tables:v2")
         wait_for(lambda: server.metric("mlscale_stale") == 1)
         assert (
-            "the servable does not answer its warm-up requests as when it was exported; first: label is" in server.said
+            "the servable does not answer its warm-up requests as when it was exported; first: label is"
+            in server.printed
         )
         assert server.ask("/predict", samples[0]).json["model_version"] == "tables:v1"
         assert server.stop() == 0
@@ -228,8 +229,8 @@ def test_a_server_that_can_not_load_the_champion_serves_the_one_before(tmp_path:
     publish_servable(registry, altered(tmp_path / "nan", graph=not_a_number), aliases=("champion",))
     with serving(tmp_path, named, "poll_s=0.02") as server:
         assert server.version == "digits:v1"
-        assert f"{named} could not be loaded (the servable can't serve" in server.said
-        assert "digits:v1, the champion before it, serves instead" in server.said
+        assert f"{named} could not be loaded (the servable can't serve" in server.printed
+        assert "digits:v1, the champion before it, serves instead" in server.printed
         assert server.metric("mlscale_stale") == 1
         registry.promote("digits:v1")
         wait_for(lambda: server.metric("mlscale_stale") == 0)
@@ -259,13 +260,13 @@ def test_clients_load_versions_where_they_may(tmp_path: Path, registry: LocalReg
         assert server.ask(path, {}).status == 403
 
 
-def test_what_can_not_be_served_is_told(tmp_path: Path, registry: LocalRegistry) -> None:
+def test_what_can_not_be_served_is_reported(tmp_path: Path, registry: LocalRegistry) -> None:
     (tmp_path / "model.ckpt").write_text("weights")
     registry.publish("nets", {"model.ckpt": tmp_path / "model.ckpt"}, kind="checkpoint", run={"id": "1n8q4m7zk3xp"})
     env = environment(tmp_path)
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        for words, code, told in (
+        for words, code, reported in (
             (["ref=nets:v1"], 2, "mlscale export 1n8q4m7zk3xp"),
             (["ref=digits:v7"], 2, "digits has no version v7"),
             (["ref=nowhere/at/all"], 2, "no trained model in 'nowhere/at/all'"),
@@ -275,7 +276,9 @@ def test_what_can_not_be_served_is_told(tmp_path: Path, registry: LocalRegistry)
             (["ref=digits:v1", "max_bacth=2"], 2, "max_batch"),
         ):
             run = mlscale(tmp_path, "serve", *words, env=env)
-            assert (run.returncode, told in run.stderr, "Traceback" in run.stderr) == (code, True, False), run.stderr
+            assert (run.returncode, reported in run.stderr, "Traceback" in run.stderr) == (code, True, False), (
+                run.stderr
+            )
     assert not (tmp_path / "events").exists()
 
 

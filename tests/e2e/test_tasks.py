@@ -38,7 +38,7 @@ def test_other_tasks_train_evaluate_export_and_compress(folder: Path, recipe: st
 
 @pytest.mark.slow
 @pytest.mark.parametrize("recipe", ["vit", "multilabel", "segmentation"])
-def test_memory_is_told_without_a_step(folder: Path, recipe: str) -> None:
+def test_memory_is_reported_without_a_step(folder: Path, recipe: str) -> None:
     found = commands.run_command("estimate", [f"recipe={recipe}", "trainer.accelerator=cpu"])
     assert found.ok
     assert "traced" in found.details["memory_by"]

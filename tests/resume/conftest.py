@@ -18,8 +18,8 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory, bundled: Path) -> Call
             with pytest.MonkeyPatch.context() as patch:
                 patch.setenv("MLSCALE_CACHE", str(bundled))
                 patch.setenv("OMP_NUM_THREADS", "1")
-                code, said = ended(folder, *WORDS, f"trainer.devices={devices}")
-            assert code == 0, said
+                code, printed = ended(folder, *WORDS, f"trainer.devices={devices}")
+            assert code == 0, printed
 
         (made,) = runs_in(made_once(tmp_path_factory, f"undisturbed-{devices}", make))
         return made

@@ -26,15 +26,15 @@ WORDS = (
 
 def killed(folder: Path, *words: str) -> RunFolder:
     """A run that was killed in its second epoch."""
-    code, said = ended(folder, *WORDS, *words, end("step", folder, step=4))
-    assert code == -signal.SIGKILL, said
+    code, printed = ended(folder, *WORDS, *words, end("step", folder, step=4))
+    assert code == -signal.SIGKILL, printed
     return RunFolder.open(runs_in(folder)[-1])
 
 
 def result(capsys: pytest.CaptureFixture[str]) -> str:
     """What was said on both streams."""
-    said = capsys.readouterr()
-    return said.out + said.err
+    printed = capsys.readouterr()
+    return printed.out + printed.err
 
 
 def test_another_number_of_threads_is_reported(
@@ -43,9 +43,9 @@ def test_another_number_of_threads_is_reported(
     killed(folder)
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
     assert main(["runs", "resume", "last"]) == 0
-    said = result(capsys)
-    assert "with the same samples, not bitwise identical (threads 1 before, 2 now)" in said
-    assert "machine   threads 1 before, 2 now: not the same bits" in said
+    printed = result(capsys)
+    assert "with the same samples, not bitwise identical (threads 1 before, 2 now)" in printed
+    assert "machine   threads 1 before, 2 now: not the same bits" in printed
 
 
 def test_nothing_else_is(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -79,9 +79,9 @@ def test_a_checkpoint_of_another_run_is_refused(folder: Path, capsys: pytest.Cap
         path.unlink()
     shutil.copy(theirs.path / "checkpoints/last.ckpt", stolen)
     assert main(["runs", "resume", mine.id]) == 2
-    said = result(capsys)
-    assert f"error: the checkpoint last.ckpt is not one of the run {mine.path.name}" in said
-    assert f"it is of the run {theirs.id}" in said
+    printed = result(capsys)
+    assert f"error: the checkpoint last.ckpt is not one of the run {mine.path.name}" in printed
+    assert f"it is of the run {theirs.id}" in printed
     assert mine.status == "crashed"
     assert main([*WORDS, "optimizer.lr=0.02", f"init_from={stolen}"]) == 0  # the fix that it names
     stolen.rename(folder / "away.ckpt")
@@ -121,9 +121,9 @@ def test_a_damaged_folder_is_resumed_and_evaluated_or_refused_in_words(
         checkpoints = {path.name: path.read_bytes() for path in run.checkpoints}
         for words in (["evaluate", "last", "checkpoint=last"], ["runs", "resume", "last"]):
             recover.warn_once.cache_clear()
-            code, said = main(words), result(capsys)
-            assert code in (0, 2, 5), (SEED, name, words, content[:80], said)
-            assert "Traceback" not in said
-            assert code == 0 or said.count("error: ") >= 1
+            code, printed = main(words), result(capsys)
+            assert code in (0, 2, 5), (SEED, name, words, content[:80], printed)
+            assert "Traceback" not in printed
+            assert code == 0 or printed.count("error: ") >= 1
             if code:  # what was refused has lost nothing
                 assert {path.name: path.read_bytes() for path in run.checkpoints} == checkpoints

@@ -27,8 +27,8 @@ def test_it_goes_on_to_the_bit(folder: Path, weights: Path, moment: str) -> None
     words = (*WORDS, f"init_from={weights}")
     assert main([*words, "runs_dir=undisturbed"]) == 0
     killed = (*words, end(moment, folder), "resume=auto")
-    code, said = ended(folder, *killed)
-    assert code == -signal.SIGKILL, said
+    code, printed = ended(folder, *killed)
+    assert code == -signal.SIGKILL, printed
     if moment == "step":
         # What was saved has later weights: those it began with are not looked at again.
         copy = weights.with_name("kept.ckpt")

@@ -47,8 +47,8 @@ def test_it_goes_on_to_the_bit(
     *last, at = moment.split()  # of the first epoch, or of the last
     arguments = {"whom": whom, **({"step": LAST_STEP} if last else {})}
     words = (*WORDS, f"trainer.devices={devices}", end(at, folder, **arguments), "resume=auto")
-    code, said = ended(folder, *words)
-    assert code == (5 if whom == "rank" else -signal.SIGKILL), said
+    code, printed = ended(folder, *words)
+    assert code == (5 if whom == "rank" else -signal.SIGKILL), printed
     (run,) = runs_in(folder)
     assert list(run.glob("checkpoints/.aside-*")) if moment == "writing" else True  # it has left half of one
     assert (run / "results/train.json").exists() == (moment == "unsealed")
@@ -66,8 +66,8 @@ def test_every_recipe_goes_on_to_the_bit(folder: Path, recipe: str) -> None:
     smaller = SMALLER.get(recipe, [])
     words = (f"+recipe={recipe}", "snapshot=false", "trainer.accelerator=cpu", *short, *smaller)
     assert main([*words, "runs_dir=undisturbed"]) == 0
-    code, said = ended(folder, *words, end("step", folder, step=11))
-    assert code == -signal.SIGKILL, said
+    code, printed = ended(folder, *words, end("step", folder, step=11))
+    assert code == -signal.SIGKILL, printed
     assert main(["runs", "resume", "last", "trust=true"]) == 0
     (whole,) = runs_in(folder / "undisturbed")
     (run,) = runs_in(folder / "runs")
@@ -75,9 +75,9 @@ def test_every_recipe_goes_on_to_the_bit(folder: Path, recipe: str) -> None:
 
 
 def test_ranks_end_soon_after_their_launcher(folder: Path) -> None:
-    code, said = ended(folder, *WORDS, "trainer.devices=2", end("step", folder, whom="launcher"))
+    code, printed = ended(folder, *WORDS, "trainer.devices=2", end("step", folder, whom="launcher"))
     killed = time.monotonic()
-    assert code == -signal.SIGKILL, said
+    assert code == -signal.SIGKILL, printed
     ranks = [int(path.name.split("-")[1]) for path in (folder / "notes").glob("rank-*")]
     assert len(ranks) == 2
     assert os.getpid() not in ranks

@@ -31,17 +31,17 @@ def seen(folder: Path) -> Batches:
 def test_the_same_global_batches(folder: Path, before: int, after: int, strategy: str) -> None:
     keys = f"+callbacks.keys={{_target_:tests.dist.recorder.Keys,folder:{folder / 'keys'}}}"
     words = (*WORDS, keys, f"strategy={strategy}", f"trainer.devices={before}", "callbacks.checkpoint.every_n_steps=5")
-    code, said = ended(folder, *words, "runs_dir=undisturbed")
-    assert code == 0, said
+    code, printed = ended(folder, *words, "runs_dir=undisturbed")
+    assert code == 0, printed
     whole = seen(folder / "keys")
     shutil.rmtree(folder / "keys")
 
-    code, said = ended(folder, *words, end("step", folder, step=12, whom="launcher"))
-    assert code == -signal.SIGKILL, said
+    code, printed = ended(folder, *words, end("step", folder, step=12, whom="launcher"))
+    assert code == -signal.SIGKILL, printed
     until_killed = seen(folder / "keys")
     shutil.rmtree(folder / "keys")
-    code, said = ended(folder, "runs", "resume", "last", "trust=true", f"trainer.devices={after}")
-    assert code == 0, said
+    code, printed = ended(folder, "runs", "resume", "last", "trust=true", f"trainer.devices={after}")
+    assert code == 0, printed
     since = seen(folder / "keys")
 
     assert sorted(whole) == list(range(STEPS))
@@ -50,6 +50,7 @@ def test_the_same_global_batches(folder: Path, before: int, after: int, strategy
     assert all(since[step] == whole[step] for step in since)
     assert all(until_killed[step] == whole[step] for step in range(12))
     assert (
-        f"layout    {before} process{'es' if before > 1 else ''} before, {after} now: the same global batches" in said
+        f"layout    {before} process{'es' if before > 1 else ''} before, {after} now: the same global batches"
+        in printed
     )
-    assert "resumed from step 10 with the same samples, not bitwise identical" in said
+    assert "resumed from step 10 with the same samples, not bitwise identical" in printed

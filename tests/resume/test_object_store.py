@@ -37,8 +37,8 @@ def test_a_lost_folder_is_downloaded(
     words = (*WORDS, f"callbacks.checkpoint.dirpath=s3://{BUCKET}/mine", *f"strategy={strategy}".split())
     words = (*words, f"trainer.devices={2 if sharded else 1}", end("step", folder, step=30), "resume=auto")
     with serve_bucket(monkeypatch) as bucket:
-        code, said = ended(folder, *words)
-        assert code == -9, said
+        code, printed_text = ended(folder, *words)
+        assert code == -9, printed_text
         (run,) = runs_in(folder)
         assert any(key.endswith("/last.json") for key in list_objects(bucket))
         if lost == "run":  # the machine is gone, and another one takes its place
@@ -46,16 +46,16 @@ def test_a_lost_folder_is_downloaded(
         else:
             shutil.rmtree(run / "checkpoints")
             (run / "checkpoints").mkdir()
-        code, said = ended(folder, *words)
-        assert code == 0, said
-        assert ("download  the run" in said) == (lost == "run")
-        assert "download  last.ckpt, step 22" in said
-        assert "attempt 2: from step=28.ckpt" in said, said
-        assert "bitwise identical" in said
+        code, printed_text = ended(folder, *words)
+        assert code == 0, printed_text
+        assert ("download  the run" in printed_text) == (lost == "run")
+        assert "download  last.ckpt, step 22" in printed_text
+        assert "attempt 2: from step=28.ckpt" in printed_text, printed_text
+        assert "bitwise identical" in printed_text
         assert runs_in(folder) == [run]
         if not sharded:  # sums are in another order there
             assert differences(undisturbed(1), run) == []
-        assert find_uploaded(bucket) == {path.stem for path in (run / "checkpoints").iterdir()}, said
+        assert find_uploaded(bucket) == {path.stem for path in (run / "checkpoints").iterdir()}, printed_text
         # Lost again, after the end: what uses the model gets it from the store.
         (folder / "images").mkdir()
         for number in range(3):
@@ -91,8 +91,8 @@ def test_a_run_is_done_once_all_is_uploaded(
 ) -> None:
     words = (*WORDS, f"callbacks.checkpoint.dirpath=s3://{BUCKET}/mine", end("step", folder, step=30))
     with serve_bucket(monkeypatch) as bucket:
-        code, said = ended(folder, *words)
-        assert code == -9, said
+        code, printed_text = ended(folder, *words)
+        assert code == -9, printed_text
         (run,) = runs_in(folder)
         resume = ("runs", "resume", str(run))
         for key in list_objects(bucket):
@@ -101,42 +101,45 @@ def test_a_run_is_done_once_all_is_uploaded(
         monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
         # At the second attempt nothing is left to train, and nothing waits for an upload but what the first has left.
         for _ in range(2):
-            code, said = ended(folder, *resume)
-            assert (code, RunFolder.open(run).status) == (5, "failed"), said
-            assert "checkpoints of the run are not in its object store: " in said
-            assert "last.ckpt" in said
+            code, printed_text = ended(folder, *resume)
+            assert (code, RunFolder.open(run).status) == (5, "failed"), printed_text
+            assert "checkpoints of the run are not in its object store: " in printed_text
+            assert "last.ckpt" in printed_text
         capsys.readouterr()
         assert main(["runs", "checkpoints", str(run)]) == 0
-        said = capsys.readouterr().out
-        assert "the run resumes from last.ckpt" in said
-        assert f"checkpoints can't be read from s3://{BUCKET}/mine/{RunFolder.open(run).id}: the store does not" in said
+        printed_text = capsys.readouterr().out
+        assert "the run resumes from last.ckpt" in printed_text
+        assert (
+            f"checkpoints can't be read from s3://{BUCKET}/mine/{RunFolder.open(run).id}: the store does not"
+            in printed_text
+        )
         monkeypatch.setenv("AWS_ENDPOINT_URL", address)
-        code, said = ended(folder, *resume)
-        assert (code, RunFolder.open(run).status) == (0, "done"), said
+        code, printed_text = ended(folder, *resume)
+        assert (code, RunFolder.open(run).status) == (0, "done"), printed_text
         local = {path.stem for path in (run / "checkpoints").iterdir()}
         assert find_uploaded(bucket) == local
         # Of a run that is done, too: its store was emptied, or another version of mlscale has left it so.
         for key in list_objects(bucket):
             bucket.delete_object(Bucket=BUCKET, Key=key)
         assert main(["runs", "checkpoints", str(run)]) == 0
-        said = capsys.readouterr().out
-        assert f"mlscale runs send {RunFolder.open(run).id} uploads what is missing" in said
+        printed_text = capsys.readouterr().out
+        assert f"mlscale runs send {RunFolder.open(run).id} uploads what is missing" in printed_text
         results = json.loads((run / "run.json").read_text())
-        code, said = ended(folder, *resume)
-        assert code == 0, said
-        assert "upload    last.ckpt, step " in said
+        code, printed_text = ended(folder, *resume)
+        assert code == 0, printed_text
+        assert "upload    last.ckpt, step " in printed_text
         assert find_uploaded(bucket) == local
         assert json.loads((run / "run.json").read_text()) == results  # no attempt was started
-        code, said = ended(folder, *resume)
-        assert (code, "is done" in said) == (2, True), said
+        code, printed_text = ended(folder, *resume)
+        assert (code, "is done" in printed_text) == (2, True), printed_text
 
 
 def test_a_stop_of_two_ranks_waits_for_the_upload(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The other rank has none, and ends before: that must not end the one that uploads."""
     words = (*WORDS, "trainer.devices=2", "trainer.max_epochs=100", "trainer.max_time=00:00:00:02")
     with serve_bucket(monkeypatch) as bucket:
-        code, said = ended(folder, *words, f"callbacks.checkpoint.dirpath=s3://{BUCKET}/mine")
-        assert code == 75, said
+        code, printed_text = ended(folder, *words, f"callbacks.checkpoint.dirpath=s3://{BUCKET}/mine")
+        assert code == 75, printed_text
         (run,) = runs_in(folder)
-        assert find_uploaded(bucket) == {path.stem for path in (run / "checkpoints").iterdir()}, said
+        assert find_uploaded(bucket) == {path.stem for path in (run / "checkpoints").iterdir()}, printed_text
         assert f"mine/{RunFolder.open(run).id}/run/manifest.json" in list_objects(bucket)

@@ -81,9 +81,9 @@ def test_ctrl_c_on_a_terminal_of_two_processes(folder: Path) -> None:
     """It reaches the launcher, the ranks and the workers of their loaders alike."""
     write(folder)
     interrupted = end("stop", folder, whom="group", signum=int(signal.SIGINT), step=3)
-    code, said = ended(folder, *WORDS, "trainer.max_epochs=300", "trainer.devices=2", interrupted)
-    assert code == 130, said
-    assert said.count("error: stopped by SIGINT after optimizer step ") == 1, said
+    code, printed = ended(folder, *WORDS, "trainer.max_epochs=300", "trainer.devices=2", interrupted)
+    assert code == 130, printed
+    assert printed.count("error: stopped by SIGINT after optimizer step ") == 1, printed
 
 
 @pytest.mark.parametrize(
@@ -94,14 +94,14 @@ def test_ctrl_c_on_a_terminal_of_two_processes(folder: Path) -> None:
 def test_it_goes_on_to_the_bit(folder: Path, devices: int, every: int, killed: int, went_on: int) -> None:
     write(folder)
     words = (*WORDS, f"trainer.devices={devices}", f"callbacks.checkpoint.every_n_steps={every}")
-    code, said = ended(folder, *words, "runs_dir=undisturbed")
-    assert code == 0, said
-    code, said = ended(folder, *words, end("step", folder, step=killed))
-    assert code == -signal.SIGKILL, said
-    code, said = ended(folder, "runs", "resume", "last", "trust=true")
-    assert code == 0, said
-    assert f"resumed from step {went_on} bitwise identical, if " in said  # its data promises nothing
-    assert "gives the same samples again" in said
+    code, printed = ended(folder, *words, "runs_dir=undisturbed")
+    assert code == 0, printed
+    code, printed = ended(folder, *words, end("step", folder, step=killed))
+    assert code == -signal.SIGKILL, printed
+    code, printed = ended(folder, "runs", "resume", "last", "trust=true")
+    assert code == 0, printed
+    assert f"resumed from step {went_on} bitwise identical, if " in printed  # its data promises nothing
+    assert "gives the same samples again" in printed
     (whole,) = runs_in(folder / "undisturbed")
     (run,) = runs_in(folder / "runs")
     assert differences(whole, run) == []

@@ -68,8 +68,8 @@ def test_all_of_them_across_a_kill(folder: Path, devices: int) -> None:
     words = ("+recipe=resnet", "snapshot=false", *short, *staples, "trainer.log_every_n_steps=2")
     words = (*words, f"trainer.devices={devices}", "trainer.gradient_clip_val=1")
     assert main([*words, "runs_dir=undisturbed"]) == 0
-    code, said = ended(folder, *words, end("step", folder, step=11, whom="group"))
-    assert code == -signal.SIGKILL, said
+    code, printed = ended(folder, *words, end("step", folder, step=11, whom="group"))
+    assert code == -signal.SIGKILL, printed
     assert main(["runs", "resume", "last", "trust=true"]) == 0
     (whole,), (run,) = runs_in(folder / "undisturbed"), runs_in(folder / "runs")
     assert same_run(whole, run) == []

@@ -28,10 +28,10 @@ def test_a_signal_to_the_launcher(
     folder: Path, undisturbed: Callable[[int], Path], signum: signal.Signals, expected: int, devices: int
 ) -> None:
     stop = end("stop", folder, whom="launcher", signum=int(signum))
-    code, said = ended(folder, *WORDS, f"trainer.devices={devices}", stop)
-    assert code == expected, said
-    assert said.count(f"error: stopped by {signum.name} after optimizer step ") == 1, said
-    assert "fix:   mlscale runs resume last" in said
+    code, printed = ended(folder, *WORDS, f"trainer.devices={devices}", stop)
+    assert code == expected, printed
+    assert printed.count(f"error: stopped by {signum.name} after optimizer step ") == 1, printed
+    assert "fix:   mlscale runs resume last" in printed
     assert ended(folder, "runs", "resume", "last", "trust=true")[0] == 0
     (run,) = runs_in(folder)
     assert differences(undisturbed(devices), run) == []
@@ -41,11 +41,11 @@ def test_a_signal_to_the_launcher(
 @pytest.mark.parametrize("devices", [1, 2])
 def test_max_time_is_that_of_each_attempt(folder: Path, undisturbed: Callable[[int], Path], devices: int) -> None:
     words = (*WORDS, f"trainer.devices={devices}", "trainer.max_time=00:00:00:00")
-    code, said = ended(folder, *words)
-    assert code == 75, said
-    assert "stopped by trainer.max_time after optimizer step 1, saved to " in said
-    code, said = ended(folder, "runs", "resume", "last")  # it takes one more step, and its time is up again
-    assert code == 75, said
+    code, printed = ended(folder, *words)
+    assert code == 75, printed
+    assert "stopped by trainer.max_time after optimizer step 1, saved to " in printed
+    code, printed = ended(folder, "runs", "resume", "last")  # it takes one more step, and its time is up again
+    assert code == 75, printed
     assert ended(folder, "runs", "resume", "last", "trainer.max_time=null")[0] == 0
     (run,) = runs_in(folder)
     assert differences(undisturbed(devices), run) == []
@@ -54,27 +54,27 @@ def test_max_time_is_that_of_each_attempt(folder: Path, undisturbed: Callable[[i
 def test_of_two_that_start_at_once_one_trains(folder: Path) -> None:
     words = ("+recipe=resnet", "model=mlp", "snapshot=false", "trainer.max_epochs=8", "resume=auto")
     both = [command(folder, *words) for _ in range(2)]
-    said = {process.wait(): process.communicate()[1] for process in both}
-    assert sorted(said) == [0, 2], said
-    assert "another process is working on the run" in said[2]
+    printed = {process.wait(): process.communicate()[1] for process in both}
+    assert sorted(printed) == [0, 2], printed
+    assert "another process is working on the run" in printed[2]
     assert len(runs_in(folder)) == 1
 
 
 def test_a_refused_start_leaves_nothing(folder: Path) -> None:
-    code, said = ended(folder, "+recipe=resnet", "model._target_=torch.nn.Linear", "resume=auto")
-    assert code == 2, said
+    code, printed = ended(folder, "+recipe=resnet", "model._target_=torch.nn.Linear", "resume=auto")
+    assert code == 2, printed
     assert list(folder.iterdir()) == []
 
 
 @SLOW
 def test_of_two_that_go_on_with_a_run_one_wins(folder: Path) -> None:
     words = (*WORDS, "trainer.max_epochs=20", end("step", folder))
-    code, said = ended(folder, *words)
-    assert code == -signal.SIGKILL, said
+    code, printed = ended(folder, *words)
+    assert code == -signal.SIGKILL, printed
     both = [command(folder, "runs", "resume", "last", "trust=true") for _ in range(2)]
-    said_by = {process.wait(): process for process in both}
-    assert sorted(said_by) == [0, 2]
-    assert "another process is working on the run" in said_by[2].communicate()[1]
+    printed_by = {process.wait(): process for process in both}
+    assert sorted(printed_by) == [0, 2]
+    assert "another process is working on the run" in printed_by[2].communicate()[1]
     (run,) = runs_in(folder)
-    assert "resumed from step 4 bitwise identical" in said_by[0].communicate()[0]
+    assert "resumed from step 4 bitwise identical" in printed_by[0].communicate()[0]
     assert len(list(run.glob("results/train.json"))) == 1

@@ -114,7 +114,7 @@ def test_killed_at_a_step_a_save_and_a_validation(folder: Path, scratch: Path, d
 
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize(
-    ("how", "told"),
+    ("how", "reported"),
     [
         pytest.param(
             "counter", "not saved: attribute `counter` of own.Module is 0 instead of 6", marks=pytest.mark.slow
@@ -122,12 +122,12 @@ def test_killed_at_a_step_a_save_and_a_validation(folder: Path, scratch: Path, d
         pytest.param("rng", "not saved: random generator `rng` of own.Module differs", marks=pytest.mark.nightly),
     ],
 )
-def test_what_is_lost_is_named(folder: Path, scratch: Path, how: str, told: str) -> None:
+def test_what_is_lost_is_named(folder: Path, scratch: Path, how: str, reported: str) -> None:
     done = verify(folder, *MINE, f"task.how={how}", "kills=3")
     assert done.returncode == 4, done.stderr
     sentence = json.loads(done.stdout)["sentence"]
     assert sentence.startswith("not bit-identical: killed at step ")
-    assert told in sentence
+    assert reported in sentence
     assert "first tensor: parameter net.weight" in sentence
     assert "fix: on_save_checkpoint" in sentence
     assert list(scratch.glob("mlscale-*")) == []
@@ -177,11 +177,11 @@ def test_stopping_it_leaves_no_process(folder: Path, scratch: Path, signum: sign
             assert time.monotonic() < end
             time.sleep(0.1)
         process.send_signal(signum)
-        _, said = process.communicate(timeout=60)
+        _, printed = process.communicate(timeout=60)
     finally:
         process.kill()
     if signum == signal.SIGTERM:
-        assert process.returncode == 143, said
+        assert process.returncode == 143, printed
         assert list(scratch.glob("mlscale-*")) == []
     end = time.monotonic() + 60
     while left := [path for path in Path("/proc").glob("[0-9]*/cmdline") if str(scratch).encode() in _read(path)]:
@@ -197,7 +197,7 @@ def _read(path: Path) -> bytes:
         return b""
 
 
-def test_a_mistake_is_told_before_anything_starts(folder: Path, scratch: Path) -> None:
+def test_a_mistake_is_reported_before_anything_starts(folder: Path, scratch: Path) -> None:
     done = verify(folder, *SHORT, "kils=3")
     assert done.returncode == 2
     assert "unknown key 'kils'" in done.stderr

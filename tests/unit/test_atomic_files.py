@@ -47,7 +47,7 @@ def test_json_of_what_json_lacks(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", ["", '{"a": 1', "[]", "\x00"])
-def test_damaged_json_is_told(tmp_path: Path, content: str) -> None:
+def test_damaged_json_is_reported(tmp_path: Path, content: str) -> None:
     (tmp_path / "a.json").write_text(content)
     with pytest.raises(MLScaleError, match=r"a\.json"):
         files.read_json(tmp_path / "a.json")
@@ -82,7 +82,7 @@ def test_a_folder_is_whole_or_not_there(tmp_path: Path) -> None:
     assert place.stat().st_mode & 0o777 == 0o700
 
 
-def test_a_folder_that_can_not_be_written_is_told(tmp_path: Path, no_privileges: NoPrivileges) -> None:
+def test_a_folder_that_can_not_be_written_is_reported(tmp_path: Path, no_privileges: NoPrivileges) -> None:
     with (
         no_privileges(read_only=tmp_path),
         pytest.raises(MLScaleError, match="can't write made") as caught,

@@ -19,11 +19,11 @@ def test_the_line_of_the_user(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(Path(__file__).parent)
     with pytest.raises(ValueError, match="odd") as caught:
         _fail(ValueError("odd"))
-    told = wrap_unforeseen_error(caught.value, "rank 1")
+    reported = wrap_unforeseen_error(caught.value, "rank 1")
     line = _fail.__code__.co_firstlineno + 1
-    assert (told.what, told.where) == ("ValueError: odd", f"rank 1: test_culprit.py:{line}, in _fail")
-    assert told.exit == Exit.BUG
-    assert "your code" in told.why
+    assert (reported.what, reported.where) == ("ValueError: odd", f"rank 1: test_culprit.py:{line}, in _fail")
+    assert reported.exit == Exit.BUG
+    assert "your code" in reported.why
 
 
 def test_a_library_called_by_the_user_is_not_the_culprit() -> None:
@@ -33,9 +33,9 @@ def test_a_library_called_by_the_user_is_not_the_culprit() -> None:
 
 
 def test_no_line_of_the_user() -> None:
-    told = wrap_unforeseen_error(KeyError("x"))
-    assert told.where == "mlscale, or a library that it called"
-    assert told.what == "KeyError: 'x'"
+    reported = wrap_unforeseen_error(KeyError("x"))
+    assert reported.where == "mlscale, or a library that it called"
+    assert reported.what == "KeyError: 'x'"
 
 
 def test_an_error_out_of_a_loaders_worker(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -90,10 +90,10 @@ for verb in ("train", "estimate"):
         print(error)
 print(mlscale.compose(["ref=http://h:1"], command="loadtest").get("task"))  # builds no module
 """
-    said = python(code, installed)
-    assert said.count("lightning was imported before mlscale\n") == 2
-    assert said.count("fix:   write `import mlscale` above `import lightning`") == 2
-    assert said.endswith("None\n")
+    printed = python(code, installed)
+    assert printed.count("lightning was imported before mlscale\n") == 2
+    assert printed.count("fix:   write `import mlscale` above `import lightning`") == 2
+    assert printed.endswith("None\n")
 
 
 @pytest.mark.parametrize(

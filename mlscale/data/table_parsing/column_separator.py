@@ -22,6 +22,8 @@ _LEAST_NUMBERS = 0.95  # share of a column's texts that must be numbers for the 
 # 1234,5 and 1.234,5; a point alone divides thousands only where commas are decimal points.
 _NUMBER = r"^\s*[+-]?(\d+|\d{1,3}(\.\d{3})+)?(,\d+)?([eE][+-]?\d+)?\s*$"
 _DECIMAL_NUMBER = re.compile(_NUMBER)
+_GROUPED = r"^\s*[+-]?[1-9]\d{0,2}(\.\d{3})+\s*$"  # 5.354 and 1.606.356
+_BELOW_A_THOUSAND = r"^\s*[+-]?\d{1,3}\s*$"
 
 
 def find_separator(path: Path) -> str:
@@ -38,7 +40,8 @@ def find_separator(path: Path) -> str:
 
 
 def replace_decimal_commas(rows: Rows, separator: str, *, as_numbers: bool = False) -> Rows:
-    """Return rows of texts with points in place of decimal commas, in each column that is numbers but for mistakes.
+    """Return rows of texts with points in place of decimal commas, in each column that is numbers but for mistakes, and
+    without points between thousands.
 
     Args:
         rows: of a CSV file; columns that are not texts stay as they are.
@@ -50,21 +53,47 @@ def replace_decimal_commas(rows: Rows, separator: str, *, as_numbers: bool = Fal
 
     if separator == ",":
         return rows
-    for position, field in enumerate(rows.schema):
-        if not pa.types.is_string(field.type):
-            continue
-        texts = rows.column(position)
-        if not pc.any(pc.match_substring(texts, ",")).as_py():
+    texts_by_position = {at: rows.column(at) for at, field in enumerate(rows.schema) if pa.types.is_string(field.type)}
+    has_commas = {at for at, texts in texts_by_position.items() if _has_decimal_commas(texts)}
+    for position, texts in texts_by_position.items():
+        if position not in has_commas and not _has_grouped_thousands(texts, is_sure=bool(has_commas)):
             continue
         is_number = pc.match_substring_regex(texts, _NUMBER)
-        if (pc.mean(is_number.cast(pa.int8())).as_py() or 0.0) < _LEAST_NUMBERS:
-            continue
         plain = pc.replace_substring(pc.replace_substring(texts, ".", ""), ",", ".")
         column = pc.if_else(is_number, plain, texts)
         if as_numbers and pc.all(is_number).as_py():
             column = pc.utf8_trim_whitespace(column).cast(pa.float64())
-        rows = rows.set_column(position, field.name, column)
+        rows = rows.set_column(position, rows.schema.field(position).name, column)
     return rows
+
+
+def _has_decimal_commas(texts: pa.Array) -> bool:
+    """Return whether texts are numbers with decimal commas, but for mistakes."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if not pc.any(pc.match_substring(texts, ",")).as_py():
+        return False
+    is_number = pc.match_substring_regex(texts, _NUMBER)
+    return (pc.mean(is_number.cast(pa.int8())).as_py() or 0.0) >= _LEAST_NUMBERS
+
+
+def _has_grouped_thousands(texts: pa.Array, *, is_sure: bool) -> bool:
+    """Return whether texts are whole numbers whose thousands are divided by points: all of a thousand or more are, and
+    no others are.
+
+    Args:
+        texts: a column without decimal commas.
+        is_sure: another column has decimal commas. Otherwise numbers below a thousand, or of a million, must show that
+            a point is not a decimal point.
+    """
+    import pyarrow.compute as pc
+
+    is_grouped, is_small = (pc.match_substring_regex(texts, form) for form in (_GROUPED, _BELOW_A_THOUSAND))
+    if not pc.any(is_grouped).as_py() or not pc.all(pc.or_(is_grouped, is_small)).as_py():
+        return False
+    has_millions = pc.any(pc.match_substring_regex(texts, r"\..*\.")).as_py()
+    return bool(is_sure or has_millions or pc.any(is_small).as_py())
 
 
 def replace_decimal_comma(text: str, separator: str) -> str:

@@ -44,7 +44,7 @@ class Logs(pl.LightningModule):
         (RuntimeError("no trainer\n  attached"), "RuntimeError: no trainer"),
     ],
 )
-def test_a_probe_that_is_not_possible_is_told_in_one_line(
+def test_a_probe_that_is_not_possible_is_reported_in_one_line(
     monkeypatch: pytest.MonkeyPatch, error: Exception, why: str
 ) -> None:
     def fail(*_: Any) -> Any:

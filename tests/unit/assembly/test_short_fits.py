@@ -63,7 +63,7 @@ WORDS = ["task._target_=short_fits_own.Quadratic", "data=none", "model=none", "o
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "reported"),
     [
         ([], "metric    held_mse, less is better: chosen from what the validation logs"),
         (["trainer.limit_val_batches=0"], "metric    train/loss, less is better: no validation runs"),
@@ -72,7 +72,7 @@ WORDS = ["task._target_=short_fits_own.Quadratic", "data=none", "model=none", "o
 )
 def test_the_metric_is_reported_once(
     words: Sequence[str],
-    told: str | None,
+    reported: str | None,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -86,10 +86,10 @@ def test_the_metric_is_reported_once(
     probe.run_fit(2, replay=True)
     probe.measure_shares(2)
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("metric ")]
-    assert lines == ([told] if told else [])
+    assert lines == ([reported] if reported else [])
     for number in range(2):
         _run_timed_fit(probe.cfg, None, (1, 1), 1, announce_metric=not number)
-    assert capsys.readouterr().err.count("metric  ") == (told is not None)
+    assert capsys.readouterr().err.count("metric  ") == (reported is not None)
 
 
 @pytest.fixture

@@ -69,8 +69,8 @@ def test_config_check_reports_the_mistakes_of_every_job_once(
     words: str, fixes: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["config", "check", "-m", *words.split()]) == 2
-    told = [line.partition("fix:")[2].strip() for line in capsys.readouterr().err.splitlines() if "fix:" in line]
-    assert sorted(told) == sorted(fixes)
+    reported = [line.partition("fix:")[2].strip() for line in capsys.readouterr().err.splitlines() if "fix:" in line]
+    assert sorted(reported) == sorted(fixes)
 
 
 def test_config_check_counts_the_jobs_that_are_right(capsys: pytest.CaptureFixture[str]) -> None:

@@ -28,11 +28,11 @@ def no_room(prepared: None) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("no_room")
-def test_a_run_that_could_save_nothing_is_told_as_the_disk_s(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_that_could_save_nothing_is_reported_as_the_disk_s(capsys: pytest.CaptureFixture[str]) -> None:
     code = main(["+recipe=resnet", "debug=fast", "snapshot=false"])
-    said = capsys.readouterr().err
-    assert code == 5, said
-    assert "warning   disk full: " in said
-    assert "error: the final state of the run could not be saved: 2 saves failed" in said
-    assert "why:   File too large" in said
-    assert "fix:   mlscale runs resume last, once there is space: it starts over" in said
+    printed = capsys.readouterr().err
+    assert code == 5, printed
+    assert "warning   disk full: " in printed
+    assert "error: the final state of the run could not be saved: 2 saves failed" in printed
+    assert "why:   File too large" in printed
+    assert "fix:   mlscale runs resume last, once there is space: it starts over" in printed

@@ -123,7 +123,7 @@ def test_numbers_have_no_pairs_and_no_agreement() -> None:
         ),
     ],
 )
-def test_each_bound_is_told_with_its_number(change: dict[str, Any], problem: str) -> None:
+def test_each_bound_is_reported_with_its_number(change: dict[str, Any], problem: str) -> None:
     assert replace(GOOD, **change).list_unmet_bounds(BOUNDS) == [problem]
 
 

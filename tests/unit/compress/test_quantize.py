@@ -128,9 +128,9 @@ def test_what_the_quantiser_says_stays_inside(
 
 
 def test_samples_of_another_shape_are_an_error_with_a_way_out(convolutions: bytes) -> None:
-    with pytest.raises(MLScaleError, match="ONNX Runtime can't quantise the model") as told:
+    with pytest.raises(MLScaleError, match="ONNX Runtime can't quantise the model") as reported:
         quantize_model(convolutions, "static", {"input": np.zeros((4, 3, 9, 9), np.uint8)})
-    assert told.value.fix == "compress=none"
+    assert reported.value.fix == "compress=none"
 
 
 @pytest.mark.parametrize(

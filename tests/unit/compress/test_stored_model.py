@@ -106,7 +106,7 @@ def test_a_new_one_takes_the_place_of_the_old(tmp_path: Path, best: Path) -> Non
         (lambda folder: alter(folder, "format", "mlscale/compressed/99"), "later mlscale"),
     ],
 )
-def test_a_damaged_one_is_told(tmp_path: Path, best: Path, damage: object, what: str) -> None:
+def test_a_damaged_one_is_reported(tmp_path: Path, best: Path, damage: object, what: str) -> None:
     stored.write_compressed_model(tmp_path / "compressed", MODEL, name="resnet", checkpoint=best)
     damage(tmp_path / "compressed")  # type: ignore[operator]
     with pytest.raises(MLScaleError, match=what):

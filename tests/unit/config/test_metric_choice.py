@@ -77,7 +77,7 @@ def test_every_recipe_is_judged_by_something_and_leaves_the_mode_to_it(recipe: s
         ),
     ],
 )
-def test_a_direction_that_nothing_tells_is_asked_for(words: list[str], where: str, fix: str) -> None:
+def test_a_direction_that_nothing_reports_is_asked_for(words: list[str], where: str, fix: str) -> None:
     (problem,) = check_metric_direction(config(*words))
     assert (problem.where, problem.fix) == (where, fix)
     for override in fix.splitlines():

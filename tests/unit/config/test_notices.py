@@ -23,7 +23,7 @@ class Forgetful:
     promises: ClassVar[Promises] = Promises(order=True, resume=False, elastic=False)
 
 
-def told(
+def reported(
     data: dict[str, Any],
     callbacks: dict[str, Any] | None = None,
     derived: dict[str, Any] | None = None,
@@ -48,14 +48,14 @@ def told(
 
 @pytest.mark.parametrize("name", ["WebDataset", "ImageFolder", "Digits", "FashionMNIST", "DatasetData"])
 def test_what_keeps_all_promises_says_nothing(name: str) -> None:
-    assert told({"_target_": f"mlscale.data.{name}"}) == []
+    assert reported({"_target_": f"mlscale.data.{name}"}) == []
 
 
-def test_what_is_lost_is_told() -> None:
-    assert told({"_target_": f"{HERE}.Forgetful"}) == [f"{HERE}.Forgetful does not promise: resume, elastic"]
-    (line,) = told({"_target_": f"{HERE}.Elsewhere"})
+def test_what_is_lost_is_reported() -> None:
+    assert reported({"_target_": f"{HERE}.Forgetful"}) == [f"{HERE}.Forgetful does not promise: resume, elastic"]
+    (line,) = reported({"_target_": f"{HERE}.Elsewhere"})
     assert line.startswith(f"{HERE}.Elsewhere is used unchanged: exact order, exact resume and equal global batches")
-    assert told({}) == ["data=none: order and resume are whatever the task's own loaders give"]
+    assert reported({}) == ["data=none: order and resume are whatever the task's own loaders give"]
 
 
 @pytest.mark.parametrize("several", [True, False])
@@ -63,8 +63,8 @@ def test_a_precision_of_the_users_own(several: bool) -> None:
     node = {"_target_": "pytorch_lightning.plugins.MixedPrecision", "precision": "16-mixed", "device": "cpu"}
     plugins = [node, {"_target_": "pytorch_lightning.plugins.io.TorchCheckpointIO"}] if several else node
     line = "precision has no effect: trainer.plugins brings its own"
-    assert told({"_target_": "mlscale.data.Digits"}, plugins=plugins) == [line]
-    assert told({"_target_": "mlscale.data.Digits"}, plugins=["anything"]) == []
+    assert reported({"_target_": "mlscale.data.Digits"}, plugins=plugins) == [line]
+    assert reported({"_target_": "mlscale.data.Digits"}, plugins=["anything"]) == []
 
 
 def on_a_cpu(task: str, **settings: Any) -> DictConfig:
@@ -96,7 +96,7 @@ def test_a_debugger_that_is_waited_for_on_no_port() -> None:
 
 
 @pytest.mark.parametrize(
-    ("settings", "steps", "said"),
+    ("settings", "steps", "printed"),
     [
         ({}, 100, ""),
         ({}, 99, "renews the average 9 times in 99 steps with callbacks.ema.every=10: callbacks.ema.every=1 suits"),
@@ -113,20 +113,20 @@ def test_a_debugger_that_is_waited_for_on_no_port() -> None:
         ({"every": 0}, 3, ""),  # is refused where it is built
     ],
 )
-def test_a_run_that_is_too_short_for_an_average(settings: dict[str, Any], steps: int | None, said: str) -> None:
+def test_a_run_that_is_too_short_for_an_average(settings: dict[str, Any], steps: int | None, printed: str) -> None:
     node = {"_target_": "mlscale.train.callbacks.EMA", **settings}
     total = {"total_steps": steps}
-    lines = told({"_target_": "mlscale.data.Digits"}, callbacks={"ema": node}, derived=total)
-    assert len(lines) == bool(said)
-    assert said in "".join(lines)
-    assert told({"_target_": "mlscale.data.Digits"}, callbacks={"ema": {"_target_": "my.EMA"}}, derived=total) == []
+    lines = reported({"_target_": "mlscale.data.Digits"}, callbacks={"ema": node}, derived=total)
+    assert len(lines) == bool(printed)
+    assert printed in "".join(lines)
+    assert reported({"_target_": "mlscale.data.Digits"}, callbacks={"ema": {"_target_": "my.EMA"}}, derived=total) == []
 
 
 class Plain:
     """A task, and data, that take nothing."""
 
 
-def told_of(machine: LocalDevices = LAPTOP, **nodes: Any) -> list[str]:
+def reported_of(machine: LocalDevices = LAPTOP, **nodes: Any) -> list[str]:
     usual = {
         "data": {"_target_": "mlscale.data.Digits"}, "derived": {"world_size": 1, "accelerator": "cpu"}, "trainer": {},
         "strategy": {}, "metric": "val/loss", "task": {"_target_": "mlscale.tasks.Classification"},
@@ -145,41 +145,43 @@ GPUS = LocalDevices(cuda=4, mps=False, cores=4, cuda_bf16=True)
     ],
 )  # fmt: skip
 def test_devices_that_idle_or_are_shared(world: int, accelerator: str, lines: list[str]) -> None:
-    assert told_of(GPUS, derived={"world_size": world, "accelerator": accelerator}) == lines
+    assert reported_of(GPUS, derived={"world_size": world, "accelerator": accelerator}) == lines
 
 
 def test_settings_without_effect_on_a_device() -> None:
     ddp = {"_target_": "mlscale.train.strategies.ddp"}
-    assert told_of(strategy=ddp) == ["strategy=ddp has no effect with one device"]
-    assert told_of(strategy=ddp, derived={"world_size": 2, "accelerator": "cpu"}) == []
+    assert reported_of(strategy=ddp) == ["strategy=ddp has no effect with one device"]
+    assert reported_of(strategy=ddp, derived={"world_size": 2, "accelerator": "cpu"}) == []
     cpu = ["tf32 has no effect on cpu: it is a way of CUDA devices to multiply"]
-    assert told_of(tf32=True) == told_of(tf32=False) == cpu
-    assert told_of(GPUS, tf32=True, derived={"world_size": 4, "accelerator": "cuda"}) == []
-    assert told_of(trainer={"benchmark": True, "deterministic": True}) == [
+    assert reported_of(tf32=True) == reported_of(tf32=False) == cpu
+    assert reported_of(GPUS, tf32=True, derived={"world_size": 4, "accelerator": "cuda"}) == []
+    assert reported_of(trainer={"benchmark": True, "deterministic": True}) == [
         "trainer.benchmark has no effect on a CPU", "trainer.deterministic has no effect on a CPU",
     ]  # fmt: skip
-    assert told_of(GPUS, trainer={"benchmark": True}, derived={"world_size": 4, "accelerator": "cuda"}) == []
-    assert told_of(debugger={"wait": True}) == ["debugger.wait has no effect without a port: debugger.port=5678"]
-    assert told_of(debugger={"wait": True, "port": 1}) == told_of(debugger={"wait": False}) == []
-    (line,) = told_of(trainer={"limit_val_batches": 0})
+    assert reported_of(GPUS, trainer={"benchmark": True}, derived={"world_size": 4, "accelerator": "cuda"}) == []
+    assert reported_of(debugger={"wait": True}) == ["debugger.wait has no effect without a port: debugger.port=5678"]
+    assert reported_of(debugger={"wait": True, "port": 1}) == reported_of(debugger={"wait": False}) == []
+    (line,) = reported_of(trainer={"limit_val_batches": 0})
     assert line.startswith("no validation, so no val/loss to pick")
-    assert told_of(trainer={"limit_val_batches": 0}, metric="train/loss") == []
-    assert told_of(trainer={"limit_val_batches": 1}) == []
+    assert reported_of(trainer={"limit_val_batches": 0}, metric="train/loss") == []
+    assert reported_of(trainer={"limit_val_batches": 1}) == []
 
 
 def test_objects_that_the_task_does_not_take() -> None:
     task, plain = {"_target_": f"{HERE}.Plain"}, f"{HERE}.Plain"
-    assert told_of(task=task, model={"a": 1}) == [f"model has no effect: {plain} takes none; model=none silences this"]
-    (line,) = told_of(task=task, model={"a": 1}, scheduler={"a": 1})
+    assert reported_of(task=task, model={"a": 1}) == [
+        f"model has no effect: {plain} takes none; model=none silences this"
+    ]
+    (line,) = reported_of(task=task, model={"a": 1}, scheduler={"a": 1})
     assert line == f"model, scheduler have no effect: {plain} takes none; model=none scheduler=none silences this"
-    assert told_of(model={"a": 1}, compile=True, param_groups=[{"lr": 1}], layer_decay=0.5) == []
-    assert told_of(task=task, param_groups=[], layer_decay=1.0) == []
-    assert told_of(task=task, layer_decay=0.5) == [f"layer_decay: no effect, {plain} makes its optimizer itself"]
-    (line,) = told_of(task=task, compile=True)
+    assert reported_of(model={"a": 1}, compile=True, param_groups=[{"lr": 1}], layer_decay=0.5) == []
+    assert reported_of(task=task, param_groups=[], layer_decay=1.0) == []
+    assert reported_of(task=task, layer_decay=0.5) == [f"layer_decay: no effect, {plain} makes its optimizer itself"]
+    (line,) = reported_of(task=task, compile=True)
     assert line.startswith(f"compile has no effect: {plain} takes no 'model'")
-    lines = told_of(data={"_target_": plain}, augment={"a": 1})
+    lines = reported_of(data={"_target_": plain}, augment={"a": 1})
     assert lines[0] == f"augment has no effect: {plain} takes no 'augment'; augment=none silences this"
-    assert told_of(augment={"a": 1}) == []
+    assert reported_of(augment={"a": 1}) == []
 
 
 @pytest.mark.parametrize(
@@ -193,7 +195,7 @@ def test_objects_that_the_task_does_not_take() -> None:
     ],
 )
 def test_settings_of_another_precision(precision: dict[str, Any], idle: list[str]) -> None:
-    lines = told_of(precision=precision, derived={"world_size": 1, "accelerator": "cpu", "precision": "32-true"})
+    lines = reported_of(precision=precision, derived={"world_size": 1, "accelerator": "cpu", "precision": "32-true"})
     assert [line.partition(" ")[0] for line in lines] == [f"precision.{key}" for key in idle]
     options = {key: "auto" if key in ("probe_seconds", "tolerance") else "fp16" for key in idle}
     assert [line.rpartition("=")[2] for line in lines] == list(options.values())
@@ -211,8 +213,8 @@ def test_the_source_that_promises_no_resume() -> None:
 
 def test_a_number_of_steps_that_is_out_of_reach() -> None:
     data = {"_target_": "mlscale.data.Digits"}
-    lines = told(data, derived={"total_steps": 220}, max_epochs=10, max_steps=5000)
+    lines = reported(data, derived={"total_steps": 220}, max_epochs=10, max_steps=5000)
     assert any("trainer.max_steps=5000 has no effect" in line and "after 220 steps" in line for line in lines)
     for steps, total in [(100, 100), (-1, 220), (5000, None)]:
-        lines = told(data, derived={"total_steps": total}, max_epochs=10, max_steps=steps)
+        lines = reported(data, derived={"total_steps": total}, max_epochs=10, max_steps=steps)
         assert not any("max_steps" in line for line in lines)

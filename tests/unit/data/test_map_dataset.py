@@ -58,7 +58,7 @@ def test_dicts_keep_their_other_entries() -> None:
 
 
 @pytest.mark.parametrize("y", [torch.rand(6), torch.rand(6, 1), torch.zeros(6, 2)])
-def test_labels_of_another_kind_are_told(y: Tensor) -> None:
+def test_labels_of_another_kind_are_reported(y: Tensor) -> None:
     given = TensorDataset(torch.rand(6, 3), y)
     with pytest.raises(MLScaleError, match="samples are") as caught:
         DatasetData(given, given).facts()

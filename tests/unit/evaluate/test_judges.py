@@ -54,9 +54,9 @@ def table(figures: Any, title: str) -> TableBlock:
 
 def test_a_classifier() -> None:
     gathered = classified()
-    told = build_task_report(gathered)
+    reported = build_task_report(gathered)
     truth, predicted = gathered.columns["truth"], gathered.columns["predicted"]
-    figures = told.metrics
+    figures = reported.metrics
     assert figures["accuracy"] == pytest.approx(sk.accuracy_score(truth, predicted))
     assert figures["balanced_accuracy"] == pytest.approx(sk.balanced_accuracy_score(truth, predicted))
     assert figures["macro_f1"] == pytest.approx(sk.f1_score(truth, predicted, average="macro"))
@@ -64,7 +64,7 @@ def test_a_classifier() -> None:
         assert figures[f"{name}_low"] <= figures[name] <= figures[f"{name}_high"]
         assert figures[f"{name}_low"] < figures[f"{name}_high"]
     assert figures["errors"] == (truth != predicted).sum()
-    classes = told.details["classes"]
+    classes = reported.details["classes"]
     assert classes[0]["class"] == "dog"
     assert [each["f1"]["value"] for each in classes] == sorted(each["f1"]["value"] for each in classes)
     precision, recall, f1, support = sk.precision_recall_fscore_support(truth, predicted)
@@ -75,13 +75,13 @@ def test_a_classifier() -> None:
         assert each["recall"]["value"] == pytest.approx(recall[number])
         assert each["f1"]["value"] == pytest.approx(f1[number])
         assert each["f1"]["low"] <= each["f1"]["value"] <= each["f1"]["high"]
-    assert told.remarks[0].startswith("the worst class is dog")
-    sheet = next(each for each in told.blocks if isinstance(each, ImageBlock))
+    assert reported.remarks[0].startswith("the worst class is dog")
+    sheet = next(each for each in reported.blocks if isinstance(each, ImageBlock))
     assert sheet.png.startswith(b"\x89PNG")
-    html = shown(told.blocks)
+    html = shown(reported.blocks)
     assert "data:image/png;base64," in html
     assert "Confusion matrix" in html
-    json.dumps(convert_to_json(told.details))
+    json.dumps(convert_to_json(reported.details))
 
 
 def test_two_classes_have_a_threshold_and_one_class_has_not() -> None:
@@ -144,21 +144,21 @@ def test_the_interval_of_micro_f1_holds_near_one(together: bool) -> None:
 def regressed(noise: float, seed: int = 0, shift: float = 0.0) -> EvaluatedSamples:
     rng = np.random.default_rng(0)
     y = rng.normal(size=(250, 1)) * 10 + 1e4
-    told = y + np.random.default_rng(seed).normal(size=y.shape) * noise + shift
+    reported = y + np.random.default_rng(seed).normal(size=y.shape) * noise + shift
     gather = SampleCollector(get_task_type("regression"), TaskInfo())
-    gather.collect_batch({"value": torch.from_numpy(told - 1e4)}, (torch.zeros(250, 4), torch.from_numpy(y - 1e4)))
+    gather.collect_batch({"value": torch.from_numpy(reported - 1e4)}, (torch.zeros(250, 4), torch.from_numpy(y - 1e4)))
     return gather.collect_samples()
 
 
 def test_numbers() -> None:
     gathered = regressed(2.0, shift=1.0)
-    told = build_task_report(gathered)
+    reported = build_task_report(gathered)
     truth, predicted = gathered.columns["truth"], gathered.columns["predicted"]
-    assert told.metrics["mae"] == pytest.approx(sk.mean_absolute_error(truth, predicted))
-    assert told.metrics["rmse"] == pytest.approx(sk.root_mean_squared_error(truth, predicted))
-    assert told.metrics["r2"] == pytest.approx(sk.r2_score(truth, predicted), rel=1e-4)
-    assert "predictions are too high" in told.remarks[0]
-    shown(told.blocks)
+    assert reported.metrics["mae"] == pytest.approx(sk.mean_absolute_error(truth, predicted))
+    assert reported.metrics["rmse"] == pytest.approx(sk.root_mean_squared_error(truth, predicted))
+    assert reported.metrics["r2"] == pytest.approx(sk.r2_score(truth, predicted), rel=1e-4)
+    assert "predictions are too high" in reported.remarks[0]
+    shown(reported.blocks)
 
 
 def test_masks() -> None:
@@ -169,12 +169,12 @@ def test_masks() -> None:
     gather.collect_batch(
         {"logits": torch.from_numpy(logits)}, (torch.rand(12, 3, 8, 8), torch.from_numpy(y.astype(np.uint8)))
     )
-    told = build_task_report(gather.collect_samples())
+    reported = build_task_report(gather.collect_samples())
     predicted = logits.argmax(1).ravel()
-    assert told.metrics["miou"] == pytest.approx(sk.jaccard_score(y.ravel(), predicted, average="macro"))
-    assert told.metrics["pixel_accuracy"] == pytest.approx(sk.accuracy_score(y.ravel(), predicted))
-    assert told.metrics["miou_low"] < told.metrics["miou"] < told.metrics["miou_high"]
-    assert "data:image/png" in shown(told.blocks)
+    assert reported.metrics["miou"] == pytest.approx(sk.jaccard_score(y.ravel(), predicted, average="macro"))
+    assert reported.metrics["pixel_accuracy"] == pytest.approx(sk.accuracy_score(y.ravel(), predicted))
+    assert reported.metrics["miou_low"] < reported.metrics["miou"] < reported.metrics["miou_high"]
+    assert "data:image/png" in shown(reported.blocks)
 
 
 def spoken(scale: float) -> EvaluatedSamples:
@@ -189,11 +189,15 @@ def spoken(scale: float) -> EvaluatedSamples:
 
 def test_language() -> None:
     gathered = spoken(1.0)
-    told = build_task_report(gathered)
+    reported = build_task_report(gathered)
     nats, tokens = gathered.columns["nats"].sum(), gathered.columns["tokens"].sum()
-    assert told.metrics["bits_per_byte"] == pytest.approx(nats / tokens / np.log(2))
-    assert told.metrics["bits_per_byte_low"] < told.metrics["bits_per_byte"] < told.metrics["bits_per_byte_high"]
-    shown(told.blocks)
+    assert reported.metrics["bits_per_byte"] == pytest.approx(nats / tokens / np.log(2))
+    assert (
+        reported.metrics["bits_per_byte_low"]
+        < reported.metrics["bits_per_byte"]
+        < reported.metrics["bits_per_byte_high"]
+    )
+    shown(reported.blocks)
 
 
 def test_a_slice_that_is_worse_is_found_and_small_ones_are_not_believed() -> None:
@@ -205,17 +209,17 @@ def test_a_slice_that_is_worse_is_found_and_small_ones_are_not_believed() -> Non
     few = ["yes" if place < 5 else "no" for place in range(900)]
     named: dict[str, Any] = {"camera": camera.tolist(), "day": [str(d) for d in day], "few": few, "one": ["a"] * 900}
     named["brightness"] = gathered.columns["brightness"].tolist()
-    told = build_task_report(gathered, named)
-    found: list[dict[str, Any]] = told.details["slices"]
+    reported = build_task_report(gathered, named)
+    found: list[dict[str, Any]] = reported.details["slices"]
     assert (found[0]["column"], found[0]["value"]) == ("camera", "old")
     assert found[0]["q"] < 0.01
     assert [each["q"] <= 0.05 for each in found if each["column"] == "day"] == [False] * 7
     assert len([each for each in found if each["column"] == "brightness"]) == 4  # quartiles
     assert {each["column"]: each["small"] for each in found if each["value"] == "yes"} == {"few": True}
     assert not any(each["column"] == "one" for each in found)
-    assert told.metrics["worse_slices"] == 1
-    assert "camera old is worse than the rest" in " ".join(told.remarks)
-    shown(told.blocks)
+    assert reported.metrics["worse_slices"] == 1
+    assert "camera old is worse than the rest" in " ".join(reported.remarks)
+    shown(reported.blocks)
 
 
 def test_no_slice_is_found_where_there_is_none() -> None:
@@ -231,11 +235,11 @@ def test_no_slice_is_found_where_there_is_none() -> None:
 def of_losses(ours: NDArray[Any], others: NDArray[Any]) -> Mapping[str, Any]:
     """What is said of the slice of the first among both."""
     camera = ["a"] * len(ours) + ["b"] * len(others)
-    told = slices.build_slice_report(
+    reported = slices.build_slice_report(
         {"camera": camera}, np.concatenate([ours, others]), share=False, metric_name="squared_error"
     )
-    (found,) = [each for each in told.details["slices"] if each["value"] == "a"]
-    return {**found, "worse": told.metrics["worse_slices"]}
+    (found,) = [each for each in reported.details["slices"] if each["value"] == "a"]
+    return {**found, "worse": reported.metrics["worse_slices"]}
 
 
 def test_losses_of_one_mean_are_no_worse_slice_whatever_their_shape() -> None:
@@ -273,20 +277,20 @@ def judge_slices(gathered: EvaluatedSamples, named: Any) -> float:
 
 
 def test_two_classifiers_of_which_one_is_better() -> None:
-    told = compare_models(classified(noise=1.0), classified(noise=3.0, seed=5), ("one", "other"))
-    assert told.headline.startswith("one is better than other: accuracy ")
-    assert "McNemar, exact" in told.headline
-    assert told.details["against"]["better"] == "one"
-    figures = told.metrics
+    reported = compare_models(classified(noise=1.0), classified(noise=3.0, seed=5), ("one", "other"))
+    assert reported.headline.startswith("one is better than other: accuracy ")
+    assert "McNemar, exact" in reported.headline
+    assert reported.details["against"]["better"] == "one"
+    figures = reported.metrics
     assert figures["accuracy_difference_low"] > 0
     assert figures["macro_f1_difference"] > 0 > figures["loss_difference"]
     back = compare_models(classified(noise=3.0, seed=5), classified(noise=1.0), ("other", "one"))
     assert back.headline.startswith("one is better than other")
     assert back.metrics["accuracy_difference"] == -figures["accuracy_difference"]
-    shown(told.blocks)
+    shown(reported.blocks)
 
 
-def test_no_difference_is_said_to_be_none_shown() -> None:
+def test_no_difference_is_printed_to_be_none_shown() -> None:
     same = compare_models(classified(), classified(), ("one", "other"))
     assert same.headline.startswith("no difference is shown between one and other")
     assert same.metrics["accuracy_difference_p"] == same.metrics["macro_f1_difference_p"] == 1
@@ -305,11 +309,11 @@ def rows(gathered: EvaluatedSamples, chosen: NDArray[np.int64]) -> EvaluatedSamp
 def test_samples_are_paired_by_key_in_whatever_order() -> None:
     first, second = classified(), classified(noise=3.0, seed=5)
     order = np.random.default_rng(0).permutation(len(second))[:350]
-    told, part = compare_models(first, rows(second, order), ("a", "b")), np.sort(order)
+    reported, part = compare_models(first, rows(second, order), ("a", "b")), np.sort(order)
     straight = compare_models(rows(first, part), rows(second, part), ("a", "b"))
-    assert told.metrics["accuracy_difference"] == pytest.approx(straight.metrics["accuracy_difference"])
-    assert told.metrics["paired_samples"] == 350
-    assert "50 samples are of one of them only" in told.remarks[-1]
+    assert reported.metrics["accuracy_difference"] == pytest.approx(straight.metrics["accuracy_difference"])
+    assert reported.metrics["paired_samples"] == 350
+    assert "50 samples are of one of them only" in reported.remarks[-1]
 
 
 @pytest.mark.parametrize(
@@ -322,13 +326,13 @@ def test_samples_are_paired_by_key_in_whatever_order() -> None:
 def test_other_kinds_are_tested_by_swapping(
     first: EvaluatedSamples, second: EvaluatedSamples, measure: str, better: str
 ) -> None:
-    told = compare_models(first, second, ("a", "b"))
-    assert told.headline.startswith(better)
-    assert "paired permutation" in told.headline
-    assert told.metrics[f"{measure}_difference_p"] < 0.01
+    reported = compare_models(first, second, ("a", "b"))
+    assert reported.headline.startswith(better)
+    assert "paired permutation" in reported.headline
+    assert reported.metrics[f"{measure}_difference_p"] < 0.01
 
 
-def test_what_can_not_be_compared_is_told() -> None:
+def test_what_can_not_be_compared_is_reported() -> None:
     first = classified()
     with pytest.raises(MLScaleError, match="is a model of classification, b one of regression"):
         compare_models(first, regressed(1.0), ("a", "b"))

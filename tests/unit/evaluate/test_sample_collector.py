@@ -58,16 +58,16 @@ def test_the_worst_are_those_of_the_largest_losses_in_the_units_of_the_image(mon
 
 
 @pytest.mark.parametrize(
-    ("kind", "said", "y"),
+    ("kind", "printed", "y"),
     [
         ("classification", {"logits": torch.tensor([[1.0, 0.0], [torch.nan, 0.0]])}, torch.tensor([0, 0])),
         ("regression", {"value": torch.tensor([[1.0], [torch.inf]])}, torch.zeros(2, 1)),
         ("multilabel", {"logits": torch.tensor([[1.0, 0.0], [0.0, torch.nan]])}, torch.zeros(2, 2)),
     ],
 )
-def test_an_answer_that_is_no_number_is_no_class(kind: str, said: dict[str, Tensor], y: Tensor) -> None:
+def test_an_answer_that_is_no_number_is_no_class(kind: str, printed: dict[str, Tensor], y: Tensor) -> None:
     with pytest.raises(MLScaleError, match="the model's output for sample '#1' is not a finite number"):
-        SampleCollector(get_task_type(kind), TaskInfo(("a", "b"))).collect_batch(said, (torch.zeros(2, 3), y))
+        SampleCollector(get_task_type(kind), TaskInfo(("a", "b"))).collect_batch(printed, (torch.zeros(2, 3), y))
 
 
 def test_a_class_that_a_model_rules_out_may_be_the_truth() -> None:
@@ -113,7 +113,7 @@ def test_rows_of_masks_count_pixels_and_leave_ignored_ones_out() -> None:
     assert found["iou"][0] == pytest.approx((0 + 2 / 3) / 2)
 
 
-def test_what_does_not_fit_its_kind_is_told() -> None:
+def test_what_does_not_fit_its_kind_is_reported() -> None:
     with pytest.raises(MLScaleError, match="can't be measured as classification") as caught:
         compute_sample_columns(
             get_task_type("classification"), {"value": torch.zeros(2, 3)}, torch.zeros(2, dtype=torch.long)

@@ -21,9 +21,9 @@ FOREVER = 3600.0
 def test_what_does_not_fit_is_dropped_and_counted(tmp_path: Path) -> None:
     writer = EventStore(tmp_path).open_writer("m", max_rows=10, flush_s=FOREVER)
     with writer._writing:  # the disk hangs
-        said = [add_classified(writer, [f"{n}"], version="v") for n in range(15)]
+        printed = [add_classified(writer, [f"{n}"], version="v") for n in range(15)]
     writer.close()
-    assert said == [True] * 10 + [False] * 5
+    assert printed == [True] * 10 + [False] * 5
     assert (writer.written, writer.dropped) == (10, 5)
     assert add_classified(writer, ["late"], version="v") is False
     assert len(EventStore(tmp_path).read("m")) == 10
@@ -32,9 +32,11 @@ def test_what_does_not_fit_is_dropped_and_counted(tmp_path: Path) -> None:
 def test_memory_is_bounded_too(tmp_path: Path) -> None:
     writer = EventStore(tmp_path).open_writer("m", flush_s=FOREVER)
     with writer._writing:
-        said = [add_classified(writer, ["x"], version="v", raw=np.zeros((1, 1, 16 << 20), np.uint8)) for _ in range(6)]
+        printed = [
+            add_classified(writer, ["x"], version="v", raw=np.zeros((1, 1, 16 << 20), np.uint8)) for _ in range(6)
+        ]
     writer.close()
-    assert said.count(True) == 3
+    assert printed.count(True) == 3
 
 
 def test_it_flushes_by_itself_in_time(tmp_path: Path) -> None:
@@ -125,12 +127,12 @@ def test_killed_it_loses_what_was_not_flushed_and_no_more(tmp_path: Path, lines:
     ]
     for process in processes:
         assert process.stdout is not None
-        said = [process.stdout.readline() for _ in range(lines)]
+        printed = [process.stdout.readline() for _ in range(lines)]
         os.kill(process.pid, signal.SIGKILL)
-        said += process.stdout.readlines()
+        printed += process.stdout.readlines()
         process.stdout.close()
         process.wait()
-        flushed.append(int(said[-1]))
+        flushed.append(int(printed[-1]))
     events = store.read("m")
     assert events.skipped == 0
     for name, count in zip("ab", flushed, strict=True):

@@ -56,7 +56,7 @@ def test_raw_pixels_give_the_trained_models_logits(
     np.testing.assert_allclose(OnnxEngine(measured.model).run(samples.raw), expected, rtol=0, atol=1e-6)
 
 
-def test_the_graph_takes_bytes_in_batches_of_any_size_and_tells_nothing_of_where_it_was_made(
+def test_the_graph_takes_bytes_in_batches_of_any_size_and_reports_nothing_of_where_it_was_made(
     measured: ExportMeasurement,
 ) -> None:
     graph = onnx.load_from_string(measured.model).graph
@@ -73,7 +73,7 @@ def test_the_same_weights_give_the_same_bytes(measured: ExportMeasurement, digit
     assert export_onnx(served) == measured.model
 
 
-def test_rounding_that_no_layer_exceeds_is_told(measured: ExportMeasurement) -> None:
+def test_rounding_that_no_layer_exceeds_is_reported(measured: ExportMeasurement) -> None:
     # Asked where a bound on the outputs is not met, which rounding alone can exceed.
     assert measured.find_layer() == "no layer by itself differs beyond rounding, which the layers after it multiply"
 
@@ -122,7 +122,7 @@ class Nested(nn.Module):
         (Nested, "batches are of 2 samples only: torch.Tensor.add of task.mixer.1 fixes it"),
     ],
 )
-def test_what_a_graph_cannot_hold_is_told(model: Callable[[], Any], cause: str) -> None:
+def test_what_a_graph_cannot_hold_is_reported(model: Callable[[], Any], cause: str) -> None:
     with pytest.raises(MLScaleError, match="can't be exported to ONNX") as caught:
         export_onnx(build_module(model(), (1, 2, 2)))
     assert cause in caught.value.why

@@ -53,14 +53,14 @@ def test_equal_models_pass_and_are_counted() -> None:
     assert seen == given
 
 
-def test_a_difference_is_told_with_its_size() -> None:
+def test_a_difference_is_reported_with_its_size() -> None:
     parity = compare(trained, change_logits(lambda logits: logits + np.array([0.5, 0, 0])), batches(40))
     assert parity.max_abs_error == pytest.approx(0.5, abs=1e-4)
     (problem,) = parity.find_problems(tolerance=1e-4, min_agreement=0)
     assert problem == f"the outputs differ by {parity.relative_error:.1e} of the largest, more than 0.0001"
 
 
-def test_other_classes_are_told_with_their_share() -> None:
+def test_other_classes_are_reported_with_their_share() -> None:
     parity = compare(trained, change_logits(lambda logits: -logits), batches(40))
     assert parity.agreement is not None
     assert parity.agreement < 0.5
@@ -109,6 +109,6 @@ def test_equal_infinities_differ_by_nothing() -> None:
 
 
 def test_the_document_is_plain() -> None:
-    said = Parity(samples=3, batches={1: 0.5}).as_dict()
-    assert said["max_abs_error_by_batch"] == {"1": 0.5}
-    assert said["relative_error"] == 0.5
+    printed = Parity(samples=3, batches={1: 0.5}).as_dict()
+    assert printed["max_abs_error_by_batch"] == {"1": 0.5}
+    assert printed["relative_error"] == 0.5

@@ -42,10 +42,10 @@ def test_it_predicts_what_the_trained_model_does(
 ) -> None:
     right = 0
     for samples in iterate_validation_batches(digits):
-        said = servable.predict(samples.raw)
-        assert said.labels == [str(number) for number in said.classes.tolist()]
-        np.testing.assert_allclose(said.probabilities.sum(1), 1, rtol=1e-6)
-        right += int((said.classes == samples.y).sum())
+        printed = servable.predict(samples.raw)
+        assert printed.labels == [str(number) for number in printed.classes.tolist()]
+        np.testing.assert_allclose(printed.probabilities.sum(1), 1, rtol=1e-6)
+        right += int((printed.classes == samples.y).sum())
     assert right / 360 == measured.parity.torch_metric
 
 
@@ -106,7 +106,7 @@ def test_pixels_of_any_type_that_holds_them_are_taken(servable: Servable, kind: 
         (np.full((2, 1, 8, 8), "1"), ""),
     ],
 )
-def test_what_it_cannot_take_is_told(servable: Servable, raw: np.ndarray[Any, Any], fix: str) -> None:
+def test_what_it_cannot_take_is_reported(servable: Servable, raw: np.ndarray[Any, Any], fix: str) -> None:
     with pytest.raises(MLScaleError) as caught:
         servable.predict(raw)
     assert fix in caught.value.fix
@@ -114,8 +114,8 @@ def test_what_it_cannot_take_is_told(servable: Servable, raw: np.ndarray[Any, An
 
 
 def test_none_are_none(servable: Servable) -> None:
-    said = servable.predict(np.zeros((0, 1, 8, 8), np.uint8))
-    assert (said.labels, said.probabilities.shape, said.classes.shape) == ([], (0, 10), (0,))
+    printed = servable.predict(np.zeros((0, 1, 8, 8), np.uint8))
+    assert (printed.labels, printed.probabilities.shape, printed.classes.shape) == ([], (0, 10), (0,))
 
 
 def test_large_logits_are_no_trouble() -> None:
@@ -257,7 +257,7 @@ def test_what_cannot_be_read_back_is_never_there(
     load(servable.folder)
 
 
-def test_a_package_that_is_missing_is_told_with_its_extra() -> None:
+def test_a_package_that_is_missing_is_reported_with_its_extra() -> None:
     require_extra("export", "onnx", "numpy")
     with pytest.raises(MLScaleError, match="no_such_runtime is not installed") as caught:
         require_extra("serve", "numpy", "no_such_runtime")

@@ -30,7 +30,7 @@ def overflowing(model: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("graph", "told"),
+    ("graph", "reported"),
     [
         (not_a_number, "not finite"),
         (nan_of_one_class, "not finite"),
@@ -42,11 +42,11 @@ def overflowing(model: Any) -> None:
         (ending_in("Reshape", np.array([1, 10])), "can't be used"),  # works for one sample alone
     ],
 )
-def test_what_can_not_serve(tmp_path: Path, graph: Change, told: str) -> None:
+def test_what_can_not_serve(tmp_path: Path, graph: Change, reported: str) -> None:
     folder = altered(tmp_path / "servable", graph=graph)
     with pytest.raises(MLScaleError) as caught:
         load_and_try(folder)
-    assert told in f"{caught.value}"
+    assert reported in f"{caught.value}"
 
 
 def test_one_of_other_weights_does_not_repeat_its_recorded_answers(tmp_path: Path) -> None:

@@ -69,7 +69,7 @@ def test_a_folder_that_one_stands_beside_is_no_package(folder: Path) -> None:
     assert [derive_package_name("mine"), derive_package_name("net")] == ["mine", "net"]
 
 
-def test_what_is_next_is_said(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_next_is_printed(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["init", "my-net", "to=deep/work"]) == 0
     assert "next: cd deep/work && mlscale recipe=my_net" in capsys.readouterr().out
     assert (folder / "deep/work/ci.sh").stat().st_mode & 0o100

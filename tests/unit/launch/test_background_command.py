@@ -33,7 +33,7 @@ def test_it_ends_when_something_is_raised(tmp_path: Path) -> None:
     assert seen[0].process.returncode is not None  # type: ignore[attr-defined]
 
 
-def test_one_that_ends_by_itself_is_told_with_its_last_words(tmp_path: Path) -> None:
+def test_one_that_ends_by_itself_is_reported_with_its_last_words(tmp_path: Path) -> None:
     with (
         commands.start_in_background("loadtest", ["http://127.0.0.1:9"], tmp_path) as load,
         pytest.raises(MLScaleError, match="mlscale loadtest ended with exit code 5") as caught,

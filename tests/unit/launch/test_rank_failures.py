@@ -15,7 +15,7 @@ def ended(message: str, rank: int = 0) -> ChildFailedError:
     return ChildFailedError("rank_main", {rank: failure})
 
 
-def test_a_rank_that_can_not_leave_a_message_is_told_as_the_environment_s(tmp_path: Path) -> None:
+def test_a_rank_that_can_not_leave_a_message_is_reported_as_the_environment_s(tmp_path: Path) -> None:
     (tmp_path / "logs").write_text("a file where the folder should be")
     with pytest.raises(MLScaleError) as unwritten:
         failures.write_rank_failure(tmp_path, 0, MLScaleError("the disk is read-only"))
@@ -39,7 +39,7 @@ def test_where_it_can_be_written_again_the_run_is_resumed(tmp_path: Path) -> Non
     assert not list((tmp_path / "logs").iterdir())
 
 
-def test_an_error_that_was_left_is_told(tmp_path: Path) -> None:
+def test_an_error_that_was_left_is_reported(tmp_path: Path) -> None:
     failures.write_rank_failure(tmp_path, 1, MLScaleError("the data is gone"))
     assert failures.determine_failure_cause(tmp_path, 2, ended("", rank=1)).what == "the data is gone"
 

@@ -19,8 +19,8 @@ def lines(steps: int, **data: Any) -> dict[str, str]:
         "accelerator": "cpu", "threads": 2, "train_samples": 1437,
     }  # fmt: skip
     node = {"data": {"batch_size": 64, **data}, "trainer": {}, "precision": {"value": "32-true"}, "seed": 0}
-    told = format_start_lines(OmegaConf.create({**node, "derived": derived}), FACTS)
-    return {line.split()[0]: line for line in told}
+    reported = format_start_lines(OmegaConf.create({**node, "derived": derived}), FACTS)
+    return {line.split()[0]: line for line in reported}
 
 
 def test_what_is_left_out_is_counted() -> None:
@@ -31,7 +31,7 @@ def test_what_is_left_out_is_counted() -> None:
 
 
 @pytest.mark.parametrize(
-    ("data", "told"),
+    ("data", "reported"),
     [
         ({"sampling": "balanced"}, "every class equally often"),
         ({"sampling": "weighted", "weights": "w.csv"}, "by the weights of w.csv"),
@@ -40,5 +40,5 @@ def test_what_is_left_out_is_counted() -> None:
         ({"last": "pad", "on_bad_sample": "skip"}, "weight 0; bad samples replaced with weight 0"),
     ],
 )
-def test_how_samples_are_drawn(data: dict[str, Any], told: str) -> None:
-    assert told in lines(22, **data)["sampling"]
+def test_how_samples_are_drawn(data: dict[str, Any], reported: str) -> None:
+    assert reported in lines(22, **data)["sampling"]

@@ -70,8 +70,8 @@ class _Handler(BaseHTTPRequestHandler):
             octets = self.headers["Content-Type"] == "application/octet-stream"
             raw = np.frombuffer(body, np.uint8) if octets else np.array(json.loads(body)["inputs"], np.uint8)
             raw = raw.reshape(-1, *SHAPE)
-            said = [{"label": label(x), "probabilities": p} for x, p in zip(raw, _probabilities(raw), strict=True)]
-            return _of({"model": "sums", "model_version": "sums:v1", "predictions": said})
+            printed = [{"label": label(x), "probabilities": p} for x, p in zip(raw, _probabilities(raw), strict=True)]
+            return _of({"model": "sums", "model_version": "sums:v1", "predictions": printed})
         length = int(self.headers["Inference-Header-Content-Length"] or len(body))
         (tensor,) = json.loads(body[:length])["inputs"]
         data = np.frombuffer(body[length:], np.uint8) if len(body) > length else np.array(tensor["data"], np.uint8)

@@ -134,7 +134,7 @@ def test_what_a_protocol_can_send(samples: RequestSamples, model: ServerModel, b
 def test_auto_sends_raw_samples_as_they_are_and_pixels_as_bytes() -> None:
     assert choose_protocol("auto", ROWS, TABLE, 4) == "raw"
     assert choose_protocol("auto", PIXELS, IMAGES, 4) == "bytes"
-    with pytest.raises(MLScaleError, match="protocol=raw") as told:
+    with pytest.raises(MLScaleError, match="protocol=raw") as reported:
         choose_protocol("auto", FILES, IMAGES, 4)
-    assert told.value.why == "a request has one image file"
-    assert told.value.fix == "batch=1"
+    assert reported.value.why == "a request has one image file"
+    assert reported.value.fix == "batch=1"

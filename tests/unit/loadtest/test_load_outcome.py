@@ -54,10 +54,10 @@ def test_no_end_of_kinds_of_failures() -> None:
         (Objective(min_requests_per_s=2), ["1.5 requests/s, fewer than slo.min_requests_per_s=2"]),
     ],
 )
-def test_each_term_that_is_missed_is_told(objective: Objective, phrases: list[str]) -> None:
+def test_each_term_that_is_missed_is_reported(objective: Objective, phrases: list[str]) -> None:
     found = missed(objective, outcome(1.0, 2.0, 30.0))
     assert len(found) == len(phrases)
-    assert all(phrase in told for told, phrase in zip(found, phrases, strict=True))
+    assert all(phrase in reported for reported, phrase in zip(found, phrases, strict=True))
 
 
 def test_failures_are_bounded() -> None:

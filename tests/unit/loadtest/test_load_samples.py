@@ -73,9 +73,9 @@ def test_arrays_of_several_inputs(tmp_path: Path) -> None:
     samples = read_request_samples(path, model)
     assert samples.tensors["words"].tolist() == ["a", "b", "c"]
     assert len(samples) == 3
-    with pytest.raises(MLScaleError, match="can't be sent") as told:
+    with pytest.raises(MLScaleError, match="can't be sent") as reported:
         read_request_samples(written(tmp_path, x=np.zeros((3, 2), np.float32)), model)
-    assert "not each of the arrays x, words but x" in told.value.why
+    assert "not each of the arrays x, words but x" in reported.value.why
 
 
 def test_rows_of_a_csv_have_the_columns_of_the_model(tmp_path: Path) -> None:
@@ -88,9 +88,9 @@ def test_rows_of_a_csv_have_the_columns_of_the_model(tmp_path: Path) -> None:
         {"b": "abc", "c": "3", "a": 1000.0},
     ]
     (tmp_path / "short.csv").write_text("a,b\n1,2\n")
-    with pytest.raises(MLScaleError, match="can't be sent") as told:
+    with pytest.raises(MLScaleError, match="can't be sent") as reported:
         read_request_samples(tmp_path / "short.csv", TABLE)
-    assert told.value.why == "it lacks the column 'c'"
+    assert reported.value.why == "it lacks the column 'c'"
 
 
 def test_lines_of_json_are_rows_or_texts(tmp_path: Path) -> None:
@@ -152,11 +152,11 @@ def test_a_servable_is_sent_its_warmup_requests(tmp_path: Path) -> None:
         ("a.parquet", "", TABLE, "the type .parquet is not known"),
     ],
 )
-def test_other_files_are_told(tmp_path: Path, name: str, content: str, model: ServerModel, why: str) -> None:
+def test_other_files_are_reported(tmp_path: Path, name: str, content: str, model: ServerModel, why: str) -> None:
     (tmp_path / name).write_text(content)
-    with pytest.raises(MLScaleError, match="can't be sent") as told:
+    with pytest.raises(MLScaleError, match="can't be sent") as reported:
         read_request_samples(tmp_path / name, model)
-    assert why in told.value.why
+    assert why in reported.value.why
 
 
 def test_only_the_first_samples_of_large_files_are_read_which_is_reported(

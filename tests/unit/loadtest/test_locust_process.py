@@ -76,14 +76,14 @@ def _instead(code: str) -> Callable[[LoadPlan], list[str]]:
     return lambda plan: [sys.executable, "-c", code]
 
 
-def test_a_locust_that_dies_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_locust_that_dies_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_build_command", _instead("import sys; print('out of greenlets'); sys.exit(3)"))
     with pytest.raises(MLScaleError, match="exit code 3") as caught:
         run_locust(plan("http://127.0.0.1:1"))
     assert (caught.value.exit, caught.value.why) == (Exit.ENVIRONMENT, "out of greenlets")
 
 
-def test_a_locust_without_an_outcome_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_locust_without_an_outcome_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_build_command", _instead("pass"))
     with pytest.raises(MLScaleError, match="and no outcome"):
         run_locust(plan("http://127.0.0.1:1"))

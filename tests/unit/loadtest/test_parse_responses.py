@@ -13,8 +13,8 @@ ASKED = LoadRequest("/", {}, b"", 2, None)
 
 
 def predicted(*probabilities: list[float], **changes: Any) -> bytes:
-    said = [{"label": "a", "probabilities": row} for row in probabilities]
-    return json.dumps({"model": "m", "model_version": "m:v1", "predictions": said, **changes}).encode()
+    printed = [{"label": "a", "probabilities": row} for row in probabilities]
+    return json.dumps({"model": "m", "model_version": "m:v1", "predictions": printed, **changes}).encode()
 
 
 def inferred(data: list[float], **changes: Any) -> bytes:
@@ -24,8 +24,8 @@ def inferred(data: list[float], **changes: Any) -> bytes:
 
 @pytest.mark.parametrize("protocol", ["bytes", "json", "raw"])
 def test_a_right_prediction(protocol: str) -> None:
-    said = parse_response(protocol, ASKED, 200, {}, predicted([0.1, 0.9], [0.5, 0.5]), 2)
-    assert (said.version, said.labels) == ("m:v1", ("a", "a"))
+    printed = parse_response(protocol, ASKED, 200, {}, predicted([0.1, 0.9], [0.5, 0.5]), 2)
+    assert (printed.version, printed.labels) == ("m:v1", ("a", "a"))
 
 
 def test_a_right_inference() -> None:
@@ -71,7 +71,7 @@ def test_what_is_no_right_answer(status: int, body: bytes, why: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("body", "told"),
+    ("body", "reported"),
     [
         (
             b'{"error": "inputs[0] can\'t be used:\\n it lacks the column \'a\'"}',
@@ -85,10 +85,10 @@ def test_what_is_no_right_answer(status: int, body: bytes, why: str) -> None:
         (b"[" * 10_000, ""),
     ],
 )
-def test_the_reason_of_a_refusal_is_read(body: bytes, told: str) -> None:
+def test_the_reason_of_a_refusal_is_read(body: bytes, reported: str) -> None:
     with pytest.raises(InvalidResponse) as caught:
         parse_response("bytes", ASKED, 400, {}, body, 2)
-    assert str(caught.value) == f"status 400{told}"
+    assert str(caught.value) == f"status 400{reported}"
 
 
 @pytest.mark.parametrize(
@@ -117,8 +117,8 @@ def test_what_is_no_right_inference(body: bytes) -> None:
 )
 def test_predictions_of_other_tasks(entries: list[dict[str, Any]]) -> None:
     document = {"model_version": "m:v1", "predictions": entries}
-    said = parse_response("raw", ASKED, 200, {}, json.dumps(document).encode(), 1)
-    assert said == ParsedResponse("m:v1", None)
+    printed = parse_response("raw", ASKED, 200, {}, json.dumps(document).encode(), 1)
+    assert printed == ParsedResponse("m:v1", None)
     with pytest.raises(InvalidResponse, match="1 predictions for 2 samples"):
         parse_response("raw", ASKED, 200, {}, json.dumps({**document, "predictions": entries[:1]}).encode(), 1)
     with pytest.raises(InvalidResponse, match="a prediction is empty"):

@@ -63,6 +63,6 @@ def test_images_are_pixels_or_files() -> None:
         generate_samples(ServerModel("m", (), raw_input={**raw, "colours": "4 channels"}), "raw")
 
 
-def test_sizes_that_vary_are_told() -> None:
+def test_sizes_that_vary_are_reported() -> None:
     with pytest.raises(MLScaleError, match="no random samples of m can be made"):
         generate_samples(one("float32", (3, -1)))

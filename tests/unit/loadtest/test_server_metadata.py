@@ -30,13 +30,13 @@ def test_the_runtime_is_what_the_server_states(tmp_path: Path) -> None:
         assert ServerModel.parse_metadata("m", {**document, "parameters": stated}).runtime == read
 
 
-def test_an_unknown_model_is_told() -> None:
+def test_an_unknown_model_is_reported() -> None:
     with serving() as server, pytest.raises(MLScaleError, match="is 404") as caught:
         request_model_metadata(server.url, "x")
     assert "unknown model" in caught.value.why
 
 
-def test_nobody_there_is_told_at_once() -> None:
+def test_nobody_there_is_reported_at_once() -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))  # taken, and nobody listens
         began = time.monotonic()

@@ -112,7 +112,7 @@ def test_one_missed_term_misses_the_objective() -> None:
     assert (verdict.decision, len(verdict.missed), len(verdict.undecided)) == ("missed", 1, 1)
 
 
-def test_nothing_is_said_of_a_client_that_was_not_measured() -> None:
+def test_nothing_is_printed_of_a_client_that_was_not_measured() -> None:
     bare = outcome(empty=None)
     bare.client = ClientLoad()
     assert decided(Objective(p99_ms=5), bare) == "missed"

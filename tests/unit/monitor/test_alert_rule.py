@@ -6,7 +6,7 @@ import pytest
 from mlscale.monitor.alert_rule import AlertPolicy, RuleState, advance_rule
 
 
-def told(levels: list[float | None], patience: AlertPolicy) -> list[tuple[int, str]]:
+def reported(levels: list[float | None], patience: AlertPolicy) -> list[tuple[int, str]]:
     """The looks at which something was told, and what."""
     state = RuleState()
     changes: list[tuple[int, str]] = []
@@ -38,8 +38,8 @@ BASIC = AlertPolicy(looks=1, hysteresis=0.8, keep=2, cooldown=0)
         ([float("nan")] * 3, BASIC, []),
     ],
 )
-def test_what_is_told(levels: list[float | None], patience: AlertPolicy, changes: list[tuple[int, str]]) -> None:
-    assert told(levels, patience) == changes
+def test_what_is_reported(levels: list[float | None], patience: AlertPolicy, changes: list[tuple[int, str]]) -> None:
+    assert reported(levels, patience) == changes
 
 
 def test_since_is_the_first_look_over_the_limit() -> None:
@@ -58,9 +58,9 @@ def test_noise_makes_few_incidents_and_a_step_makes_one() -> None:
     firing = {name: [] for name in ("patient", "raw", "step")}  # type: dict[str, list[int]]
     for row in noise:
         for name, how in (("patient", patience), ("raw", raw)):
-            firing[name].append(sum(change == "firing" for _, change in told(row.tolist(), how)))
+            firing[name].append(sum(change == "firing" for _, change in reported(row.tolist(), how)))
         row[200:300] += 0.06 / 0.12
-        during = [index for index, change in told(row[200:300].tolist(), patience) if change == "firing"]
+        during = [index for index, change in reported(row[200:300].tolist(), patience) if change == "firing"]
         firing["step"].append(len(during))
     assert np.mean(firing["raw"]) > 30
     assert np.mean(firing["patient"]) < 0.6

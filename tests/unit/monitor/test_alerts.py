@@ -32,15 +32,15 @@ def desk(folder: Path, webhook: Webhook | None = None, patience: AlertPolicy | N
 
 def looks(at: AlertDispatcher, *levels: float | None, version: str = "m:v1", start: int = 0) -> list[AlertReport]:
     """What came of looks a minute apart at which drift had these levels."""
-    told = []
+    reported = []
     for index, level in enumerate(levels):
         signals = (
             RuleResult("drift", level, f"level {level}", {"largest_distance": float("nan")}),
             RuleResult("degradation", 0.0, "fine"),
         )
         now = BEGIN + timedelta(minutes=start + index)
-        told.append(at.process_check(WindowCheck(version, signals, (), 500), "m", now))
-    return told
+        reported.append(at.process_check(WindowCheck(version, signals, (), 500), "m", now))
+    return reported
 
 
 def statuses(receiver: Receiver) -> list[str]:
@@ -49,10 +49,10 @@ def statuses(receiver: Receiver) -> list[str]:
 
 def test_one_alert_over_many_looks_and_one_when_it_is_over(tmp_path: Path) -> None:
     with Receiver() as receiver:
-        told = looks(desk(tmp_path, Webhook(receiver.url)), 0, 2, 3, 2, 2, 0, 0)
+        reported = looks(desk(tmp_path, Webhook(receiver.url)), 0, 2, 3, 2, 2, 0, 0)
     assert statuses(receiver) == ["firing", "resolved"]
-    assert [len(each.changes) for each in told] == [0, 1, 0, 0, 0, 1, 0]
-    assert [each.firing for each in told] == [(), *[("drift",)] * 4, (), ()]
+    assert [len(each.changes) for each in reported] == [0, 1, 0, 0, 0, 1, 0]
+    assert [each.firing for each in reported] == [(), *[("drift",)] * 4, (), ()]
     first, last = receiver.alerts
     for alert in receiver.alerts:
         validate("alert", alert)
@@ -66,9 +66,9 @@ def test_one_alert_over_many_looks_and_one_when_it_is_over(tmp_path: Path) -> No
 def test_a_dead_webhook_loses_nothing(tmp_path: Path, status: int) -> None:
     with Receiver(status) as receiver:
         at = desk(tmp_path, Webhook(receiver.url, timeout_s=0.1, tries=1, answer_s=0.1))
-        told = looks(at, 2, 2, 0, 0)
-        assert [each.waiting for each in told] == [1, 1, 2, 2]
-        assert "the webhook at 127.0.0.1 took no alert" in told[0].problem
+        reported = looks(at, 2, 2, 0, 0)
+        assert [each.waiting for each in reported] == [1, 1, 2, 2]
+        assert "the webhook at 127.0.0.1 took no alert" in reported[0].problem
         assert not receiver.alerts
     documents = [path.read_text() for path in (tmp_path / "monitor").rglob("*.json")]
     assert "a-secret-of-the-address" not in "".join(documents)
@@ -76,8 +76,8 @@ def test_a_dead_webhook_loses_nothing(tmp_path: Path, status: int) -> None:
     waiting = sorted((tmp_path / "monitor/m_champion-outbox/webhook").glob("*.json"))
     assert [json.loads(path.read_text())["body"]["status"] for path in waiting] == ["firing", "resolved"]
     with Receiver() as receiver:
-        (told_now,) = looks(replace(at, recipients={"webhook": Webhook(receiver.url)}), 0, start=10)
-        assert (told_now.sent, told_now.waiting, told_now.problem) == (2, 0, "")
+        (reported_now,) = looks(replace(at, recipients={"webhook": Webhook(receiver.url)}), 0, start=10)
+        assert (reported_now.sent, reported_now.waiting, reported_now.problem) == (2, 0, "")
         looks(replace(at, recipients={"webhook": Webhook(receiver.url)}), 0, start=11)
     assert statuses(receiver) == ["firing", "resolved"]
     assert not (tmp_path / "monitor/m_champion-outbox").exists()
@@ -86,12 +86,12 @@ def test_a_dead_webhook_loses_nothing(tmp_path: Path, status: int) -> None:
 def test_a_recipient_who_is_away_holds_up_no_other(tmp_path: Path) -> None:
     with Receiver() as receiver, Receiver(500) as away:
         recipients = {"webhook": Webhook(away.url, tries=1), "apprise-1": Webhook(receiver.url)}
-        told = looks(replace(desk(tmp_path), recipients=recipients), 2, 0, 0)
-        assert [(each.sent, each.waiting) for each in told] == [(1, 1), (1, 2), (0, 2)]
+        reported = looks(replace(desk(tmp_path), recipients=recipients), 2, 0, 0)
+        assert [(each.sent, each.waiting) for each in reported] == [(1, 1), (1, 2), (0, 2)]
         assert statuses(receiver) == ["firing", "resolved"]
         # It is set no more: what waits for it is still counted.
-        (told_now,) = looks(replace(desk(tmp_path), recipients={"apprise-1": Webhook(receiver.url)}), 0, start=9)
-        assert (told_now.sent, told_now.waiting) == (0, 2)
+        (reported_now,) = looks(replace(desk(tmp_path), recipients={"apprise-1": Webhook(receiver.url)}), 0, start=9)
+        assert (reported_now.sent, reported_now.waiting) == (0, 2)
 
 
 EXAMPLE = Path(__file__).parents[2] / "contract/examples/monitor_state-1.json"
@@ -103,12 +103,14 @@ def test_alerts_that_an_earlier_version_kept_in_the_state_are_sent(tmp_path: Pat
     at.path.write_text(EXAMPLE.read_text())
     kept = json.loads(EXAMPLE.read_text())["outbox"]
     assert kept
-    (told,) = looks(at, None, version="resnet:v7")
-    assert (told.sent, told.waiting) == (0, len(kept))  # nobody is set
+    (reported,) = looks(at, None, version="resnet:v7")
+    assert (reported.sent, reported.waiting) == (0, len(kept))  # nobody is set
     with Receiver() as receiver:
-        (told,) = looks(replace(at, recipients={"webhook": Webhook(receiver.url)}), None, version="resnet:v7", start=1)
+        (reported,) = looks(
+            replace(at, recipients={"webhook": Webhook(receiver.url)}), None, version="resnet:v7", start=1
+        )
     assert receiver.alerts[: len(kept)] == kept
-    assert told.waiting == 0
+    assert reported.waiting == 0
     assert json.loads(at.path.read_text())["outbox"] == []
 
 
@@ -136,11 +138,11 @@ def test_an_alert_that_is_a_week_old_or_corrupt_is_kept_and_reported(
         first.write_text("{")
         document = json.loads(second.read_text())
         second.write_text(json.dumps({**document, "created": document["created"] - 8 * 86_400}))
-        (told,) = looks(at, 0, start=5)
-    assert told.waiting == 0
-    assert "an alert is not sent any more" in told.problem
-    assert "can't be read" in told.problem
-    assert "given up: it answered 500" in told.problem
+        (reported,) = looks(at, 0, start=5)
+    assert reported.waiting == 0
+    assert "an alert is not sent any more" in reported.problem
+    assert "can't be read" in reported.problem
+    assert "given up: it answered 500" in reported.problem
     assert len(list((tmp_path / "monitor/m_champion-outbox/webhook/failed").glob("*.json"))) == 2
 
 
@@ -151,13 +153,13 @@ def test_a_webhook_that_is_dead_is_asked_for_one_alert_a_look(tmp_path: Path) ->
 
 
 def test_without_a_webhook_nothing_waits(tmp_path: Path) -> None:
-    told = looks(desk(tmp_path), 2, 0)
-    assert [(len(each.changes), each.waiting) for each in told] == [(1, 0), (1, 0)]
+    reported = looks(desk(tmp_path), 2, 0)
+    assert [(len(each.changes), each.waiting) for each in reported] == [(1, 0), (1, 0)]
 
 
 def test_nothing_known_changes_nothing(tmp_path: Path) -> None:
-    told = looks(desk(tmp_path), 2, None, None)
-    assert told[-1].firing == ("drift",)
+    reported = looks(desk(tmp_path), 2, None, None)
+    assert reported[-1].firing == ("drift",)
     assert looks(desk(tmp_path), 0, start=5)[0].changes[0]["status"] == "resolved"
 
 
@@ -165,22 +167,25 @@ def test_another_version_ends_the_incidents_of_the_one_before(tmp_path: Path) ->
     with Receiver() as receiver:
         at = desk(tmp_path, Webhook(receiver.url), AlertPolicy(keep=5, cooldown=5))
         looks(at, 2)
-        (told,) = looks(at, 2, version="m:v2", start=1)
-    assert [(alert["status"], alert["version"]) for alert in told.changes] == [("resolved", "m:v1"), ("firing", "m:v2")]
+        (reported,) = looks(at, 2, version="m:v2", start=1)
+    assert [(alert["status"], alert["version"]) for alert in reported.changes] == [
+        ("resolved", "m:v1"),
+        ("firing", "m:v2"),
+    ]
     assert receiver.alerts[1]["sentence"] == "m:v1: drift is over: m:v2 took its place"
     assert receiver.alerts[1]["id"] == receiver.alerts[0]["id"] != receiver.alerts[2]["id"]
 
 
 def test_a_rule_that_is_watched_no_more_is_over(tmp_path: Path) -> None:
     looks(desk(tmp_path), 2)
-    (told,) = looks(replace(desk(tmp_path), rules=("degradation",)), 2, start=1)
-    assert [alert["sentence"] for alert in told.changes] == ["m:v1: drift is over: the rule is watched no more"]
-    assert told.firing == ()
+    (reported,) = looks(replace(desk(tmp_path), rules=("degradation",)), 2, start=1)
+    assert [alert["sentence"] for alert in reported.changes] == ["m:v1: drift is over: the rule is watched no more"]
+    assert reported.firing == ()
 
 
 def test_what_may_become_an_incident_is_pending(tmp_path: Path) -> None:
-    told = looks(desk(tmp_path, patience=AlertPolicy(looks=3)), 2, 2, 2)
-    assert [(each.pending, each.firing) for each in told] == [(("drift",), ())] * 2 + [((), ("drift",))]
+    reported = looks(desk(tmp_path, patience=AlertPolicy(looks=3)), 2, 2, 2)
+    assert [(each.pending, each.firing) for each in reported] == [(("drift",), ())] * 2 + [((), ("drift",))]
 
 
 ODD = {"drift": {"phase": "odd", "count": 0, "quiet": 0, "since": ""}}
@@ -192,9 +197,9 @@ def test_a_damaged_state_begins_anew_and_says_so(tmp_path: Path, content: str) -
     path = desk(tmp_path).path
     path.parent.mkdir()
     path.write_text(content)
-    (told,) = looks(desk(tmp_path), 2)
-    assert "the state was corrupt and is re-initialised" in told.problem
-    assert told.firing == ("drift",)
+    (reported,) = looks(desk(tmp_path), 2)
+    assert "the state was corrupt and is re-initialised" in reported.problem
+    assert reported.firing == ("drift",)
     assert looks(desk(tmp_path), 2, start=1)[0].problem == ""
 
 
@@ -207,7 +212,7 @@ def test_a_state_of_a_later_format_is_not_overwritten(tmp_path: Path) -> None:
     assert "/9" in path.read_text()
 
 
-def test_a_state_that_can_not_be_written_is_told_with_its_setting(tmp_path: Path) -> None:
+def test_a_state_that_can_not_be_written_is_reported_with_its_setting(tmp_path: Path) -> None:
     (tmp_path / "monitor").write_text("a file where a folder should be")
     with pytest.raises(MLScaleError) as caught:
         looks(desk(tmp_path), 2)
@@ -235,7 +240,7 @@ def test_two_monitors_tell_an_incident_once(tmp_path: Path) -> None:
     assert state.load_state(at.path).looks == 4
 
 
-def test_a_monitor_that_holds_the_state_for_good_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_monitor_that_holds_the_state_for_good_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(state, "_WAIT_SECONDS", 0.2)
     at = desk(tmp_path)
     with state.lock_state(at.path), pytest.raises(MLScaleError, match="another monitor with the same state") as caught:

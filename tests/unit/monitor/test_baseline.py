@@ -99,7 +99,7 @@ def test_a_profile_from_elsewhere_is_refused(folder: Path, tmp_path: Path) -> No
         baseline(folder)
 
 
-def test_an_absent_profile_is_told(folder: Path) -> None:
+def test_an_absent_profile_is_reported(folder: Path) -> None:
     shutil.rmtree(folder / "reference")
     with pytest.raises(MLScaleError, match="corrupt or altered"):
         baseline(folder)
@@ -122,7 +122,7 @@ def test_a_profile_of_another_model_is_refused(folder: Path, change: dict[str, N
         baseline(folder)
 
 
-def test_a_folder_without_a_servable_is_told(tmp_path: Path) -> None:
+def test_a_folder_without_a_servable_is_reported(tmp_path: Path) -> None:
     with pytest.raises(MLScaleError, match="no servable"):
         baseline(tmp_path)
 

@@ -238,7 +238,7 @@ def test_values_of_another_unit_are_not_hidden_by_the_size_of_a_shift() -> None:
     assert "is out of the reference's range in 2" in drift.sentence
 
 
-def test_drift_of_predictions_is_told_apart() -> None:
+def test_drift_of_predictions_is_reported_apart() -> None:
     seen = window(1000, seed=1)
     seen.columns["output.label"][:500] = "f"
     drift = signal(check_rules(baseline(), seen, MonitorLimits()), "drift")

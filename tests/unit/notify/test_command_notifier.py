@@ -21,7 +21,7 @@ def test_it_gets_the_document(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "it; $(x)").read_text()) == {"a": "ä"}
 
 
-def test_what_fails_is_told() -> None:
+def test_what_fails_is_reported() -> None:
     assert CommandNotifier([sys.executable, "-c", "raise SystemExit(3)"]).send_document({}).why == "it ended with 3"
     assert CommandNotifier(["/no/such/program"]).send_document({}).why == "No such file or directory"
 

@@ -95,7 +95,7 @@ def test_what_is_no_address_is_refused_and_not_repeated(url: str) -> None:
     assert not url or url not in str(caught.value)
 
 
-def test_nothing_of_the_address_but_the_host_is_told() -> None:
+def test_nothing_of_the_address_but_the_host_is_reported() -> None:
     webhook = Webhook("https://user:word@hooks.example.org/services/T0/B0/secret")
     assert webhook.host == "hooks.example.org"
     assert repr(webhook) == "Webhook(hooks.example.org)"

@@ -47,7 +47,7 @@ def opened(spec: Any, **changes: Any) -> Inputs:
     )
 
 
-def told(inputs: Inputs, encoder: Encoder = IMAGE) -> list[tuple[str, Any]]:
+def reported(inputs: Inputs, encoder: Encoder = IMAGE) -> list[tuple[str, Any]]:
     """Keys with the first value of each sample, or why there is none."""
     found = []
     for item in inputs.read_items(range(len(inputs))):
@@ -65,11 +65,11 @@ def test_a_folder(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("x")
     (tmp_path / ".hidden.png").write_bytes(png())
     inputs = opened(tmp_path)
-    assert told(inputs) == [("a.PNG", 1), ("b/x.png", 0), ("c.jpeg", _CUT)]
+    assert reported(inputs) == [("a.PNG", 1), ("b/x.png", 0), ("c.jpeg", _CUT)]
     assert opened(tmp_path).digest == inputs.digest
     (tmp_path / "a.PNG").unlink()
     assert opened(tmp_path).digest != inputs.digest
-    assert told(inputs)[0] == ("a.PNG", "No such file or directory")  # gone since it was listed
+    assert reported(inputs)[0] == ("a.PNG", "No such file or directory")  # gone since it was listed
     changed = opened(tmp_path)
     (tmp_path / "b/x.png").write_bytes(png(9))
     os.utime(tmp_path / "b/x.png", ns=(1, 1))
@@ -101,7 +101,7 @@ def test_links_are_followed_but_not_in_circles_or_to_nowhere(tmp_path: Path) -> 
     (photos / "b/there").symlink_to(elsewhere)
     (photos / "gone.png").symlink_to(tmp_path / "nowhere.png")
     keys = [f"{way}x.png" for way in ("b/", "b/there/", "more/", "more/back/")]
-    assert told(opened(photos)) == sorted([*((key, 1) for key in keys), ("gone.png", "No such file or directory")])
+    assert reported(opened(photos)) == sorted([*((key, 1) for key in keys), ("gone.png", "No such file or directory")])
 
 
 def test_shards(tmp_path: Path) -> None:
@@ -116,7 +116,7 @@ def test_shards(tmp_path: Path) -> None:
                 tar.addfile(info, io.BytesIO(content))
     inputs = opened(f"{tmp_path}/{{000..001}}.tar")
     wanted = [("000.tar/0", 0), ("000.tar/1", 1), ("000.tar/2", 2), ("001.tar/0", 10), ("001.tar/1", 11)]
-    assert told(inputs) == [*wanted, ("001.tar/2", "it has no member that is scored")]
+    assert reported(inputs) == [*wanted, ("001.tar/2", "it has no member that is scored")]
     assert opened(tmp_path).digest == opened(f"{tmp_path}/*.tar").digest == inputs.digest
     with pytest.raises(MLScaleError, match=r"have no member '\.jpg'"):
         opened(tmp_path, member="jpg")
@@ -134,19 +134,21 @@ def write_members(path: Path, **members: bytes) -> None:
 def test_of_several_images_of_a_sample_none_is_guessed(tmp_path: Path) -> None:
     scene = tmp_path / "scene.tar"
     write_members(scene, png=png(1), mask_png=png(2), json=b"[]")
-    assert told(opened(scene)) == [("scene.tar/a", 1)]
-    assert told(opened(scene, member="mask.png")) == [("scene.tar/a", 2)]
+    assert reported(opened(scene)) == [("scene.tar/a", 1)]
+    assert reported(opened(scene, member="mask.png")) == [("scene.tar/a", 2)]
     masks = tmp_path / "masks.tar"
     write_members(masks, mask_png=png(2))
-    assert told(opened(masks)) == [("masks.tar/a", 2)]
+    assert reported(opened(masks)) == [("masks.tar/a", 2)]
     both = tmp_path / "both.tar"
     write_members(both, left_png=png(3), depth_png=png(4))
     for trained_on in (None, "png", "jpg"):
         with pytest.raises(MLScaleError, match="it is not clear which member is scored") as caught:
             opened(both, trained_on=trained_on)
         assert caught.value.why == "sample both.tar/a has several: .depth.png, .left.png"
-    assert told(opened(both, **{caught.value.fix.split("=")[0]: caught.value.fix.split("=")[1]})) == [("both.tar/a", 3)]
-    assert told(opened(both, trained_on="depth.png;depth.jpg")) == [("both.tar/a", 4)]
+    assert reported(opened(both, **{caught.value.fix.split("=")[0]: caught.value.fix.split("=")[1]})) == [
+        ("both.tar/a", 3)
+    ]
+    assert reported(opened(both, trained_on="depth.png;depth.jpg")) == [("both.tar/a", 4)]
 
 
 def test_tables_of_images(tmp_path: Path) -> None:
@@ -158,11 +160,11 @@ def test_tables_of_images(tmp_path: Path) -> None:
         ("a.parquet:2", _UNKNOWN),
         ("a.parquet:3", "the column is empty here"),
     ]
-    assert told(opened(tmp_path / "a.parquet")) == first
+    assert reported(opened(tmp_path / "a.parquet")) == first
     by_path = opened(tmp_path / "a.parquet", member="path", key="id")
-    assert told(by_path) == [("p", 3), ("q", "two.png: No such file or directory"), ("r", 3)]
+    assert reported(by_path) == [("p", 3), ("q", "two.png: No such file or directory"), ("r", 3)]
     pq.write_table(pa.table({"image": [{"bytes": png(4), "path": "x"}]}), tmp_path / "b.parquet")
-    assert told(opened([str(tmp_path / "b.parquet"), str(tmp_path / "a.parquet")]))[:2] == [
+    assert reported(opened([str(tmp_path / "b.parquet"), str(tmp_path / "a.parquet")]))[:2] == [
         ("b.parquet:1", 4),
         first[0],
     ]
@@ -173,9 +175,9 @@ def test_tables_of_images(tmp_path: Path) -> None:
 def test_tables_of_numbers_and_of_texts(tmp_path: Path) -> None:
     (tmp_path / "n.csv").write_text("id,x,y\n5,1.5,2\n6,,4\n")
     rows = build_format1_encoder((2,), "float32", {})
-    assert told(opened(tmp_path / "n.csv", key="id"), rows) == [("5", 1.5), ("6", "value 1 is not a finite number")]
-    assert told(opened(tmp_path / "n.csv", columns=("y", "x")), rows)[0] == ("line 2 of n.csv", 2.0)
-    assert told(opened(tmp_path / "n.csv"), rows)[0][1] == "it has the shape (3,), and the model takes (2,)"
+    assert reported(opened(tmp_path / "n.csv", key="id"), rows) == [("5", 1.5), ("6", "value 1 is not a finite number")]
+    assert reported(opened(tmp_path / "n.csv", columns=("y", "x")), rows)[0] == ("line 2 of n.csv", 2.0)
+    assert reported(opened(tmp_path / "n.csv"), rows)[0][1] == "it has the shape (3,), and the model takes (2,)"
     (tmp_path / "t.tsv").write_text("text\tn\nhé\t1\n")
     (item,) = opened(tmp_path / "t.tsv").read_items(range(1))
     text = build_format1_encoder((5,), "int64", {}).encode_sample(prepare_sample(item))[INPUT]
@@ -190,7 +192,7 @@ def test_tables_of_numbers_and_of_texts(tmp_path: Path) -> None:
         ("x.csv", b"a,b\n{},[]\nx,y\n", "the table has nothing to score"),
     ],
 )
-def test_what_is_no_input_is_told(tmp_path: Path, name: str, content: bytes, what: str) -> None:
+def test_what_is_no_input_is_reported(tmp_path: Path, name: str, content: bytes, what: str) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(MLScaleError, match=what):
         opened(tmp_path / name)
@@ -363,7 +365,7 @@ def test_a_table_in_latin1_has_the_line_that_converts_it(tmp_path: Path, name: s
         ("image", "shards.tar.gz", "input=<images"),
     ],
 )
-def test_a_file_of_another_kind_is_told_what_is_taken(tmp_path: Path, kind: str, name: str, fix: str) -> None:
+def test_a_file_of_another_kind_is_reported_what_is_taken(tmp_path: Path, kind: str, name: str, fix: str) -> None:
     (tmp_path / name).write_bytes(b"x")
     with pytest.raises(MLScaleError, match=f"{name} is not a kind of input that the model takes") as caught:
         open_inputs(str(tmp_path / name), member=None, key=None, columns=(), kind=kind)

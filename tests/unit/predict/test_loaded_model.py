@@ -269,12 +269,12 @@ def test_texts_and_documents(get_task_servable: GetServable, tmp_path: Path) -> 
         model.predict(["", "a"])
     assert (caught.value.where, caught.value.why) == ("x[0]", "it is empty")
     language = LoadedModel(get_task_servable("language"))
-    said = language.predict("a document of several windows, " * 9)
-    assert said.tokens.tolist() == [31 * 9 + 1]
-    assert said[0]["nats_per_token"] == pytest.approx(said.nats_per_token[0])
-    assert said.nats_per_token[0] == pytest.approx(said.nats[0] / (31 * 9 + 1))
+    printed = language.predict("a document of several windows, " * 9)
+    assert printed.tokens.tolist() == [31 * 9 + 1]
+    assert printed[0]["nats_per_token"] == pytest.approx(printed.nats_per_token[0])
+    assert printed.nats_per_token[0] == pytest.approx(printed.nats[0] / (31 * 9 + 1))
     with pytest.raises(AttributeError, match="predictions of language have no 'labels'; they have: nats, tokens"):
-        said.labels  # noqa: B018
+        printed.labels  # noqa: B018
 
 
 def test_the_column_of_a_data_frame(get_task_servable: GetServable, tmp_path: Path) -> None:
@@ -330,6 +330,6 @@ def test_masks_and_sets_of_labels(get_task_servable: GetServable) -> None:
 def test_what_is_seen_in_a_session(get_task_servable: GetServable) -> None:
     model = LoadedModel(get_task_servable("text"))
     assert repr(model).startswith("<model of classification: takes texts")
-    said = model.predict(["a", "b"])
-    assert repr(said) == "<2 predictions of classification: labels, probabilities, classes>"
-    assert {"labels", "answers"} <= set(dir(said))
+    printed = model.predict(["a", "b"])
+    assert repr(printed) == "<2 predictions of classification: labels, probabilities, classes>"
+    assert {"labels", "answers"} <= set(dir(printed))

@@ -51,14 +51,14 @@ def test_each_input_has_one_row_and_what_can_not_be_read_has_its_reason(to: Path
         100: "value 4 is not a finite number",
     }
     assert found["predicted"][7] is found["probabilities"][7] is found["class"][100] is None
-    told = summarize_parts(parts)
-    assert (told["rows"], told["errors"]) == (ROWS, 2)
-    assert sum(told["predicted"].values()) == ROWS - 2
-    assert told["first_errors"][0] == "k7: value 2 is not a finite number"
+    reported = summarize_parts(parts)
+    assert (reported["rows"], reported["errors"]) == (ROWS, 2)
+    assert sum(reported["predicted"].values()) == ROWS - 2
+    assert reported["first_errors"][0] == "k7: value 2 is not a finite number"
     for row in (0, 55, 209):
         assert sum(found["probabilities"][row]) == pytest.approx(1, abs=1e-5)
         assert found["confidence"][row] == pytest.approx(max(found["probabilities"][row]))
-    parts.mark_complete(**told)
+    parts.mark_complete(**reported)
     manifest = json.loads((to / MANIFEST).read_text())
     validate("predictions", manifest)
     assert manifest["complete"] is True
@@ -66,20 +66,20 @@ def test_each_input_has_one_row_and_what_can_not_be_read_has_its_reason(to: Path
 
 @pytest.mark.parametrize("name", ["logits", "value"])
 def test_an_answer_that_is_no_number_is_an_error_and_no_class(name: str) -> None:
-    class Told(scorer.Linear):
+    class Reported(scorer.Linear):
         def compute_samples(self, packed: EncodedSamples) -> dict[str, NDArray[Any]]:
             return {name: packed.tensors["input"][:, :3]}
 
     x = np.array([[0, 1, 2, 3], [np.nan, 1, 2, 3], [0, np.inf, 2, 3], [-np.inf, 1, 2, 3]], np.float32)
     batch = LoadedBatch(range(5), list("vwxyz"), ["", "torn", "", "", ""], EncodedSamples({"input": x}, {}))
-    found, said = predict_batch(Told(), batch)
+    found, printed = predict_batch(Reported(), batch)
     wrong = "the model's output is not a finite number"
     assert found.errors == ["", "torn", wrong, wrong, "" if name == "logits" else wrong]
-    assert said is not None
+    assert printed is not None
     assert found.packed is not None
-    assert len(said[name]) == len(found.packed.tensors["input"]) == found.errors.count("")
+    assert len(printed[name]) == len(found.packed.tensors["input"]) == found.errors.count("")
     one = LoadedBatch(range(1), ["w"], [""], EncodedSamples({"input": x[1:2]}, {}))
-    alone_, nothing = predict_batch(Told(), one)
+    alone_, nothing = predict_batch(Reported(), one)
     assert (alone_.packed, alone_.errors, nothing) == (None, [wrong], None)
 
 

@@ -84,7 +84,7 @@ def test_what_is_faster_and_wrong_is_not() -> None:
     assert comparison.select_best(math.inf).candidate == BF16
 
 
-def test_what_fails_is_left_out_and_told() -> None:
+def test_what_fails_is_left_out_and_reported() -> None:
     comparison = found(fails=True)
     assert comparison.select_best(0.05).candidate == PrecisionCandidate()
     assert comparison.measured[1].why == "no such kernel"

@@ -109,7 +109,7 @@ def test_equal_counts_are_selected_by_name() -> None:
         assert sketch.effective == 1502
 
 
-def test_the_order_of_categories_is_one_of_time_where_it_is_said_to_be() -> None:
+def test_the_order_of_categories_is_one_of_time_where_it_is_printed_to_be() -> None:
     values = ["a"] * 200 + ["b"] * 100
     random = np.random.default_rng(0).permutation(values).tolist()
     assert build_category_sketch("a", "inputs", values).effective < 30

@@ -148,7 +148,7 @@ def test_ticks_of_large_values_fit_the_margin() -> None:
     assert [axis.format_tick(value) for value in (50_000.0, -2.5e9, 1e99)] == ["50,000", "-2.5 G", "1e+99"]
 
 
-def test_a_story_is_numbered_and_tells_what_was_not_reached() -> None:
+def test_a_story_is_numbered_and_reports_what_was_not_reached() -> None:
     elements = Elements(
         written(steps=[ReportStep("prepare", "1,797 samples", True, "1,797", 1.2), ReportStep("train", ok=None)])
     )

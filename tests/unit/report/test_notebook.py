@@ -19,11 +19,11 @@ def test_the_page_stands_in_the_cell_and_styles_nothing_else() -> None:
 
 def test_ipython_on_a_terminal_gets_the_table() -> None:
     class Printer:
-        said = ""
+        printed = ""
 
         def text(self, text: str) -> None:
-            self.said += text
+            self.printed += text
 
     printer, result = Printer(), Result("train", True, "done", {"time_s": 3.0})
     result._repr_pretty_(printer, False)
-    assert printer.said == result.format_text()
+    assert printer.printed == result.format_text()

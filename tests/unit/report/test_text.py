@@ -95,7 +95,7 @@ def test_a_label_leaves_the_unit_to_the_value(name: str, shown: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("share", "decimals", "told"),
+    ("share", "decimals", "reported"),
     [
         (0.996, 1, "99.6%"),
         (1.0, 1, "100.0%"),
@@ -111,8 +111,8 @@ def test_a_label_leaves_the_unit_to_the_value(name: str, shown: str) -> None:
         (float("nan"), 1, "nan"),
     ],
 )
-def test_what_is_not_all_never_reads_as_all(share: float, decimals: int, told: str) -> None:
-    assert format_percent(share, decimals) == told
+def test_what_is_not_all_never_reads_as_all(share: float, decimals: int, reported: str) -> None:
+    assert format_percent(share, decimals) == reported
 
 
 def test_a_percentage_with_a_sign_and_another_unit() -> None:

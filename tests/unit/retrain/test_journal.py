@@ -59,7 +59,7 @@ def test_a_line_that_was_cut_short_harms_no_other(journal: RetrainingJournal) ->
     assert journal.path.read_bytes().startswith(whole)
 
 
-def test_a_damaged_or_later_line_is_told(journal: RetrainingJournal) -> None:
+def test_a_damaged_or_later_line_is_reported(journal: RetrainingJournal) -> None:
     journal.path.parent.mkdir(parents=True)
     journal.path.write_text('{"format": "mlscale/turn/1"}\n')
     with pytest.raises(MLScaleError, match="corrupt") as caught:

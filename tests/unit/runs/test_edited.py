@@ -37,9 +37,9 @@ def test_the_edited_keys_are_named(start: Start, edits: dict[str, str], named: s
     run = start()
     run.seal_run("done")
     assert describe_edits(run) == ""
-    told = describe_edits(edit(run, edits))
-    assert told.startswith(f"{run.path.name} was edited after it was trained: ")
-    assert named in told
+    reported = describe_edits(edit(run, edits))
+    assert reported.startswith(f"{run.path.name} was edited after it was trained: ")
+    assert named in reported
 
 
 def test_what_computes_nothing_may_be_edited(start: Start) -> None:

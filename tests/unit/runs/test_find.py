@@ -62,7 +62,7 @@ def test_runs_of_a_sweep(start: Start, tmp_path: Path) -> None:
     assert sorted(path.name for path in sweep.iterdir() if path.is_file()) == ["sweep.json"]
 
 
-def test_a_torn_run_is_told_and_hides_no_other(start: Start, tmp_path: Path) -> None:
+def test_a_torn_run_is_reported_and_hides_no_other(start: Start, tmp_path: Path) -> None:
     good, torn = start(), start()
     for name in ("run.json", "config.yaml"):  # nothing is left to rebuild it from
         (torn.path / name).write_text('{"format": "mls')

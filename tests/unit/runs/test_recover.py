@@ -62,7 +62,7 @@ def made(start: Start, folder: Path) -> RunFolder:
     return run
 
 
-def said_by(*words: str) -> tuple[int, str]:
+def printed_by(*words: str) -> tuple[int, str]:
     """The exit code of a command in this process, and what it said."""
     out = io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
@@ -84,9 +84,9 @@ def test_a_run_json_that_is_cut_is_rebuilt(
         "created": found.run["created"],
     }
     assert found.run["created"][:19] == before["created"][:19]
-    told = capsys.readouterr().err
-    assert told.count("run.json is corrupt") == 1
-    assert "lost: overrides, attempts" in told
+    reported = capsys.readouterr().err
+    assert reported.count("run.json is corrupt") == 1
+    assert "lost: overrides, attempts" in reported
     assert found.status == "done"
     (run.path / "manifest.json").unlink()
     assert found.status == "crashed"
@@ -99,17 +99,17 @@ def test_what_can_not_be_rebuilt_is_named(start: Start, tmp_path: Path) -> None:
     for name in ("run.json", "config.yaml"):
         (run.path / name).write_text("")
     (run.path / "config.yaml").write_bytes(b"\xff\xfe")
-    code, said = said_by("runs", "show", "last", f"runs_dir={tmp_path / 'runs'}")
+    code, printed = printed_by("runs", "show", "last", f"runs_dir={tmp_path / 'runs'}")
     assert code == 2
-    assert "error: no run here can be read" in said
-    assert str(run.path) in said
+    assert "error: no run here can be read" in printed
+    assert str(run.path) in printed
     other = start(name="other")
     (run.path).rename(run.path.with_name("resnet-zzzzzzzzzzzz"))
     recover.warn_once.cache_clear()
-    code, said = said_by("runs", "show", "last", f"runs_dir={tmp_path / 'runs'}")
+    code, printed = printed_by("runs", "show", "last", f"runs_dir={tmp_path / 'runs'}")
     assert code == 0
-    assert other.id in said
-    assert "and is not the last run for that" in said
+    assert other.id in printed
+    assert "and is not the last run for that" in printed
 
 
 @pytest.mark.parametrize("in_sweep", [False, True])
@@ -121,16 +121,16 @@ def test_a_run_that_lost_both_documents_is_listed(start: Start, tmp_path: Path, 
     for name in ("run.json", "config.yaml"):
         (run.path / name).unlink() if how == "lost" else (run.path / name).write_text("{")
     root = [f"runs_dir={tmp_path / 'runs'}"]
-    code, said = said_by("runs", "ls", *root)
+    code, printed = printed_by("runs", "ls", *root)
     assert code == 0
-    assert other.id in said
-    assert f"corrupt: {run.path} (run.json is {how} and config.yaml is {how}" in said
-    assert "its config, overrides, attempts" in said
-    assert json.loads(said_by("runs", "ls", "output=json", *root)[1])["damaged"].keys() == {str(run.path)}
+    assert other.id in printed
+    assert f"corrupt: {run.path} (run.json is {how} and config.yaml is {how}" in printed
+    assert "its config, overrides, attempts" in printed
+    assert json.loads(printed_by("runs", "ls", "output=json", *root)[1])["damaged"].keys() == {str(run.path)}
     for ref in (run.id, "resn", run.path.name, str(run.path)):
-        code, said = said_by("runs", "show", ref, *root)
-        assert (code, said.count("error: the run can't be read")) == (2, 1)
-    weights = said.rsplit("init_from=", 1)[1].partition(", which")[0]
+        code, printed = printed_by("runs", "show", ref, *root)
+        assert (code, printed.count("error: the run can't be read")) == (2, 1)
+    weights = printed.rsplit("init_from=", 1)[1].partition(", which")[0]
     assert find_initial_weights(weights, tmp_path / "runs").checkpoint == run.path / "checkpoints/best.ckpt"
 
 
@@ -139,10 +139,10 @@ def test_a_run_that_lost_one_document_is_found(start: Start, tmp_path: Path, nam
     run = made(start, tmp_path)
     (run.path / name).unlink()
     recover.warn_once.cache_clear()
-    code, said = said_by("runs", "ls", f"runs_dir={tmp_path / 'runs'}")
-    assert (code, run.id in said, "corrupt: " in said) == (0, True, False)
+    code, printed = printed_by("runs", "ls", f"runs_dir={tmp_path / 'runs'}")
+    assert (code, run.id in printed, "corrupt: " in printed) == (0, True, False)
     assert find_run(run.id, tmp_path / "runs").path == run.path
-    assert ("run.json is lost: rebuilt" in said) is (name == "run.json")
+    assert ("run.json is lost: rebuilt" in printed) is (name == "run.json")
 
 
 def test_other_folders_are_no_runs(start: Start, tmp_path: Path) -> None:
@@ -158,7 +158,7 @@ def test_a_later_format_is_not_damage(start: Start, tmp_path: Path) -> None:
     run = made(start, tmp_path)
     run.update_document(format="mlscale/run/99")
     assert list_runs(tmp_path / "runs") == []
-    assert "later mlscale" in said_by("runs", "ls", f"runs_dir={tmp_path / 'runs'}")[1]
+    assert "later mlscale" in printed_by("runs", "ls", f"runs_dir={tmp_path / 'runs'}")[1]
 
 
 def test_an_altered_id_is_that_of_the_folder(start: Start, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -192,11 +192,11 @@ def test_no_command_breaks(start: Start, tmp_path: Path, number: int) -> None:
             ["show", str(run.path)],
             ["diff", whole.id, str(run.path)], ["checkpoints", str(run.path)],
         ):  # fmt: skip
-            code, said = said_by("runs", *words, f"runs_dir={root}")
-            assert code in (0, 2), (SEED, number, name, words, content[:80], said)
-            assert "Traceback" not in said
+            code, printed = printed_by("runs", *words, f"runs_dir={root}")
+            assert code in (0, 2), (SEED, number, name, words, content[:80], printed)
+            assert "Traceback" not in printed
             if words == ["ls"]:
-                assert whole.id in said, (SEED, number, name, said)
-                assert run.path.name in said or run.id in said, (SEED, number, name, said)
+                assert whole.id in printed, (SEED, number, name, printed)
+                assert run.path.name in printed or run.id in printed, (SEED, number, name, printed)
         assert (run.path / name).read_bytes() == content  # to look changes nothing
         shutil.copy(copy / name, run.path / name)

@@ -121,7 +121,7 @@ def test_a_run_that_saved_nothing_starts_over(start: Start) -> None:
 @pytest.mark.parametrize(
     ("before", "now", "line"), [(2, 2, ""), (1, 2, "1 process before, 2 now"), (2, 1, "2 processes before, 1 now")]
 )
-def test_another_number_of_processes_is_told(start: Start, before: int, now: int, line: str) -> None:
+def test_another_number_of_processes_is_reported(start: Start, before: int, now: int, line: str) -> None:
     lines = open_attempt(start(derived={"world_size": before}), now, None).lines
     assert len(lines) == 1 + bool(line)
     assert lines[-1].startswith(f"layout    {line}" if line else "resume")
@@ -134,7 +134,7 @@ def test_a_lost_layout_is_derived_again(start: Start, capsys: pytest.CaptureFixt
     assert "derived.yaml is corrupt" in capsys.readouterr().err
 
 
-def test_changed_code_is_told_and_makes_it_inexact(start: Start) -> None:
+def test_changed_code_is_reported_and_makes_it_inexact(start: Start) -> None:
     plan = open_attempt(start(), 1, "today's digest")
     assert plan.lines[-1] == "code      has changed since the run began: it is resumed with today's"
     assert plan.inexact == ("the code has changed",)

@@ -109,10 +109,14 @@ def test_no_secret_is_found_anywhere(
     assert runs(["diff", "last", "last", "output=json", f"runs_dir={tmp_path / 'runs'}"]) == 0
     assert runs(["ls", f"runs_dir={tmp_path / 'runs'}"]) == 0
 
-    told = capsys.readouterr()
+    reported = capsys.readouterr()
     written = {str(path): path.read_bytes() for path in (tmp_path / "runs").rglob("*") if path.is_file()}
     written["archive"] = gzip.decompress((run.path / "code.tar.gz").read_bytes())
-    written |= {"stdout": told.out.encode(), "stderr": told.err.encode(), "log": handler.stream.getvalue().encode()}
+    written |= {
+        "stdout": reported.out.encode(),
+        "stderr": reported.err.encode(),
+        "log": handler.stream.getvalue().encode(),
+    }
     in_code_only = ("code", "diff")
     found = [
         (place, name)

@@ -70,8 +70,8 @@ def test_of_a_run() -> None:
         "MLSCALE_SECRET_B_NAME": "moved",
         "JOB": "1234567890",
     }
-    told = Masker.create_for_run(config, environ).mask_text("literal-1 plain-value / environ-2 moved 1234567890")
-    assert told == "*** *** / *** *** 1234567890"
+    reported = Masker.create_for_run(config, environ).mask_text("literal-1 plain-value / environ-2 moved 1234567890")
+    assert reported == "*** *** / *** *** 1234567890"
 
 
 def test_a_command_line_in_a_text() -> None:
@@ -88,8 +88,8 @@ def test_paths_of_the_environment_stay_readable() -> None:
         "GOOGLE_APPLICATION_CREDENTIALS": "/etc",
         "DB_PWD": "hunter22",
     }
-    told = Masker.create_for_run({}, environ).mask_text("/home/ana/work /gone/away /etc/x hunter22")
-    assert told == "/home/ana/work /gone/away /etc/x ***"
+    reported = Masker.create_for_run({}, environ).mask_text("/home/ana/work /gone/away /etc/x hunter22")
+    assert reported == "/home/ana/work /gone/away /etc/x ***"
 
 
 def test_tree() -> None:
@@ -137,10 +137,10 @@ def test_masked_output(capsys: pytest.CaptureFixture[str]) -> None:
         assert sys.stdout is before
     finally:
         root.removeHandler(handler)
-    told = capsys.readouterr()
-    assert told.out == "key ***\n"
-    assert "hunter22" not in told.err
-    assert "with ***" in told.err
+    reported = capsys.readouterr()
+    assert reported.out == "key ***\n"
+    assert "hunter22" not in reported.err
+    assert "with ***" in reported.err
 
 
 def test_log_filter_masks_tracebacks() -> None:

@@ -13,7 +13,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     with serving(tmp_path_factory.mktemp("server"), STORED, "max_batch=8", "max_queue=256") as one:
         yield one
         assert one.stop() == 0
-        assert "bug in mlscale" not in one.said
+        assert "bug in mlscale" not in one.printed
 
 
 @pytest.fixture(scope="session")
@@ -23,4 +23,4 @@ def strict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     with serving(tmp_path_factory.mktemp("strict"), STORED, *words) as one:
         yield one
         assert one.stop() == 0
-        assert "bug in mlscale" not in one.said
+        assert "bug in mlscale" not in one.printed

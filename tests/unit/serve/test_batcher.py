@@ -33,10 +33,10 @@ class Run:
         self.answers: list[asyncio.Future[Outputs | Exception]] = []
 
     def _computed(
-        self, model: ServedModel, jobs: Sequence[InferenceJob], samples: PackedSamples, said: Outputs, seconds: float
+        self, model: ServedModel, jobs: Sequence[InferenceJob], samples: PackedSamples, printed: Outputs, seconds: float
     ) -> None:
         self.batches.append([job.samples.size for job in jobs])
-        assert len(said.labels) == samples.size == sum(self.batches[-1])
+        assert len(printed.labels) == samples.size == sum(self.batches[-1])
 
     def ask(self, raw: NDArray[Any], model: ServedModel = INLINE) -> None:
         """Submit a job."""
@@ -47,7 +47,7 @@ class Run:
                 create_packed_samples({"input": raw}),
                 ["x"] * len(raw),
                 0.0,
-                lambda said, *_: answer.set_result(said),
+                lambda printed, *_: answer.set_result(printed),
             )
         )
         self.answers.append(answer)

@@ -76,7 +76,7 @@ def watching(folder: Path, servable: Path) -> Iterator[Watched]:
     shutil.copy(loop_watch.__file__, modules / "uvloop.py")
     with serving(folder, servable, path=modules, environ={"LOOP_WATCH": str(notes)}) as server:
         yield Watched(server, notes)
-        assert "bug in mlscale" not in server.said
+        assert "bug in mlscale" not in server.printed
 
 
 def v2_json(rows: int, number: str = "7", outputs: tuple[str, ...] = ()) -> Body:

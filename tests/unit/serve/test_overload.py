@@ -69,7 +69,7 @@ def test_clients_that_go_away_hold_nothing(tmp_path: Path) -> None:
         begin = time.monotonic()
         assert server.stop() == 0
         assert time.monotonic() - begin < 10  # nothing is waited for
-        assert "bug in mlscale" not in server.said
+        assert "bug in mlscale" not in server.printed
 
 
 @pytest.fixture
@@ -136,7 +136,7 @@ def test_readiness_turns_first_and_all_that_comes_is_answered(tmp_path: Path) ->
         assert b"Connection: close" in answered
         assert server.process.wait(20) == 0
         assert time.monotonic() - begin > 1.4
-        assert "not ready: for 1.5 s" in server.said
+        assert "not ready: for 1.5 s" in server.printed
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -195,5 +195,5 @@ def answers_of(client: socket.socket, count: int) -> bytes:
 def test_predictions_of_more_than_may_wait_are_refused_before_they_are_read(server: Server) -> None:
     too_many = pixels(257).tobytes()
     reply = server.ask("/predict", too_many, RAW)
-    told = f"the body is over {256 * 64} bytes, it has {257 * 64}: send fewer samples in a request"
-    assert (reply.status, reply.json["error"]) == (413, told)
+    reported = f"the body is over {256 * 64} bytes, it has {257 * 64}: send fewer samples in a request"
+    assert (reply.status, reply.json["error"]) == (413, reported)

@@ -56,7 +56,7 @@ def test_a_request_is_found_again(tmp_path: Path) -> None:
         early = server.ask("/predict", b"x" * 100, {**RAW, **headers, "Transfer-Encoding": "gzip"})
         invalid = server.ask("/predict", SAMPLE, {**RAW, "traceparent": "00-1-2-3"})
         server.stop()
-        lines = [json.loads(line) for line in server.said.splitlines() if line.startswith("{")]
+        lines = [json.loads(line) for line in server.printed.splitlines() if line.startswith("{")]
     assert [reply.headers.get("traceparent") for reply in (answered, named, refused)] == [PARENT] * 3
     assert "traceparent" not in invalid.headers
     assert [reply.headers["mlscale-id"] for reply in (answered, named)] == ["order-17", "own"]
@@ -85,4 +85,4 @@ def test_no_log_without_the_setting(tmp_path: Path) -> None:
     with serving(tmp_path) as server:
         assert server.ask("/predict", SAMPLE, RAW).status == 200
         server.stop()
-        assert "predict" not in server.said
+        assert "predict" not in server.printed

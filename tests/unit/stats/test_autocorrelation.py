@@ -29,7 +29,7 @@ def test_independent_samples_lose_next_to_nothing() -> None:
     assert np.mean(found) < 1.1
 
 
-def test_a_short_series_is_rather_said_to_be_too_dependent() -> None:
+def test_a_short_series_is_rather_printed_to_be_too_dependent() -> None:
     found = [estimate_correlation_time(draw(100, 0.95, seed)) for seed in range(50)]
     assert np.mean(np.array(found) >= 39) > 0.6  # subtracting the mean alone would leave 15
 

@@ -57,7 +57,7 @@ def test_tests_are_a_list() -> None:
 
 
 @pytest.mark.parametrize("p", [-0.5, 1.5])
-def test_what_is_not_a_p_value_is_told(p: float) -> None:
+def test_what_is_not_a_p_value_is_reported(p: float) -> None:
     with pytest.raises(ValueError, match="p-values and their rate of false discoveries"):
         apply_benjamini_hochberg([0.1, p], 0.05)
 

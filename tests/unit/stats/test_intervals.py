@@ -113,6 +113,6 @@ def test_one_trial_is_enough(successes: int, n: int) -> None:
 
 
 @pytest.mark.parametrize(("successes", "n"), [(-1, 3), (4, 3), (0, 0), (-1, -2)])
-def test_what_is_not_a_share_is_told(successes: int, n: int) -> None:
+def test_what_is_not_a_share_is_reported(successes: int, n: int) -> None:
     with pytest.raises(ValueError, match=f"^{successes} of {n} is not a share"):
         compute_wilson_interval(successes, n)

@@ -21,9 +21,9 @@ def test_areas(digits: int) -> None:
     assert found.auc.value == pytest.approx(roc_auc_score(truth, scores))
     assert found.average_precision.value == pytest.approx(average_precision_score(truth, scores))
     assert found.auc.low < found.auc.value < found.auc.high
-    told = scores >= found.best_threshold
-    hits = (told & truth).sum()
-    assert found.best_f1 == pytest.approx(2 * hits / (told.sum() + truth.sum()))
+    reported = scores >= found.best_threshold
+    hits = (reported & truth).sum()
+    assert found.best_f1 == pytest.approx(2 * hits / (reported.sum() + truth.sum()))
 
 
 def test_delong_as_computed_pair_by_pair() -> None:

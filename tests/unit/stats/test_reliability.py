@@ -27,8 +27,8 @@ def test_a_calibrated_model_and_one_that_is_too_sure() -> None:
     errors = []
     for scale in (1.0, 3.0):
         logits, truth = drawn(scale)
-        told = logits.argmax(1)
-        errors.append(compute_reliability(np.exp(-compute_nll(logits, told)), told == truth).ece)
+        reported = logits.argmax(1)
+        errors.append(compute_reliability(np.exp(-compute_nll(logits, reported)), reported == truth).ece)
     assert errors[0] < 0.03 < 0.15 < errors[1]
 
 

@@ -98,7 +98,7 @@ def test_balanced_classes_weigh_as_scikit_learn_has_it() -> None:
 
 
 @pytest.mark.parametrize(
-    ("weights", "counts", "told"),
+    ("weights", "counts", "reported"),
     [
         ("even", [1, 1], "'even'"),
         ("balanced", None, "needs the samples of each class"),
@@ -107,8 +107,8 @@ def test_balanced_classes_weigh_as_scikit_learn_has_it() -> None:
         ([0.0, 0.0], None, "not all 0"),
     ],
 )
-def test_weights_of_classes_that_are_none(weights: Any, counts: Any, told: str) -> None:
-    with pytest.raises(MLScaleError, match=told) as caught:
+def test_weights_of_classes_that_are_none(weights: Any, counts: Any, reported: str) -> None:
+    with pytest.raises(MLScaleError, match=reported) as caught:
         classifier(class_weights=weights, class_counts=counts)
     assert caught.value.where == "task.class_weights"
 
@@ -194,7 +194,7 @@ def test_lazy_layers_get_their_shape_before_the_optimizer_sees_them() -> None:
     assert task.model.training
 
 
-def test_the_optimizer_s_own_checks_are_told() -> None:
+def test_the_optimizer_s_own_checks_are_reported() -> None:
     task = classifier(optimizer=partial(torch.optim.SGD, lr=0.1, nesterov=True))
     with pytest.raises(MLScaleError, match="can't be built with these settings") as caught:
         task.configure_optimizers()
@@ -202,6 +202,6 @@ def test_the_optimizer_s_own_checks_are_told() -> None:
     assert caught.value.unbuilt
 
 
-def test_a_task_without_a_model_is_told() -> None:
+def test_a_task_without_a_model_is_reported() -> None:
     with pytest.raises(MLScaleError, match="the task has no model"):
         classifier(model=None)

@@ -43,12 +43,12 @@ def test_no_knowledge_is_eight_bits_per_byte() -> None:
     loss, bits = task.means(task(given.x), given)
     assert loss.tolist() == pytest.approx([math.log(256)] * 4)
     assert bits.tolist() == pytest.approx([8.0] * 4)
-    said = task.predict_step(batch(), 0)
-    assert said["nats"].tolist() == pytest.approx([8 * math.log(256)] * 4)
-    assert said["tokens"].tolist() == [8] * 4
+    printed = task.predict_step(batch(), 0)
+    assert printed["nats"].tolist() == pytest.approx([8 * math.log(256)] * 4)
+    assert printed["tokens"].tolist() == [8] * 4
 
 
-def test_a_model_of_another_kind_is_told() -> None:
+def test_a_model_of_another_kind_is_reported() -> None:
     with pytest.raises(MLScaleError, match=r"the model gives \(4, 8\)"):
         Language(model=nn.Identity()).training_step(batch(), 0)
 
@@ -115,7 +115,7 @@ def test_rows_of_ngrams_are_those_of_the_tokens_that_end_there() -> None:
     assert golden.tolist() == [[529, 470, 764]]
 
 
-def test_a_text_that_is_longer_than_the_context_is_told() -> None:
+def test_a_text_that_is_longer_than_the_context_is_reported() -> None:
     with pytest.raises(MLScaleError, match="sequences of 17 are longer than the model's context of 16") as caught:
         small()(torch.zeros(1, 17, dtype=torch.int64))
     assert caught.value.fix.startswith("model.length=17")

@@ -107,14 +107,14 @@ def test_without_rules_it_is_what_it_was() -> None:
         ([], 1.5, "layer_decay is 1.5"),
     ],
 )
-def test_what_is_wrong_is_told(rules: Any, decay: float, what: str) -> None:
+def test_what_is_wrong_is_reported(rules: Any, decay: float, what: str) -> None:
     with pytest.raises(MLScaleError, match=what) as caught:
         build_optimizers(net(), SGD, None, rules, decay)
     assert caught.value.unbuilt
     assert caught.value.fix
 
 
-def test_a_typo_is_told_with_the_right_name() -> None:
+def test_a_typo_is_reported_with_the_right_name() -> None:
     with pytest.raises(MLScaleError) as caught:
         build_optimizers(net(), SGD, None, [{"match": "head.*", "weigth_decay": 0}])
     assert caught.value.fix == "write 'weight_decay' in place of 'weigth_decay'"

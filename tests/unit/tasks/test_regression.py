@@ -97,7 +97,7 @@ def test_a_loss_that_is_none(settings: dict[str, Any]) -> None:
         task(**settings)
 
 
-def test_another_number_of_targets_is_told() -> None:
+def test_another_number_of_targets_is_reported() -> None:
     with pytest.raises(MLScaleError, match=r"the model gives \(4, 3\), the data \(4, 1\), the task has 1 target"):
         Regression(1, model=nn.Linear(1, 3)).training_step((X[:4], Y[:4]), 0)
     with pytest.raises(MLScaleError, match="numbers to predict"):

@@ -91,6 +91,6 @@ def test_groups_keep_their_rates() -> None:
 @pytest.mark.parametrize("wrong", [{"warmup": -1}, {"final": 2}])
 def test_settings_that_are_none(wrong: dict[str, Any]) -> None:
     (name,) = wrong
-    with pytest.raises(MLScaleError, match=f"scheduler.{name} is") as told:
+    with pytest.raises(MLScaleError, match=f"scheduler.{name} is") as reported:
         rates(**wrong)
-    assert told.value.unbuilt
+    assert reported.value.unbuilt

@@ -119,15 +119,15 @@ def test_torchvision_s_networks_are_taken() -> None:
 
 
 @pytest.mark.parametrize(
-    ("model", "told"),
+    ("model", "reported"),
     [
         (nn.Conv2d(2, 7, 1), "gives 7 logits and the task has 3 classes"),
         (nn.Conv2d(2, CLASSES, 1, stride=2), r"masks are \(2, 6, 5\), and the logits \(2, 3, 3, 3\)"),
         (nn.Sequential(nn.Flatten(), nn.Linear(60, CLASSES)), r"the model gives \(2, 3\)"),
     ],
 )
-def test_a_model_that_does_not_fit(model: nn.Module, told: str) -> None:
-    with pytest.raises(MLScaleError, match=told) as caught:
+def test_a_model_that_does_not_fit(model: nn.Module, reported: str) -> None:
+    with pytest.raises(MLScaleError, match=reported) as caught:
         segmentation(model).training_step(batch(2, 0), 0)
     assert caught.value.fix
 

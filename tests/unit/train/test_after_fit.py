@@ -24,12 +24,12 @@ from tests.unit.fitting import classifier
 
 
 class Says:
-    def __init__(self, told: AfterFitResult | None, called: list[Any]) -> None:
-        self.told, self.called = told, called
+    def __init__(self, reported: AfterFitResult | None, called: list[Any]) -> None:
+        self.reported, self.called = reported, called
 
     def after_fit(self, trainer: Any, module: Any) -> AfterFitResult | None:
         self.called.append(self)
-        return self.told
+        return self.reported
 
 
 def trainer(*callbacks: Any, first: bool = True) -> Any:
@@ -39,7 +39,7 @@ def trainer(*callbacks: Any, first: bool = True) -> Any:
 def test_the_first_rank_calls_those_that_have_something_to_do() -> None:
     called: list[Any] = []
     one, none = Says(AfterFitResult({"a": 1}, "said"), called), Says(None, called)
-    assert run_after_fit_hooks(trainer(one, object(), none), classifier()) == [one.told]
+    assert run_after_fit_hooks(trainer(one, object(), none), classifier()) == [one.reported]
     assert called == [one, none]
     assert run_after_fit_hooks(trainer(one, first=False), classifier()) == []
     assert called == [one, none]
@@ -56,10 +56,10 @@ def test_a_signal_during_one_of_them_is_heeded_before_the_next() -> None:
     first = Interrupted(None, called)
     with (
         signals.handle_stop_signals(),
-        pytest.raises(MLScaleError, match="stopped by SIGTERM after the fit, without Says") as told,
+        pytest.raises(MLScaleError, match="stopped by SIGTERM after the fit, without Says") as reported,
     ):
         run_after_fit_hooks(trainer(first, Says(None, called)), classifier())
-    assert told.value.exit == Exit.TERMINATED
+    assert reported.value.exit == Exit.TERMINATED
     assert called == [first]
 
 

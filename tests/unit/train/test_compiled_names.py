@@ -59,7 +59,7 @@ def test_names_of_another_program_are_understood() -> None:
     )
 
 
-def test_what_is_missing_is_still_told() -> None:
+def test_what_is_missing_is_still_reported() -> None:
     with pytest.raises(RuntimeError, match=r"Missing key\(s\) in state_dict: \"model._orig_mod.1.bias\""):
         task("whole").load_state_dict({name: value for name, value in task().state_dict().items() if name != PLAIN[3]})
 

@@ -37,7 +37,7 @@ def normalised() -> nn.Module:
     return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.BatchNorm2d(3), nn.Flatten(), nn.Linear(3, 2))
 
 
-def told(model: nn.Module, height: int, width: int, batch: int = 4, ranks: int = 1) -> MLScaleError | None:
+def reported(model: nn.Module, height: int, width: int, batch: int = 4, ranks: int = 1) -> MLScaleError | None:
     data = SimpleNamespace(facts=lambda: SimpleNamespace(channels=3, height=height, width=width))
     try:
         model.train()(torch.zeros(batch, 3, height, width))
@@ -54,25 +54,25 @@ def told(model: nn.Module, height: int, width: int, batch: int = 4, ranks: int =
     [(deep(), (16, 16), 32), (deep(), (8, 40), 48), (Fixed(224), (16, 16), 224), (Fixed(64), (100, 100), 64)],
 )
 def test_the_size_that_the_model_takes_is_the_fix(model: nn.Module, size: tuple[int, int], fix: int) -> None:
-    error = told(model, *size)
+    error = reported(model, *size)
     assert error is not None
     assert error.what == f"{type(model).__name__} can't take images of {size[0]}×{size[1]} pixels"
     assert error.fix == f"data.image_size={fix}"
     assert error.exit is Exit.USER
-    assert told(model, fix, fix) is None
+    assert reported(model, fix, fix) is None
 
 
 def test_one_image_at_a_time() -> None:
-    error = told(normalised(), 16, 16, batch=1, ranks=4)
+    error = reported(normalised(), 16, 16, batch=1, ranks=4)
     assert error is not None
     assert error.fix == "data.batch_size=8"
-    assert told(normalised(), 16, 16, batch=2) is None
+    assert reported(normalised(), 16, 16, batch=2) is None
 
 
 def test_other_errors_are_left_alone() -> None:
-    assert told(deep(), 64, 64) is None
+    assert reported(deep(), 64, 64) is None
     nothing = nn.Module()  # fails at every size
-    assert told(nothing, 64, 64) is None
+    assert reported(nothing, 64, 64) is None
     task = Classification(2, model=deep(), optimizer=SGD)
     image = SimpleNamespace(facts=lambda: SimpleNamespace(channels=3, height=8, width=8))
     table = SimpleNamespace(facts=lambda: SimpleNamespace(channels=None, height=None, width=None))

@@ -154,22 +154,22 @@ def test_pictures_and_tables_without_room_are_left_out_and_end_no_run(
     with a_full_disk(100):
         loggers.log_image([logger], "val/sheet", pixels, 3)
         loggers.log_table([logger], "val/worst", ("key",), [["a" * 1000]], 3)
-    told = capsys.readouterr().err
-    assert "disk full: val/sheet is missing in csv" in told
-    assert "disk full: val/worst" in told
+    reported = capsys.readouterr().err
+    assert "disk full: val/sheet is missing in csv" in reported
+    assert "disk full: val/worst" in reported
     loggers.log_image([logger], "val/sheet", pixels, 4)
     assert [path.name for path in tmp_path.rglob("*.png")] == ["4.png"]
 
 
 def test_rows_that_found_no_room_are_there_once_later(tmp_path: Path) -> None:
-    told = LoggedRows(tmp_path / "rows.jsonl")
-    told.add_row({"step": 0})
-    assert told.save_rows() == 1
+    reported = LoggedRows(tmp_path / "rows.jsonl")
+    reported.add_row({"step": 0})
+    assert reported.save_rows() == 1
     for step in range(1, 4000):
-        told.add_row({"step": step})
+        reported.add_row({"step": step})
     with a_full_disk(20_000):  # more than what Python's buffer holds back
-        assert told.save_rows() == 4000
-    assert told.save_rows() == 4000
+        assert reported.save_rows() == 4000
+    assert reported.save_rows() == 4000
     assert LoggedRows(tmp_path / "rows.jsonl").resume_rows(4000) == [{"step": step} for step in range(4000)]
 
 
@@ -201,7 +201,7 @@ def test_a_missing_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert caught.value.exit is Exit.ENVIRONMENT
 
 
-def test_what_only_a_tracker_has_is_told_with_the_logger_that_has_it(tmp_path: Path) -> None:
+def test_what_only_a_tracker_has_is_reported_with_the_logger_that_has_it(tmp_path: Path) -> None:
     logger = CSV(str(tmp_path))
     assert not hasattr(logger, "experiment")
     with pytest.raises(MLScaleError, match="'experiment'") as caught:

@@ -63,24 +63,24 @@ def test_the_real_compiler_gives_the_same_model() -> None:
     torch.testing.assert_close(task(x), expected)
 
 
-def told(**settings: Any) -> list[Any]:
+def reported(**settings: Any) -> list[Any]:
     return list(check_compile_support(OmegaConf.create(settings)))
 
 
-def test_what_compiling_needs_is_told_before(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    assert told() == told(compile=False) == []
-    (mode,) = told(compile="maxautotune")
+def test_what_compiling_needs_is_reported_before(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert reported() == reported(compile=False) == []
+    (mode,) = reported(compile="maxautotune")
     assert mode.why.startswith("its modes: default, reduce-overhead")
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("CXX", raising=False)
-    (missing,) = told(compile=True)
+    (missing,) = reported(compile=True)
     assert missing.exit == Exit.ENVIRONMENT
     assert missing.what == f"torch.compile needs a C++ compiler, and {_compiler()} was not found"
     assert missing.fix.endswith("compile=false")
     (tmp_path / "my-c++").write_text("#!/bin/sh\n")
     (tmp_path / "my-c++").chmod(0o755)
     monkeypatch.setenv("CXX", "my-c++ -m64")
-    assert [problem.what for problem in told(compile="default")] in ([], [_NO_HEADERS])
+    assert [problem.what for problem in reported(compile="default")] in ([], [_NO_HEADERS])
 
 
 _NO_HEADERS = "torch.compile needs Python's headers, and Python.h was not found"

@@ -182,12 +182,12 @@ def test_what_is_in_no_checkpoint_is_named(tmp_path: Path, make: Any, owner: str
     found = traces.compare_traces(whole, other)
     assert found.difference is not None
     assert (found.difference.line.kind, found.difference.line.step, found.difference.line.attempt) == ("step", 7, 2)
-    told = verdict.describe_different_run(verdict.KillTrial(KillPoint("step", STOP), 6, found))
-    assert told.startswith(
+    reported = verdict.describe_different_run(verdict.KillTrial(KillPoint("step", STOP), 6, found))
+    assert reported.startswith(
         "not bit-identical: killed at step 8, the run resumed from step 6 and first differs at step 7"
     )
-    assert f"not saved: {owner}" in told
-    assert fix in told.split("fix: ")[1]
+    assert f"not saved: {owner}" in reported
+    assert fix in reported.split("fix: ")[1]
 
 
 def test_an_attribute_without_a_consequence_is_a_warning(tmp_path: Path) -> None:
@@ -195,9 +195,9 @@ def test_an_attribute_without_a_consequence_is_a_warning(tmp_path: Path) -> None
     found = traces.compare_traces(whole, other)
     assert found.difference is None
     assert {describe_attribute(part) for _, part in found.lost} == {f"attribute `seen` of {HERE}.Module differs"}
-    told = verdict.describe_identical_runs([verdict.KillTrial(KillPoint("step", STOP), 6, found)])
-    assert told.startswith("bit-identical: 1 kill at step 8 resumed to the same weights, losses and validations\n")
-    assert "without a consequence so far: attribute `seen`" in told
+    reported = verdict.describe_identical_runs([verdict.KillTrial(KillPoint("step", STOP), 6, found)])
+    assert reported.startswith("bit-identical: 1 kill at step 8 resumed to the same weights, losses and validations\n")
+    assert "without a consequence so far: attribute `seen`" in reported
 
 
 def test_a_run_that_does_not_repeat_differs_without_a_kill(tmp_path: Path) -> None:
@@ -207,5 +207,5 @@ def test_a_run_that_does_not_repeat_differs_without_a_kill(tmp_path: Path) -> No
     found = traces.compare_traces(one, other)
     tried = verdict.KillTrial(KillPoint("step", 2), None, found)
     assert tried.differs_before_the_kill
-    told = verdict.describe_unrepeatable_run(found)
-    assert told.startswith("your run differs from itself without any interruption: first at step 1\n  loss is ")
+    reported = verdict.describe_unrepeatable_run(found)
+    assert reported.startswith("your run differs from itself without any interruption: first at step 1\n  loss is ")

@@ -70,8 +70,8 @@ def test_many_writers(tmp_path: Path) -> None:
         if registry.list_model_names():
             seen.add(registry.fetch("resnet").number)
     for writer in writers:
-        _, said = writer.communicate()
-        assert writer.returncode == 0, said
+        _, printed = writer.communicate()
+        assert writer.returncode == 0, printed
     found = registry.list_versions("resnet")
     assert [version.number for version in found] == list(range(1, WRITERS * EACH + EACH + 1))
     contents = {(version.payload / "model.ckpt").read_text()[:9].strip() for version in found}

@@ -177,8 +177,8 @@ def test_a_champion_has_one_before_it(registry: LocalRegistry, publish: Publish)
     registry.promote("resnet:v1", "staging")
     registry.promote("resnet:latest", "staging")
     assert registry.get_aliases("resnet").of == {"champion": 2, "previous": 1, "staging": 2}
-    told = [(move.act, move.alias, move.before, move.after) for move in registry.get_aliases("resnet").moves]
-    assert told == [
+    reported = [(move.act, move.alias, move.before, move.after) for move in registry.get_aliases("resnet").moves]
+    assert reported == [
         ("publish", "champion", None, 1),
         ("publish", "challenger", None, 2),
         ("promote", "champion", 1, 2),
@@ -273,7 +273,7 @@ def test_a_record_that_leads_out_of_its_folder_is_refused(registry: LocalRegistr
             registry.publish("resnet", {name: version.payload / "model.ckpt"}, kind="checkpoint")
 
 
-def test_damaged_aliases_are_told(registry: LocalRegistry, publish: Publish) -> None:
+def test_damaged_aliases_are_reported(registry: LocalRegistry, publish: Publish) -> None:
     version = publish("a", aliases=["champion"])
     (version.path.parent / "aliases.json").write_text('{"format": "mlscale/aliases/1", "aliases": []}')
     with pytest.raises(MLScaleError, match="aliases of a model are corrupt"):

@@ -71,6 +71,6 @@ def test_after_a_failure_nothing_is_sent_unasked_for_a_while(
     mirrored.outbox.enqueue_pending()
     mirrored.outbox.queue.record_failure("it was down")
     mirrored.promote("resnet:v1")
-    told = capsys.readouterr().err
-    assert "W&B: resnet:v1, aliases of resnet wait (it was down, 0 s ago); to send: mlscale versions sync" in told
+    reported = capsys.readouterr().err
+    assert "W&B: resnet:v1, aliases of resnet wait (it was down, 0 s ago); to send: mlscale versions sync" in reported
     assert json.loads((registry.root / "versions/resnet/aliases.json").read_text())["aliases"] == {"champion": 1}

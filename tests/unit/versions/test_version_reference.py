@@ -38,7 +38,7 @@ def test_references(text: str, meant: VersionReference) -> None:
         ("a/b", "mlscale versions ls"),
     ],
 )
-def test_what_names_nothing_is_told_with_the_remedy(text: str, fix: str) -> None:
+def test_what_names_nothing_is_reported_with_the_remedy(text: str, fix: str) -> None:
     with pytest.raises(MLScaleError) as caught:
         parse_reference(text)
     assert (caught.value.fix, caught.value.where) == (fix, f"ref={text}")

@@ -114,7 +114,7 @@ def test_a_package_that_is_absent(monkeypatch: pytest.MonkeyPatch) -> None:
     assert by_option(CPU)["logger=tensorboard"].fix == "pip install 'mlscale[tensorboard]'"
 
 
-def test_wandb_key_is_found_and_not_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wandb_key_is_found_and_not_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     assert find_wandb_key() == ""

@@ -60,7 +60,7 @@ def test_overrides_apply_on_top_of_the_run(folder: Path, trained: Result, capsys
         ),
     ],
 )
-def test_what_is_wrong_is_told(folder: Path, trained: Result, override: str, what: str, fix: str) -> None:
+def test_what_is_wrong_is_reported(folder: Path, trained: Result, override: str, what: str, fix: str) -> None:
     with pytest.raises(MLScaleError) as caught:
         evaluate(folder, override)
     assert what in str(caught.value)
@@ -102,15 +102,15 @@ def test_the_last_checkpoint_where_there_is_no_best_one(tmp_path: Path, capsys: 
     capsys.readouterr()
     result = evaluate(tmp_path, "trainer.limit_val_batches=1.0")
     assert Path(result.artifacts["checkpoint"]).name == "last.ckpt"
-    said = capsys.readouterr().err
-    assert "the run has no best checkpoint (nothing was validated): the last one is measured" in said
-    assert "last.ckpt on val, cpu × 1 (one device)" in said
+    printed = capsys.readouterr().err
+    assert "the run has no best checkpoint (nothing was validated): the last one is measured" in printed
+    assert "last.ckpt on val, cpu × 1 (one device)" in printed
     with pytest.raises(MLScaleError, match="no checkpoint 'best'") as caught:
         evaluate(tmp_path, "checkpoint=best")  # what was typed is not replaced
     assert caught.value.fix == "checkpoint=last"
 
 
-def test_a_secret_that_is_missing_is_told(
+def test_a_secret_that_is_missing_is_reported(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     secret = "ghp_" + "0123456789" * 4
@@ -160,5 +160,5 @@ def test_a_checkpoint_of_another_run_is_reported(tmp_path: Path, capsys: pytest.
     assert "warning" not in capsys.readouterr().err
     shutil.copy(second.path / "checkpoints/best.ckpt", first.path / "checkpoints/best.ckpt")
     assert find_checkpoint_file(first.path, "best", None, None).is_file()
-    told = capsys.readouterr().err
-    assert f"best.ckpt is not a checkpoint of {first.path.name}: it is of the run {second.id}" in told
+    reported = capsys.readouterr().err
+    assert f"best.ckpt is not a checkpoint of {first.path.name}: it is of the run {second.id}" in reported

@@ -54,7 +54,7 @@ def _spoil(answer: Answer, number: int) -> Answer | None:
     return (answer, (status, headers, body.replace(b"0.8", b"0.7")), None)[number % 3]
 
 
-def test_answers_that_are_wrong_or_missing_are_told_apart() -> None:
+def test_answers_that_are_wrong_or_missing_are_reported_apart() -> None:
     with serving(_spoil) as server, send_checked_requests(server.url, REQUESTS, Expected, clients=1) as asked:
         while server.asked < 12:
             pass
@@ -74,7 +74,7 @@ def test_an_answer_of_a_version_that_is_not_there_is_wrong() -> None:
     assert asked.wrong[0] == "sums:v1: no such version"
 
 
-def test_a_client_tells_an_error_of_the_server() -> None:
+def test_a_client_reports_an_error_of_the_server() -> None:
     with serving(lambda answer, number: (503, {}, b'{"error": "busy"}')) as server:
         client = ServerClient(server.url)
         with pytest.raises(MLScaleError, match="does not answer POST /predict") as caught:
@@ -112,7 +112,9 @@ def tour(tmp_path: Path, *titles: str) -> Tour:
     return Tour(RunFolder.create(tmp_path, "x", command="lifecycle", config_yaml="a: 1"), titles, Masker())
 
 
-def test_steps_are_told_and_what_their_verbs_print_is_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_steps_are_reported_and_what_their_verbs_print_is_kept(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     def act() -> StepOutcome:
         print("of the verb")
         return StepOutcome("3 apples", "all of them red", metrics={"apples": 3})
@@ -131,7 +133,7 @@ def test_steps_are_told_and_what_their_verbs_print_is_kept(tmp_path: Path, capsy
     assert not going.ok
 
 
-def test_a_step_that_raises_is_told_and_what_follows_is_not_reached(
+def test_a_step_that_raises_is_reported_and_what_follows_is_not_reached(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def act() -> StepOutcome:

@@ -61,7 +61,7 @@ def test_all_are_whole(listed: Listed, capsys: pytest.CaptureFixture[str]) -> No
 
 
 @pytest.mark.parametrize(
-    ("ending", "told"),
+    ("ending", "reported"),
     [
         ("done", "the run is done: there is nothing to resume"),
         ("diverged", "the run has diverged: there is nothing to resume"),
@@ -70,11 +70,11 @@ def test_all_are_whole(listed: Listed, capsys: pytest.CaptureFixture[str]) -> No
     ],
 )
 def test_a_run_that_has_ended_well_resumes_from_nothing(
-    run: RunFolder, listed: Listed, ending: str, told: str, capsys: pytest.CaptureFixture[str]
+    run: RunFolder, listed: Listed, ending: str, reported: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run.seal_run(ending)
     assert listed() == 0
-    assert capsys.readouterr().out.splitlines()[-1] == told
+    assert capsys.readouterr().out.splitlines()[-1] == reported
 
 
 def test_damaged_ones(run: RunFolder, listed: Listed, capsys: pytest.CaptureFixture[str]) -> None:
@@ -84,14 +84,14 @@ def test_damaged_ones(run: RunFolder, listed: Listed, capsys: pytest.CaptureFixt
     altered.write_bytes(content[:900] + b"\xff" + content[901:])
     torch.save({}, run.path / "checkpoints/own.ckpt")
     assert listed() == 2
-    told = capsys.readouterr().out
-    rows = {line.split()[0]: line.split("  ")[-1].strip() for line in told.splitlines()[2:7]}
+    reported = capsys.readouterr().out
+    rows = {line.split()[0]: line.split("  ")[-1].strip() for line in reported.splitlines()[2:7]}
     assert rows == {
         "logs/own/weights.ckpt": "ok", "best.ckpt": "ok", "step=30.ckpt": "altered", "last.ckpt": "torn",
         "own.ckpt": "no digest",
     }  # fmt: skip
-    assert f"{altered}: its content is not what was written" in told
-    assert "the run resumes from best.ckpt" in told
+    assert f"{altered}: its content is not what was written" in reported
+    assert "the run resumes from best.ckpt" in reported
 
 
 def test_json(run: RunFolder, listed: Listed, capsys: pytest.CaptureFixture[str]) -> None:

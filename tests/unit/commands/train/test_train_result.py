@@ -23,14 +23,14 @@ FIT: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize(("peak", "told"), [(1 << 20, True), (0, False)])
-def test_memory_is_told_where_it_was_measured(tmp_path: Path, peak: int, told: bool) -> None:
+@pytest.mark.parametrize(("peak", "reported"), [(1 << 20, True), (0, False)])
+def test_memory_is_reported_where_it_was_measured(tmp_path: Path, peak: int, reported: bool) -> None:
     """A fit that goes on where nothing is left to do measures nothing."""
     (tmp_path / "results").mkdir()
     (tmp_path / "results/fit.json").write_text(json.dumps({**FIT, "peak_memory_bytes": peak}))
     cfg = OmegaConf.create({"name": "run", "metric": "val/accuracy"})
     folder: Any = SimpleNamespace(path=tmp_path)
-    assert ("peak_memory_bytes" in build_train_result(cfg, folder).metrics) is told
+    assert ("peak_memory_bytes" in build_train_result(cfg, folder).metrics) is reported
 
 
 @pytest.mark.parametrize("best", [None, ["best.ckpt", None]])

@@ -62,10 +62,10 @@ def test_show(versions: Versions, tmp_path: Path, capsys: pytest.CaptureFixture[
         versions("add", made.id, "notes=why")
     capsys.readouterr()
     assert versions("show", "resnet:v2") == 0
-    told = capsys.readouterr().out
+    reported = capsys.readouterr().out
     for words in ("parent      resnet:v1", f"run         resnet {made.id}", "data        d1", "best val/accuracy  0.9"):
-        assert words in told
-    assert "every file is as it was published" in told
+        assert words in reported
+    assert "every file is as it was published" in reported
     file = tmp_path / "registry/versions/resnet/v2/files/config.yaml"
     file.chmod(0o600)
     file.write_text("seed: 7\n")
@@ -107,7 +107,7 @@ def test_nothing_there(versions: Versions, tmp_path: Path, capsys: pytest.Captur
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_damaged_record_is_told_beside_the_others(
+def test_a_damaged_record_is_reported_beside_the_others(
     versions: Versions, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for weight in (1.0, 2.0):
@@ -170,9 +170,9 @@ def test_a_servable_by_its_folder_or_its_run(
     servable(run.path / "servable", run)
     assert versions("add", run.id, "servable=true", "name=resnet") == 0
     assert versions("add", str(run.path / "servable"), "name=resnet") == 0
-    told = capsys.readouterr().out
-    assert told.startswith("resnet:v1: ")
-    assert "resnet:v1 holds the same content" in told
+    reported = capsys.readouterr().out
+    assert reported.startswith("resnet:v1: ")
+    assert "resnet:v1 holds the same content" in reported
     assert versions("add", str(servable(tmp_path / "elsewhere"))) == 0  # of a run that is not here
     assert versions("show", "digits", "output=json") == 0
     document = json.loads(capsys.readouterr().out.partition("\n")[2])
@@ -197,9 +197,9 @@ def test_what_can_not_serve_is_neither_added_nor_promoted(
     with pytest.raises(MLScaleError, match="can't serve"):
         versions("promote", "digits:v2")
     assert versions("promote", "digits:v3") == 0
-    told = capsys.readouterr()
-    assert "digits:v3 is champion, v1 is previous" in told.out
-    assert "another schema than digits:v1: classes without '0' and with 'zero'" in told.err
+    reported = capsys.readouterr()
+    assert "digits:v3 is champion, v1 is previous" in reported.out
+    assert "another schema than digits:v1: classes without '0' and with 'zero'" in reported.err
     registry.promote("digits:v2")
     registry.promote("digits:v1")  # the one before it is v2
     with pytest.raises(MLScaleError, match="can't serve"):

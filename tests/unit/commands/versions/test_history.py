@@ -88,13 +88,13 @@ def test_what_happened_is_in_one_order(place: Path, capsys: pytest.CaptureFixtur
     document = json.loads(capsys.readouterr().out)
     assert (document["model"], document["champion"], document["watched"]) == ("m", "m:v2", "m@champion")
     assert document["others"] == ["m:v2"]
-    told = [(entry["kind"], entry["version"], entry["text"].partition(":")[0]) for entry in document["entries"]]
-    assert told[:3] == [
+    reported = [(entry["kind"], entry["version"], entry["text"].partition(":")[0]) for entry in document["entries"]]
+    assert reported[:3] == [
         ("version", "m:v1", "published, val/accuracy 0.91"),
         ("alias", "m:v1", "publish"),
         ("version", "m:v2", "published, val/accuracy 0.92, trained from m"),
     ]
-    assert told[-3:] == [
+    assert reported[-3:] == [
         ("alert", "m:v1", "drift firing"), ("retraining", "m:v2", "promoted"), ("alert", "m:v1", "drift resolved"),
     ]  # fmt: skip
     assert len(document["checks"]) == 20

@@ -12,7 +12,7 @@ from mlscale.errors import MLScaleError
 TASKS = {"one": "Classification", "several": "Multilabel", "mask": "Segmentation"}
 
 
-def told(facts: dict[str, Any] | None = None, **nodes: Any) -> list[MLScaleError]:
+def reported(facts: dict[str, Any] | None = None, **nodes: Any) -> list[MLScaleError]:
     return list(check_data_fit(OmegaConf.create(nodes), facts))
 
 
@@ -23,16 +23,16 @@ def task(labels: str) -> dict[str, str]:
 @pytest.mark.parametrize("asked", TASKS)
 @pytest.mark.parametrize("held", TASKS)
 def test_labels_and_task(asked: str, held: str) -> None:
-    problems = told(task=task(asked), data={"labels": held})
+    problems = reported(task=task(asked), data={"labels": held})
     assert len(problems) == (asked != held)
     for problem in problems:
         assert problem.fix.startswith(f"task={TASKS[held].lower()}\ndata.labels={asked}")
 
 
 def test_who_says_nothing_of_labels_or_of_itself_is_left_alone() -> None:
-    assert told(task=task("mask"), data={"root": "x"}) == []
-    assert told(task={"_target_": "pytorch_lightning.LightningModule"}, data={"labels": "mask"}) == []
-    assert told() == []
+    assert reported(task=task("mask"), data={"root": "x"}) == []
+    assert reported(task={"_target_": "pytorch_lightning.LightningModule"}, data={"labels": "mask"}) == []
+    assert reported() == []
 
 
 @pytest.mark.parametrize(
@@ -55,7 +55,7 @@ def test_who_says_nothing_of_labels_or_of_itself_is_left_alone() -> None:
 )
 def test_what_data_has_and_the_task_predicts(kind: str, facts: dict[str, Any], what: str | None, fix: str) -> None:
     data = {"target_type": "auto"} if "target_type" in fix else {"root": "x"}
-    problems = told(facts, task={"_target_": f"mlscale.tasks.{kind}"}, data=data)
+    problems = reported(facts, task={"_target_": f"mlscale.tasks.{kind}"}, data=data)
     assert len(problems) == (what is not None)
     for problem in problems:
         assert problem.what.startswith(f"a {kind.lower()} task predicts {what}")
@@ -77,7 +77,7 @@ def test_what_data_has_and_the_task_predicts(kind: str, facts: dict[str, Any], w
     ],
 )
 def test_channels(model: dict[str, Any], channels: int | None, fix: str | None) -> None:
-    problems = told({"channels": channels}, model=model)
+    problems = reported({"channels": channels}, model=model)
     assert [problem.fix.startswith(fix or "") for problem in problems] == ([True] if fix else [])
     taken = "1 channel" if "in_chans" in model else "3 channels"
     for problem in problems:
@@ -87,26 +87,26 @@ def test_channels(model: dict[str, Any], channels: int | None, fix: str | None) 
 
 @pytest.mark.parametrize(("labels", "fix"), [("one", None), ("several", "metric=val/map"), ("mask", "metric=val/miou")])
 def test_the_metric_is_one_that_the_task_logs(labels: str, fix: str | None) -> None:
-    problems = told(task=task(labels), metric="val/accuracy")
+    problems = reported(task=task(labels), metric="val/accuracy")
     assert [problem.fix for problem in problems] == ([fix] if fix else [])
-    assert told(task=task(labels), metric=(fix or "metric=val/loss").removeprefix("metric=")) == []
+    assert reported(task=task(labels), metric=(fix or "metric=val/loss").removeprefix("metric=")) == []
 
 
 @pytest.mark.parametrize("labels", TASKS)
 def test_compression_takes_any_type(labels: str) -> None:
-    assert told(task=task(labels), compress={"int8": {"_target_": "mlscale.compress.Int8"}}) == []
+    assert reported(task=task(labels), compress={"int8": {"_target_": "mlscale.compress.Int8"}}) == []
 
 
 def test_compression_needs_a_type_that_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "ranker_task.py").write_text("class Ranker:\n    kind = 'ranking'\nclass Plain:\n    pass\n")
     monkeypatch.syspath_prepend(tmp_path)
     chosen = {"int8": {"_target_": "mlscale.compress.Int8"}, "mine": {"_target_": "my.Own"}}
-    (problem,) = told(task={"_target_": "ranker_task.Ranker"}, compress=chosen)
+    (problem,) = reported(task={"_target_": "ranker_task.Ranker"}, compress=chosen)
     assert problem.what == "compress=int8 takes a task of a known type, and this task is ranking"
-    assert told(task={"_target_": "ranker_task.Plain"}, compress=chosen) == told(compress=chosen) == []
+    assert reported(task={"_target_": "ranker_task.Plain"}, compress=chosen) == reported(compress=chosen) == []
     with pytest.raises(MLScaleError, match="takes classification, and this task is ranking"):
         check_classifies(OmegaConf.create({"task": {"_target_": "ranker_task.Ranker"}}), "lifecycle")
-    assert told(task={"_target_": "ranker_task.Ranker"}, compress={"mine": chosen["mine"]}) == []
+    assert reported(task={"_target_": "ranker_task.Ranker"}, compress={"mine": chosen["mine"]}) == []
 
 
 def test_a_command_of_classes_takes_no_other_task() -> None:

@@ -139,7 +139,7 @@ def test_recipients_are_typed_or_of_the_environment(run: Path, key: str) -> None
     assert refused({"callbacks": None}, run) == refused([], run) == []
 
 
-def test_the_doubt_is_told(run: Path) -> None:
+def test_the_doubt_is_reported(run: Path) -> None:
     (problem,) = find_distrusted({"_target_": "os.system"}, run, doubt="it was copied")
     assert problem.why.startswith("it was copied; of such a run only ")
     assert problem.where == f"{run / 'config.yaml'}: _target_"

@@ -138,7 +138,7 @@ def test_a_flag_has_the_reason_of_its_fix(words: str, why: str) -> None:
 
 
 @pytest.mark.parametrize("words", [["optimizer.lr=", "0.1"], ["optimizer.lr = 0.1"], ["optimizer.lr", "=", "0.1"]])
-def test_spaces_around_the_sign_are_told_with_what_was_meant(words: list[str]) -> None:
+def test_spaces_around_the_sign_are_reported_with_what_was_meant(words: list[str]) -> None:
     with pytest.raises(MLScaleError, match="space") as caught:
         parse_command_line("train", ["+recipe=resnet", *words])
     assert caught.value.fix == "optimizer.lr=0.1"

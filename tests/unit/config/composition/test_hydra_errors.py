@@ -177,9 +177,9 @@ def test_a_key_that_is_filled_in_later_can_be_taken_away(capsys: pytest.CaptureF
         parse_command_line("train", ["~model.in_channels", "--cfg", "job", "--package", "model"]),
         lambda cfg, words: None,
     )
-    told = capsys.readouterr().out
-    assert "num_classes" in told
-    assert "in_channels" not in told
+    reported = capsys.readouterr().out
+    assert "num_classes" in reported
+    assert "in_channels" not in reported
 
 
 def test_deletions_in_a_sweep(tmp_path: Path) -> None:
@@ -199,8 +199,8 @@ def test_deletions_in_a_sweep(tmp_path: Path) -> None:
 def test_deletions_beside_a_mistake() -> None:
     with pytest.raises(MLScaleError) as caught:
         compose_config(parse_command_line("train", ["~model.in_channels", "~model.filters", "recipe=resnt"]))
-    told = [line for line in str(caught.value).splitlines() if not line.startswith(" ") and line]
-    assert told == ["unknown option 'resnt' of the group 'recipe'", "no 'model.filters' to remove"]
+    reported = [line for line in str(caught.value).splitlines() if not line.startswith(" ") and line]
+    assert reported == ["unknown option 'resnt' of the group 'recipe'", "no 'model.filters' to remove"]
 
 
 def test_all_at_once() -> None:

@@ -59,13 +59,13 @@ def test_a_path_in_place_of_a_name(typed: str) -> None:
     assert compose_config(parse_command_line("train", ["optimizer=mine"])).optimizer.lr == 0.1
 
 
-def test_a_file_that_is_read_is_told_as_what() -> None:
+def test_a_file_that_is_read_is_reported_as_what() -> None:
     write("conf/optimizer/mine.yaml", OPTIMIZER)
     for typed in ("optimizer=conf/optimizer/mine.yaml", "model=mine"):
         assert problem(typed).fix == "optimizer=mine"
 
 
-def test_of_a_file_that_belongs_to_another_group_nothing_is_said() -> None:
+def test_of_a_file_that_belongs_to_another_group_nothing_is_printed() -> None:
     write("conf/optimizer/mine.yml", OPTIMIZER)
     assert "mine.yml" not in str(problem("model=mine"))
     assert "conf/optimizer/mine.yml is not read: the file of an option ends in .yaml" in find_roots().list_shadowed()

@@ -57,7 +57,7 @@ def test_any_word_is_a_text(word: str, override: str) -> None:
 def test_a_path_that_exists_is_one_whatever_its_name(tmp_path: Path) -> None:
     folder = tmp_path / "lr=0.1"
     with pytest.raises(MLScaleError, match="can't be read"):
-        request(f"evaluate {folder}")  # an override, as far as can be told
+        request(f"evaluate {folder}")  # an override, as far as can be reported
     folder.mkdir()
     assert request(f"evaluate {folder}").overrides == (f"++ref='{folder}'",)
 

@@ -69,7 +69,7 @@ def recipes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_what_is_wrong_with_a_file_is_said_with_the_file_and_the_fix(name: str, recipes: Path) -> None:
+def test_what_is_wrong_with_a_file_is_printed_with_the_file_and_the_fix(name: str, recipes: Path) -> None:
     content, what, fix = WRONG[name]
     (recipes / "mine.yaml").write_bytes(content)
     with pytest.raises(MLScaleError) as caught:
@@ -87,7 +87,7 @@ def test_what_is_wrong_with_a_file_is_said_with_the_file_and_the_fix(name: str, 
         ("/model: mlp", "the group 'model' is selected twice"),
     ],
 )
-def test_a_recipe_is_told_how_to_select_an_option(entry: str, what: str, recipes: Path) -> None:
+def test_a_recipe_is_reported_how_to_select_an_option(entry: str, what: str, recipes: Path) -> None:
     (recipes / "mine.yaml").write_text(f"# @package _global_\ndefaults:\n  - {entry}\n")
     with pytest.raises(MLScaleError) as caught:
         compose_config(parse_command_line("train", ["recipe=mine"]))

@@ -13,7 +13,7 @@ from mlscale.config.schema.roots import COMMAND_BASES, find_roots
 from tests.unit.config.names.composed_names import names, problems
 
 
-def test_what_exists_is_not_said_to_be_missing() -> None:
+def test_what_exists_is_not_printed_to_be_missing() -> None:
     groups = find_roots().groups
     existing = {
         *COMMANDS,

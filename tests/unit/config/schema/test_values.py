@@ -64,7 +64,7 @@ def test_a_form_is_of_all_types() -> None:
     assert convert_value(["${x}"], [kind("list[int]"), INT]) == (False, ["${x}"])
 
 
-def told(value: object, *types: Type) -> MLScaleError:
+def reported(value: object, *types: Type) -> MLScaleError:
     (problem,) = check_value_type("own.key", value, types, None, None, lambda path: f"at {path}")
     return problem
 
@@ -83,7 +83,7 @@ def told(value: object, *types: Type) -> MLScaleError:
     ],
 )
 def test_a_value_of_another_type(value: object, word: str, what: str, fix: str) -> None:
-    problem = told(value, kind(word))
+    problem = reported(value, kind(word))
     assert (problem.what, problem.fix, problem.where) == (f"'own.key' must be {what}", shlex.quote(fix), "at own.key")
 
 
@@ -132,9 +132,9 @@ def test_values_of_other_programs(path: str, value: object, fix: str | None) -> 
         assert (problem.fix, problem.why) == meant
 
 
-def test_the_first_type_that_is_not_met_is_told() -> None:
-    assert "must be str" in told(3, INT, STR).what
-    assert "must be int" in told("x", INT, FLOAT).what
+def test_the_first_type_that_is_not_met_is_reported() -> None:
+    assert "must be str" in reported(3, INT, STR).what
+    assert "must be int" in reported("x", INT, FLOAT).what
     assert list(check_value_type("own.key", 3, [INT, FLOAT], None, None, str)) == []
 
 

@@ -154,21 +154,21 @@ def test_every_suggestion_is_for_the_data_and_the_task(recipe: str) -> None:
     for fix, (name, value, advice) in suggestions(recipe).items():
         for word in shlex.split(fix) if is_override(fix) else ():
             key, _, right = word.partition("=")
-            said = (name, value, advice)
+            printed = (name, value, advice)
             if key == "data":
-                assert DATA_KINDS[right] == kind, said
+                assert DATA_KINDS[right] == kind, printed
             elif key == "task":
-                assert right == task, said
+                assert right == task, printed
             elif key == "model":
-                assert kind in MODEL_USES[right][0], said
-                assert task in MODEL_USES[right][1], said
+                assert kind in MODEL_USES[right][0], printed
+                assert task in MODEL_USES[right][1], printed
             elif key.partition(".")[0] == "augment" and word != "augment=none":
-                assert kind == "images", said
-                assert task == "classification" or not {"mixup", "cutmix"} & {key.partition(".")[2], right}, said
+                assert kind == "images", printed
+                assert task == "classification" or not {"mixup", "cutmix"} & {key.partition(".")[2], right}, printed
             elif key == "metric":
-                assert right.startswith("val/") or right == value, said
-                assert right == value or right.removeprefix("val/") in TASK_METRICS[task], said
-            assert names(recipe).values(key) not in ("${derived.num_classes}", "${derived.channels}"), said
+                assert right.startswith("val/") or right == value, printed
+                assert right == value or right.removeprefix("val/") in TASK_METRICS[task], printed
+            assert names(recipe).values(key) not in ("${derived.num_classes}", "${derived.channels}"), printed
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
@@ -235,7 +235,7 @@ def test_fixes_of_the_same_key_are_one_fix(recipe: str, count: int) -> None:
     for first, second in of_same_key(recipe, count):
         fixes = [problem.fix for problem in typed(recipe, first, second)]
         words = [shlex.split(fix) if is_override(fix) else [] for fix in fixes]
-        said = (first, second, fixes)
+        printed = (first, second, fixes)
         settings: dict[str, set[str]] = {}
         for word in [word for item in words for word in item]:
             settings.setdefault(word.partition("=")[0], set()).add(word.partition("=")[2])
@@ -243,9 +243,9 @@ def test_fixes_of_the_same_key_are_one_fix(recipe: str, count: int) -> None:
         # So is a setting of what the other name has left out.
         twice |= {key for key in settings if settings.get(key.partition(".")[0]) == {"none"} and "." in key}
         # The same setting under two names, with two values, is the user's contradiction.
-        assert all("[" not in value for key in twice for value in settings[key] if len(settings[key]) > 1), said
+        assert all("[" not in value for key in twice for value in settings[key] if len(settings[key]) > 1), printed
         if not twice:
-            assert check_words(recipe, list(dict.fromkeys(word for item in words for word in item))) == [], said
+            assert check_words(recipe, list(dict.fromkeys(word for item in words for word in item))) == [], printed
 
 
 @pytest.mark.parametrize(

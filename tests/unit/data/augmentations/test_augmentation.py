@@ -108,6 +108,6 @@ def test_torchvisions_transforms_are_taken() -> None:
     assert y.dtype == torch.uint8
 
 
-def test_a_transform_that_changes_the_dtype_is_told() -> None:
+def test_a_transform_that_changes_the_dtype_is_reported() -> None:
     with pytest.raises(MLScaleError, match=r"returned a tensor of torch\.float32"):
         PerSampleAugment(lambda x: x.float())(images(), SEEDS)

@@ -30,7 +30,7 @@ def library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return root
 
 
-def test_what_was_said_before_is_left_out(library: Path) -> None:
+def test_what_was_printed_before_is_left_out(library: Path) -> None:
     documents = {document.name: document.text.decode() for document in python_docs.collect_documents()}
     assert "help/assert" in documents
     assert {name for name in documents if not name.startswith("help/")} == {"one.py", "pkg/two.py"}

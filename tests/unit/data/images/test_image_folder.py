@@ -87,7 +87,7 @@ def failure(root: Path, **kwargs: Any) -> MLScaleError:
     return caught.value
 
 
-def test_what_is_told_when_it_is_wrong(tmp_path: Path) -> None:
+def test_what_is_reported_when_it_is_wrong(tmp_path: Path) -> None:
     assert "does not exist" in failure(tmp_path / "nowhere").what
     assert failure(tmp_path).why == "it is empty"
     (tmp_path / "x.png").write_bytes(picture(0))

@@ -173,7 +173,7 @@ def test_decoding_wakes_no_threads_of_torch(shards: Path, monkeypatch: pytest.Mo
     assert torch.get_num_threads() == torch_threads
 
 
-def test_a_shard_that_shrinks_while_it_is_read_is_told(shards: Path, tmp_path: Path) -> None:
+def test_a_shard_that_shrinks_while_it_is_read_is_reported(shards: Path, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(shards, tmp_path / "copy"))
     data = WebDataset(copy, shards, batch_size=9, image_size=300, workers=3, augment=RandomCrop())
     batches = iter(data.train_dataloader())

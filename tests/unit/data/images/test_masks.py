@@ -169,7 +169,7 @@ def test_memory_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.parametrize(
-    ("choices", "told", "where"),
+    ("choices", "reported", "where"),
     [
         ({"augment": Augment(mixup=0.2)}, "images with masks are not mixed", "augment.mixup, augment.cutmix"),
         ({"augment": RandomCrop(cutmix=1.0)}, "images with masks are not mixed", "augment.mixup, augment.cutmix"),
@@ -178,8 +178,8 @@ def test_memory_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         ({"labels": "masks"}, "data.labels is 'masks'", "data.labels"),
     ],
 )
-def test_what_does_not_go_with_masks(tmp_path: Path, choices: dict[str, Any], told: str, where: str) -> None:
-    with pytest.raises(MLScaleError, match=told) as caught:
+def test_what_does_not_go_with_masks(tmp_path: Path, choices: dict[str, Any], reported: str, where: str) -> None:
+    with pytest.raises(MLScaleError, match=reported) as caught:
         WebDataset(tmp_path, tmp_path, **{"labels": "mask", **choices})
     assert caught.value.where == where
     assert caught.value.fix

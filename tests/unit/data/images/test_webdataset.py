@@ -221,8 +221,8 @@ def test_incomplete_samples_are_left_out_and_counted(tmp_path: Path, capsys: pyt
     )
     assert failure(tmp_path / "some.tar").fix.startswith("data.incomplete=skip")
     assert some.facts().train_samples == 6
-    told = "skipped incomplete samples: 2 of 8 (without .png: 1, without .cls: 1), the first: some.tar/3"
-    assert f"data      data.train: {told}" in capsys.readouterr().err
+    reported = "skipped incomplete samples: 2 of 8 (without .png: 1, without .cls: 1), the first: some.tar/3"
+    assert f"data      data.train: {reported}" in capsys.readouterr().err
     assert some.facts().class_counts == (4, 2)
     assert [some.get_decoded_split("train").source.get_key(sample) for sample in range(6)] == [
         f"some.tar/{i}" for i in (0, 1, 2, 4, 6, 7)

@@ -162,7 +162,7 @@ def test_what_is_decoded_despite_a_warning_is_reported(tmp_path: Path, capsys: p
     )
 
 
-def test_it_is_told_and_counted(shards: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
+def test_it_is_reported_and_counted(shards: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
     data = skipping(shards, batch_size=10)
     data.setup("fit")
     list(data.train_dataloader())

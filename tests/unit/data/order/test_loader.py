@@ -236,19 +236,19 @@ def test_pad_is_resumed_from_any_batch(stop: int) -> None:
 
 
 def test_a_bad_sample_of_the_batch_across_the_end_is_replaced_out_of_the_same_global_batch() -> None:
-    told: list[list[int]] = []
+    reported: list[list[int]] = []
 
     def asking(
         plans: Iterable[BatchPlan], list_global_batch: Callable[[BatchPlan], NDArray[np.int64]]
     ) -> Iterator[Batch]:
         for plan in plans:
-            told.append(list_global_batch(plan).tolist())
+            reported.append(list_global_batch(plan).tolist())
             yield {}
 
     loader = TrainLoader(asking, ORDER, BatchLayout(24, 2, 1, 2), progress=LoaderProgress(), pad=True)
     list(loader)
     places = [sample for _, sample, _ in padded(0, 24)]
-    assert told == [places[number // 2 * 24 : number // 2 * 24 + 24] for number in range(10)]
+    assert reported == [places[number // 2 * 24 : number // 2 * 24 + 24] for number in range(10)]
 
 
 def test_without_pad_nothing_has_a_weight_and_the_rest_is_left_out() -> None:

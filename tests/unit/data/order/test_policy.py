@@ -207,7 +207,7 @@ def test_sources_without_a_share_and_shares_without_a_source_are_both_named() ->
     ("text", "is_file"),
     [("w.csv", True), ("folder/w", True), ("there", True), ("weight", False), ("csv", False)],
 )
-def test_a_weights_file_is_told_from_a_member(
+def test_a_weights_file_is_reported_from_a_member(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, is_file: bool
 ) -> None:
     monkeypatch.chdir(tmp_path)

@@ -95,7 +95,7 @@ def test_where_none_can_be_read_the_first_is_named() -> None:
     assert (caught.value.where, caught.value.why) == ("data.train", "the first: the sample k9 is bad: torn")
 
 
-def test_the_first_alone_is_told_at_once(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_first_alone_is_reported_at_once(capsys: pytest.CaptureFixture[str]) -> None:
     skipped = SkippedSamples()
     for sample in (5, 3):
         skipped.record_bad_sample("train", damage(sample))

@@ -40,7 +40,7 @@ def test_a_path_that_exists_is_taken_as_it_stands(tmp_path: Path, name: str) -> 
     assert names(str(tmp_path / name)) == [name]
 
 
-def test_equal_names_are_told_apart(tmp_path: Path) -> None:
+def test_equal_names_are_reported_apart(tmp_path: Path) -> None:
     paths = [write_tar(tmp_path / part / "0.tar", [("a.txt", b"x")]) for part in ("p", "q")]
     assert names(paths) == ["p/0.tar", "q/0.tar"]
 

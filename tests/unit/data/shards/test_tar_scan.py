@@ -318,5 +318,5 @@ def test_no_sample_is_lost_without_a_message(
         except LostSamplesError:
             continue
         # A byte of a long name, which no checksum covers, makes one sample into two that lack a member.
-        is_told = found.skipped or any(len(sample.members) < 2 for sample in found.samples)
-        assert {sample.key for sample in found.samples} == set(samples) or is_told
+        is_reported = found.skipped or any(len(sample.members) < 2 for sample in found.samples)
+        assert {sample.key for sample in found.samples} == set(samples) or is_reported

@@ -43,7 +43,7 @@ def test_numbers_categories_and_a_class(tmp_path: Path) -> None:
     assert y.tolist() == [0] * 15 + [1] * 15
 
 
-def test_missing_values_become_the_median_and_are_told(tmp_path: Path) -> None:
+def test_missing_values_become_the_median_and_are_reported(tmp_path: Path) -> None:
     text = "a,b,target\n1,x,0\nNA,,1\n3,y,0\n8,x,1\n"
     data = TableFiles(csv(tmp_path, text), "target", val=csv(tmp_path, "b,target,a\nnew,0,\n,1,5\n", "b.csv"))
     assert data.facts().features == 5
@@ -148,7 +148,7 @@ def test_every_kind_of_file_holds_the_same(tmp_path: Path, kind: str) -> None:
         ("a,b\n1,\xff\n", "cannot be read as CSV"),
     ],
 )
-def test_a_malformed_file_is_told_by_its_name(tmp_path: Path, text: str, what: str) -> None:
+def test_a_malformed_file_is_reported_by_its_name(tmp_path: Path, text: str, what: str) -> None:
     path = tmp_path / "bad.csv"
     path.write_bytes(text.encode("latin-1"))
     with pytest.raises(MLScaleError, match=what):
@@ -173,6 +173,10 @@ def test_columns_that_are_divided_otherwise(tmp_path: Path, name: str, mark: str
     [
         ("a;b, bar;target\n1;2;x\n3;4;y\n", {"a": [1, 3], "b, bar": [2, 4]}),  # a comma in the heading
         ("a;b;target\n1,5;-2,5;x\n3;;y\n", {"a": [1.5, 3], "b": [-2.5, np.nan]}),  # decimal commas
+        ("a;b;target\n1,5;5.354;x\n3;1.606.356;y\n", {"a": [1.5, 3], "b": [5354, 1606356]}),  # points of thousands
+        ("b;target\n5.354;x\n982;y\n", {"b": [5354, 982]}),  # a thousand or more has a point, others have none
+        ("b;target\n5.354;x\n0.982;y\n", {"b": [5.354, 0.982]}),
+        ("b;target\n5.354;x\n1982;y\n", {"b": [5.354, 1982]}),
         ("a, bar;b;target\n1.234,5;2;x\n3,5;4;y\n", {"a, bar": [1234.5, 3.5], "b": [2, 4]}),  # and points of thousands
         ("a;b;target\n1,5;2;x\n3.5;4;y\n", {"a": ["1,5", "3.5"], "b": [2, 4]}),  # which of both it is can't be known
         ("a;b;target\n1,2,3;2;x\n1,5;4;y\n", {"a": ["1,2,3", "1,5"], "b": [2, 4]}),  # lists
@@ -282,14 +286,14 @@ def test_what_only_looks_like_a_date_is_a_category(tmp_path: Path, form: str) ->
     assert TableFiles(csv(tmp_path, "a,b,target\n" + "".join(lines)), "target").facts().features in (2, 4)
 
 
-def test_mistakes_in_columns_are_told_together(tmp_path: Path) -> None:
+def test_mistakes_in_columns_are_reported_together(tmp_path: Path) -> None:
     text = "id,out,empty,target\n" + "".join(f"n{i},1,,{i % 2}\n" for i in range(40))
     with pytest.raises(Problems) as caught:
         TableFiles(csv(tmp_path, text), "target", ignore=["out"]).facts()
-    told = str(caught.value)
-    assert "'id' has" in told
-    assert told.count("data.ignore=[out,id,empty]") == 2
-    assert "'empty' holds no value" in told
+    reported = str(caught.value)
+    assert "'id' has" in reported
+    assert reported.count("data.ignore=[out,id,empty]") == 2
+    assert "'empty' holds no value" in reported
 
 
 @pytest.mark.parametrize(

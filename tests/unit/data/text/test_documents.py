@@ -35,7 +35,7 @@ def test_folders_globs_and_paths(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("pattern", "why"), [("nothing.txt", "looked for"), ("empty", "no .txt file"), ("binary.txt", "zero bytes")]
 )
-def test_what_is_no_text_is_told(tmp_path: Path, pattern: str, why: str) -> None:
+def test_what_is_no_text_is_reported(tmp_path: Path, pattern: str, why: str) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "binary.txt").write_bytes(b"a\0b")
     with pytest.raises(MLScaleError) as caught:
@@ -111,7 +111,7 @@ def test_facts_and_batches(tmp_path: Path) -> None:
     assert TextFiles(str(tmp_path), length=8, batch_size=4, val_fraction=0.2).facts().version != facts.version
 
 
-def test_too_little_text_is_told(tmp_path: Path) -> None:
+def test_too_little_text_is_reported(tmp_path: Path) -> None:
     write(tmp_path, a="short")
     with pytest.raises(MLScaleError, match="make no block of 256") as caught:
         TextFiles(str(tmp_path)).facts()

@@ -144,7 +144,7 @@ def test_it_serves(tmp_path: Path) -> None:
     pixels = np.random.default_rng(1).integers(0, 255, (3, 1, 8, 8), np.uint8)
     expected = load(STORED).predict(pixels)
     with serving(tmp_path, STORED, "provider=openvino") as server:
-        assert "computed by OpenVINO" in server.said
+        assert "computed by OpenVINO" in server.printed
         reply = server.ask("/predict", pixels.tobytes(), RAW)
         assert [each["label"] for each in reply.json["predictions"]] == expected.labels
         assert 'mlscale_runtime_info{runtime="OpenVINO ' in server.ask("/metrics").body.decode()

@@ -64,16 +64,16 @@ def test_a_plan_is_checked_by_every_rank_and_the_result_reaches_it(port: int) ->
     assert sorted(first.members) == [0, 1]
     first.publish_plan({"folder": "here"})
     first.publish_end({"result": {"ok": True}})
-    told = second.result(20)
-    assert (told["folder"], told["result"]) == ("here", {"ok": True})
+    reported = second.result(20)
+    assert (reported["folder"], reported["result"]) == ("here", {"ok": True})
 
 
 def test_an_error_of_the_first_rank_ends_the_others_with_its_code_and_is_printed_once(port: int) -> None:
     second = start(lambda: follow(port))
     FirstRank(rank_of(0, port), 20).publish_error(MLScaleError("no data", exit=Exit.ENVIRONMENT))
-    with pytest.raises(MLScaleError, match="no data") as told:
+    with pytest.raises(MLScaleError, match="no data") as reported:
         second.result(20)
-    assert (told.value.exit, told.value.is_reported) == (Exit.ENVIRONMENT, True)
+    assert (reported.value.exit, reported.value.is_reported) == (Exit.ENVIRONMENT, True)
 
 
 def test_a_rank_that_does_not_see_the_folder_ends_all(port: int) -> None:
@@ -87,9 +87,9 @@ def test_a_rank_that_does_not_see_the_folder_ends_all(port: int) -> None:
         "runs_dir=/shared",
         False,
     )
-    with pytest.raises(MLScaleError, match="not seen") as told:
+    with pytest.raises(MLScaleError, match="not seen") as reported:
         second.result(20)
-    assert told.value.is_reported
+    assert reported.value.is_reported
 
 
 def test_an_error_after_the_training_reaches_the_others(port: int) -> None:

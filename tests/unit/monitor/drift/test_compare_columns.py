@@ -178,7 +178,7 @@ def draw_hours(random: np.random.Generator, end: float, span: float, n: int = 50
     return cycle(random, np.sort(random.uniform(end - span, end, n)))
 
 
-def test_before_a_week_a_cycle_is_not_told_from_drift() -> None:
+def test_before_a_week_a_cycle_is_not_reported_from_drift() -> None:
     random = np.random.default_rng(0)
     reference = sketch(cycle(random, random.uniform(0, 168 * 4, 5000)))
     results = [compare(reference, draw_hours(random, end, 3), times=MINUTES[:500]) for end in range(800, 900, 7)]

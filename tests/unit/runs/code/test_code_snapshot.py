@@ -74,7 +74,7 @@ def test_deterministic(repository: Path) -> None:
     assert take_snapshot(repository).archive == take_snapshot(repository).archive
 
 
-def test_secrets_are_masked_and_told(repository: Path) -> None:
+def test_secrets_are_masked_and_reported(repository: Path) -> None:
     (repository / "model.py").write_text('api_key = "hunter22"\nx = 1\n')
     (repository / "conf.yaml").write_text("password: hunter22\n")
     (repository / ".env").write_text("A=hunter22\n")

@@ -48,17 +48,17 @@ def test_a_done_run_says_how_to_upload_what_is_missing(run: RunFolder, capsys: p
     write_checkpoint(run.path / "checkpoints/last.ckpt", 4)
     run.seal_run("done")
     assert show_checkpoints(run, as_json=False) == 0
-    said = capsys.readouterr().out
-    assert f"the run is done: there is nothing to resume; mlscale runs send {run.id} uploads what is missing" in said
-    assert "not uploaded: last.ckpt" in said
+    printed = capsys.readouterr().out
+    assert f"the run is done: there is nothing to resume; mlscale runs send {run.id} uploads what is missing" in printed
+    assert "not uploaded: last.ckpt" in printed
     assert send_pending(run, as_json=True) == 0
     assert json.loads(capsys.readouterr().out)["uploaded"] == 2
     assert send_pending(run, as_json=False) == 0
     assert f"nothing of {run.path.name} waits to be sent" in capsys.readouterr().err
     show_checkpoints(run, as_json=False)
-    said = capsys.readouterr().out
-    assert "the run is done: there is nothing to resume\n" in said
-    assert "not uploaded" not in said
+    printed = capsys.readouterr().out
+    assert "the run is done: there is nothing to resume\n" in printed
+    assert "not uploaded" not in printed
 
 
 def test_the_folder_is_shown_where_the_store_is_down(

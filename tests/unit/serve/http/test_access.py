@@ -80,12 +80,12 @@ def test_what_a_page_may_send_unasked_is_no_label_and_no_order(server: Server, k
     "ref", ["{stored}", "~/digits", "../x:v1", "x\nserving digits:v9", "\x1b[2Jx", "x", "x:v1", ""]
 )
 def test_clients_name_no_file_and_write_no_line_of_the_log(server: Server, ref: str) -> None:
-    before = server.said
+    before = server.printed
     asked = {"parameters": {"version": ref.format(stored=STORED)}}
     reply = server.ask(LOAD, asked, JSON)
     assert reply.status == 400
     assert "names no version" in reply.json["error"] or "is not a version of digits" in reply.json["error"]
-    assert server.said == before
+    assert server.printed == before
     assert server.metric("mlscale_stale") == 0
 
 
@@ -119,7 +119,7 @@ def test_the_key(locked: Server) -> None:
         assert locked.ask(path).status == 200
     for path in ("/v2/health/../models/digits", "/V2/health/live", "/v2/healthy", "//v2/models/digits"):
         assert locked.ask(path).status == 401
-    assert KEY not in locked.said
+    assert KEY not in locked.printed
     assert locked.ask("/predict", ONE, {**RAW, "x-api-key": KEY, "Host": "models.example"}).status == 200
     origin = {"x-api-key": KEY, "Host": "models.example", "Origin": "https://models.example"}
     assert locked.ask("/predict", ONE, {**RAW, **origin}).status == 200
@@ -204,8 +204,8 @@ def test_tls_on_every_address(tmp_path: Path, certificate: tuple[Path, Path]) ->
         silent.close()
         secure.close()
         assert server.stop() == 0
-        assert KEY not in server.said + (tmp_path / "server.out").read_text()
-        assert "bug in mlscale" not in server.said
+        assert KEY not in server.printed + (tmp_path / "server.out").read_text()
+        assert "bug in mlscale" not in server.printed
 
 
 def test_what_does_not_start(tmp_path: Path, certificate: tuple[Path, Path]) -> None:
@@ -217,7 +217,7 @@ def test_what_does_not_start(tmp_path: Path, certificate: tuple[Path, Path]) -> 
         capture_output=True,
     )
     env = environment(tmp_path)
-    for words, told in (
+    for words, reported in (
         (["host=0.0.0.0"], "lets other machines send requests"),
         (["host=::", f"api_key={KEY}"], "without tls_cert with tls_key"),
         (["host=0.0.0.0", f"tls_cert={cert}", f"tls_key={key}"], "without api_key"),
@@ -229,12 +229,12 @@ def test_what_does_not_start(tmp_path: Path, certificate: tuple[Path, Path]) -> 
         (["max_memory_bytes=1000"], "less than max_body_bytes"),
     ):
         run = mlscale(tmp_path, "serve", str(STORED), "port=0", *words, env=env)
-        assert (run.returncode, told in run.stderr, "Traceback" in run.stderr) == (2, True, False), run.stderr
+        assert (run.returncode, reported in run.stderr, "Traceback" in run.stderr) == (2, True, False), run.stderr
 
 
-def test_a_proxy_is_told_what_it_has_to_do(tmp_path: Path) -> None:
+def test_a_proxy_is_reported_what_it_has_to_do(tmp_path: Path) -> None:
     with serving(tmp_path, STORED, "host=0.0.0.0", "behind_proxy=true", "unready_s=0") as server:
-        assert "behind_proxy=true: the proxy before it has to terminate TLS and authenticate" in server.said
+        assert "behind_proxy=true: the proxy before it has to terminate TLS and authenticate" in server.printed
         assert server.ask("/predict", ONE, {**RAW, "Host": "models.example"}).status == 200
         assert server.ask("/predict", ONE, {**RAW, "Origin": "https://evil.example"}).status == 403
         assert server.ask(LOAD, {}).status == 403
@@ -247,12 +247,12 @@ def test_a_load_test_sends_the_key_and_verifies_the_certificate(tmp_path: Path, 
     with serving(tmp_path, STORED, *words, environ={"SERVE_KEY": KEY}) as server:
         env = {**environment(tmp_path), "SERVE_KEY": KEY}
         url, right = f"ref={server.url}", ["api_key=${oc.env:SERVE_KEY}", f"ca_file={cert}"]
-        for more, code, told in (
+        for more, code, reported in (
             (right, 0, "0 of"),
             ([f"ca_file={cert}"], 2, "api_key="),
             (right[:1], 5, "CERTIFICATE_VERIFY_FAILED"),
             ([*right[:1], "ca_file=nowhere.pem"], 2, "ca_file"),
         ):
             run = mlscale(tmp_path, "loadtest", url, *more, "seconds=0.5", "warmup_s=0.1", "users=2", env=env)
-            said = run.stdout + run.stderr
-            assert (run.returncode, told in said, KEY in said) == (code, True, False), said
+            printed = run.stdout + run.stderr
+            assert (run.returncode, reported in printed, KEY in printed) == (code, True, False), printed

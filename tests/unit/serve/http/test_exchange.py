@@ -396,4 +396,4 @@ def test_noise_is_answered_or_cut_off_and_nothing_breaks(server: Server) -> None
             client.settimeout(10)
             to_the_end(client)
     assert server.ask("/predict", ONE, RAW).status == 200
-    assert "bug in mlscale" not in server.said
+    assert "bug in mlscale" not in server.printed

@@ -45,9 +45,9 @@ def test_the_ways_in_give_the_same(server: Server) -> None:
         ({"inputs": raw.astype(float).tolist(), "id": "x"}, {"Content-Type": "application/json; charset=utf-8"}),
         (png.getvalue(), {"Content-Type": "image/png"}),
     ]
-    said = [server.ask("/predict", body, headers).json["predictions"][0] for body, headers in ways]
+    printed = [server.ask("/predict", body, headers).json["predictions"][0] for body, headers in ways]
     expected = SERVABLE.predict(raw)
-    for each in said:
+    for each in printed:
         assert (each["label"], each["class"]) == (expected.labels[0], expected.classes[0])
         np.testing.assert_allclose(each["probabilities"], expected.probabilities[0], rtol=1e-5)
         assert each["confidence"] == max(each["probabilities"])
@@ -84,7 +84,7 @@ def test_an_id_of_any_script_is_the_same_in_header_answer_event_and_label(server
 
 
 @pytest.mark.parametrize(
-    ("body", "headers", "status", "told"),
+    ("body", "headers", "status", "reported"),
     [
         (b"{", {}, 400, "the body is not JSON"),
         (b" ", {}, 400, "the body is empty"),
@@ -103,26 +103,28 @@ def test_an_id_of_any_script_is_the_same_in_header_answer_event_and_label(server
         (b"\xff\xd8\xff", {"Content-Type": "image/jpeg"}, 400, "the JPEG is cut short in its header"),
     ],
 )
-def test_what_is_wrong_is_told(server: Server, body: Any, headers: dict[str, str], status: int, told: str) -> None:
+def test_what_is_wrong_is_reported(
+    server: Server, body: Any, headers: dict[str, str], status: int, reported: str
+) -> None:
     reply = server.ask("/predict", body, headers)
-    assert (reply.status, told in reply.json["error"]) == (status, True), reply.body
+    assert (reply.status, reported in reply.json["error"]) == (status, True), reply.body
 
 
 @pytest.mark.parametrize(
-    ("sent", "told"),
+    ("sent", "reported"),
     [
         ("application/x-www-form-urlencoded", "sent as application/x-www-form-urlencoded"),
         ("application/json", "sent as application/json"),
         (None, "sent without a type"),
     ],
 )
-def test_an_image_without_its_type_is_told_how_to_be_sent(server: Server, sent: str | None, told: str) -> None:
+def test_an_image_without_its_type_is_reported_how_to_be_sent(server: Server, sent: str | None, reported: str) -> None:
     png = io.BytesIO()
     Image.new("L", (8, 8)).save(png, "PNG")
     reply = server.ask("/predict", png.getvalue(), {"Content-Type": sent} if sent else {})
     assert (reply.status, reply.json["error"]) == (
         415,
-        f"the body is an image (image/png), {told}: send its type, "
+        f"the body is an image (image/png), {reported}: send its type, "
         "curl -H 'Content-Type: image/png' --data-binary @photo.png <this address>",
     )
     # A photo is longer than any JSON that the model takes, so it is refused before its first bytes arrive.
@@ -135,10 +137,10 @@ def test_an_image_of_another_size_is_refused_where_no_resize_is_named(server: Se
     png = io.BytesIO()
     Image.new("L", (9, 8)).save(png, "PNG")
     reply = server.ask("/predict", png.getvalue(), {"Content-Type": "image/png"})
-    told = (
+    reported = (
         "the image has 8×9 pixels (height × width), the model takes 8×8, and its servable.yaml names no way to resize"
     )
-    assert (reply.status, reply.json) == (400, {"error": told})
+    assert (reply.status, reply.json) == (400, {"error": reported})
 
 
 def test_an_image_of_many_pixels_is_no_load_of_the_server(server: Server) -> None:
@@ -232,7 +234,7 @@ def test_what_is_no_image_for_this_model() -> None:
 
 
 @pytest.mark.parametrize(
-    ("body", "told"),
+    ("body", "reported"),
     [
         (b"{", "the body is not JSON"),
         ([], "send ["),
@@ -250,9 +252,9 @@ def test_what_is_no_image_for_this_model() -> None:
         ([{"id": "a", "label": "7"}, {"id": "b", "label": "77"}], "is 7 meant? the classes are 0, 1, 2, 3, 4,"),
     ],
 )
-def test_labels_that_are_wrong(server: Server, body: Any, told: str) -> None:
+def test_labels_that_are_wrong(server: Server, body: Any, reported: str) -> None:
     reply = server.ask("/labels", body, {"Content-Type": "application/json"})
-    assert (reply.status, told in reply.json["error"]) == (400, True), reply.body
+    assert (reply.status, reported in reply.json["error"]) == (400, True), reply.body
 
 
 def test_labels_come_by_number_and_by_name(server: Server) -> None:
@@ -283,11 +285,11 @@ def test_metrics_are_prometheus_text(server: Server) -> None:
 
 
 def test_what_is_no_number_is_not_sent_as_json() -> None:
-    said = SERVABLE.predict(pixels(2))
-    probabilities = said.probabilities.copy()
+    printed = SERVABLE.predict(pixels(2))
+    probabilities = printed.probabilities.copy()
     probabilities[1] = np.nan
     finite = np.array([True, False])
-    columns = {"predicted": said.labels, "class": said.classes, "confidence": probabilities.max(1)}
+    columns = {"predicted": printed.labels, "class": printed.classes, "confidence": probabilities.max(1)}
     outputs = Outputs({}, {**columns, "probabilities": probabilities}, finite)
     model = model_of("grey", None, (1, 8, 8))
     asked = predict.PredictRequest(NO_SAMPLES, (), "")

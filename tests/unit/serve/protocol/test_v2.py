@@ -232,7 +232,7 @@ def test_places_that_are_not_there(server: Server, path: str, method: str, statu
 
 def test_sizes_that_lie(server: Server) -> None:
     entry = {key: value for key, value in ENTRY.items() if key != "data"}
-    for size, tail, status, told in (
+    for size, tail, status, reported in (
         (127, RAW2.tobytes(), 400, "unexpected additional input data for model 'digits'"),
         (128, b"short", 400, "unexpected size for input 'input', expecting 123 additional bytes for model 'digits'"),
         (
@@ -245,7 +245,7 @@ def test_sizes_that_lie(server: Server) -> None:
         (-1, RAW2.tobytes(), 500, UNSIGNED),
     ):
         reply = binary(server, {"inputs": [{**entry, "parameters": {"binary_data_size": size}}]}, tail)
-        assert (reply.status, reply.json["error"]) == (status, told)
+        assert (reply.status, reply.json["error"]) == (status, reported)
     assert (
         binary(server, {"inputs": [ENTRY]}, b"more").json["error"]
         == "unexpected additional input data for model 'digits'"
@@ -257,8 +257,8 @@ def test_sizes_that_lie(server: Server) -> None:
         reply = server.ask(INFER, b"{}", {"Inference-Header-Content-Length": length})
         assert reply.json == {"error": f"Unable to parse Inference-Header-Content-Length, got: {length[:200]}"}
     reply = server.ask(INFER, b"12345", {"Inference-Header-Content-Length": "0"})
-    told = "input byte size mismatch for input 'raw_input' for model 'digits'. Expected 64, got 5"
-    assert reply.json == {"error": told}
+    reported = "input byte size mismatch for input 'raw_input' for model 'digits'. Expected 64, got 5"
+    assert reply.json == {"error": reported}
 
 
 def test_one_connection_for_right_and_wrong(server: Server) -> None:

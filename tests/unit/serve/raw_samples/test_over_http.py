@@ -72,4 +72,4 @@ def test_over_http_masks_and_files(folders: dict[str, Path], models: dict[str, S
         reply = server.ask("/labels", {"id": "a", "label": "b"})
         assert (reply.status, reply.json["error"][:16]) == (400, "a label is a PNG")
         assert server.stop() == 0
-        assert "bug in mlscale" not in server.said
+        assert "bug in mlscale" not in server.printed

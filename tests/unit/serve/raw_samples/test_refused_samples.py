@@ -111,7 +111,7 @@ def test_what_can_not_be_used(
 
 
 @pytest.mark.parametrize("kind", ["multipart/form-data; boundary=x", "image/heic"])
-def test_an_image_in_a_form_is_told_how_to_be_sent(models: dict[str, ServedModel], kind: str) -> None:
+def test_an_image_in_a_form_is_reported_how_to_be_sent(models: dict[str, ServedModel], kind: str) -> None:
     with pytest.raises(Refused, match="an image is the body itself, curl -H 'Content-Type: image/jpeg'") as refused:
         predict.parse_predict_request(models["photos"], {b"content-type": kind.encode()}, b"--x")
     assert refused.value.status == 415

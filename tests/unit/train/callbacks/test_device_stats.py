@@ -63,7 +63,7 @@ def test_the_thread_ends_with_a_run_that_fails() -> None:
     assert not [thread for thread in threading.enumerate() if thread.name == "mlscale-device-stats"]
 
 
-def test_a_card_that_tells_little(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_card_that_reports_little(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """No card is here: torch's own questions are answered as one without NVML's bindings, and one without a sensor."""
 
     def unbound(_: Any) -> int:
@@ -79,10 +79,10 @@ def test_a_card_that_tells_little(monkeypatch: pytest.MonkeyPatch, capsys: pytes
     monkeypatch.setattr(torch.cuda, "temperature", no_sensor)
     gpu = GpuSensor(torch.device("cuda", 0))
     assert gpu.sample_metrics() == {"device/gpu_memory_gib": 2.0, "device/gpu_power_w": 250.0} == gpu.sample_metrics()
-    said = capsys.readouterr().err.splitlines()
-    assert len(said) == 2
-    assert "pip install nvidia-ml-py" in said[0]
-    assert "device/gpu_temperature_c is not reported by this device: NVML_ERROR_NOT_SUPPORTED" in said[1]
+    printed = capsys.readouterr().err.splitlines()
+    assert len(printed) == 2
+    assert "pip install nvidia-ml-py" in printed[0]
+    assert "device/gpu_temperature_c is not reported by this device: NVML_ERROR_NOT_SUPPORTED" in printed[1]
 
 
 def test_an_interval_that_is_none() -> None:

@@ -153,17 +153,17 @@ def test_lazy_layers_have_shapes_by_then() -> None:
 
 def test_weights_of_16_bits_are_refused() -> None:
     task = classifier().to(torch.bfloat16)
-    with pytest.raises(MLScaleError, match="16 bits") as told:
+    with pytest.raises(MLScaleError, match="16 bits") as reported:
         fit(trainer(callbacks=[EMA()], precision="bf16-true"), task, batches(2))
-    assert told.value.fix.startswith("precision=bf16")
+    assert reported.value.fix.startswith("precision=bf16")
 
 
 @pytest.mark.parametrize("wrong", [{"decay": 2.0}, {"warmup": "slow"}, {"every": 0}, {"start": -1}])
 def test_settings_that_are_none(wrong: dict[str, Any]) -> None:
     (name,) = wrong
-    with pytest.raises(MLScaleError, match=rf"callbacks\.ema\.{name} is ") as told:
+    with pytest.raises(MLScaleError, match=rf"callbacks\.ema\.{name} is ") as reported:
         EMA(**wrong)
-    assert f"callbacks.ema.{name}=" in told.value.fix
+    assert f"callbacks.ema.{name}=" in reported.value.fix
 
 
 @pytest.mark.parametrize("every", [1, 10])

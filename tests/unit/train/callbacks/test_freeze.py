@@ -56,9 +56,9 @@ def test_what_is_frozen_does_not_move_and_decays_not(capsys: pytest.CaptureFixtu
     for name in ("model.0.0.weight", "model.0.1.running_mean", "model.0.1.num_batches_tracked", "model.2.bias"):
         assert states.moved(name) == [False] * 4 + [True] * 2, name
     assert all(states.moved("model.4.weight"))
-    said = capsys.readouterr().err
-    assert "frozen    6 of 8 tensors, 81.5% of the values, until epoch 2" in said
-    assert "unfrozen  every parameter is trained" in said
+    printed = capsys.readouterr().err
+    assert "frozen    6 of 8 tensors, 81.5% of the values, until epoch 2" in printed
+    assert "unfrozen  every parameter is trained" in printed
 
 
 def test_a_run_that_goes_on_unfrozen_did_not_begin_so(capsys: pytest.CaptureFixture[str]) -> None:
@@ -101,7 +101,7 @@ def test_norms_stand_still_after_validation_too() -> None:
         ({"until_epoch": -1}, "a whole number, 0 or more"),
     ],
 )
-def test_what_is_wrong_is_told(arguments: dict[str, Any], what: str) -> None:
+def test_what_is_wrong_is_reported(arguments: dict[str, Any], what: str) -> None:
     with pytest.raises(MLScaleError, match=what):
         fit(trainer(callbacks=[Freeze(**arguments)]), task(), batches(1))
 

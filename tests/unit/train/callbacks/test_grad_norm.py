@@ -46,13 +46,13 @@ def test_it_is_torchs_norm_at_the_steps_of_the_entries(accumulate: int) -> None:
     assert run.callback_metrics["train/grad_norm"] == pytest.approx((truth.before[6] + truth.before[8]) / 2, rel=1e-5)
 
 
-def test_a_step_that_overflows_is_told_and_not_in_the_mean_of_the_epoch() -> None:
+def test_a_step_that_overflows_is_reported_and_not_in_the_mean_of_the_epoch() -> None:
     plugin, recorder = Mixed("cpu", 2.0**24), Recorder()
     run = trainer(logger=recorder, callbacks=[TrainMetrics(), GradNorm()], log_every_n_steps=1)
     run.strategy.precision_plugin = plugin
     fit(run, classifier(), batches(12))
-    told = [norm for _, norm in recorder.of("train/grad_norm")]
-    taken = [norm for norm in told if isfinite(norm)]
+    reported = [norm for _, norm in recorder.of("train/grad_norm")]
+    taken = [norm for norm in reported if isfinite(norm)]
     assert 0 < plugin.skipped == 12 - len(taken)
     assert run.callback_metrics["train/grad_norm"] == pytest.approx(sum(taken) / len(taken))
 
@@ -93,6 +93,6 @@ def test_layers_add_up_and_a_sparse_gradient_counts() -> None:
 
 
 def test_without_entries_it_says_what_to_type() -> None:
-    with pytest.raises(MLScaleError, match=r"entries of callbacks\.metrics, which is off") as told:
+    with pytest.raises(MLScaleError, match=r"entries of callbacks\.metrics, which is off") as reported:
         fit(trainer(callbacks=[GradNorm()]), classifier(), batches(2))
-    assert told.value.fix == "callbacks=[default,grad_norm]"
+    assert reported.value.fix == "callbacks=[default,grad_norm]"

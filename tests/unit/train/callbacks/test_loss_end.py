@@ -28,13 +28,13 @@ def fit(lr: float, watch: LossEnd, *, sanity: bool = True, **arguments: Any) -> 
 def test_a_rate_that_is_far_too_high_is_reported(
     constant: float | None, sanity: bool, name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    told = fit(1000.0, LossEnd(constant, lr=1000.0 if sanity else None), sanity=sanity)
-    assert told is not None
-    assert told.remark.startswith(f"{name} ended at ")
-    assert told.ok
-    assert ("a constant prediction has 0.6931" in told.remark) is (constant is not None)
+    reported = fit(1000.0, LossEnd(constant, lr=1000.0 if sanity else None), sanity=sanity)
+    assert reported is not None
+    assert reported.remark.startswith(f"{name} ended at ")
+    assert reported.ok
+    assert ("a constant prediction has 0.6931" in reported.remark) is (constant is not None)
     fix = "optimizer.lr=100, a tenth" if sanity else "a tenth of the learning rate"
-    assert f"warning   {told.remark}; try {fix}" in capsys.readouterr().err
+    assert f"warning   {reported.remark}; try {fix}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("constant", [log(2), None])

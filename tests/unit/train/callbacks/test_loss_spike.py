@@ -80,15 +80,15 @@ def test_a_warning_names_the_step_and_the_samples(capsys: pytest.CaptureFixture[
 
 
 def test_it_can_stop_the_run() -> None:
-    with pytest.raises(MLScaleError, match="batch 40") as told:
+    with pytest.raises(MLScaleError, match="batch 40") as reported:
         fit(trainer(callbacks=[TrainMetrics(), LossSpike(stop=True)]), classifier(**frozen()), spiky())
-    assert told.value.exit == Exit.DIVERGED
-    assert "shard/40-0" in told.value.why
+    assert reported.value.exit == Exit.DIVERGED
+    assert "shard/40-0" in reported.value.why
 
 
-@pytest.mark.parametrize(("usual", "said"), [(0.0, "a median of 0 "), (-2.0, "a median of -2 ")])
+@pytest.mark.parametrize(("usual", "printed"), [(0.0, "a median of 0 "), (-2.0, "a median of -2 ")])
 def test_a_median_that_is_nought_or_below_has_no_ratio(
-    capsys: pytest.CaptureFixture[str], usual: float, said: str
+    capsys: pytest.CaptureFixture[str], usual: float, printed: str
 ) -> None:
     """A hinge loss of a model that has learnt all is nought; a likelihood of densities is below it."""
 
@@ -101,7 +101,7 @@ def test_a_median_that_is_nought_or_below_has_no_ratio(
     data[40]["x"] += 7
     fit(trainer(callbacks=[TrainMetrics(), LossSpike()]), Level(2, model=nn.Linear(3, 2), optimizer=SGD), data)
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning")]
-    assert f"the loss is {usual + 7:g}, compared with {said}" in line
+    assert f"the loss is {usual + 7:g}, compared with {printed}" in line
 
 
 def test_on_an_accelerator_losses_are_read_together(monkeypatch: pytest.MonkeyPatch) -> None:

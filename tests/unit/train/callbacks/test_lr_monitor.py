@@ -42,6 +42,6 @@ def test_names_that_are_taken_and_other_settings() -> None:
     assert entry["train/momentum/x-0"] == 0.8
 
 
-def test_one_group_is_told_by_every_run() -> None:
+def test_one_group_is_reported_by_every_run() -> None:
     assert not any(name.startswith("train/lr/") for _, entry in logged([{}]).entries for name in entry)
     assert logged([{"name": "all"}]).of("train/lr/all")

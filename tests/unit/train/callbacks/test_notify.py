@@ -27,7 +27,7 @@ def run(tmp_path: Path) -> RunFolder:
     ("status", "event"),
     [("done", "finished"), ("failed", "failed"), ("diverged", "diverged"), ("interrupted", "stopped")],
 )
-def test_each_end_is_told_to_all(tmp_path: Path, run: RunFolder, status: str, event: str) -> None:
+def test_each_end_is_reported_to_all(tmp_path: Path, run: RunFolder, status: str, event: str) -> None:
     copy = "import sys, pathlib; pathlib.Path(sys.argv[1]).write_bytes(sys.stdin.buffer.read())"
     with Receiver() as receiver, Receiver() as service, Sink() as sink:
         mail = {"host": "127.0.0.1", "port": sink.port, "to": ["me@x.org"], "sender": "me@x.org", "security": "none"}
@@ -71,8 +71,8 @@ def test_a_service_of_apprise_that_is_not_there_is_a_line(run: RunFolder, capsys
     run.seal_run("done")
     with Receiver(500) as receiver:
         Notify(apprise=receiver.url.replace("http://", "json://")).run_ended(run)
-    said = capsys.readouterr().err
-    assert said == "warning   callbacks.notify: the json service of apprise: it did not take the message\n"
+    printed = capsys.readouterr().err
+    assert printed == "warning   callbacks.notify: the json service of apprise: it did not take the message\n"
 
 
 def test_apprise_that_is_not_installed_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -87,9 +87,9 @@ def test_who_is_not_there_is_a_line(run: RunFolder, capsys: pytest.CaptureFixtur
     run.seal_run("done")
     with Receiver(500) as receiver:
         Notify(webhook=receiver.url, tries=1).run_ended(run)
-    said = capsys.readouterr().err
-    assert said == "warning   callbacks.notify: the webhook at 127.0.0.1: it answered 500\n"
-    assert "a-secret-of-the-address" not in said
+    printed = capsys.readouterr().err
+    assert printed == "warning   callbacks.notify: the webhook at 127.0.0.1: it answered 500\n"
+    assert "a-secret-of-the-address" not in printed
 
 
 @pytest.mark.parametrize(
@@ -103,6 +103,6 @@ def test_who_is_not_there_is_a_line(run: RunFolder, capsys: pytest.CaptureFixtur
     ],
 )
 def test_settings_that_are_none(settings: dict[str, Any], what: str) -> None:
-    with pytest.raises(MLScaleError, match=what) as told:
+    with pytest.raises(MLScaleError, match=what) as reported:
         Notify(**settings)
-    assert told.value.where.startswith("callbacks.notify.")
+    assert reported.value.where.startswith("callbacks.notify.")

@@ -121,9 +121,9 @@ def test_one_that_is_logged_is_chosen(
     assert recorded == [(metric, mode)]
     assert math.isfinite(float(checkpoints.best_model_score or math.nan))
     assert (tmp_path / "best.ckpt").is_file()
-    told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("metric    ")]
-    assert len(told) == 1
-    assert told[0].startswith(f"metric    {metric}, {'less' if mode == 'min' else 'more'} is better: ")
+    reported = [line for line in capsys.readouterr().err.splitlines() if line.startswith("metric    ")]
+    assert len(reported) == 1
+    assert reported[0].startswith(f"metric    {metric}, {'less' if mode == 'min' else 'more'} is better: ")
 
 
 class Adversaries(LogsInTraining):

@@ -73,10 +73,10 @@ def test_they_stand_at_the_step_of_the_metrics_of_their_validation(tmp_path: Pat
 
 
 @pytest.mark.parametrize(
-    ("kind", "said"), [("language", "a language task reports nothing"), (None, "Other reports nothing")]
+    ("kind", "printed"), [("language", "a language task reports nothing"), (None, "Other reports nothing")]
 )
-def test_a_task_that_says_nothing_of_samples_is_told(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: Any, said: str
+def test_a_task_that_says_nothing_of_samples_is_reported(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: Any, printed: str
 ) -> None:
     class Other(Classification):
         pass
@@ -84,7 +84,7 @@ def test_a_task_that_says_nothing_of_samples_is_told(
     Other.kind = kind
     run = trainer(logger=CSV(str(tmp_path)), callbacks=[Samples()])
     run.fit(Other(2, model=nn.Linear(3, 2), optimizer=SGD), Loader(batches(2)), Loader(batches(1)))
-    assert f"callbacks.samples has no effect: {said} of single samples" in capsys.readouterr().err
+    assert f"callbacks.samples has no effect: {printed} of single samples" in capsys.readouterr().err
     assert not list(tmp_path.rglob("media"))
 
 

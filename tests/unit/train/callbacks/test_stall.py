@@ -35,19 +35,19 @@ def hang(seconds: float, at: int = 20) -> At:
     return At(sleep_here)
 
 
-def test_a_stall_is_told_once_with_place_and_stacks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_stall_is_reported_once_with_place_and_stacks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     hears = Hears()
     fit(
         trainer(callbacks=[hang(2.0), Stall(**QUICK), hears], default_root_dir=tmp_path), classifier(), batches(2) * 400
     )
     (report,) = hears.reports
-    said = capsys.readouterr().err
-    assert said.count("warning   no step for ") == 1
-    assert "rank 0: training, batch 21 begun, 20 done; tests/unit/train/callbacks/test_stall.py" in said
-    assert "in sleep_here\n" in said
-    assert "MainThread:" in said
-    assert "time.sleep(seconds)" in said
-    assert "warning   the run continues after " in said
+    printed = capsys.readouterr().err
+    assert printed.count("warning   no step for ") == 1
+    assert "rank 0: training, batch 21 begun, 20 done; tests/unit/train/callbacks/test_stall.py" in printed
+    assert "in sleep_here\n" in printed
+    assert "MainThread:" in printed
+    assert "time.sleep(seconds)" in printed
+    assert "warning   the run continues after " in printed
     assert report.path == tmp_path / "logs" / "stall-1.txt"
     assert report.path.read_text().startswith(report.sentence)
     assert not (tmp_path / "logs" / "stall").exists()
@@ -104,7 +104,7 @@ def test_the_thread_ends_with_a_run_that_fails() -> None:
     assert not [thread for thread in threading.enumerate() if thread.name == "mlscale-stall"]
 
 
-def test_what_the_backstop_writes_tells_the_main_thread(tmp_path: Path) -> None:
+def test_what_the_backstop_writes_reports_the_main_thread(tmp_path: Path) -> None:
     backstop = stacks.Backstop(0.1)
     backstop.restart_countdown()
     until = time.monotonic() + 5

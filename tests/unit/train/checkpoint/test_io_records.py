@@ -109,7 +109,7 @@ def test_a_save_names_its_run(tmp_path: Path) -> None:
         (2, True, "2 saves"),
     ],
 )
-def test_a_lost_final_state_is_told_with_what_is_left(tmp_path: Path, failed: int, saved: bool, what: str) -> None:
+def test_a_lost_final_state_is_reported_with_what_is_left(tmp_path: Path, failed: int, saved: bool, what: str) -> None:
     io, path = VerifiedCheckpointIO(), str(tmp_path / "there" / "last.ckpt")
     if saved:
         io.save_checkpoint({"global_step": 5, "optimizer_states": []}, tmp_path / "there" / "early.ckpt")
@@ -137,9 +137,9 @@ def test_after_a_failed_save_nothing_is_removed_until_one_succeeds(
         io.save_checkpoint({"global_step": 2}, tmp_path / "b.ckpt")
     assert io.unsaved
     assert [(save.path, save.step) for save in io.failed] == [(str(tmp_path / "b.ckpt"), 2)]
-    told = capsys.readouterr().err
-    assert f"warning   disk full: {tmp_path / 'b.ckpt'} was not saved at step 2" in told
-    assert "what was saved before stays: a.ckpt." in told
+    reported = capsys.readouterr().err
+    assert f"warning   disk full: {tmp_path / 'b.ckpt'} was not saved at step 2" in reported
+    assert "what was saved before stays: a.ckpt." in reported
     io.remove_checkpoint(path)
     assert path.exists()
     assert f"{path} stays: the save that was to replace it failed" in caplog.text
@@ -169,13 +169,13 @@ def test_hyper_parameters_keep_what_is_plain_and_its_types(tmp_path: Path, capsy
     assert content["hyper_parameters"] == {"a": [1, (2.5, None)], "b": {"c": {"x": b"1"}}, "text": "abc", "yes": True}
     assert content["datamodule_hyper_parameters"] == {}
     assert "hparams_type" not in content
-    told = capsys.readouterr().err
-    assert told.count("left out of checkpoints: f, net, numpy, set") == 1
-    assert told.count("left out of checkpoints: g") == 1
+    reported = capsys.readouterr().err
+    assert reported.count("left out of checkpoints: f, net, numpy, set") == 1
+    assert reported.count("left out of checkpoints: g") == 1
 
 
 @pytest.mark.parametrize("other", [True, False])
-def test_a_checkpoint_that_can_not_be_used_is_told_with_another(tmp_path: Path, other: bool) -> None:
+def test_a_checkpoint_that_can_not_be_used_is_reported_with_another(tmp_path: Path, other: bool) -> None:
     path = save(tmp_path / "last.ckpt", {"a": torch.zeros(2000)}, step=2)
     content = bytearray(path.read_bytes())
     content[3000] ^= 1

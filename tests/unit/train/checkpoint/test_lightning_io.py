@@ -125,15 +125,15 @@ class KeepsObjects(pl.Callback):
         return {"odd": Odd()}
 
 
-def test_other_types_are_told_when_saved_and_refused_when_loaded(
+def test_other_types_are_reported_when_saved_and_refused_when_loaded(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = checkpointing(tmp_path, callbacks=[KeepsObjects(), model_checkpoint(tmp_path, filename="best")], max_epochs=2)
     fit(run, classifier(), batches(4))
-    told = capsys.readouterr().err
-    assert told.count("loaded again") == 1
-    assert "warning   best.ckpt can't be loaded again" in told
-    assert "test_lightning_io.Odd" in told
+    reported = capsys.readouterr().err
+    assert reported.count("loaded again") == 1
+    assert "warning   best.ckpt can't be loaded again" in reported
+    assert "test_lightning_io.Odd" in reported
     assert record(tmp_path / "kept/best.ckpt").resumable
     with pytest.raises(MLScaleError, match="more than tensors and plain values") as caught:
         load_checkpoint_file(tmp_path / "kept/best.ckpt")
@@ -223,9 +223,9 @@ def test_without_room_the_training_goes_on_and_the_old_one_stays(
     assert run.global_step == 12
     saves = 4 if "save_last" in arguments else 2
     assert len(io.failed) == saves
-    told = capsys.readouterr().err
+    reported = capsys.readouterr().err
     line = r"warning   disk full: .* was not saved at step \d+: File too large \([\d,]+ bytes free\)"
-    assert len(re.findall(line, told)) == saves
+    assert len(re.findall(line, reported)) == saves
     assert io.failed[0].step == 8
     left = sorted((tmp_path / "kept").iterdir())
     assert {record(path).step for path in left} == {4}

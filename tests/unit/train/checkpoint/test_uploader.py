@@ -109,9 +109,9 @@ def test_what_fails_is_repeated_and_reported_once(
     while store.failures:
         pass
     assert uploader.close() == []
-    said = capsys.readouterr().err
-    assert said.count("last.ckpt was not uploaded to s3://bucket/run: ConnectionError: the cable is cut") == 1
-    assert said.count("s3://bucket/run is reached again") == 1
+    printed = capsys.readouterr().err
+    assert printed.count("last.ckpt was not uploaded to s3://bucket/run: ConnectionError: the cable is cut") == 1
+    assert printed.count("s3://bucket/run is reached again") == 1
 
 
 def test_the_end_waits_for_a_few_failures_and_not_for_more(

@@ -83,7 +83,7 @@ def test_other_targets_get_units_of_their_own() -> None:
     assert found.classes == (1, 2)
 
 
-def test_weights_of_another_model_are_told_by_kind() -> None:
+def test_weights_of_another_model_are_reported_by_kind() -> None:
     found = match_weights(task().state_dict(), nn.Linear(3, 3).state_dict(), 10)
     assert found.share == 0
     assert [line.split(":")[0] for line in found.list_differences()] == ["missing", "unexpected"]

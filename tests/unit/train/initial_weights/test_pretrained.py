@@ -103,7 +103,7 @@ def test_a_run_begins_with_them_and_its_other_verbs_need_no_network(
     assert commands.run_command("evaluate", [str(run.path)]).ok
 
 
-def test_a_server_that_is_not_there_is_told_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_is_not_there_is_reported_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(WEIGHTS.value, "url", "http://127.0.0.1:9/weights.pth")
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     start = time.monotonic()
@@ -134,7 +134,7 @@ def test_a_torn_file_in_the_cache_says_so(server: str, file: Path, tmp_path: Pat
     assert caught.value.fix == f"rm {there}"
 
 
-def test_weights_that_do_not_exist_are_told_with_the_nearest() -> None:
+def test_weights_that_do_not_exist_are_reported_with_the_nearest() -> None:
     with pytest.raises(MLScaleError, match="has no weights") as caught:
         pretrained.fetch_pretrained_weights({**NODE, "weights": "IMAGENET1K_V9"}, NET)
     assert caught.value.fix == "model.weights=IMAGENET1K_V1"

@@ -145,7 +145,7 @@ def test_weights_that_do_not_fit_are_named(first: RunFolder, tmp_path: Path) -> 
         ("resume=last", "resume= continues a run unchanged"),
     ],
 )
-def test_what_is_wrong_is_told_and_leaves_nothing(first: RunFolder, tmp_path: Path, word: str, what: str) -> None:
+def test_what_is_wrong_is_reported_and_leaves_nothing(first: RunFolder, tmp_path: Path, word: str, what: str) -> None:
     best = (first.path / "checkpoints/best.ckpt").read_bytes()
     paths = {name: tmp_path / f"{name}.ckpt" for name in ("torn", "plain", "code")}
     paths["torn"].write_bytes(best[:-700])
@@ -194,5 +194,5 @@ def test_code_out_of_the_run_that_is_named_is_not_believed(first: RunFolder, tmp
 def test_it_can_be_measured_again(first: RunFolder, tmp_path: Path) -> None:
     after = train(f"like={first.path}", f"init_from={first.path}", to=tmp_path)
     measured = commands.run_command("evaluate", [str(after.path), f"runs_dir={tmp_path}/runs"])
-    told = json.loads((after.path / "results/train.json").read_text())["metrics"]
-    assert measured.metrics["val/accuracy"] == pytest.approx(told["best_val/accuracy"])
+    reported = json.loads((after.path / "results/train.json").read_text())["metrics"]
+    assert measured.metrics["val/accuracy"] == pytest.approx(reported["best_val/accuracy"])

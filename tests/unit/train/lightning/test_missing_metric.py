@@ -30,7 +30,7 @@ class Line(LightningModule):
 
 
 @pytest.mark.parametrize("who", ["checkpoint", "early_stopping", "plateau"])
-def test_what_lightning_says_is_told(who: str, tmp_path: object) -> None:
+def test_what_lightning_says_is_reported(who: str, tmp_path: object) -> None:
     callbacks: list[Callback] = []
     if who == "checkpoint":
         callbacks.append(ModelCheckpoint(dirpath=str(tmp_path), monitor="val/los"))
@@ -43,12 +43,12 @@ def test_what_lightning_says_is_told(who: str, tmp_path: object) -> None:
     loader: DataLoader[torch.Tensor] = DataLoader(torch.ones(2, 1), 1)  # type: ignore[arg-type]
     with pytest.raises(Exception, match="val/los") as caught:
         trainer.fit(Line(who == "plateau"), loader)
-    told = explain_unlogged_metric(caught.value, "val/los", ["train/loss", "val/loss"])
-    assert told is not None
-    assert told.what == "no 'val/los' was logged"
-    assert told.where == "metric=val/los"
-    assert told.why == "logged were: train/loss, val/loss"
-    assert told.fix.startswith("metric=val/loss mode=min, or self.log(")
+    reported = explain_unlogged_metric(caught.value, "val/los", ["train/loss", "val/loss"])
+    assert reported is not None
+    assert reported.what == "no 'val/los' was logged"
+    assert reported.where == "metric=val/los"
+    assert reported.why == "logged were: train/loss, val/loss"
+    assert reported.fix.startswith("metric=val/loss mode=min, or self.log(")
 
 
 def test_other_errors_are_others() -> None:

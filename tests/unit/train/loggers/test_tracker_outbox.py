@@ -68,9 +68,9 @@ def test_an_absent_tracker_is_reported_twice_and_another_process_sends_it_all(
     box.save_entries()
     box.add_entry(metric(2, -math.inf))
     assert not box.close(20)
-    told = capsys.readouterr().err.splitlines()
-    assert told[0] == "the tracker: not reached, training continues and its entries wait (refused)"
-    assert told[1:] == ["the tracker: entries wait on the disk; to send them: mlscale runs send run-1"]
+    reported = capsys.readouterr().err.splitlines()
+    assert reported[0] == "the tracker: not reached, training continues and its entries wait (refused)"
+    assert reported[1:] == ["the tracker: entries wait on the disk; to send them: mlscale runs send run-1"]
     tracker = Tracker()
     box = TrackerOutbox(logs(tmp_path), tracker, ADDRESS, 0.01)
     box.add_entry(metric(3))

@@ -87,9 +87,9 @@ def test_without_a_key_the_run_is_recorded_offline(tmp_path: Path, capfd: pytest
     assert not [record for record in found if record.WhichOneof("record_type") in ("output", "output_raw")]
     assert not list(logs.rglob("*.patch"))
 
-    said = capfd.readouterr().err
-    assert "no API key" in said
-    assert f"wandb sync {logs}/wandb/offline-run-" in said
+    printed = capfd.readouterr().err
+    assert "no API key" in printed
+    assert f"wandb sync {logs}/wandb/offline-run-" in printed
 
 
 def test_a_column_of_a_table_may_hold_numbers_and_texts(tmp_path: Path) -> None:
