@@ -22,6 +22,7 @@ from mlscale.assembly.lightning_trainer import build_loggers, build_trainer, set
 from mlscale.assembly.remote_checkpoints import attach_uploader
 from mlscale.assembly.run_data import RunData
 from mlscale.assembly.run_parts import apply_activation_checkpointing, build_task
+from mlscale.assembly.trained_model.hook_layers import configure_own_model
 from mlscale.config.checkpoint_address import keep_checkpoints_local
 from mlscale.config.metric_choice import follow_own_metrics, is_set
 from mlscale.config.targets import has_argument
@@ -210,6 +211,7 @@ def _load_first_weights(task: pl.LightningModule, initial: InitialWeights, cfg: 
         return read_weight_file(path)
 
     strict = cfg.get("init_strict", True)
+    configure_own_model(task)
     matched, lines = load_initial_weights(
         task, initial, classes=outputs, strict=strict, read_weights=read_initial_weights
     )

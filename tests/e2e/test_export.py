@@ -207,6 +207,22 @@ class OwnLoaders(LitClassifier):
         return self.points.train_dataloader()
     def val_dataloader(self):
         return self.points.val_dataloader()
+
+class Configured(LitClassifier):
+    def __init__(self):
+        LightningModule.__init__(self)
+        self.encoder = None
+    def configure_model(self):
+        if self.encoder is None:
+            self.encoder = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 3))
+    def validation_step(self, batch, batch_idx):
+        self.log("val_loss", self.training_step(batch, batch_idx))
+
+class SetUp(Configured):
+    configure_model = LightningModule.configure_model
+    def setup(self, stage):
+        classes = 1 + int(max(y for _, y in self.trainer.datamodule.loader(0).dataset))
+        self.encoder = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, classes))
 """
 
 
@@ -268,6 +284,22 @@ class OwnLoaders(LitClassifier):
         return self.points.train_dataloader()
     def val_dataloader(self):
         return self.points.val_dataloader()
+
+class Configured(LitClassifier):
+    def __init__(self):
+        LightningModule.__init__(self)
+        self.encoder = None
+    def configure_model(self):
+        if self.encoder is None:
+            self.encoder = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 3))
+    def validation_step(self, batch, batch_idx):
+        self.log("val_loss", self.training_step(batch, batch_idx))
+
+class SetUp(Configured):
+    configure_model = LightningModule.configure_model
+    def setup(self, stage):
+        classes = 1 + int(max(y for _, y in self.trainer.datamodule.loader(0).dataset))
+        self.encoder = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, classes))
 """
 
 
@@ -304,6 +336,25 @@ def test_a_plain_module_is_served_and_what_is_missing_is_named(
     )
     assert list(answer) == (["output"] if kind is None else ["label", "class", "confidence", "probabilities"])
     json.dumps(answer)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("module", ["Configured", "SetUp"])
+def test_layers_that_hooks_make_are_rebuilt(folder: Path, capsys: pytest.CaptureFixture[str], module: str) -> None:
+    (folder / "plain_of_export.py").write_text(PLAIN)
+    words = [f"task._target_=plain_of_export.{module}", "data=none", "data._target_=plain_of_export.Points"]
+    words += ["data.classes=true", "model=none", "optimizer=none", "scheduler=none", "trainer.max_epochs=3"]
+    assert main(["train", *words, "snapshot=false"]) == 0
+    (run,) = runs_in(folder)
+    trained = RunFolder.open(run).results["train"]["metrics"]
+    evaluated = commands.run_command("evaluate", [str(run), "checkpoint=last"])
+    assert evaluated.metrics["val_loss"] == pytest.approx(trained["val_loss"])
+    assert main(["export", str(run), "checkpoint=last"]) == 0
+    assert load(run / "servable").document["task_type"] == "classification"
+    if module == "Configured":
+        again = [*words, "snapshot=false", f"init_from={run}", "name=again", "trainer.max_steps=1"]
+        assert main(["train", *again]) == 0
+        assert main(["estimate", *words, "estimate.probe_seconds=1"]) == 0
 
 
 def plant_weight_fault(content: bytes) -> tuple[bytes, str]:

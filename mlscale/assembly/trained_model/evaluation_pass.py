@@ -158,6 +158,7 @@ def evaluate_checkpoint(
     """
     from mlscale.assembly.fit_outcome import collect_metrics
     from mlscale.assembly.run import assemble_parts
+    from mlscale.assembly.trained_model.hook_layers import WeightsAfterSetup, has_own_setup
     from mlscale.evaluate.collect_predictions import PredictionCollector, find_measured_type
     from mlscale.evaluate.sample_collector import SampleCollector
 
@@ -165,7 +166,10 @@ def evaluate_checkpoint(
     # Before the loaders start: mean and deviation of this data would give the model other inputs than it was trained
     # on.
     normalise_as_trained(parts.data, cfg)
-    load_weights(parts.task, path)
+    if has_own_setup(parts.task):
+        get_callbacks(parts.trainer).append(WeightsAfterSetup(lambda task: load_weights(task, path, parts.data)))
+    else:
+        load_weights(parts.task, path)
     task_type, gather = find_measured_type(parts.task), None
     if task_type is not None:
         about, bright = describe_evaluated_data(parts.data, cfg.derived), "brightness" in _list_slices(cfg)

@@ -101,9 +101,10 @@ def rebuild_data_and_task(cfg: DictConfig, checkpoint: Path, stage: str, run_dat
             fix="data._target_=<your LightningDataModule>\n"
             "data=digits, or another option of data: mlscale train --help lists them",
         )
-    load_weights(task, checkpoint)
+    # First the data: a task with loaders of its own makes its layers meanwhile, and `setup` of others may need it.
     data.prepare_data()
     data.setup(stage)
+    load_weights(task, checkpoint, data)
     return data, task
 
 
@@ -167,8 +168,18 @@ def _report_foreign(checkpoint: Path, run: Path) -> None:
 _SAVED_CHECKPOINT = "checkpoint=best\ncheckpoint=last, one that a run has saved"
 
 
-def load_weights(task: pl.LightningModule, path: Path) -> None:
-    """Load a checkpoint's weights, and nothing else of it."""
+def load_weights(task: pl.LightningModule, path: Path, data: pl.LightningDataModule | None = None) -> None:
+    """Load a checkpoint's weights, and of the rest what a user's `on_load_checkpoint` takes; return the weights.
+
+    Args:
+        task: its layers may be made in its hooks.
+        path: the checkpoint.
+        data: set up, for these hooks; None where there is none.
+
+    Raises:
+        MLScaleError: it has no weights, or those of another model.
+    """
+    from mlscale.assembly.trained_model.hook_layers import make_hook_layers
     from mlscale.train.checkpoint.weights_only_load import load_checkpoint_file
 
     # A file of a run's own folder, without a valid one next to it: the run has no other checkpoint to name.
@@ -182,6 +193,9 @@ def load_weights(task: pl.LightningModule, path: Path) -> None:
             why="it has no state_dict",
             fix=_SAVED_CHECKPOINT,
         )
+    make_hook_layers(task, content["state_dict"], data)
+    if not type(task).on_load_checkpoint.__module__.startswith(("mlscale.", "pytorch_lightning.")):
+        task.on_load_checkpoint(content)  # in Lightning's order: before the weights
     try:
         task.load_state_dict(content["state_dict"])
     except RuntimeError as error:

@@ -14,6 +14,7 @@ from omegaconf import DictConfig
 
 from mlscale.assembly import short_fits as short_fit
 from mlscale.assembly.run_parts import apply_activation_checkpointing, build_task
+from mlscale.assembly.trained_model.hook_layers import configure_own_model
 from mlscale.config.checks.strategy_support import get_strategy_name
 from mlscale.errors import MLScaleError
 from mlscale.estimate import time_probe as probe
@@ -105,6 +106,7 @@ def _estimate_memory(cfg: DictConfig, batch: object, loop: StepSettings, availab
 
     def build_trained_task() -> LightningModule:
         task = build_task(cfg)
+        configure_own_model(task)
         apply_activation_checkpointing(cfg, task)
         # The last one is kept: its parameters have shapes, and no values where they were traced.
         built[:] = [task]

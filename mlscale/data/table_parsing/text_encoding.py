@@ -34,10 +34,21 @@ def suggest_conversion(path: Path, error: Exception) -> str | None:
     # pyarrow has an error of its own class, whose text alone names the cause.
     if not isinstance(error, UnicodeDecodeError) and "utf8" not in str(error).lower().replace("-", ""):
         return None
+    encoding = _guess_encoding(path)
     if path.suffix.lower() == ".gz":
         plain = path.with_suffix("")
-        return f"gzip -dc {shlex.quote(str(path))} | iconv -f latin1 -t utf8 > {_name_converted(plain)}"
-    return f"iconv -f latin1 -t utf8 {shlex.quote(str(path))} > {_name_converted(path)}"
+        return f"gzip -dc {shlex.quote(str(path))} | iconv -f {encoding} -t utf8 > {_name_converted(plain)}"
+    return f"iconv -f {encoding} -t utf8 {shlex.quote(str(path))} > {_name_converted(path)}"
+
+
+def _guess_encoding(path: Path) -> str:
+    """Return the encoding of a file that is not UTF-8: spreadsheets write cp1252 or UTF-16."""
+    with open_bytes(path) as file:
+        head = file.read(_CHUNK)
+    if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "utf-16"
+    # latin1 has control characters where cp1252 has € and quotes.
+    return "cp1252" if any(0x80 <= byte <= 0x9F for byte in head) else "latin1"
 
 
 def _name_converted(path: Path) -> str:
