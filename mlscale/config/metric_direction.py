@@ -14,7 +14,7 @@ _BEST_FIRST = (
 )  # fmt: skip
 _LEAST_FIRST = (
     "rmse rmsle", "mae", "mape smape", "mse", "wer cer eer", "error err", "perplexity ppl", "bits bpb bpc bpd nats",
-    "fid lpips", "loss nll bce ce xent crossentropy entropy kl kld hinge deviance",
+    "fid lpips", "loss", "nll bce ce xent crossentropy entropy hinge deviance", "kl kld",
 )  # fmt: skip
 # Poor judges alone (a model that always answers yes has recall 1), chosen where nothing else is logged.
 _LAST_MAX = "precision recall sensitivity specificity tpr score reward return win hit similarity likelihood exact elbo"

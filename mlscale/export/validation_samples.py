@@ -192,6 +192,12 @@ def iterate_loader_batches(loader: Iterable[Any], split: str) -> Iterator[Sample
         loader = next(iter(loader.values() if isinstance(loader, dict) else loader))
     for batch in loader:
         x, y, weight = unpack_batch(batch)
+        if not isinstance(y, Tensor):
+            raise MLScaleError(
+                f"the labels of a validation batch are a {type(y).__name__}, and an export compares with one tensor",
+                where="data",
+                fix="data._target_=<your LightningDataModule, with batches (x, y), y a tensor>",
+            )
         is_readable = np.ones(len(y), np.bool_) if weight is None else weight.numpy() > 0
         # Several inputs are a mapping by name. A servable takes float32 also where the data has another float.
         named = x if isinstance(x, Mapping) else {INPUT: x}
