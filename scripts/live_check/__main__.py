@@ -20,7 +20,7 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from scripts.live_check.finding import Finding, format_findings, merge_findings
@@ -29,7 +29,7 @@ from scripts.live_check.precision_checks import check_cpu_precision
 from scripts.live_check.server_checks import check_providers, check_targets
 from scripts.live_check.tracker_checks import check_wandb
 
-PARTS: dict[str, Callable[[Path, int], list[Finding]]] = {
+PARTS: dict[str, Callable[[Path, int], Iterable[Finding]]] = {
     "targets": check_targets,
     "providers": check_providers,
     "precision": check_cpu_precision,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -23,14 +24,13 @@ _RUNTIMES = {
 _PROVIDERS = ("openvino", "cuda", "tensorrt")
 
 
-def check_targets(folder: Path, samples: int) -> list[Finding]:
+def check_targets(folder: Path, samples: int) -> Iterator[Finding]:
     """Export each type to each target, and let its own server answer raw samples."""
-    findings = []
     for kind in TYPES:
         run = _train(folder, kind, samples)
         for target in _TARGETS:
-            findings += [_read_back(folder, kind, run, target), _check_target(folder, kind, run, target, samples)]
-    return findings
+            yield _read_back(folder, kind, run, target)
+            yield _check_target(folder, kind, run, target, samples)
 
 
 def _read_back(folder: Path, kind: str, run: str, target: str) -> Finding:
@@ -60,14 +60,13 @@ def _check_target(folder: Path, kind: str, run: str, target: str, samples: int) 
     return Finding(what, "proven", entry["approved_by"], seen)
 
 
-def check_providers(folder: Path, samples: int) -> list[Finding]:
+def check_providers(folder: Path, samples: int) -> Iterator[Finding]:
     """Compute the recorded requests of each type on each provider."""
-    findings = []
     for kind in TYPES:
         to = folder / f"{kind}-servable"
         run_mlscale(folder, "export", _train(folder, kind, samples), f"to={to}")
-        findings += [_check_provider(kind, to, provider) for provider in _PROVIDERS]
-    return findings
+        for provider in _PROVIDERS:
+            yield _check_provider(kind, to, provider)
 
 
 def _check_provider(kind: str, folder: Path, provider: str) -> Finding:
