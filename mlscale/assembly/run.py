@@ -18,11 +18,11 @@ from torch import Tensor
 
 from mlscale.assembly.build import build, build_each
 from mlscale.assembly.fit_outcome import FitOutcome, build_fit_outcome, find_callback, find_lost_state
+from mlscale.assembly.hook_layers import configure_own_model
 from mlscale.assembly.lightning_trainer import build_loggers, build_trainer, set_checkpoint_folder
 from mlscale.assembly.remote_checkpoints import attach_uploader
 from mlscale.assembly.run_data import RunData
 from mlscale.assembly.run_parts import apply_activation_checkpointing, build_task
-from mlscale.assembly.trained_model.hook_layers import configure_own_model
 from mlscale.config.checkpoint_address import keep_checkpoints_local
 from mlscale.config.metric_choice import follow_own_metrics, is_set
 from mlscale.config.targets import has_argument

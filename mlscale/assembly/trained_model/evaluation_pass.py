@@ -157,8 +157,8 @@ def evaluate_checkpoint(
         table: gets every sample; None for none.
     """
     from mlscale.assembly.fit_outcome import collect_metrics
+    from mlscale.assembly.hook_layers import WeightsAfterSetup, has_own_setup
     from mlscale.assembly.run import assemble_parts
-    from mlscale.assembly.trained_model.hook_layers import WeightsAfterSetup, has_own_setup
     from mlscale.evaluate.collect_predictions import PredictionCollector, find_measured_type
     from mlscale.evaluate.sample_collector import SampleCollector
 

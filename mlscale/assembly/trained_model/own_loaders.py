@@ -7,7 +7,7 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.utilities.model_helpers import is_overridden
 
-from mlscale.assembly.trained_model.hook_layers import attach_trainer
+from mlscale.assembly.hook_layers import attach_trainer
 
 
 class OwnLoaders(pl.LightningDataModule):

@@ -179,7 +179,7 @@ def load_weights(task: pl.LightningModule, path: Path, data: pl.LightningDataMod
     Raises:
         MLScaleError: it has no weights, or those of another model.
     """
-    from mlscale.assembly.trained_model.hook_layers import make_hook_layers
+    from mlscale.assembly.hook_layers import make_hook_layers
     from mlscale.train.checkpoint.weights_only_load import load_checkpoint_file
 
     # A file of a run's own folder, without a valid one next to it: the run has no other checkpoint to name.

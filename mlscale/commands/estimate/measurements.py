@@ -13,8 +13,8 @@ import torch
 from omegaconf import DictConfig
 
 from mlscale.assembly import short_fits as short_fit
+from mlscale.assembly.hook_layers import configure_own_model
 from mlscale.assembly.run_parts import apply_activation_checkpointing, build_task
-from mlscale.assembly.trained_model.hook_layers import configure_own_model
 from mlscale.config.checks.strategy_support import get_strategy_name
 from mlscale.errors import MLScaleError
 from mlscale.estimate import time_probe as probe

@@ -86,8 +86,8 @@ class TableEncoder(Encoder):
                 problems[name] = problem
         # One override that leaves all of them out: of two that set the same key the last one counts.
         together = format_override("data.ignore", [*ignored, *problems])
-        for name, found in problems.items():
-            found.fix = found.fix.replace(format_override("data.ignore", [name]), together)
+        for name, refused in problems.items():
+            refused.fix = refused.fix.replace(format_override("data.ignore", [name]), together)
         raise_all(list(problems.values()))
         if not columns:
             raise MLScaleError("the table has no column but those that are ignored", where=where, fix="data.ignore=[]")
