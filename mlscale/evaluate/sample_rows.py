@@ -26,6 +26,13 @@ def compute_sample_columns(task_type: TaskType, outputs: Mapping[str, Tensor], y
     Raises:
         MLScaleError: the outputs are not those of the task type.
     """
+    if not isinstance(outputs, Mapping):
+        raise MLScaleError(
+            f"predict_step gives a {type(outputs).__name__}, and a module with a kind gives its outputs by name",
+            where="task.predict_step",
+            why=f"kind is {task_type.name}, whose outputs are {', '.join(task_type.output_meanings)}",
+            fix="leave kind out of the class: then its own metrics alone are measured",
+        )
     # A user's task may return other names or shapes; the error then names both instead of torch's message alone.
     try:
         return task_type.compute_columns(outputs, y.to(next(iter(outputs.values())).device))

@@ -199,30 +199,6 @@ class Blobs(LightningDataModule):
         return self.loader(0)
     def val_dataloader(self):
         return self.loader(1)
-
-class OwnLoaders(LitClassifier):
-    def setup(self, stage):
-        self.points = Points(classes=self.trainer.world_size == 1)
-    def train_dataloader(self):
-        return self.points.train_dataloader()
-    def val_dataloader(self):
-        return self.points.val_dataloader()
-
-class Configured(LitClassifier):
-    def __init__(self):
-        LightningModule.__init__(self)
-        self.encoder = None
-    def configure_model(self):
-        if self.encoder is None:
-            self.encoder = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 3))
-    def validation_step(self, batch, batch_idx):
-        self.log("val_loss", self.training_step(batch, batch_idx))
-
-class SetUp(Configured):
-    configure_model = LightningModule.configure_model
-    def setup(self, stage):
-        classes = 1 + int(max(y for _, y in self.trainer.datamodule.loader(0).dataset))
-        self.encoder = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, classes))
 """
 
 

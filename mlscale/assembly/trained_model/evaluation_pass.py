@@ -180,7 +180,7 @@ def evaluate_checkpoint(
     metrics = collect_metrics(parts.trainer)
     if gather is None:
         return EvaluationPass(
-            label, metrics, reason="the task reports nothing of single samples: it has no kind and predict_step"
+            label, metrics, reason="the task reports nothing of single samples: its class states no kind"
         )
     gathered = gather.collect_samples()
     return EvaluationPass(

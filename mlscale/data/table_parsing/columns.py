@@ -103,9 +103,9 @@ class DataTable:
             raise self._build_absent_error(absent, where)
 
     def _build_absent_error(self, absent: Sequence[str], where: str) -> MLScaleError:
-        near = find_nearest(absent[0], self.columns)
+        near = _find_same_name(absent[0], self.columns) or find_nearest(absent[0], self.columns)
         named = f"column{'s' * (len(absent) > 1)} {_quote_names(absent)}"
-        same = near is not None and unicodedata.normalize("NFC", near) == unicodedata.normalize("NFC", absent[0])
+        same = near is not None and near == _find_same_name(absent[0], self.columns)
         return MLScaleError(
             f"the table has no {named}",
             where=where,
@@ -113,6 +113,13 @@ class DataTable:
             + (f"; {near!r} is there in another form of Unicode (NFC, NFD)" if same else ""),
             fix=_suggest_override(where, near) or _describe_fix(where, named),
         )
+
+
+def _find_same_name(name: str, names: Iterable[str]) -> str | None:
+    """Return the one of `names` that is the same in another form of Unicode."""
+    return next(
+        (item for item in names if unicodedata.normalize("NFC", item) == unicodedata.normalize("NFC", name)), None
+    )
 
 
 def _quote_names(names: Sequence[str]) -> str:

@@ -119,3 +119,5 @@ def test_what_does_not_fit_its_kind_is_reported() -> None:
             get_task_type("classification"), {"value": torch.zeros(2, 3)}, torch.zeros(2, dtype=torch.long)
         )
     assert "{'value': (2, 3)}" in caught.value.why
+    with pytest.raises(MLScaleError, match="predict_step gives a Tensor, and a module with a kind"):
+        compute_sample_columns(get_task_type("classification"), torch.zeros(2), torch.zeros(2))  # type: ignore[arg-type]

@@ -159,5 +159,5 @@ def test_a_column_in_another_form_of_unicode_is_named_as_such() -> None:
 
 def test_a_column_that_can_not_be_typed_is_to_be_renamed() -> None:
     with pytest.raises(MLScaleError) as caught:
-        DataTable({"a${b}": np.array([1.0])}, ["0"]).get_column("zz", where="data.target")
+        DataTable({"a${b}": np.array([1.0])}, ["0"]).get_column("a${c}", where="data.target")
     assert caught.value.fix == "rename the column 'a${b}' in the file, without ${"

@@ -112,7 +112,7 @@ def test_what_the_backstop_writes_reports_the_main_thread(tmp_path: Path) -> Non
         time.sleep(0.05)
     backstop.close()
     names = [name for _, _, name in stacks.parse_backstop_calls(text)]
-    assert "test_what_the_backstop_writes_tells_the_main_thread" in names
+    assert "test_what_the_backstop_writes_reports_the_main_thread" in names
 
 
 @pytest.mark.parametrize("wrong", [{"factor": 0.0}, {"least_s": 0.0}, {"least_s": 10.0, "after_s": 5.0}])
