@@ -119,7 +119,10 @@ def _read_json(store: CheckpointStore, name: str) -> dict[str, Any]:
 
 def _is_known(name: str) -> bool:
     """Return whether a name is one of those that are stored: others could lead out of the folder."""
-    return name in (*_FILES, MANIFEST, RUN) or any(PurePosixPath(name).match(pattern) for pattern in _RESULTS)
+    # By its parts: a pattern would match the end of `../../results/train.json`, too.
+    parts = PurePosixPath(name).parts
+    is_result = len(parts) == 2 and parts[0] == "results" and parts[1].endswith((".json", ".html"))
+    return name in (*_FILES, MANIFEST, RUN) or is_result
 
 
 def _parse_run(content: bytes, address: str) -> dict[str, Any]:

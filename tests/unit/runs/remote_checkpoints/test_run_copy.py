@@ -74,7 +74,8 @@ def test_only_what_has_changed_is_stored(run: RunFolder) -> None:
 
 
 def test_foreign_files_are_left_out(run: RunFolder, bucket: Any, tmp_path: Path) -> None:
-    for name in ("run/../../evil.json", "run/results/../../evil.json", "run/.bashrc", "run/results/a/b.json"):
+    names = ("../../evil.json", "results/../../evil.json", "../results/evil.json", "../../x/results/evil.html")
+    for name in (*(f"run/{name}" for name in names), "run/.bashrc", "run/results/a/b.json", "run/"):
         bucket.put_object(Bucket=BUCKET, Key=f"mine/{run.id}/{name}", Body=b"{}")
     opened = find_run(f"{ADDRESS}/{run.id}", tmp_path / "other")
     assert read_files(opened) == read_files(run)
