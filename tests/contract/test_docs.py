@@ -43,6 +43,8 @@ OF_THE_READER = (
     "my_project",
     "backbone_image_classifier",
     "lit_digits",
+    "mnist_datamodule",
+    "s3://bucket/ckpts/1s2de0abcdef",
     "…",
 )  # asks for help, or names what only they have
 HELP = [
