@@ -20,7 +20,7 @@ def check_target_names(names: Sequence[str], also: Iterable[str] = ()) -> None:
     Raises:
         MLScaleError: all that are not, with the nearest name.
     """
-    # Without `none`, which is no target.
+    # Without `none`, which names none of them.
     options = dict.fromkeys(option for option in find_roots().groups.get("target", ()) if option != "none")
     serverless = {option for option in options if _has_no_server(option)}
     known = [name for name in {**options, **dict.fromkeys(also)} if name not in serverless]

@@ -53,7 +53,7 @@ def test_code_that_does_not_let_python_run(folder: Path) -> None:
 def test_one_process(folder: Path, locked: bool) -> None:
     notify = ["callbacks=[default,notify]", "callbacks.notify.command=[tee,-a,notices]"]
     ended = typed(f"callbacks.hang.locked={locked}", "callbacks.hang.seconds=12", "trainer.max_epochs=5", *notify)
-    if locked:  # nobody can end it, but where it is can be reported
+    if locked:  # it can not be ended, but where it is can be reported
         assert ended.returncode == 0, ended.stderr
         assert "recorder.py" in ended.stderr
         assert "in _hang" in ended.stderr

@@ -169,7 +169,7 @@ _SAVED_CHECKPOINT = "checkpoint=best\ncheckpoint=last, one that a run has saved"
 
 
 def load_weights(task: pl.LightningModule, path: Path, data: pl.LightningDataModule | None = None) -> None:
-    """Load a checkpoint's weights, and of the rest what a user's `on_load_checkpoint` takes; return the weights.
+    """Load a checkpoint's weights, and of the rest what a user's `on_load_checkpoint` takes.
 
     Args:
         task: its layers may be made in its hooks.

@@ -54,7 +54,7 @@ def fetch_run(address: str, root: Path) -> Path:
         root: the folder of runs.
 
     Raises:
-        MLScaleError: there is no run at this address, its store can't be read, or the folder can't be written.
+        MLScaleError: no run was found at this address, its store can't be read, or the folder can't be written.
     """
     store = open_store(address, TYPED)
     try:

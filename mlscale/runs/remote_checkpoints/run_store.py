@@ -135,7 +135,7 @@ def restore_latest(run: Path, identity: tuple[str, str]) -> list[str]:
 
 def restore_missing(run: Path, name: str) -> None:
     """Download the checkpoint `name` of a run, such as `best`, where its folder has lost it; in place of `best` the
-    last one, where there is no best either.
+    last one, where the store has no best either.
 
     Raises:
         MLScaleError: the store can't be read, and the folder has no checkpoint at all.

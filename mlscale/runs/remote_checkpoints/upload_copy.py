@@ -51,6 +51,6 @@ def _link_or_copy(source: str, target: str) -> None:
 
 
 def remove_copy(copy: Path) -> None:
-    """Remove a copy; an error is no reason to end a training."""
+    """Remove a copy; an error does not end a training."""
     with contextlib.suppress(OSError):
         shutil.rmtree(copy) if copy.is_dir() else copy.unlink(missing_ok=True)

@@ -104,7 +104,7 @@ def test_alerts_that_an_earlier_version_kept_in_the_state_are_sent(tmp_path: Pat
     kept = json.loads(EXAMPLE.read_text())["outbox"]
     assert kept
     (reported,) = looks(at, None, version="resnet:v7")
-    assert (reported.sent, reported.waiting) == (0, len(kept))  # nobody is set
+    assert (reported.sent, reported.waiting) == (0, len(kept))  # no receiver is set
     with Receiver() as receiver:
         (reported,) = looks(
             replace(at, recipients={"webhook": Webhook(receiver.url)}), None, version="resnet:v7", start=1
