@@ -35,6 +35,7 @@ from mlscale.launch.external.external_launcher import JOIN_TIMEOUT, ExternalRank
 from mlscale.launch.garbage_collection import defer_garbage_collection
 from mlscale.launch.job_environment import is_job_of
 from mlscale.launch.scheduled_jobs import refuse_cloud_run, refuse_live_job
+from mlscale.launch.slurm.job_guard import report_rank_error
 from mlscale.launch.start_notices import format_start_lines, print_masked_lines
 from mlscale.report import Result, save_result
 from mlscale.runs import ownership as own
@@ -91,7 +92,8 @@ def _run_rank(cfg: DictConfig, external: ExternalRank, *, is_submitted: bool) ->
         # Among the ranks: the others wait for rank 0, and end with its error.
         if is_submitted:
             raise create_submission_error(external, cfg.launch.scheduler)
-        result = _run_training(cfg, GatheredRanks.gather(first, cfg))
+        with report_rank_error(cfg.resume, Masker.create_for_run(cfg).mask_text):
+            result = _run_training(cfg, GatheredRanks.gather(first, cfg))
         first.publish_end({"result": result.as_dict()})
     return result
 

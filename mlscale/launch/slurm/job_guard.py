@@ -5,14 +5,16 @@ It keeps the job's record, and decides if the job is requeued. It imports neithe
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from mlscale.errors import Exit, MLScaleError
+from mlscale.launch.job_environment import is_job_of
 from mlscale.report import Result
 from mlscale.runs.checkpoint_files.checkpoint_search import list_checkpoint_files
 from mlscale.runs.folder import RunFolder
@@ -21,6 +23,8 @@ from mlscale.runs.job_record import JobRecord, JobStart, get_sealed_sentence, re
 
 # Ends that another start would not change: done, a mistake of the user, a diverged run, a gate, a stop from outside.
 _FINAL_CODES = (Exit.DONE, Exit.USER, Exit.DIVERGED, Exit.GATE, Exit.INTERRUPTED, Exit.TERMINATED)
+# Those of an error, which one rank reports for all: srun may have ended the others by a signal, whose code is higher.
+_ERROR_CODES = (Exit.USER, Exit.DIVERGED, Exit.GATE)
 
 
 def record_job(action: str, folder: Path, code: int = 0) -> int:
@@ -41,6 +45,23 @@ def record_job(action: str, folder: Path, code: int = 0) -> int:
     if action == "start":
         return _start_job(run, record, os.environ)
     return _end_job(run, record, code, os.environ)
+
+
+@contextlib.contextmanager
+def report_rank_error(run: str | None, mask: Callable[[str], str]) -> Iterator[None]:
+    """Record the error with which the block ends, on the first rank of a job, where another start would repeat it.
+
+    Args:
+        run: the folder of the run that is resumed; only that of this process's job has a record for it.
+        mask: replaces secrets.
+    """
+    try:
+        yield
+    except MLScaleError as error:
+        if run and is_job_of(Path(run)) and error.exit in _ERROR_CODES and (record := read_job_record(Path(run))):
+            cause = mask(error.what.splitlines()[0])
+            record.end_last_start(int(error.exit), cause).write(Path(run))
+        raise
 
 
 def _open_run(folder: Path) -> RunFolder:
@@ -82,8 +103,12 @@ def _start_job(run: RunFolder, record: JobRecord, environment: Mapping[str, str]
 
 
 def _end_job(run: RunFolder, record: JobRecord, code: int, environment: Mapping[str, str]) -> int:
-    started = record.starts[-1].started if record.starts else record.submitted
-    record = record.end_last_start(code, _explain_end(run, code, started))
+    last = record.starts[-1] if record.starts else None
+    if last is not None and last.code in _ERROR_CODES:
+        code, cause = last.code, last.cause
+    else:
+        cause = _explain_end(run, code, last.started if last else record.submitted)
+    record = record.end_last_start(code, cause)
     record.write(run.path)
     if code in _FINAL_CODES or record.cancelled:
         return code

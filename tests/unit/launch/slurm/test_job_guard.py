@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from mlscale.errors import MLScaleError
+from mlscale.errors import Exit, MLScaleError
 from mlscale.launch.slurm import job_guard
 from mlscale.launch.slurm.job_guard import record_job
 from mlscale.runs.folder import RunFolder
@@ -48,6 +48,35 @@ def test_ends_that_another_start_would_not_change(run: RunFolder, code: int) -> 
     assert (start(run), end(run, code)) == (0, code)
     (recorded,) = read_record(run).starts
     assert (recorded.job, recorded.nodes, recorded.step, recorded.code) == ("7", "n[1-2]", 0, code)
+
+
+def test_an_error_of_the_first_rank_outweighs_how_srun_has_ended_the_others(
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLSCALE_JOB_RUN", str(run.path))
+    assert start(run) == 0
+    wrong = MLScaleError("data.batch_size=7 does not divide by the secret")
+    with (
+        pytest.raises(MLScaleError),
+        job_guard.report_rank_error(str(run.path), lambda text: text.replace("secret", "*")),
+    ):
+        raise wrong
+    # srun has ended the other ranks by SIGTERM, 143, which the script takes for a kill.
+    assert end(run, 137) == 2
+    (recorded,) = read_record(run).starts
+    assert (recorded.code, recorded.cause) == (2, "data.batch_size=7 does not divide by the *")
+
+
+@pytest.mark.parametrize("code", [Exit.BUG, Exit.ENVIRONMENT, Exit.SAVED, Exit.TERMINATED])
+def test_an_end_that_another_start_may_change_is_not_the_first_ranks_to_report(
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch, code: Exit
+) -> None:
+    monkeypatch.setenv("MLSCALE_JOB_RUN", str(run.path))
+    assert start(run) == 0
+    with pytest.raises(MLScaleError), job_guard.report_rank_error(str(run.path), str):
+        raise MLScaleError("a rank was lost", exit=code)
+    assert end(run, 137) == 75
+    assert read_record(run).starts[0].code == 137
 
 
 def test_a_job_that_was_cancelled_is_not_requeued(run: RunFolder) -> None:
