@@ -20,6 +20,7 @@ from mlscale.errors import Exit, MLScaleError
 from mlscale.launch import garbage_collection as garbage
 from mlscale.log_lines import find_typed_format, report_error, use_log_format
 from mlscale.report.terminal import paint, wrap_text
+from mlscale.suggested_commands import add_typed_folder, note_typed_words
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -32,6 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if argv is None:
         garbage.mark_own_process()
     make_user_code_importable()
+    note_typed_words(words)
     with use_log_format(find_typed_format(words)):
         return _run_words(words)
 
@@ -105,7 +107,9 @@ def _print_error(error: MLScaleError, words: Sequence[str], cause: BaseException
     if os.environ.get("MLSCALE_TRACEBACK"):
         print(masker.mask_text("".join(traceback.format_exception(cause or error))), file=sys.stderr)
     # Arguments may hold bytes that are not text; a stream that is not Python's own refuses them.
-    masked = error.mask_texts(lambda text: masker.mask_text(text).encode("utf-8", "backslashreplace").decode())
+    masked = error.mask_texts(
+        lambda text: masker.mask_text(add_typed_folder(text)).encode("utf-8", "backslashreplace").decode()
+    )
     with contextlib.suppress(BrokenPipeError):
         if "output=json" in {word.lstrip("+") for word in takewhile(lambda word: word != "--", words)}:
             from mlscale.contracts.output_document import print_document

@@ -29,7 +29,7 @@ _REQUIRED_KEYS = (
     "derived",
 )  # keys of a frozen config, the last ones among them
 _WEIGHTS = (".ckpt", ".pt", ".pth", ".tar", ".safetensors", ".bin")
-_SCHEDULED_COMMANDS = ("train", "drill")
+_SCHEDULED_COMMANDS = ("train", "drill", "verify-resume")
 _COMMAND_KEYS = ("like", "resume", "trust", "debugger")  # settings of the command that made a run, not of the run
 
 
@@ -65,7 +65,7 @@ def _refuse_scheduler(cfg: DictConfig, request: Request) -> None:
     raise MLScaleError(
         f"mlscale {request.command} is not submitted to a scheduler",
         where=f"command line: launch={typed}",
-        why=f"{' and '.join(_SCHEDULED_COMMANDS)} are; other commands run where they are started",
+        why=f"{', '.join(_SCHEDULED_COMMANDS)} are; other commands run where they are started",
         fix=f"leave launch={typed} out, and start the command in a job: sbatch --wrap 'mlscale {request.command} …'",
     )
 

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import secrets
 import shutil
 import signal
 import subprocess
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
+from mlscale.runs.host.marked_processes import kill_marked_processes, signal_marked_processes
+
 _MARK = "MLSCALE_DRILL_NODE"  # marks all processes of a node, also those that have left its session
-_POLL_SECONDS = 0.02
-_KILL_SECONDS = 10.0
 
 
 @dataclass
@@ -58,10 +56,7 @@ class PlayedNode:
 
     def signal_all(self, number: signal.Signals) -> None:
         """Send a signal to every process of the node."""
-        # By their environment: torchrun's ranks have sessions of their own, which no group or session lists.
-        for pid in list_marked_processes(_MARK, self.mark):
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.kill(pid, number)
+        signal_marked_processes(_MARK, self.mark, number)
 
     def get_exit_code(self) -> int | None:
         """Return the exit code once all have ended, the first one that is not 0; None while any of them runs."""
@@ -72,15 +67,7 @@ class PlayedNode:
 
     def kill_all(self) -> None:
         """Kill every process of the node, and wait until none is left."""
-        deadline = time.monotonic() + _KILL_SECONDS
-        while time.monotonic() < deadline:
-            # Repeatedly: a process may have been forked while the others were listed.
-            self.signal_all(signal.SIGKILL)
-            for process in self.processes:
-                process.poll()
-            if not list_marked_processes(_MARK, self.mark):
-                return
-            time.sleep(_POLL_SECONDS)
+        kill_marked_processes(_MARK, self.mark, self.processes)
 
     def read_log(self) -> str:
         """Return what the processes have printed."""
@@ -119,18 +106,3 @@ def _find_unshare() -> tuple[str, ...]:
         if tried.returncode == 0:
             return words
     return ()
-
-
-def list_marked_processes(variable: str, value: str) -> list[int]:
-    """Return the ids of processes that were started with this variable, zombies left out (proc(5))."""
-    mark = f"{variable}={value}".encode()
-    return [
-        int(path.name) for path in Path("/proc").glob("[0-9]*") if mark in _read_bytes(path / "environ").split(b"\0")
-    ]
-
-
-def _read_bytes(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError:  # it has ended, or is of another user
-        return b""

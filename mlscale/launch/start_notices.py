@@ -10,6 +10,7 @@ from mlscale.config.derive import count_epoch_steps
 from mlscale.config.schema.roots import find_roots
 from mlscale.data.data_facts import describe_facts
 from mlscale.report.terminal import wrap_text
+from mlscale.suggested_commands import add_typed_folder
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -24,7 +25,7 @@ class SecretMasker(Protocol):
 def print_masked_lines(lines: Iterable[str], masker: SecretMasker) -> None:
     """Print lines on stderr, secrets masked."""
     for line in lines:
-        print(wrap_text(masker.mask_text(line)), file=sys.stderr, flush=True)
+        print(wrap_text(masker.mask_text(add_typed_folder(line))), file=sys.stderr, flush=True)
 
 
 def format_start_lines(cfg: DictConfig, facts: Mapping[str, Any] | None) -> list[str]:

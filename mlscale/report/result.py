@@ -17,6 +17,7 @@ from mlscale.report.figures import Figure, ReportStep
 from mlscale.report.terminal import wrap_text
 from mlscale.report.text import format_key_values, format_metrics, format_table
 from mlscale.secrets.config_secrets import mask_overrides
+from mlscale.suggested_commands import add_typed_folder
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ class Result:
 
     def format_text(self) -> str:
         """Return the text for a terminal: the sentence, the metrics, the artifacts, and tables for the terminal."""
-        blocks = [wrap_text(self.sentence)]
+        blocks = [wrap_text(add_typed_folder(self.sentence))]
         rows = [*format_metrics(self.metrics), *select_facts(self.details).items()]
         rows += [(name, str(path)) for name, path in self.artifacts.items()]
         if rows:

@@ -133,6 +133,53 @@ def test_what_is_lost_is_named(folder: Path, scratch: Path, how: str, reported: 
     assert list(scratch.glob("mlscale-*")) == []
 
 
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize(
+    "launcher",
+    [
+        pytest.param("torchrun", marks=pytest.mark.slow),
+        pytest.param("kubernetes", marks=pytest.mark.nightly),
+        pytest.param("skypilot", marks=pytest.mark.nightly),
+    ],
+)
+def test_ranks_that_a_launcher_starts_are_killed_with_it(folder: Path, scratch: Path, launcher: str) -> None:
+    words = [*SHORT, f"launch={launcher}", "trainer.devices=2", "kills=1", "callbacks.checkpoint.every_n_steps=1"]
+    done = verify(folder, *words, "keep=true", "kill_seed=3")
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert result["metrics"]["identical"] == 1
+    assert "resumed from step " in done.stderr
+    kept = Path(result["artifacts"]["scratch"])
+    (log,) = kept.glob("killed-*.log")
+    assert log.read_text().count("ranks     2, started by torchrun or a launcher like it") == 2
+    assert len(list(kept.glob("*/killed-*/trace/rank*.jsonl"))) == 2
+    assert not [path for path in Path("/proc").glob("[0-9]*/cmdline") if str(kept).encode() in _read(path)]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_an_error_of_a_rank_keeps_its_exit_code_under_a_launcher(folder: Path, scratch: Path) -> None:
+    done = verify(folder, *SHORT, "launch=torchrun", "trainer.devices=2", "data.batch_size=7")
+    assert done.returncode == 2, done.stderr
+    assert "the run fails without any kill: data.batch_size=7 does not divide by 2" in done.stderr
+    assert done.stderr.rstrip().endswith("fix:   data.batch_size=8, or start 1 process"), "nothing of torchrun's"
+
+
+@pytest.mark.parametrize(
+    ("words", "reported"),
+    [
+        (["launch=torchrun", "trainer.devices=auto"], "launch=torchrun needs a number of processes"),
+        (["launch=slurm", "trainer.devices=2", "launch.dry_run=true"], "which launch.dry_run forbids"),
+    ],
+)
+def test_a_launcher_without_what_it_needs(folder: Path, scratch: Path, words: list[str], reported: str) -> None:
+    done = verify(folder, *SHORT, *words)
+    assert done.returncode == 2
+    assert reported in done.stderr
+    assert list(scratch.glob("mlscale-*")) == []
+    assert not (folder / "runs").exists()
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_run_that_does_not_repeat_is_another_finding(folder: Path, scratch: Path) -> None:

@@ -176,6 +176,6 @@ def _create_torchrun_error(cfg: DictConfig) -> MLScaleError:
     return MLScaleError(
         "torchrun starts mlscale, not the other way round",
         where="launch=torchrun",
-        why="this option is for mlscale drill, which plays how torchrun ends its processes",
+        why="this option is for mlscale verify-resume and mlscale drill, which start torchrun themselves",
         fix=f"torchrun --nproc-per-node={devices} -m mlscale {words}",
     )

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
@@ -17,12 +16,13 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import OmegaConf
 
 from mlscale.assembly.first_weights import resolve_first_weights
-from mlscale.config.checkpoint_address import keep_checkpoints_local
+from mlscale.atomic_files import ASIDE, make_folders, remove_empty_folders
+from mlscale.commands.verify_resume.launchers import create_starter, find_scratch_parent
+from mlscale.commands.verify_resume.traced_config import compose_traced_config
 from mlscale.errors import Exit, MLScaleError
 from mlscale.launch.start_notices import print_masked_lines
 from mlscale.report import Result, format_duration
 from mlscale.runs.folder import RunFolder
-from mlscale.secrets.config_secrets import protect_config
 from mlscale.secrets.mask import Masker
 from mlscale.verify_resume import kill_points as kills
 from mlscale.verify_resume import killed_run as drill
@@ -34,14 +34,13 @@ from mlscale.verify_resume.determinism import (
     find_nondeterministic_operations,
 )
 from mlscale.verify_resume.kill_points import KillPoint
+from mlscale.verify_resume.killed_run import RunStarter
 from mlscale.verify_resume.resume_verdict import KillTrial
 from mlscale.verify_resume.traces import TraceLine
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-_OWN_KEYS = ("ref", "trust", "kills", "kill_seed", "determinism", "keep")
-_CSV_LOGGER = "mlscale.train.loggers.csv"
 _MAX_ATTEMPTS = 20  # of a run that asks to be run again
 
 
@@ -56,14 +55,17 @@ def run(cfg: DictConfig) -> Result:
     began = time.monotonic()
     masker = Masker.create_for_run(cfg)
     # SIGTERM raises, so that the scratch folder is removed.
-    with drill.raise_on_terminate(), _provide_verification_folder(cfg.keep) as folder:
+    with drill.raise_on_terminate(), _provide_verification_folder(cfg) as folder, ExitStack() as stack:
         initial = resolve_first_weights(cfg)
+        starter = create_starter(cfg, folder, lambda *lines: print_masked_lines(lines, masker))
         check = _ResumeVerification(
-            _compose_traced_config(cfg, folder, masker),
+            compose_traced_config(cfg, folder, masker),
             folder,
             masker,
+            starter,
             initial.build_init_document() if initial else None,
         )
+        stack.callback(starter.close)
         check.print_lines(*([f"scratch   {folder}"] if cfg.keep else []))
         reference = check.train_reference()
         points = kills.choose_kill_points(reference[0], cfg.kills, cfg.kill_seed)
@@ -94,6 +96,7 @@ class _ResumeVerification:
     config_yaml: str
     folder: Path
     masker: Masker
+    starter: RunStarter
     init: Mapping[str, Any] | None = None
     runs: list[RunFolder] = field(default_factory=list)
     differs: bool = False
@@ -120,7 +123,7 @@ class _ResumeVerification:
     def train_reference(self) -> list[list[TraceLine]]:
         """Return the trace of a run without interruption."""
         made = self.create_run("reference")
-        ended = drill.run_training_command(made.path, self.folder)
+        ended = self.starter.train(made.path)
         if ended.code != 0:
             raise _make_reference_error(ended.code or Exit.BUG, ended.output)
         lines = traces.read_traces(made.path / "trace")
@@ -144,7 +147,7 @@ class _ResumeVerification:
     def kill_and_resume(self, point: KillPoint, reference: list[list[TraceLine]]) -> KillTrial:
         """Kill a new run, resume it until it is done, and compare."""
         made = self.create_run(f"killed-{len(self.runs)}")
-        ended = drill.run_training_command(made.path, self.folder, point)
+        ended = self.starter.train(made.path, point)
         resumed = ended.code is None
         if ended.code == 0 and point.phase != "step":  # it saves or validates by the clock, and did not this time
             return self.kill_and_resume(KillPoint("step", point.step), reference)
@@ -152,7 +155,7 @@ class _ResumeVerification:
             # None: it was killed, as ordered. SAVED: it has to be run again (`trainer.max_time`).
             if ended.code not in (None, Exit.SAVED):
                 break
-            ended = drill.run_training_command(made.path, self.folder)
+            ended = self.starter.train(made.path)
         lines = traces.read_traces(made.path / "trace")
         step = traces.find_resumed_step(lines[0], 2) if lines else None
         failed = ended.output if ended.code else ""
@@ -181,13 +184,13 @@ class _ResumeVerification:
             # `warn`: an operation without a deterministic kernel is named, and the run continues.
             config.trainer.deterministic = setting
             made = self.create_run("kernels", OmegaConf.to_yaml(config))
-            ended = drill.run_training_command(made.path, self.folder)
+            ended = self.starter.train(made.path)
             if ended.code != 0:
                 reason = ended.output.splitlines()[0] if ended.output else f"exit code {ended.code}"
                 self.print_lines(f"kernels   not measured: {reason}")
                 return None
             rates.append(_get_throughput(made))
-            output += (self.folder / f"{made.path.name}.log").read_text(encoding="utf-8", errors="replace")
+            output += self.starter.read_output(made.path)
         before, plain, after = rates
         slowdowns = tuple(plain / rate for rate in (before, after) if plain and rate)
         cost = DeterminismCost(find_nondeterministic_operations(output), slowdowns)
@@ -207,7 +210,7 @@ class _ResumeVerification:
             return verdict.describe_unrepeatable_run(last.comparison)
         self.print_lines("again     without a kill: does the run repeat at all?")
         made = self.create_run("again")
-        ended = drill.run_training_command(made.path, self.folder)
+        ended = self.starter.train(made.path)
         again = traces.compare_traces(reference, traces.read_traces(made.path / "trace"))
         itself = ended.code == 0 and again.difference is not None
         return verdict.describe_unrepeatable_run(again) if itself else verdict.describe_different_run(last)
@@ -218,39 +221,19 @@ def _get_throughput(run: RunFolder) -> float | None:
     return float(value) if value else None
 
 
-def _compose_traced_config(cfg: DictConfig, folder: Path, masker: Masker) -> str:
-    """Return the config of a training run in `folder`, with a trace and without trackers that others see, as YAML."""
-    # Without uploads: these runs are no results.
-    plain = keep_checkpoints_local(cfg.copy())
-    for key in _OWN_KEYS:
-        plain.pop(key)
-    # Derived again by each run, as a new start of the command does.
-    plain.derived = dict.fromkeys(plain.derived)
-    # All these runs have the same code, so none needs a snapshot.
-    plain.runs_dir, plain.snapshot, plain.output = str(folder), False, "table"
-    if "max_time" in plain.trainer:
-        plain.trainer.max_time = None  # its end would be an interruption of the reference
-    trackers = {name: node for name, node in (plain.get("logger") or {}).items() if node}
-    away = [name for name, node in trackers.items() if node.get("_target_") != _CSV_LOGGER]
-    if away:
-        retained = {name: node for name, node in trackers.items() if name not in away}
-        plain.logger = retained or {"csv": {"_target_": _CSV_LOGGER, "save_dir": "${derived.run_dir}/logs"}}
-        print_masked_lines([f"trackers  {', '.join(away)} left out: these runs are not results"], masker)
-    trace = {"_target_": "mlscale.verify_resume.trace.Trace", "folder": "${derived.run_dir}/trace"}
-    plain.callbacks = {**(plain.get("callbacks") or {}), "trace_of_verify_resume": trace}
-    protected, environment = protect_config(plain)
-    os.environ.update(environment)  # literal secrets: no file holds them, and the runs still see them
-    return OmegaConf.to_yaml(OmegaConf.create(protected))
-
-
 @contextmanager
-def _provide_verification_folder(keep: bool) -> Iterator[Path]:
-    folder = Path(tempfile.mkdtemp(prefix="mlscale-verify-resume-"))
+def _provide_verification_folder(cfg: DictConfig) -> Iterator[Path]:
+    parent = find_scratch_parent(cfg)
+    made = make_folders(parent)
+    # In a folder of runs, those of a verification are not listed.
+    prefix = ASIDE if parent == Path(cfg.runs_dir).absolute() else ""
+    folder = Path(tempfile.mkdtemp(prefix=f"{prefix}mlscale-verify-resume-", dir=parent))
     try:
         yield folder
     finally:
-        if not keep:
+        if not cfg.keep:
             shutil.rmtree(folder, ignore_errors=True)
+            remove_empty_folders(made)
 
 
 def _make_reference_error(code: int, output: str) -> MLScaleError:

@@ -48,6 +48,8 @@ _LAUNCHERS = (
     Launcher("mpirun", "PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID", "MPI_LOCALNRANKS", ""),
 )
 
+_LAUNCH_OPTIONS = {"RANK": " launch=torchrun", "SLURM_PROCID": " launch=slurm"}  # of commands that start the launcher
+
 
 @dataclass(frozen=True)
 class ExternalRank:
@@ -114,11 +116,13 @@ def create_several_ranks_error(external: ExternalRank, command: str) -> MLScaleE
     """Return the error for a command that several ranks can't share."""
     launcher, environment = external.launcher, external.environment
     devices = _read_number(environment, launcher.local_size) or external.world_size
+    # It starts torchrun, or a job with srun, itself: a rank can't kill its own launcher, and go on.
+    option = _LAUNCH_OPTIONS.get(launcher.rank, "") if command == "verify-resume" else ""
     return MLScaleError(
         f"this process is rank {external.rank} of {external.world_size}, started by {launcher.name}",
         where=external.describe_variables(),
         why=f"only a training is shared by ranks: each of the {external.world_size} would do all of the work alone",
-        fix=f"{launcher.alone}python -m mlscale {command} … trainer.devices={devices}, started once; "
+        fix=f"{launcher.alone}python -m mlscale {command} … trainer.devices={devices}{option}, started once; "
         f"or unset {launcher.rank} {launcher.size}, where they are left over from something else",
     )
 

@@ -1,0 +1,33 @@
+"""Name the folder of runs that was typed in commands that messages suggest: without it they would mean other runs."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Sequence
+
+_KEY = "runs_dir="
+# Commands that read runs. The key may precede the run that they name, so it follows the command's own words.
+_COMMAND = re.compile(
+    r"\bmlscale(?: (?:runs [a-z]+|versions add|evaluate|predict|export|compress|estimate|profile|drill|verify-resume)\b"
+    r"|(?= (?:like|resume|init_from)=))"
+)
+_WORDS: list[str] = []
+
+
+def note_typed_words(words: Sequence[str]) -> None:
+    """Note the words of the command line, for what this process prints."""
+    _WORDS[:] = words
+
+
+def add_typed_folder(text: str) -> str:
+    """Return a message whose commands for runs have the `runs_dir` that was typed; as it is where none was."""
+    typed = next((word for word in _WORDS if word.startswith(_KEY)), "")
+    if not typed or "mlscale " not in text:
+        return text
+
+    def complete(match: re.Match[str]) -> str:
+        line = text[match.end() :].partition("\n")[0]
+        return match[0] if _KEY in line else f"{match[0]} {shlex.quote(typed)}"
+
+    return _COMMAND.sub(complete, text)

@@ -1,0 +1,29 @@
+"""Commands that messages suggest mean the runs of the command that prints them."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from mlscale.suggested_commands import add_typed_folder, note_typed_words
+
+
+@pytest.fixture(autouse=True)
+def _forget() -> Iterator[None]:
+    yield
+    note_typed_words([])
+
+
+@pytest.mark.parametrize(
+    ("text", "completed"),
+    [
+        ("mlscale runs resume last, once there is space", "mlscale runs resume 'runs_dir=my runs' last, once there is space"),
+        ("mlscale runs show 1shr9nyz23xg\nmlscale like=1shr9nyz23xg", "mlscale runs show 'runs_dir=my runs' 1shr9nyz23xg\nmlscale 'runs_dir=my runs' like=1shr9nyz23xg"),
+        ("mlscale evaluate last checkpoint=best", "mlscale evaluate 'runs_dir=my runs' last checkpoint=best"),
+        ("mlscale runs gc runs_dir=other", "mlscale runs gc runs_dir=other"),
+        ("trainer.devices=1, or mlscale data inspect", "trainer.devices=1, or mlscale data inspect"),
+    ],
+)  # fmt: skip
+def test_the_typed_folder_is_named(text: str, completed: str) -> None:
+    assert add_typed_folder(text) == text, "nothing was typed"
+    note_typed_words(["train", "+recipe=resnet", "runs_dir=my runs"])
+    assert add_typed_folder(text) == completed
