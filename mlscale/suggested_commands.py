@@ -7,9 +7,10 @@ import shlex
 from collections.abc import Sequence
 
 _KEY = "runs_dir="
-# Commands that read runs. The key may precede the run that they name, so it follows the command's own words.
+# Commands that read runs. An action takes its key before the run that it names; another command names the run first.
 _COMMAND = re.compile(
-    r"\bmlscale(?: (?:runs [a-z]+|versions add|evaluate|predict|export|compress|estimate|profile|drill|verify-resume)\b"
+    r"\bmlscale(?: (?:runs [a-z]+|versions add)\b"
+    r"| (?:evaluate|predict|export|compress|estimate|profile|drill|verify-resume)\b(?: last\b| [0-9a-z]{12}\b)?"
     r"|(?= (?:like|resume|init_from)=))"
 )
 _WORDS: list[str] = []

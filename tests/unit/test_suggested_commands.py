@@ -16,14 +16,15 @@ def _forget() -> Iterator[None]:
 @pytest.mark.parametrize(
     ("text", "completed"),
     [
-        ("mlscale runs resume last, once there is space", "mlscale runs resume 'runs_dir=my runs' last, once there is space"),
-        ("mlscale runs show 1shr9nyz23xg\nmlscale like=1shr9nyz23xg", "mlscale runs show 'runs_dir=my runs' 1shr9nyz23xg\nmlscale 'runs_dir=my runs' like=1shr9nyz23xg"),
-        ("mlscale evaluate last checkpoint=best", "mlscale evaluate 'runs_dir=my runs' last checkpoint=best"),
+        ("mlscale runs resume last, once", "mlscale runs resume 'runs_dir=a b' last, once"),
+        ("mlscale runs show 1shr\nmlscale like=1", "mlscale runs show 'runs_dir=a b' 1shr\nmlscale 'runs_dir=a b' like=1"),
+        ("mlscale evaluate last checkpoint=best", "mlscale evaluate last 'runs_dir=a b' checkpoint=best"),
+        ("mlscale export 1shr9nyz23xg, which", "mlscale export 1shr9nyz23xg 'runs_dir=a b', which"),
         ("mlscale runs gc runs_dir=other", "mlscale runs gc runs_dir=other"),
         ("trainer.devices=1, or mlscale data inspect", "trainer.devices=1, or mlscale data inspect"),
     ],
 )  # fmt: skip
 def test_the_typed_folder_is_named(text: str, completed: str) -> None:
     assert add_typed_folder(text) == text, "nothing was typed"
-    note_typed_words(["train", "+recipe=resnet", "runs_dir=my runs"])
+    note_typed_words(["train", "+recipe=resnet", "runs_dir=a b"])
     assert add_typed_folder(text) == completed
