@@ -19,7 +19,7 @@ from mlscale.culprit import wrap_unforeseen_error
 from mlscale.errors import Exit, MLScaleError
 from mlscale.launch import garbage_collection as garbage
 from mlscale.log_lines import find_typed_format, report_error, use_log_format
-from mlscale.report.terminal import paint, wrap_text
+from mlscale.report.terminal import paint, replace_unprintable_letters, wrap_text
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -31,6 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # With an explicit `argv` a test or a script calls this: its process is not mlscale's own.
     if argv is None:
         garbage.mark_own_process()
+        replace_unprintable_letters(sys.stdout)
     make_user_code_importable()
     with use_log_format(find_typed_format(words)):
         return _run_words(words)
