@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import contextlib
 import io
 import os
 import re
@@ -26,7 +27,9 @@ def replace_unprintable_letters(stream: TextIO | None) -> None:
     raise an error."""
     codecs.register_error(_ERROR_HANDLER, _replace_letters)
     if isinstance(stream, io.TextIOWrapper):
-        stream.reconfigure(errors=_ERROR_HANDLER)
+        # The handler is set before an error of a file descriptor that has become a pipe since the stream was opened.
+        with contextlib.suppress(OSError):
+            stream.reconfigure(errors=_ERROR_HANDLER)
 
 
 def _replace_letters(error: UnicodeError) -> tuple[str, int]:
