@@ -54,8 +54,9 @@ def _run_words(words: list[str]) -> int:
         # report the same error again when it flushes at exit.
         return 128 + signal.SIGPIPE
     except Exception as error:
-        _print_error(wrap_unforeseen_error(error), words, error)
-        return int(Exit.BUG)
+        wrapped = wrap_unforeseen_error(error)
+        _print_error(wrapped, words, error)
+        return int(wrapped.exit)
 
 
 def _dispatch_command(words: list[str]) -> int:
