@@ -218,10 +218,9 @@ def iterate_loader_batches(loader: Iterable[Any], split: str) -> Iterator[Sample
 
 def _choose_loader(loader: Any, split: str) -> Iterable[Any]:
     """Return a loader by itself, or the first one in a collection of any kind that Lightning takes, and report it."""
-    loaders = loader.iterables if isinstance(loader, CombinedLoader) else loader
+    loaders: Any = loader.iterables if isinstance(loader, CombinedLoader) else loader
     if not isinstance(loaders, list | tuple | dict):
-        given: Iterable[Any] = loaders
-        return given
+        return loaders  # type: ignore[no-any-return]
     if not loaders or (split == "train" and len(loaders) > 1):
         raise MLScaleError(
             f"the data module has {len(loaders)} {split} loaders",
@@ -232,4 +231,4 @@ def _choose_loader(loader: Any, split: str) -> Iterable[Any]:
     if len(loaders) > 1:
         which = f"{name!r}, the first" if isinstance(loaders, dict) else "the first"
         report_once(f"data      samples are those of {which} of {len(loaders)} {split} loaders")
-    return _choose_loader(first, split)
+    return first  # type: ignore[no-any-return]
