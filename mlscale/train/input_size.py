@@ -58,8 +58,9 @@ def _suggest_built_size(model: nn.Module, height: int, width: int) -> list[str]:
     """Return the override that builds a vision transformer of timm for images of about this size, if it is one."""
     patches = getattr(model, "patch_embed", None)
     patch, built = getattr(patches, "patch_size", None), getattr(patches, "img_size", None)
-    is_known = isinstance(patch, tuple) and isinstance(built, tuple)
-    if not is_known or not type(model).__module__.startswith("timm.") or height != width or patch[0] != patch[1]:
+    if not (isinstance(patch, tuple) and isinstance(built, tuple) and type(model).__module__.startswith("timm.")):
+        return []
+    if height != width or patch[0] != patch[1]:
         return []
     # It would drop the pixels that fill no patch, and can't take an image that is smaller than one.
     size = max(height // patch[0], 1) * patch[0]
