@@ -19,18 +19,18 @@ _KNOWN: tuple[_Known, ...] = (
     (
         r"`val_check_interval` \(\d+\) must be less than or equal to the number of the training batches \((\d+)\)",
         "trainer.val_check_interval",
-        lambda found: (
-            f"trainer.val_check_interval={found[1]}\ntrainer.check_val_every_n_epoch=null, which counts "
+        lambda match: (
+            f"trainer.val_check_interval={match[1]}\ntrainer.check_val_every_n_epoch=null, which counts "
             "batches of all epochs"
         ),
     ),
     (
         r"No `(training_step|configure_optimizers)\(\)` method defined",
         "task._target_",
-        lambda found: {
+        lambda match: {
             "training_step": "def training_step(self, batch, batch_idx): …, which returns the loss, in that class",
             "configure_optimizers": "def configure_optimizers(self): …, which returns the optimizer, in that class",
-        }[found[1]],
+        }[match[1]],
     ),
     (
         r"must include a monitor when a `ReduceLROnPlateau` scheduler is used",
@@ -65,11 +65,11 @@ def explain_lightning_error(error: BaseException, where: str = "", line: str = "
     if not is_own_type and not (isinstance(error, _WHERE_RAISED) and (frames[-1].line or "").startswith("raise ")):
         return None
     sentence = " ".join(str(error).split())
-    place, fix = _find_known(sentence)
+    known_where, fix = _find_known(sentence)
     raised_at = f"{Path(frames[-1].filename).name}:{frames[-1].lineno} of Lightning"
     return MLScaleError(
         "Lightning refuses this module or setting",
-        where=": ".join(filter(None, (where, place or line or raised_at))),
+        where=": ".join(filter(None, (where, known_where or line or raised_at))),
         why=sentence,
         fix=fix
         or "change what it names\nexport MLSCALE_TRACEBACK=1, and start the command again: it shows how it came there",
@@ -80,8 +80,8 @@ def explain_lightning_error(error: BaseException, where: str = "", line: str = "
 def _find_known(sentence: str) -> tuple[str, str]:
     """Return where the fault of a known sentence is, and its fix; empty texts for others."""
     for pattern, where, suggest in _KNOWN:
-        if found := re.search(pattern, sentence):
-            return where, suggest(found)
+        if match := re.search(pattern, sentence):
+            return where, suggest(match)
     return "", ""
 
 

@@ -43,9 +43,9 @@ def _find_origins(target: str) -> list[Path]:
     files = [Path(spec.origin)] if spec.origin and spec.has_location else []
     namespace = folders[:1]
     for part in inside:
-        found = next((file for folder in folders if (file := _find_module(folder, part)) is not None), None)
-        if found is not None:
-            files.append(found)
+        module = next((file for folder in folders if (file := _find_module(folder, part)) is not None), None)
+        if module is not None:
+            files.append(module)
         # A module has no modules in it, and what a package lacks is a class or a function.
         folders = [folder / part for folder in folders if (folder / part).is_dir()]
     return [file.resolve() for file in files or namespace]
