@@ -19,7 +19,7 @@ from mlscale.culprit import wrap_unforeseen_error
 from mlscale.errors import Exit, MLScaleError
 from mlscale.launch import garbage_collection as garbage
 from mlscale.log_lines import find_typed_format, report_error, use_log_format
-from mlscale.report.terminal import paint, wrap_text
+from mlscale.report.terminal import paint, replace_unprintable_letters, wrap_text
 from mlscale.suggested_commands import add_typed_folder, note_typed_words
 
 
@@ -32,6 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # With an explicit `argv` a test or a script calls this: its process is not mlscale's own.
     if argv is None:
         garbage.mark_own_process()
+        replace_unprintable_letters(sys.stdout)
     make_user_code_importable()
     note_typed_words(words)
     with use_log_format(find_typed_format(words)):
@@ -55,8 +56,9 @@ def _run_words(words: list[str]) -> int:
         # report the same error again when it flushes at exit.
         return 128 + signal.SIGPIPE
     except Exception as error:
-        _print_error(wrap_unforeseen_error(error), words, error)
-        return int(Exit.BUG)
+        wrapped = wrap_unforeseen_error(error)
+        _print_error(wrapped, words, error)
+        return int(wrapped.exit)
 
 
 def _dispatch_command(words: list[str]) -> int:

@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 
 from mlscale.errors import Exit, MLScaleError
+from mlscale.lightning_errors import explain_lightning_error
 
 _PACKAGE_FOLDER = Path(__file__).resolve().parent
 # A worker process of a loader sends its traceback as text, so its frames have to be parsed.
@@ -23,8 +24,10 @@ def wrap_unforeseen_error(error: BaseException, where: str = "") -> MLScaleError
     Args:
         where: the rank or the key path, for example, if known; the line is added.
     """
-    what, prefix = summarize_error(error), f"{where}: " if where else ""
-    if own := find_user_line(error):
+    what, prefix, own = summarize_error(error), f"{where}: " if where else "", find_user_line(error)
+    if (refused := explain_lightning_error(error, where, own)) is not None:
+        return refused
+    if own:
         why = "your code raised it"
         fix = "export MLSCALE_TRACEBACK=1, and start the command again: it shows how it came there"
         return MLScaleError(what, where=prefix + own, why=why, fix=fix, exit=Exit.BUG)

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
-from mlscale.atomic_files import convert_to_json
+from mlscale.json_text import format_json
 
 VARIABLE = "MLSCALE_LOG_FORMAT"
 """The environment variable that sets the format of a process and of all that it starts."""
@@ -65,7 +65,7 @@ class JsonLineStream:
             **fields,
         }
         # In one call: lines of several processes with the same stderr must not be mixed.
-        self.stream.write(json.dumps(convert_to_json(record), ensure_ascii=False) + "\n")
+        self.stream.write(format_json(record, self.stream) + "\n")
         self.stream.flush()
 
     def flush(self) -> None:
@@ -87,7 +87,7 @@ class JsonLineStream:
         # A bar on a terminal returns to the start of its line: its last state is what stays.
         text = _TERMINAL_CODES.sub("", line.rstrip("\r").rpartition("\r")[2]).rstrip()
         if text.startswith("{") and _is_object(text):
-            self.stream.write(text + "\n")
+            self.stream.write((text if text.isascii() else format_json(json.loads(text), self.stream)) + "\n")
             self.stream.flush()
         elif text:
             level = next((name for name, pattern in _LEVELS.items() if pattern.match(text)), "info")

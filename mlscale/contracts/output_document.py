@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
-from mlscale.atomic_files import convert_to_json
+from mlscale.json_text import format_json
 
 OUTPUT_FORMAT = 1  # rises when a reader of the last format would misread the new one
 
@@ -20,4 +19,4 @@ def print_document(kind: str, document: Mapping[str, Any]) -> None:
     """
     tag = {"format": f"mlscale/{kind}/{OUTPUT_FORMAT}"}
     # First for people, and last: the record of a version, say, has a format of its own.
-    print(json.dumps(tag | convert_to_json(document) | tag, ensure_ascii=False, indent=2))
+    print(format_json(tag | dict(document) | tag, indent=2))

@@ -144,8 +144,19 @@ class Servable:
                 another with values that it can hold.
 
         Raises:
-            MLScaleError: another shape, or values that the input's dtype can't hold.
+            MLScaleError: the model gives something else or takes several tensors; another shape, or values that the
+                input's dtype can't hold.
         """
+        if not self.task_type.is_one_class or len(self.inputs) > 1:
+            takes = f"takes {', '.join(port.name for port in self.inputs)}" if len(self.inputs) > 1 else ""
+            raise MLScaleError(
+                f"servable.predict does not fit a model of {self.task_type.name}",
+                where=str(self.folder / DOCUMENT),
+                why="it gives one class for each sample, of one tensor; this model "
+                + (takes or f"gives {', '.join(port.name for port in self.outputs)}"),
+                fix=f"mlscale.load({str(self.folder)!r}).predict(x), which takes samples of any model\n"
+                "servable.predict_samples(samples).columns, the outputs by name",
+            )
         probabilities = compute_softmax(self.logits(raw))
         classes = probabilities.argmax(-1)
         return Prediction([self.labels[number] for number in classes.tolist()], probabilities, classes)

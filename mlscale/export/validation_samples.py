@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from pytorch_lightning.utilities.combined_loader import CombinedLoader
 from torch import Tensor
 
 from mlscale.data.data_module import OrderedData
@@ -15,6 +16,7 @@ from mlscale.data.encoders.document_encoder import SCORED, DocumentEncoder
 from mlscale.data.encoders.encoder import INPUT, EncodedSamples, Encoder, TensorSpec
 from mlscale.data.encoders.tensor_encoder import TensorEncoder
 from mlscale.data.images.image_modules import ImageData
+from mlscale.data.shards.system_files import report_once
 from mlscale.data.text.token_blocks import IGNORED
 from mlscale.data.windows.window_facts import SampleFacts, read_window_facts
 from mlscale.errors import MLScaleError
@@ -100,7 +102,7 @@ def iterate_validation_batches(data: LightningDataModule, *, limit: int | None =
         limit: largest number of samples; None for all.
 
     Raises:
-        MLScaleError: there is none, or there are several validation loaders.
+        MLScaleError: there is none.
     """
     count = 0
     for batch in iterate_split_batches(data, "val"):
@@ -124,7 +126,7 @@ def iterate_split_batches(data: LightningDataModule, split: str) -> Iterator[Sam
     """Yield the samples of a split, 'val' or 'test', in their own order; those that could not be read are left out.
 
     Raises:
-        MLScaleError: there are several loaders.
+        MLScaleError: there is no loader.
     """
     loader = data.val_dataloader() if split == "val" else data.test_dataloader()
     return (
@@ -178,19 +180,13 @@ def encode_as_trained(
 
 
 def iterate_loader_batches(loader: Iterable[Any], split: str) -> Iterator[SampleBatch]:
-    """Yield the samples of a user's loader, where a client sends the same that the model takes.
+    """Yield the samples of a user's loader, where a client sends the same that the model takes; of several loaders the
+    first one's.
 
     Raises:
-        MLScaleError: there are several loaders.
+        MLScaleError: there are none, or several of training, whose batches belong together.
     """
-    # Lightning lets several loaders be given in any collection; one in a collection is as good as one alone.
-    if isinstance(loader, list | tuple | dict):
-        if len(loader) != 1:
-            raise MLScaleError(
-                f"the data module has {len(loader)} {split} loaders", where="data", fix="let it give one"
-            )
-        loader = next(iter(loader.values() if isinstance(loader, dict) else loader))
-    for batch in loader:
+    for batch in _choose_loader(loader, split):
         x, y, weight = unpack_batch(batch)
         if not isinstance(y, Tensor):
             raise MLScaleError(
@@ -218,3 +214,21 @@ def iterate_loader_batches(loader: Iterable[Any], split: str) -> Iterator[Sample
             taken if isinstance(x, Mapping) else taken[INPUT],
             labels.astype(np.int64) if labels.dtype.kind in "iub" else labels,
         )
+
+
+def _choose_loader(loader: Any, split: str) -> Iterable[Any]:
+    """Return a loader by itself, or the first one in a collection of any kind that Lightning takes, and report it."""
+    loaders: Any = loader.iterables if isinstance(loader, CombinedLoader) else loader
+    if not isinstance(loaders, list | tuple | dict):
+        return loaders  # type: ignore[no-any-return]
+    if not loaders or (split == "train" and len(loaders) > 1):
+        raise MLScaleError(
+            f"the data module has {len(loaders)} {split} loaders",
+            where="data",
+            fix=f"let its {'val' if split == 'validation' else split}_dataloader return one DataLoader",
+        )
+    name, first = next(iter(loaders.items() if isinstance(loaders, dict) else enumerate(loaders)))
+    if len(loaders) > 1:
+        which = f"{name!r}, the first" if isinstance(loaders, dict) else "the first"
+        report_once(f"data      samples are those of {which} of {len(loaders)} {split} loaders")
+    return first  # type: ignore[no-any-return]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import sys
 from collections.abc import Mapping, Sequence
@@ -12,6 +11,7 @@ from typing import Any, Protocol, SupportsFloat, TextIO
 
 from mlscale.atomic_files import convert_to_json
 from mlscale.contracts import expect_format, get_format_tag
+from mlscale.json_text import format_json
 from mlscale.report.blocks import TableBlock
 from mlscale.report.figures import Figure, ReportStep
 from mlscale.report.terminal import wrap_text
@@ -153,8 +153,8 @@ def save_result(result: Result, folder: ResultFolder) -> Result:
 
 def print_result(result: Result, output: str = "table", stream: TextIO | None = None) -> None:
     """Print a result: `table` for people, `json` as one JSON document."""
-    text = json.dumps(result.as_dict(), ensure_ascii=False, indent=2) if output == "json" else result.format_text()
-    print(text, file=stream or sys.stdout)
+    stream = stream or sys.stdout
+    print(format_json(result.as_dict(), stream, indent=2) if output == "json" else result.format_text(), file=stream)
 
 
 def _replace_nonfinite(value: SupportsFloat) -> float | int | None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import codecs
+import contextlib
+import io
 import os
 import re
 import shutil
@@ -14,7 +17,25 @@ _LEAST_COLUMNS = 28  # of the last column of a line; where less is left, it gets
 _COLUMN = re.compile(r"(?<=\S) {2,}(?=\S)")  # between two columns
 _LABEL = re.compile(r"(\s*[\w-]+: )")  # of a line without columns: 'usage: …'
 _COMMENT = "# "
+_ERROR_HANDLER = "mlscale_similar_letter"
+_SIMILAR = str.maketrans({"─": "-", "│": "|", "…": "...", "–": "-", "→": "->", "×": "x", "·": "-", "±": "+-"})
 _COLOURS = {"red": 31, "green": 32, "yellow": 33}
+
+
+def replace_unprintable_letters(stream: TextIO | None) -> None:
+    """Let a stream, such as stdout, write a similar letter or an escape for each that its encoding lacks, which would
+    raise an error."""
+    codecs.register_error(_ERROR_HANDLER, _replace_letters)
+    if isinstance(stream, io.TextIOWrapper):
+        # The handler is set before an error of a file descriptor that has become a pipe since the stream was opened.
+        with contextlib.suppress(OSError):
+            stream.reconfigure(errors=_ERROR_HANDLER)
+
+
+def _replace_letters(error: UnicodeError) -> tuple[str, int]:
+    assert isinstance(error, UnicodeEncodeError)
+    letters = error.object[error.start : error.end].translate(_SIMILAR)
+    return letters.encode("ascii", "backslashreplace").decode(), error.end
 
 
 def get_terminal_width() -> int:

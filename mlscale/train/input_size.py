@@ -42,21 +42,41 @@ def explain_unsuited_input(
             fix=f"data.batch_size={2 * ranks}",
         )
     size = _find_suitable_size(task.model, *own)
-    if size is None:
+    fixes = [f"data.image_size={size}"] if size is not None else []
+    fixes += _suggest_built_size(task.model, facts.height, facts.width)
+    if not fixes:
         return None
     return MLScaleError(
         f"{name} can't take images of {facts.height}×{facts.width} pixels",
         where="data.image_size",
         why=f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'raised in its forward'}",
-        fix=f"data.image_size={size}",
+        fix="\n".join(fixes),
     )
+
+
+def _suggest_built_size(model: nn.Module, height: int, width: int) -> list[str]:
+    """Return the override that builds a vision transformer of timm for images of about this size, if it is one."""
+    patches = getattr(model, "patch_embed", None)
+    patch, built = getattr(patches, "patch_size", None), getattr(patches, "img_size", None)
+    if not (isinstance(patch, tuple) and isinstance(built, tuple) and type(model).__module__.startswith("timm.")):
+        return []
+    if height != width or patch[0] != patch[1]:
+        return []
+    # It would drop the pixels that fill no patch, and can't take an image that is smaller than one.
+    size = max(height // patch[0], 1) * patch[0]
+    if size == height:
+        return [f"model.img_size={size}, which builds it for this size"]
+    return [f"data.image_size={size} model.img_size={size}, the nearest size of whole patches of {patch[0]} pixels"]
 
 
 def _find_suitable_size(model: nn.Module, channels: int, height: int, width: int) -> int | None:
     """Return the next larger square that the model takes, else the next smaller one."""
     largest = max(height, width)
-    larger = [size for size in _SIZES if size > largest]
-    smaller = [size for size in reversed(_SIZES) if size <= largest]
+    built = getattr(getattr(model, "patch_embed", None), "img_size", None)
+    # Its own size may be none of the usual ones, such as 518.
+    sizes = sorted({*_SIZES, *(built if isinstance(built, tuple) else ())})
+    larger = [size for size in sizes if size > largest]
+    smaller = [size for size in reversed(sizes) if size <= largest]
     # Two images: batch normalisation can't train on one where maps shrink to 1×1.
     return next((size for size in larger + smaller if _can_process(model, 2, (channels, size, size))), None)
 

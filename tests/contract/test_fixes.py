@@ -31,7 +31,8 @@ PROSE = {
         commands.lifecycle.lifecycle_checks._build_data config.checks.interpolations._explain_failure
         data.array_data.refuse_bad_samples data.class_labels._build_negative_error data.class_labels.find_classes
         data.images.sample_probe._find_shape data.images.image_folder._hold_out
-        data.images.image_folder._list_class_images data.images.sharded_images._read_weight_members
+        data.images.class_folders.list_class_images data.images.class_folders._check_class_folders
+        data.images.sharded_images._read_weight_members
         data.images.sharded_images.read_members data.multiple_labels.encode_multi_hot data.multiple_labels.read_labels
         data.order.bad_samples._find_replacement data.order.sample_weights.check_weights
         data.order.sample_weights.read_weights_file data.shards.index_builder.scan_shard
@@ -61,8 +62,8 @@ PROSE = {
         data.map_dataset._read_facts estimate.step.extract_loss
         evaluate.sample_rows.compute_sample_columns export.onnx_export._build_export_error
         export.served_module.build_served_module export.served_module.compute_plain_outputs
-        export.served_module.require_predictions
-        export.validation_samples.iterate_loader_batches predict.given_frames.list_scored_values
+        export.served_module.require_predictions lightning_errors.explain_lightning_error
+        export.validation_samples._choose_loader predict.given_frames.list_scored_values
         predict.given_samples.raise_bad_samples runs.folder._resolve_inside
         task_types.task_type._create_missing_error tasks.batch.unpack_batch
         train.checkpoint.weights_only_load.load_checkpoint_file

@@ -207,7 +207,7 @@ def test_events_that_another_server_wrote_are_monitored(
     result = commands.run_command("monitor", [*words, "mapping=mapping.yaml"])
     assert result.ok
     assert "no drift in 400 events, accuracy 9" in result.sentence
-    assert "1 row can't be read by the time (log.csv, row 401: 'later' is not a time)" in result.sentence
+    assert "1 row can't be read by the time (line 402 of log.csv: 'later' is not a time)" in result.sentence
     assert (result.metrics["log_rows"], result.metrics["unreadable_rows"]) == (401, 1)
     assert result.metrics["labelled_events"] == 200
     # Without inputs in the log, predictions and confidence are compared.

@@ -17,27 +17,43 @@ def describe_local_code(cfg: DictConfig) -> list[str]:
     for none.
     """
     here = Path.cwd()
-    local_files = []
-    for name in dict.fromkeys(target.split(".")[0] for target in list_targets(cfg)):
-        origin = _find_origin(name)
-        if origin is None or origin.is_relative_to(_MLSCALE):  # mlscale's own, `lightning` among it
-            continue
-        if origin.is_relative_to(here) and "site-packages" not in origin.parts:
-            local_files.append(os.path.relpath(origin, here))
+    local_files: dict[str, None] = {}  # a set in order
+    for target in dict.fromkeys(list_targets(cfg)):
+        for origin in _find_origins(target):
+            if origin.is_relative_to(_MLSCALE):  # mlscale's own, `lightning` among it
+                continue
+            if origin.is_relative_to(here) and "site-packages" not in origin.parts:
+                local_files[os.path.relpath(origin, here)] = None
     return [f"code of this folder runs: {', '.join(local_files)}"] if local_files else []
 
 
-def _find_origin(module: str) -> Path | None:
+def _find_origins(target: str) -> list[Path]:
+    """Return the files that an import of a target runs: of each package on the way, and of its module; of packages
+    without a file of their own, where none is in them, the folder."""
+    name, *inside = target.split(".")
     try:
-        # find_spec of a top-level name runs nothing of the module.
-        spec = importlib.util.find_spec(module)
+        # find_spec of a top-level name runs nothing of the module; of a nested one it would run the package.
+        spec = importlib.util.find_spec(name)
     except (ImportError, ValueError):
-        return None
+        return []
     if spec is None:
-        return None
+        return []
+    folders = [Path(folder) for folder in spec.submodule_search_locations or []]
     # A module that is built in has an origin that is not a path: "built-in" or "frozen".
-    places = [spec.origin] if spec.origin and spec.has_location else list(spec.submodule_search_locations or [])
-    return Path(places[0]).resolve() if places else None
+    files = [Path(spec.origin)] if spec.origin and spec.has_location else []
+    namespace = folders[:1]
+    for part in inside:
+        module = next((file for folder in folders if (file := _find_module(folder, part)) is not None), None)
+        if module is not None:
+            files.append(module)
+        # A module has no modules in it, and what a package lacks is a class or a function.
+        folders = [folder / part for folder in folders if (folder / part).is_dir()]
+    return [file.resolve() for file in files or namespace]
+
+
+def _find_module(folder: Path, name: str) -> Path | None:
+    """Return the file of a module or package; as an import does, the package where both are there."""
+    return next((file for file in (folder / name / "__init__.py", folder / f"{name}.py") if file.is_file()), None)
 
 
 def list_targets(cfg: DictConfig) -> list[str]:

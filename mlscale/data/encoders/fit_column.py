@@ -8,7 +8,15 @@ import numpy as np
 
 from mlscale.config.names.suggest import format_override
 from mlscale.data.encoders.table_columns import CategoryColumn, NumberColumn, TableColumn
-from mlscale.data.table_parsing.columns import Column, Texts, are_codes, mark_missing, parse_number, separate_numbers
+from mlscale.data.table_parsing.columns import (
+    Column,
+    Texts,
+    are_codes,
+    drop_no_values,
+    mark_missing,
+    parse_number,
+    separate_numbers,
+)
 from mlscale.data.table_parsing.date_texts import are_mostly_dates
 from mlscale.errors import MLScaleError
 
@@ -30,8 +38,10 @@ def fit_column(name: str, given: Column, categorical: bool, unit: str, where: st
     Raises:
         MLScaleError: it holds nothing, dates, or nearly as many texts as rows.
     """
-    values = mark_missing(given)
-    if not categorical and (isinstance(values, np.ndarray) or (_are_mostly_numbers(values) and not are_codes(values))):
+    values, present = mark_missing(given), drop_no_values(given)
+    if not categorical and (
+        isinstance(present, np.ndarray) or (_are_mostly_numbers(present) and not are_codes(present))
+    ):
         numbers, _ = separate_numbers(values)
         if np.isnan(numbers).all():
             raise _build_empty_column_error(name, where)
@@ -46,11 +56,12 @@ def fit_column(name: str, given: Column, categorical: bool, unit: str, where: st
                 fix=f"{format_override('data.ignore', [name])}, which leaves it out; or write it in a larger unit",
             )
         return column
-    if not categorical and not isinstance(values, np.ndarray) and are_mostly_dates(values):
+    if not categorical and not isinstance(present, np.ndarray) and are_mostly_dates(present):
         raise MLScaleError(
             f"the column {name!r} holds dates or times",
             where=where,
-            why=f"each would be a category of its own, such as {next(filter(None, values))!r}, and a later one unknown",
+            why=f"each would be a category of its own, such as {next(filter(None, present))!r}, "
+            "and a later one unknown",
             fix=f"{format_override('data.ignore', [name])}, which leaves it out; or write it as a number, such as "
             f"days\n{format_override('data.categorical', [name])}, which takes categories all the same",
         )

@@ -13,9 +13,10 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from mlscale.data.encoders.row_values import name_kind
+from mlscale.data.encoders.row_values import describe_kind, describe_no_number
 from mlscale.data.table_parsing.columns import (
     MISSING_TEXTS,
+    NO_VALUE_TEXTS,
     Column,
     Numbers,
     Texts,
@@ -25,6 +26,7 @@ from mlscale.data.table_parsing.columns import (
     parse_number,
     separate_numbers,
 )
+from mlscale.data.table_parsing.spreadsheet_errors import ERROR_VALUES, describe_error_value
 
 _LARGEST, _LARGEST_FEATURE = sys.float_info.max, float(np.finfo(np.float32).max)
 
@@ -179,7 +181,8 @@ class CategoryColumn:
     def fit(cls, name: str, values: Column) -> CategoryColumn:
         """Return the column of training values, None or NaN where one is missing."""
         texts = format_texts(mark_missing(values))
-        return cls(name, tuple(sorted({text or "" for text in texts})), isinstance(values, np.ndarray))
+        categories = {text or "" for text in texts} - ERROR_VALUES
+        return cls(name, tuple(sorted(categories)), isinstance(values, np.ndarray))
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -217,15 +220,19 @@ class CategoryColumn:
             raise ValueError(f"the column {document['name']!r} has a category twice")
         return cls(str(document["name"]), values, bool(document["of_numbers"]))
 
-    def normalise_texts(self, values: Column) -> Texts:
-        """Return values of any split or file, written as training has them."""
+    def separate_texts(self, values: Column) -> tuple[Texts, dict[int, str]]:
+        """Return values of any split or file, written as training has them, None for a missing or bad one; and the
+        reason of each bad one, by its row."""
         if isinstance(values, np.ndarray):
-            return format_texts(values)
+            return format_texts(values), {}
+        # As `read_value` does, without a call for each cell.
+        absent = NO_VALUE_TEXTS - self.positions.keys()
+        errors = absent & ERROR_VALUES
+        reasons = {row: describe_error_value(self.name, text) for row, text in enumerate(values) if text in errors}
+        given = [None if value in absent else value for value in values]
         if not self.of_numbers:
-            # As `read_value` does, without a call for each cell.
-            missing = MISSING_TEXTS - self.positions.keys()
-            return [None if value in missing else value for value in values]
-        return [None if value is None else self.read_value(value) for value in values]
+            return given, reasons
+        return [None if value is None else self.read_value(value) for value in given], reasons
 
     def encode_values(self, texts: Texts) -> NDArray[np.float64]:
         """Return the features of values, float64 (n, len(self.values))."""
@@ -242,13 +249,15 @@ class CategoryColumn:
         """Return a value of a row as training would have written it; the empty text for a missing one.
 
         Raises:
-            ValueError: it is neither a text nor a number.
+            ValueError: it is neither a text nor a number, or marks a formula that failed.
         """
         if value is None:
             return ""
         if isinstance(value, str):
             # First: an encoder of an earlier version may have a category of this name.
-            if value in MISSING_TEXTS and value not in self.positions:
+            if value in NO_VALUE_TEXTS and value not in self.positions:
+                if value in ERROR_VALUES:
+                    raise ValueError(describe_error_value(self.name, value))
                 return ""
             # 07 and 7.0 become 7 where training has numbers.
             number = parse_number(value) if self.of_numbers else None
@@ -275,13 +284,3 @@ def convert_number(value: object) -> float | None:
         return float(value)
     except OverflowError:
         return math.inf
-
-
-def describe_no_number(name: str, value: str) -> str:
-    """Return the reason of a bad sample."""
-    return f"{name} is {value!r}, no number"
-
-
-def describe_kind(name: str, value: object, wanted: str) -> str:
-    """Return the reason of a sample whose value is of another kind."""
-    return f"{name} is {name_kind(value)}, not {wanted}"

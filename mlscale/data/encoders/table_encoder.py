@@ -16,7 +16,7 @@ from mlscale.data.encoders.encoder import INPUT, EncodedSamples, Encoder, Tensor
 from mlscale.data.encoders.fit_column import fit_column
 from mlscale.data.encoders.row_values import RowStep, build_no_row_error, describe_absent_columns, is_utf8
 from mlscale.data.encoders.table_columns import CategoryColumn, NumberColumn, TableColumn
-from mlscale.data.table_parsing.columns import MISSING_TEXTS, DataTable
+from mlscale.data.table_parsing.columns import NO_VALUE_TEXTS, DataTable
 from mlscale.errors import MLScaleError, raise_all
 
 NUMBERS, TEXTS = "numbers", "texts"
@@ -147,7 +147,8 @@ class TableEncoder(Encoder):
                 bad |= wrong | bad
                 parts.append(column.encode_values(numbers))
             else:
-                texts = column.normalise_texts(values)
+                texts, wrong = column.separate_texts(values)
+                bad |= wrong | bad
                 parts.append(column.encode_values(texts))
                 if count := column.count_unknown(texts):
                     unknown[column.name] = count
@@ -179,8 +180,8 @@ class TableEncoder(Encoder):
             if positions is not None:
                 text = value if kind is str and not column.of_numbers else column.read_value(value)
                 position = positions.get(text)
-                # A text of a missing value is not a category itself.
-                if position is None and text in MISSING_TEXTS:
+                # A text of a missing value is not a category itself; an error value of a spreadsheet is refused.
+                if position is None and text in NO_VALUE_TEXTS:
                     position = positions.get(column.read_value(text))
                 if position is not None:
                     features[position] = 1.0
@@ -295,7 +296,7 @@ class TableEncoder(Encoder):
             for column in self._category_columns:
                 name = column.name
                 value = row[name]
-                is_plain = value.__class__ is str and not column.of_numbers and value not in MISSING_TEXTS
+                is_plain = value.__class__ is str and not column.of_numbers and value not in NO_VALUE_TEXTS
                 text = value if is_plain else column.read_value(value)
                 # ONNX Runtime takes UTF-8 alone, and JSON can hold half of a surrogate pair, which is no category.
                 texts.append(text if text.isascii() or is_utf8(text) else column.unknown_text)

@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from mlscale.data.table_parsing.columns import NO_VALUE_TEXTS
 from mlscale.data.table_parsing.text_encoding import open_bytes
 
 if TYPE_CHECKING:
@@ -54,9 +55,15 @@ def replace_decimal_commas(rows: Rows, separator: str, *, as_numbers: bool = Fal
     if separator == ",":
         return rows
     texts_by_position = {at: rows.column(at) for at, field in enumerate(rows.schema) if pa.types.is_string(field.type)}
-    has_commas = {at for at, texts in texts_by_position.items() if _has_decimal_commas(texts)}
+    # What stands for no value, whatever a column holds, does not count.
+    no_values = pa.array(sorted(NO_VALUE_TEXTS), pa.string())
+    present = {
+        at: pc.if_else(pc.is_in(texts, no_values), pa.scalar(None, pa.string()), texts)
+        for at, texts in texts_by_position.items()
+    }
+    has_commas = {at for at, texts in present.items() if _has_decimal_commas(texts)}
     for position, texts in texts_by_position.items():
-        if position not in has_commas and not _has_grouped_thousands(texts, is_sure=bool(has_commas)):
+        if position not in has_commas and not _has_grouped_thousands(present[position], is_sure=bool(has_commas)):
             continue
         is_number = pc.match_substring_regex(texts, _NUMBER)
         plain = pc.replace_substring(pc.replace_substring(texts, ".", ""), ",", ".")

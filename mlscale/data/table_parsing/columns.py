@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from mlscale.config.names.suggest import find_nearest, format_override
 from mlscale.data.table_parsing.column_units import format_units_override
+from mlscale.data.table_parsing.spreadsheet_errors import ERROR_VALUES, NOT_AVAILABLE
 from mlscale.errors import MLScaleError, raise_all
 
 Numbers = NDArray[np.float64]
@@ -18,13 +19,13 @@ Texts = list[str | None]
 Column = Numbers | Texts
 """Numbers, float64 (n,) with NaN where one is missing; or texts, with None where one is."""
 
-MISSING_TEXTS = frozenset(
-    {
-        *("", "NA", "N/A", "n/a", "NaN", "nan", "-NaN", "-nan", "null", "NULL"),
-        *("#N/A", "#N/A N/A", "#NA", "1.#IND", "1.#QNAN", "-1.#IND", "-1.#QNAN"),
-    }
-)
+MISSING_TEXTS = NOT_AVAILABLE | {
+    *("", "NA", "N/A", "n/a", "NaN", "nan", "-NaN", "-nan", "null", "NULL"),
+    *("#N/A", "#N/A N/A", "#NA", "1.#IND", "1.#QNAN", "-1.#IND", "-1.#QNAN"),
+}
 """Texts of a feature that stand for a missing value, in files of any format and in rows of a request."""
+NO_VALUE_TEXTS = MISSING_TEXTS | ERROR_VALUES
+"""Texts that are neither numbers nor names, whatever else a column holds."""
 
 _MOST_SHOWN = 20
 _LIST_KEYS = ("data.ignore", "data.categorical")
@@ -160,6 +161,13 @@ def mark_missing(values: Column) -> Column:
     if isinstance(values, np.ndarray):
         return values
     return [None if text in MISSING_TEXTS else text for text in values]
+
+
+def drop_no_values(values: Column) -> Column:
+    """Return values with None for each text that is neither a number nor a name."""
+    if isinstance(values, np.ndarray):
+        return values
+    return [None if text in NO_VALUE_TEXTS else text for text in values]
 
 
 def parse_numbers(texts: Texts) -> Numbers | None:

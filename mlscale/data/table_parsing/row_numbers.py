@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from pathlib import Path, PurePath
 from typing import TextIO
 
 from mlscale.data.table_parsing.column_separator import find_separator
@@ -18,7 +20,28 @@ _CHUNK = 1 << 20  # bytes
 
 def name_row(name: str, number: int) -> str:
     """Return the name of a row: `line 13 of flats.csv`; of a file without lines `flats.parquet:12`."""
-    return f"line {number} of {name}" if name.lower().endswith(_TEXTS) else f"{name}:{number}"
+    return f"line {number} of {name}" if _get_ending(name) in _TEXTS else f"{name}:{number}"
+
+
+def find_row_number(path: Path, row: int) -> int:
+    """Return the number of one row as of `number_rows`, which reads the file only as far.
+
+    Args:
+        path: of the file.
+        row: its place among the rows, from 1 on, without the heading and empty lines.
+    """
+    ending = _get_ending(path.name)
+    heading = int(ending in _WITH_HEADING)
+    if ending not in _TEXTS:
+        return row
+    with open_bytes(path) as file, io.TextIOWrapper(file, "utf-8-sig", "replace", newline="") as text:
+        starts = _iterate_csv_rows(text, find_separator(path)) if heading else _iterate_filled_lines(text)
+        return next(islice(starts, row + heading - 1, None), row + heading)
+
+
+def _get_ending(name: str) -> str:
+    """Return the ending of a file's name, without `.gz`."""
+    return PurePath(name.lower().removesuffix(".gz")).suffix
 
 
 def number_rows(path: Path, rows: int) -> Sequence[int]:
@@ -36,7 +59,7 @@ def number_rows(path: Path, rows: int) -> Sequence[int]:
         return numbers
     # Some lines are empty, or texts in quotes have several.
     with open_bytes(path) as file, io.TextIOWrapper(file, "utf-8-sig", "replace", newline="") as text:
-        starts = _find_csv_rows(text, find_separator(path))[1:] if first == 2 else _find_filled_lines(text)
+        starts = [*_iterate_csv_rows(text, find_separator(path))][1:] if first == 2 else [*_iterate_filled_lines(text)]
     # Readers may differ on malformed quotes: a number that is near is better than that of another row.
     return starts if len(starts) == rows else numbers
 
@@ -49,19 +72,17 @@ def _count_lines(path: Path) -> int:
     return count + (last != b"\n")
 
 
-def _find_csv_rows(file: TextIO, separator: str) -> list[int]:
-    """Return the line on which each row begins, the heading's first."""
+def _iterate_csv_rows(file: TextIO, separator: str) -> Iterator[int]:
+    """Yield the line on which each row begins, the heading's first."""
     reader = csv.reader(file, delimiter=separator)
-    starts, before = list[int](), 0
-    try:
+    before = 0
+    # An error, such as a field over the limit of this reader, ends it.
+    with contextlib.suppress(csv.Error):
         for row in reader:
             if row:
-                starts.append(before + 1)
+                yield before + 1
             before = reader.line_num
-    except csv.Error:  # such as a field over the limit of this reader
-        return []
-    return starts
 
 
-def _find_filled_lines(file: TextIO) -> list[int]:
-    return [number for number, line in enumerate(file, 1) if line.strip()]
+def _iterate_filled_lines(file: TextIO) -> Iterator[int]:
+    return (number for number, line in enumerate(file, 1) if line.strip())

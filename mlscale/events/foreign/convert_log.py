@@ -17,7 +17,7 @@ from mlscale.errors import MLScaleError, raise_all
 from mlscale.events.event_rows import EventBatch, EventSubject, build_event_tables
 from mlscale.events.foreign.event_mapping import OUTCOMES, EventMapping
 from mlscale.events.foreign.field_path import AbsentFieldError, find_value, list_paths
-from mlscale.events.foreign.log_files import RecordBatch, iterate_records
+from mlscale.events.foreign.log_files import RecordBatch, RecordPlace, iterate_records
 from mlscale.events.foreign.log_report import LogReport
 from mlscale.events.foreign.log_rows import EPOCH, LogRow, RowError, RowReader, list_input_names
 from mlscale.events.foreign.logged_predictions import build_prediction_columns, require_supported
@@ -147,7 +147,7 @@ class LogConverter:
     def _read_rows(self, batch: RecordBatch, start_us: int | None, report: LogReport) -> Iterator[LogRow]:
         for number, record in enumerate(batch.records, batch.first):
             report.rows += 1
-            where = f"{batch.file.name}, row {number:,}"
+            where = RecordPlace(batch.file, number)
             try:
                 if record is None:
                     raise RowError("line", batch.why_unreadable)

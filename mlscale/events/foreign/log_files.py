@@ -8,10 +8,11 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from mlscale.config.names.suggest import find_nearest, format_override
 from mlscale.data.table_parsing.column_separator import find_separator, replace_decimal_commas
+from mlscale.data.table_parsing.row_numbers import find_row_number, name_row
 from mlscale.data.table_parsing.text_encoding import raise_for_encoding, suggest_conversion
 from mlscale.errors import MLScaleError
 
@@ -20,6 +21,28 @@ _BATCH = 5_000  # rows
 _CSV_BLOCK = 4 << 20  # bytes
 _TORN = "not as many values as the heading has columns"
 _LONGEST_LINE = 16 << 20  # characters of a line of JSON
+
+
+class RecordPlace(NamedTuple):
+    """Where a record is; as text `line 13 of log.csv`, for which the file is read up to it.
+
+    Attributes:
+        file: which it is from.
+        number: its place among the records, from 1 on.
+    """
+
+    file: Path
+    number: int
+
+    @property
+    def id(self) -> str:
+        """The id of a record that has none: it stays the same, for monitors have stored it."""
+        return f"{self.file.name}, row {self.number:,}"
+
+    def __str__(self) -> str:
+        if _get_format(self.file) == ".json":  # a log holds JSON Lines under this ending, too
+            return f"line {self.number} of {self.file.name}"
+        return name_row(self.file.name, find_row_number(self.file, self.number))
 
 
 @dataclass(frozen=True)

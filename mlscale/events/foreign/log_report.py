@@ -6,6 +6,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from mlscale.events.foreign.log_files import RecordPlace
+
 
 @dataclass
 class LogReport:
@@ -29,10 +31,11 @@ class LogReport:
     early: int = 0
     newest: datetime | None = None
 
-    def add_unreadable(self, what: str, where: str, why: str) -> None:
+    def add_unreadable(self, what: str, where: RecordPlace, why: str) -> None:
         """Count a row that can't be read."""
         self.unreadable[what] += 1
-        self.examples.setdefault(what, f"{where}: {why}")
+        if what not in self.examples:
+            self.examples[what] = f"{where}: {why}"
 
     def describe_losses(self) -> str:
         """Return the rows that are not events in words; '' if there are none."""

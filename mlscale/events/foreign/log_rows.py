@@ -14,6 +14,7 @@ from mlscale.data.encoders.table_encoder import TableEncoder
 from mlscale.data.encoders.text_encoder import TextEncoder
 from mlscale.events.event_rows import EventSubject
 from mlscale.events.foreign.event_mapping import OUTCOMES, EventMapping
+from mlscale.events.foreign.log_files import RecordPlace
 from mlscale.events.foreign.log_report import LogReport
 from mlscale.events.foreign.logged_predictions import LoggedPrediction, parse_logged_label, parse_prediction
 
@@ -33,7 +34,7 @@ class LogRow:
     latency_ms: float
     inputs: Any
     label: Any
-    where: str
+    where: RecordPlace
 
 
 class RowError(ValueError):
@@ -62,7 +63,9 @@ class RowReader:
     encoder: Encoder
     positive: str = ""
 
-    def read_row(self, record: Mapping[str, Any], where: str, start_us: int | None, report: LogReport) -> LogRow | None:
+    def read_row(
+        self, record: Mapping[str, Any], where: RecordPlace, start_us: int | None, report: LogReport
+    ) -> LogRow | None:
         """Return a row; None if it is of another version, or too early."""
         # The version first: what other versions have logged need not be readable.
         version = self._read_value("version", record)
@@ -83,7 +86,7 @@ class RowReader:
         identifier = self._read_value("id", record)
         return LogRow(
             # The place in the file is an id as well, as long as labels are in the same row.
-            id=where if identifier in (None, "") else str(identifier),
+            id=where.id if identifier in (None, "") else str(identifier),
             time_us=time_us,
             outcome=outcome,
             prediction=self._read_prediction(record) if outcome == "ok" else None,
@@ -156,7 +159,7 @@ class RowReader:
             raise RowError("inputs", str(error)) from None
         return "" if text is None else str(text)
 
-    def _read_label(self, record: Mapping[str, Any], where: str, report: LogReport) -> Any:
+    def _read_label(self, record: Mapping[str, Any], where: RecordPlace, report: LogReport) -> Any:
         value = self._read_value("label", record)
         if value in (None, ""):
             return None

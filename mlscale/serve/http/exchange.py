@@ -15,7 +15,6 @@ from mlscale.serve.http.admission import Admission, Closable
 from mlscale.serve.http.request_error import Refused
 
 JSON, TEXT, BINARY, HTML = b"application/json", b"text/plain; charset=utf-8", b"application/octet-stream", b"text/html"
-COMPACT = json.JSONEncoder(separators=(",", ":")).encode
 # A client may refuse an encoding by a quality of zero: `gzip;q=0` (RFC 9110, 12.4.2).
 _REFUSED = re.compile(rb";\s*q=0(\.0*)?\s*$")
 _ABSOLUTE = re.compile(rb"https?://(?:[^/?#@]*@)?([^/?#@]*)", re.IGNORECASE)
@@ -24,6 +23,31 @@ COMPRESSED_FROM, COMPRESSED_TO = 1024, 64 << 10
 """Bytes of a response from which compression pays, and up to which it is done in the event loop: a millisecond."""
 _PIECE_BYTES, _UNPACKED_BYTES = 64 << 10, 1 << 20
 """Bytes of a body that are decompressed at once, and the most bytes that one such step may return."""
+
+
+def create_encoder(*, allow_nan: bool) -> Callable[[object], bytes]:
+    """Return a function that gives a document as compact JSON in UTF-8, letters as they are.
+
+    Args:
+        allow_nan: write NaN and infinities, which JSON lacks, as Python does; otherwise they raise a ValueError.
+    """
+    encode, encode_ascii = (
+        json.JSONEncoder(separators=(",", ":"), allow_nan=allow_nan, ensure_ascii=is_ascii).encode
+        for is_ascii in (False, True)
+    )
+
+    def encode_document(document: object) -> bytes:
+        text = encode(document)
+        try:
+            return text.encode()
+        except UnicodeEncodeError:
+            # Half of a surrogate pair, as the name of a class may hold, has a form in JSON and none in UTF-8.
+            return encode_ascii(document).encode()
+
+    return encode_document
+
+
+encode_document = create_encoder(allow_nan=True)
 
 
 @dataclass

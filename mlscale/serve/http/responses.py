@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from mlscale.serve.http.exchange import COMPACT, JSON, Exchange
+from mlscale.serve.http.exchange import JSON, Exchange, encode_document
 from mlscale.serve.http.request_error import Refused
 from mlscale.serve.http.request_log import draw_id, format_access_line, read_client_id, read_traceparent
 from mlscale.serve.prometheus import ServerMetrics
@@ -44,13 +44,13 @@ class ResponseSender:
 
     def send_json(self, exchange: Exchange, document: object) -> None:
         """Send a document as JSON."""
-        self.send_body(exchange, COMPACT(document).encode())
+        self.send_body(exchange, encode_document(document))
 
     def send_refusal(self, exchange: Exchange, refused: Refused) -> None:
         """Send an error response with an id, the client's or a new one, by which both sides find it in their logs."""
         exchange.id = exchange.id or refused.request_id or read_client_id(exchange.headers) or draw_id()
         headers = refused.headers + b"mlscale-id: %b\r\n" % exchange.id.encode()
-        self.send_body(exchange, COMPACT({"error": refused.message}).encode(), headers=headers, status=refused.status)
+        self.send_body(exchange, encode_document({"error": refused.message}), headers=headers, status=refused.status)
 
     def send_internal_error(self, exchange: Exchange, error: Exception) -> None:
         """Log an unexpected error and answer with status 500, without its details."""

@@ -4,7 +4,6 @@ and answers in the task's own terms."""
 from __future__ import annotations
 
 import codecs
-import json
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -13,7 +12,7 @@ import numpy as np
 
 from mlscale.data.decoding.image_files import find_image_format
 from mlscale.data.encoders.table_encoder import TableEncoder
-from mlscale.serve.http.exchange import JSON
+from mlscale.serve.http.exchange import JSON, create_encoder
 from mlscale.serve.http.request_error import Refused
 from mlscale.serve.packed_samples import PackedSamples, create_packed_samples
 from mlscale.serve.protocol import image_input as images
@@ -37,7 +36,7 @@ _ALONE_HINTS = {"text": _TEXT_HINT, "document": _TEXT_HINT, "image": f"; an imag
 """The hint for a sample that was sent alone and is not JSON, by the kind of the encoder."""
 _TEXT_BYTES_PER_NUMBER = 16
 # JSON has no NaN and no infinity: what reads the response would fail.
-_COMPACT = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
+_encode_finite = create_encoder(allow_nan=False)
 
 
 class PredictRequest(NamedTuple):
@@ -170,7 +169,7 @@ def encode_predict_response(
     predictions = [{"id": id_, **answer} for id_, answer in zip(ids, answers, strict=True)]
     document = {"model_name": model.name, "model_version": model.version, "predictions": predictions}
     try:
-        return _COMPACT(document).encode(), JSON, b""
+        return _encode_finite(document), JSON, b""
     except ValueError as error:
         raise Refused("the model gives no finite numbers for these inputs") from error
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mlscale.serve.http.exchange import BINARY, COMPACT, JSON
+from mlscale.serve.http.exchange import BINARY, JSON, encode_document
 from mlscale.serve.protocol.v2 import LABEL, PROBABILITIES, InferRequest, RequestedOutput
 from mlscale.serve.protocol.v2_inputs import DATATYPES
 from mlscale.serve.served_model import Outputs, ServedModel
@@ -24,7 +24,7 @@ def encode_infer_response(
     tails: list[bytes] = []
     outputs = [_encode_output(model, wanted, results, tails) for wanted in request.outputs]
     document = {"model_name": model.name, "model_version": model.version, "outputs": outputs}
-    head = COMPACT({"id": request.id, **document} if request.id else document).encode()
+    head = encode_document({"id": request.id, **document} if request.id else document)
     if not tails:
         return head, JSON, b""
     # Tensors follow the JSON in the order of the outputs, without padding; clients split them by `binary_data_size`.

@@ -1,12 +1,15 @@
 """Validation samples, raw and as the model sees them."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from pytorch_lightning import LightningDataModule
+from pytorch_lightning.utilities.combined_loader import CombinedLoader
 from torch.utils.data import DataLoader, TensorDataset
 
 from mlscale.data import Digits, ImageFolder, WebDataset
@@ -14,7 +17,11 @@ from mlscale.data.encoders.encoder import INPUT, TensorSpec
 from mlscale.data.windows.window_facts import write_window_facts
 from mlscale.errors import MLScaleError
 from mlscale.export.reference_builder import ReferenceBuilder
-from mlscale.export.validation_samples import describe_sample_format, iterate_validation_batches
+from mlscale.export.validation_samples import (
+    describe_sample_format,
+    iterate_loader_batches,
+    iterate_validation_batches,
+)
 from mlscale.reference.column_sketch import NumberSketch
 from mlscale.task_types.registry import get_task_type
 from mlscale.task_types.task_type import AnswerNames
@@ -76,10 +83,25 @@ def test_anybodys_data_module_gives_what_its_model_takes() -> None:
     batches = list(iterate_validation_batches(data))
     assert [each.y.tolist() for each in batches] == [[0, 1, 0, 1], [0, 1, 0]]
     assert all(np.array_equal(each.raw, each.x.numpy()) and each.raw.dtype == np.float32 for each in batches)
-    with pytest.raises(MLScaleError, match="has 2 validation loaders"):
-        list(iterate_validation_batches(Theirs(loaders=2)))
     with pytest.raises(MLScaleError, match="no validation samples"):
         list(iterate_validation_batches(Theirs(samples=0)))
+
+
+@pytest.mark.parametrize("form", [list, dict, CombinedLoader])
+def test_of_several_loaders_the_first_counts_and_is_reported(
+    form: Callable[[Any], Any], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mlscale.data.shards.system_files._reported", set())
+    data = Theirs()
+    one, other = data.val_dataloader()[0], Theirs(samples=3).val_dataloader()[0]
+    loaders = {"near": one, "far": other} if form is dict else form([one, other])
+    monkeypatch.setattr(data, "val_dataloader", lambda: loaders)
+    for _ in range(2):
+        assert sum(len(batch.y) for batch in iterate_validation_batches(data)) == 7
+    which = "'near', the first" if form is dict else "the first"
+    assert capsys.readouterr().err == f"data      samples are those of {which} of 2 validation loaders\n"
+    with pytest.raises(MLScaleError, match="has 2 train loaders"):
+        next(iterate_loader_batches(loaders, "train"))
 
 
 @pytest.mark.parametrize("has_facts", [True, False])

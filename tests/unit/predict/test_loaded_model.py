@@ -17,6 +17,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+import mlscale
 from mlscale.errors import MLScaleError
 from mlscale.events.store import EventStore
 from mlscale.export.event_subject import build_event_subject
@@ -144,6 +145,23 @@ def test_several_tensors_by_name(get_task_servable: GetServable) -> None:
         model.predict({"left": [1, 2, 3]})
     assert caught.value.why == "it lacks the tensor 'right'"
     assert "'left': float32 (3,), 'right': float32 (2,)" in caught.value.fix
+
+
+@pytest.mark.parametrize("name", [name for name in EXAMPLES if name not in ("image", "text")])
+def test_a_servable_that_gives_no_class_of_one_tensor_names_what_does(
+    get_task_servable: GetServable, name: str
+) -> None:
+    servable = get_task_servable(name)
+    samples = build_examples()[name].draw(np.random.default_rng(0), 2)
+    with pytest.raises(
+        MLScaleError, match=f"servable.predict does not fit a model of {servable.task_type.name}"
+    ) as caught:
+        servable.predict(np.zeros((2, 3), np.float32))
+    load, outputs = caught.value.fix.splitlines()
+    assert load.startswith(f"mlscale.load({str(servable.folder)!r})")
+    assert len(mlscale.load(servable.folder).predict(samples)) == 2
+    assert outputs.startswith("servable.predict_samples(samples).columns")
+    assert servable.predict_samples(samples).columns
 
 
 def png(pixels: NDArray[Any], orientation: int = 1, form: str = "PNG") -> bytes:

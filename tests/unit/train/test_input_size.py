@@ -62,6 +62,30 @@ def test_the_size_that_the_model_takes_is_the_fix(model: nn.Module, size: tuple[
     assert reported(model, fix, fix) is None
 
 
+def vit(size: int) -> nn.Module:
+    timm = pytest.importorskip("timm")
+    settings = {"patch_size": 14, "embed_dim": 16, "depth": 1, "num_heads": 2, "num_classes": 2}
+    model: nn.Module = timm.create_model("vit_tiny_patch16_224", img_size=size, **settings)
+    return model
+
+
+@pytest.mark.parametrize(
+    ("built", "given", "fix"),
+    [
+        (518, 56, ["data.image_size=518", "model.img_size=56"]),
+        (28, 50, ["data.image_size=28", "data.image_size=42 model.img_size=42"]),
+        (28, 8, ["data.image_size=28", "data.image_size=14 model.img_size=14"]),
+        (8, 8, ["data.image_size=14 model.img_size=14"]),  # smaller than a patch: it takes no image at all
+    ],
+)
+def test_a_vision_transformer_can_be_built_for_whole_patches(built: int, given: int, fix: list[str]) -> None:
+    error = reported(vit(built), given, given)
+    assert error is not None
+    assert [line.partition(",")[0] for line in error.fix.splitlines()] == fix
+    size = int(fix[-1].rpartition("=")[2])
+    assert reported(vit(size), size, size) is None
+
+
 def test_one_image_at_a_time() -> None:
     error = reported(normalised(), 16, 16, batch=1, ranks=4)
     assert error is not None

@@ -24,8 +24,11 @@ def test_every_target_in_order_at_any_depth() -> None:
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working folder with modules, on the path."""
-    for name in ("own_net.py", "own_pack/__init__.py", "own_space/deep.py", "site-packages/own_installed.py"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
+    for name in (
+        *("own_net.py", "own_pack/__init__.py", "own_pack/a.py", "own_pack/sub/__init__.py", "own_pack/sub/nets.py"),
+        *("own_space/deep.py", "site-packages/own_installed.py"),
+    ):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     monkeypatch.chdir(tmp_path)
     for folder in (tmp_path, tmp_path / "site-packages"):
@@ -36,7 +39,11 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.usefixtures("here")
 def test_modules_of_this_folder_are_named_once() -> None:
     assert describe("torch.nn.ReLU", "own_net.Net", "own_pack.a.B", "own_net.Other", "own_space.deep.C") == [
-        "code of this folder runs: own_net.py, own_pack/__init__.py, own_space"
+        "code of this folder runs: own_net.py, own_pack/__init__.py, own_pack/a.py, own_space/deep.py"
+    ]
+    # Of a nested module the packages on the way run, too.
+    assert describe("own_pack.sub.nets.Net.create", "own_pack.sub.make", "own_space.none.C") == [
+        "code of this folder runs: own_pack/__init__.py, own_pack/sub/__init__.py, own_pack/sub/nets.py, own_space"
     ]
 
 
@@ -58,7 +65,7 @@ def test_code_of_another_folder_is_not_named(here: Path, monkeypatch: pytest.Mon
 def test_of_a_package_in_several_folders_the_first_counts(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (here.parent / "other" / "own_space").mkdir(parents=True)
     monkeypatch.setattr(sys, "path", [*sys.path, str(here.parent / "other")])
-    assert describe("own_space.deep.C") == ["code of this folder runs: own_space"]
+    assert describe("own_space.deep.C") == ["code of this folder runs: own_space/deep.py"]
 
 
 def test_mlscale_is_not_named_in_its_own_checkout(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -208,6 +208,47 @@ def test_every_format_of_the_decoder_has_an_ending() -> None:
     assert endings - IMAGE_EXTENSIONS <= {"mpo", "rgba", "pfm"}  # of SGI's raw images, and of floats
 
 
+def write_images(root: Path, *paths: str) -> Path:
+    for number, path in enumerate(paths):
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_bytes(picture(number))
+    return root
+
+
+@pytest.mark.parametrize(
+    ("paths", "reported"),
+    [
+        (["loose.png", "b.png"], "skipped images outside of the class folders: 2, the first: b.png"),
+        (["train/a/0.png", "val/a/1.png", "x.png", "a/2.png"], "outside of the splits: 2, the first: a/"),
+        (["a/in/1.png", "a/in/2.png", "b/in/3.png", "b/in/4.png"], "whose class they have: 4, the first: a/in/1.png"),
+    ],
+)
+def test_images_that_may_be_meant_otherwise_are_reported_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], paths: list[str], reported: str
+) -> None:
+    root = write_images(tmp_path / "photos", *paths)
+    if "loose.png" in paths:
+        write_images(root, *(f"{name}/{number}.png" for name in "ab" for number in range(2)))
+    for _ in range(2):
+        ImageFolder(root, image_size=8).facts()
+    assert capsys.readouterr().err.count(reported) == 1
+
+
+def test_folders_that_are_probably_no_classes_are_refused_with_a_root_that_is_right(tmp_path: Path) -> None:
+    names = [f"{name}/{number}.png" for name in ("cat", "dog") for number in range(8)]
+    deep = write_images(tmp_path / "deep", *(f"photos/{name}" for name in names))
+    caught = failure(deep)
+    assert (caught.what, caught.fix) == (
+        f"the folder {str(deep)!r} has a single class folder, 'photos'",
+        f"data.root={deep / 'photos'}",
+    )
+    assert ImageFolder(deep / "photos", image_size=8).facts().num_classes == 2
+    splits = write_images(tmp_path / "splits", *(f"{split}/{name}" for split in ("training", "Val") for name in names))
+    assert failure(splits).what == f"the folders of {str(splits)!r} are named as splits: Val, training"
+    loose = write_images(tmp_path / "loose", *names[:4], *(f"{number}.png" for number in range(5)))
+    assert failure(loose).what == f"5 images are next to the class folders of {str(loose)!r}, and 4 in them"
+
+
 def test_skipped_files_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_folder(tmp_path, 8, classes=2)
     for name in ("a.heic", "b.txt", ".hidden"):

@@ -1,11 +1,13 @@
 """What can't be read is counted and named; a mapping that does not fit the log or the model is an error."""
 
+import gzip
 import json
 from pathlib import Path
 
 import pytest
 
 from mlscale.errors import MLScaleError
+from mlscale.events.foreign.log_files import RecordPlace
 from tests.made_servables import encode_images
 from tests.unit.events.foreign.foreign_logs import INPUTS, PLAIN, convert, converter, log, write
 
@@ -26,9 +28,27 @@ def test_what_can_not_be_read_is_counted_and_named(tmp_path: Path) -> None:
     assert (report.rows, report.events, len(events)) == (11, 6, 6)
     assert set(labels) == {"r7", "r9"}
     reported = report.describe_losses()
-    assert "1 row can't be read by the time (log.jsonl, row 2: 'soon' is not a time)" in reported
-    assert "log.jsonl, row 3: 'Emperor' is not a class" in reported
-    assert "log.jsonl, row 11: not an object of JSON" in reported
+    assert "1 row can't be read by the time (line 2 of log.jsonl: 'soon' is not a time)" in reported
+    assert "line 3 of log.jsonl: 'Emperor' is not a class" in reported
+    assert "line 11 of log.jsonl: not an object of JSON" in reported
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "row", "place"),
+    [
+        ("log.csv", 'time,text\n1,"a\nb"\n\n2,c\n', 2, "line 5 of log.csv"),
+        ("log.csv.gz", "time,text\n1,a\n2,c\n", 2, "line 3 of log.csv.gz"),
+        ("log.jsonl", "{}\n\n{}\n", 2, "line 3 of log.jsonl"),
+        ("log.json", "{}\n{}\n", 2, "line 2 of log.json"),
+        ("log.parquet", "", 12, "log.parquet:12"),
+    ],
+)
+def test_a_record_is_named_by_its_line_as_rows_of_tables_are(
+    tmp_path: Path, name: str, content: str, row: int, place: str
+) -> None:
+    with (gzip.open if name.endswith(".gz") else open)(tmp_path / name, "wt", encoding="utf-8") as file:
+        file.write(content)
+    assert str(RecordPlace(tmp_path / name, row)) == place
 
 
 def test_a_torn_row_of_csv_is_counted_and_named(tmp_path: Path) -> None:
@@ -39,7 +59,7 @@ def test_a_torn_row_of_csv_is_counted_and_named(tmp_path: Path) -> None:
     torn.write_text("\n".join(lines)[:-40])
     report, events, _ = convert(converter(PLAIN + INPUTS), tmp_path, torn)
     assert (report.rows, len(events), report.unreadable) == (12_000, 11_998, {"line": 2})
-    why = "torn.csv, row 5: not as many values as the heading has columns"
+    why = "line 6 of torn.csv: not as many values as the heading has columns"
     assert report.describe_losses() == f"2 rows can't be read by the line ({why})"
     # A row keeps its own number.
     assert events.id[[3, 4, -1]].tolist() == ["r3", "r5", "r11998"]
