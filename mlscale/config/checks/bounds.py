@@ -14,6 +14,7 @@ _LEAST_VALUES = {  # the least, whether it may be that itself, what to type
     "precision.loss_scale": (0, False, 65536), "precision.growth_interval": (1, True, 2000),
     "precision.max_skipped": (1, True, 20), "precision.probe_seconds": (0, False, 10),
     "precision.tolerance": (0, True, 0.05), "launch.max_restarts": (0, True, 2), "launch.timeout_s": (0, False, 600),
+    "strategy.timeout": (0, False, 1800), "strategy.wrap_min_params": (1, True, 1_000_000),
 }  # fmt: skip
 
 
@@ -26,9 +27,10 @@ def check_bounds(cfg: DictConfig) -> Iterator[MLScaleError]:
         group, _, key = where.partition(".")
         # The comparison is negated so that NaN, which compares false with everything, is out of bounds.
         value = (cfg.get(group) or {}).get(key)
-        if value is not None and not (value > least or (itself and value == least)):
+        # A third-party strategy's timeout may be a timedelta.
+        if isinstance(value, int | float) and not (value > least or (itself and value == least)):
             why = f"it is {least} or more" if itself else f"it is more than {least}"
-            yield MLScaleError(f"{where} is {value:g}", where=where, why=why, fix=f"{where}={usual:g}")
+            yield MLScaleError(f"{where} is {value:g}", where=where, why=why, fix=f"{where}={usual}")
 
 
 def check_seed(seed: object) -> Iterator[MLScaleError]:

@@ -16,6 +16,7 @@ _DEFAULTS: dict[str, Any] = {  # of settings that only several processes use
     "cpu_offload": False, "replicate": 1,
 }  # fmt: skip
 _COPYING = ("StochasticWeightAveraging", "WeightAveraging", "EMAWeightAveraging")
+_EIGHT_BIT = "mlscale.train.eight_bit.adamw_8bit"
 _FREEZE = "mlscale.train.callbacks.Freeze"
 
 
@@ -49,6 +50,13 @@ def _check_fsdp(cfg: DictConfig, world_size: int) -> Iterator[MLScaleError]:
             where="trainer.sync_batchnorm, strategy",
             why="Lightning does it for ddp alone, and would leave it out without a message",
             fix="strategy=ddp\ntrainer.sync_batchnorm=false",
+        )
+    if "bitsandbytes" in (target := str((cfg.get("optimizer") or {}).get("_target_", ""))) or target == _EIGHT_BIT:
+        yield MLScaleError(
+            "bitsandbytes can't compute with sharded parameters",
+            where="optimizer, strategy",
+            why="strategy=fsdp divides the optimizer's state over the processes, in 32 bits",
+            fix="optimizer=adamw\nstrategy=ddp",
         )
     if names := list(cfg.get("compress") or {}):
         yield MLScaleError(

@@ -75,12 +75,14 @@ def _find_classes(root: nn.Module, wrap: Sequence[str], key: str) -> dict[str, n
     existing = set().union(*map(_get_class_names, chosen.values()))
     if missing := [name for name in wrap if name not in existing]:
         known = dict.fromkeys(type(part).__name__ for part in parts.values())
-        raise MLScaleError(
+        error = MLScaleError(
             f"the model has no module of class {', '.join(missing)}",
             where=key,
             why=f"its classes: {', '.join(known)}",
             fix=f"{key}={'null' if key == 'strategy.wrap' else 'true'}, which chooses the model's repeated blocks",
         )
+        error.unbuilt = True
+        raise error
     return chosen
 
 

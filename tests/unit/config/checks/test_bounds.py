@@ -64,6 +64,19 @@ def test_the_least_of_a_launch_setting(key: str, value: float, fix: str) -> None
 
 
 @pytest.mark.parametrize(
+    ("key", "value", "fix"),
+    [
+        ("timeout", 0, "1800"),
+        ("timeout", 0.5, ""),
+        ("timeout", "{a timedelta}", ""),
+        ("wrap_min_params", -1, "1000000"),
+    ],
+)
+def test_the_least_of_a_strategys_setting(key: str, value: object, fix: str) -> None:
+    assert fixes({"strategy": {key: value}}) == ([f"strategy.{key}={fix}"] if fix else [])
+
+
+@pytest.mark.parametrize(
     ("target", "devices", "problems"),
     [(f"{STRATEGIES}.single", 2, 1), (f"{STRATEGIES}.single", 1, 0), (f"{STRATEGIES}.ddp", 2, 0), (None, 2, 0)],
 )

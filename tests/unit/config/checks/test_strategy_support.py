@@ -10,7 +10,7 @@ from mlscale.config.checks.strategy_support import check_strategy, collect_strat
 
 def config(name: str, world_size: int = 2, **settings: Any) -> Any:
     """A config with the settings of a strategy, of the trainer, and of groups by their own names."""
-    groups = {key: settings.pop(key) for key in ("callbacks", "compress") if key in settings}
+    groups = {key: settings.pop(key) for key in ("callbacks", "compress", "optimizer") if key in settings}
     strategy: dict[str, Any] = {"_target_": f"mlscale.train.strategies.{name}"} | settings.pop("strategy", {})
     node: dict[str, Any] = {
         "strategy": strategy,
@@ -31,6 +31,8 @@ AVERAGE = {"swa": {"_target_": "pytorch_lightning.callbacks.StochasticWeightAver
         (config("fsdp", precision="16-mixed"), "precision=bf16\nstrategy=ddp"),
         (config("fsdp", sync_batchnorm=True), "strategy=ddp\ntrainer.sync_batchnorm=false"),
         (config("fsdp", compress={"int8": {}}), "compress=none, and after the run"),
+        (config("fsdp", optimizer={"_target_": "mlscale.train.eight_bit.adamw_8bit"}), "optimizer=adamw\nstrategy=ddp"),
+        (config("fsdp", optimizer={"_target_": "bitsandbytes.optim.Lion8bit"}), "optimizer=adamw\nstrategy=ddp"),
         (config("fsdp", 4, strategy={"replicate": 3}), "strategy.replicate=1"),
         (config("fsdp", 4, strategy={"replicate": 4}), "strategy.replicate=1"),
         (config("fsdp", callbacks=AVERAGE), "~callbacks.swa"),
@@ -49,6 +51,7 @@ def test_what_can_not_train_is_refused(cfg: Any, fix: str) -> None:
     [
         config("fsdp", precision="bf16-mixed", accumulate_grad_batches=4, callbacks=FREEZE, compress=None),
         config("fsdp", 4, strategy={"replicate": 2}),
+        config("ddp", optimizer={"_target_": "mlscale.train.eight_bit.adamw_8bit"}),
         config("ddp", strategy={"static_graph": True}, callbacks={"progress": None}),
         config("ddp", precision="16-mixed", compress={"int8": {}}, callbacks=FREEZE),
     ],
