@@ -44,12 +44,13 @@ class Net(nn.Module):
 
 
 class Gan(pl.LightningModule):
-    """Toggled optimizers, clipping, an average of the generator, and a list that has no forward pass."""
+    """Clipping, an average of the generator, a dictionary that has no forward pass, and toggled optimizers with two
+    passes of the critic for an update; or neither of these two."""
 
-    def __init__(self, toggles: bool = True) -> None:
+    def __init__(self, is_plain: bool = False) -> None:
         super().__init__()
         torch.manual_seed(0)
-        self.automatic_optimization, self.toggles = False, toggles
+        self.automatic_optimization, self.is_plain = False, is_plain
         self.generator = Net(5, 3, 33)
         self.critics = nn.ModuleDict({"main": Net(3, 1, 31)})
         self.average = deepcopy(self.generator).requires_grad_(False)
@@ -58,6 +59,12 @@ class Gan(pl.LightningModule):
     def forward(self, noise: Tensor) -> Tensor:
         made: Tensor = self.generator(noise)
         return made
+
+    def compare(self, real: Tensor, made: Tensor) -> Tensor:
+        if not self.is_plain:
+            return (self.criticise(real, 1.0) + self.criticise(made, 0.0)) / 2
+        logits = self.critics["main"](torch.cat([real, made]))
+        return F.binary_cross_entropy_with_logits(logits, (torch.arange(len(logits)) < len(real)).to(logits)[:, None])
 
     def criticise(self, x: Tensor, label: float) -> Tensor:
         logits = self.critics["main"](x)
@@ -69,14 +76,14 @@ class Gan(pl.LightningModule):
         noise = torch.randn(
             len(real), 5, generator=torch.Generator().manual_seed(2 * self.global_step + self.global_rank)
         )
-        if self.toggles:
+        if not self.is_plain:
             self.toggle_optimizer(first)
         fooled = self.criticise(self(noise), 1.0)
         self.manual_backward(fooled)
         self.clip_gradients(first, gradient_clip_val=0.5, gradient_clip_algorithm="norm")
         first.step()
         first.zero_grad()
-        if self.toggles:
+        if not self.is_plain:
             self.untoggle_optimizer(first)
             self.toggle_optimizer(second)
         else:
@@ -84,11 +91,11 @@ class Gan(pl.LightningModule):
         with torch.no_grad():
             for average, weight in zip(self.average.parameters(), self.generator.parameters(), strict=True):
                 average.lerp_(weight, 0.1)
-        told = (self.criticise(real, 1.0) + self.criticise(self(noise).detach(), 0.0)) / 2
+        told = self.compare(real, self(noise).detach())
         self.manual_backward(told)
         second.step()
         second.zero_grad()
-        if self.toggles:
+        if not self.is_plain:
             self.untoggle_optimizer(second)
         self.losses.append((fooled.item(), told.item()))
         self.log("train/told", told.detach(), sync_dist=True)
@@ -126,7 +133,8 @@ class Step(pl.LightningModule):
         return loss.detach()
 
     def validation_step(self, batch: Any, index: int) -> None:
-        self.log("val/loss", self.compute_loss(batch), sync_dist=True)
+        # Of the first rank alone: with DDP, other ranks have their own statistics of BatchNorm.
+        self.log("val/loss", self.compute_loss(batch))
 
     def configure_optimizers(self) -> Any:
         return ADAM(self.parameters())
@@ -200,7 +208,7 @@ class Late(Step):
 
 
 def create(kind: str) -> Any:
-    kinds: dict[str, Any] = {"gan": Gan, "plain_gan": partial(Gan, False), "classifier": Step}
+    kinds: dict[str, Any] = {"gan": Gan, "plain_gan": partial(Gan, is_plain=True), "classifier": Step}
     kinds |= {"own": Own, "shared": Shared, "method": Method, "inner": Inner, "penalty": Penalty, "late": Late}
     return kinds[kind]() if kind != "registered" else Method(is_registered=True)
 
@@ -208,6 +216,8 @@ def create(kind: str) -> Any:
 def curve(argument: str) -> dict[str, Any]:
     """Train and validate. Words: a strategy, a kind of module, batches; callbacks, settings of strategy and trainer."""
     strategy, kind, count, *words = argument.split()
+    if "float64" in words:
+        torch.set_default_dtype(torch.float64)
     options, settings = dict[str, Any](max_epochs=2), dict[str, Any]()
     for word in words:
         name, _, value = word.partition("=")
@@ -215,12 +225,16 @@ def curve(argument: str) -> dict[str, Any]:
             options[name] = int(value) if value.isdigit() else value
         elif value:
             settings[name] = yaml.safe_load(value)
-        else:
+        elif word in CALLBACKS:
             options.setdefault("callbacks", []).append(CALLBACKS[word]())
     if strategy == "ddp":
         settings = {"find_unused_parameters": True}  # those of the optimizer that is not toggled
     module, made = create(kind), run(strategy, options, **settings)
-    fit(made, module, of_rank(batches(int(count))), of_rank(batches(4, seed=1)))
+    data, checks = (
+        [batch | {"x": batch["x"].to(torch.get_default_dtype())} for batch in of_rank(batches(number, seed=seed))]
+        for number, seed in ((int(count), 0), (4, 1))
+    )
+    fit(made, module, data, checks)
     weights = {name: _whole(value) for name, value in module.state_dict().items()}
     metrics = {name: value.item() for name, value in made.callback_metrics.items()}
     metrics.pop("train/peak_memory_gib", None)

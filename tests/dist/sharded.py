@@ -179,11 +179,8 @@ def _count_calls(name: str, seen: dict[str, int]) -> None:
 
 def refused(argument: str) -> str:
     """The error of a module that FSDP can't train."""
-    module = task(ScaledNetwork() if argument == "scalar" else None)
-    if argument == "manual":
-        module.automatic_optimization = False
     try:
-        fit(run("fsdp"), module, of_rank(batches(4)))
+        fit(run("fsdp"), task(ScaledNetwork()), of_rank(batches(4)))
     except MLScaleError as error:
         return str(error)
     return "nothing refused"

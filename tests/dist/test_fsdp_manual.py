@@ -25,11 +25,14 @@ _REFUSED = {
         *(
             pytest.param(*case, marks=pytest.mark.slow)
             for case in (
-                ("gan 200", "", 1e-4),
-                ("classifier 200", "", 1e-4),
+                # In float32, rounding grows to 3e-3 in so many steps of a GAN.
+                ("gan 200", "float64", 1e-9),
+                ("classifier 200", "float64", 1e-9),
                 ("plain_gan 16", "wrap=[Block] reshard_after_forward=false", 1e-5),
                 ("gan 16", "wrap_min_params=10 ema grad_norm metrics", 1e-5),
-                ("gan 16", "precision=bf16-mixed", 1e-3),
+                ("classifier 16", "precision=bf16-mixed", 1e-5),
+                # A critic that is called twice for an update would add its gradients up in bfloat16.
+                ("plain_gan 16", "precision=bf16-mixed", 1e-5),
             )
         ),
     ],

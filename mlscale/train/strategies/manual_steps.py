@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 from mlscale.errors import MLScaleError
 from mlscale.train.strategies.full_state import is_sharded
@@ -64,8 +64,10 @@ def check_called_modules(task: pl.LightningModule, called: Mapping[str, nn.Modul
 
 
 def guard_backward(task: pl.LightningModule, name: str, module: nn.Module) -> None:
-    """Check before each backward pass through `module` that it can use the weights of its forward pass. Call when it
-    is sharded: the hook comes after FSDP's."""
+    """Check before each backward pass through `module` that the weights of its forward pass are there.
+
+    Call when it is sharded: the hook comes after FSDP's.
+    """
 
     shards = list(module.parameters())  # in a pass, the module has the gathered weights in their place
 
@@ -91,7 +93,13 @@ def guard_backward(task: pl.LightningModule, name: str, module: nn.Module) -> No
             if isinstance(tensor, Tensor) and tensor.requires_grad:
                 tensor.register_hook(check)  # type: ignore[no-untyped-call]
 
+    module.register_forward_hook(_copy_views, prepend=True)
     module.register_forward_hook(watch)
+
+
+def _copy_views(module: nn.Module, inputs: object, output: object) -> object:
+    """Return the output with copies of views: FSDP's hook on a view is lost when the view is changed in place."""
+    return tree_map_only(Tensor, lambda value: value.clone() if value._base is not None else value, output)
 
 
 def create_double_backward_error(task: pl.LightningModule, name: str) -> MLScaleError:

@@ -118,6 +118,8 @@ def shard_module(root: ShardedSteps, mesh: DeviceMesh, settings: ShardSettings, 
         if root.is_manual:
             guard_backward(root.task, name, whole)
     if torch.distributed.get_rank() == 0:
+        if root.is_manual and not settings.reshard_after_forward:
+            print("strategy.reshard_after_forward has no effect with manual optimization", file=sys.stderr)
         print(f"fsdp      {_describe_shards(root, mesh, units)}", file=sys.stderr, flush=True)
 
 
@@ -155,11 +157,13 @@ def count_shard_values(shape: torch.Size | tuple[int, ...], ranks: int) -> int:
     return math.ceil(shape[0] / ranks) * math.prod(shape[1:])
 
 
-def _describe_shards(module: nn.Module, mesh: DeviceMesh, units: dict[str, nn.Module]) -> str:
-    values = sum(parameter.numel() for parameter in module.parameters())
-    own = sum(get_local(parameter).numel() for parameter in module.parameters())
+def _describe_shards(root: ShardedSteps, mesh: DeviceMesh, units: dict[str, nn.Module]) -> str:
+    values = sum(parameter.numel() for parameter in root.parameters())
+    own = sum(get_local(parameter).numel() for parameter in root.parameters())
     groups = f"{mesh.size(0)} groups of {mesh.size(1)} ranks" if mesh.ndim > 1 else f"{mesh.size()} ranks"
     parts = f"{count_classes(units)} and the rest" if units else "the whole model at once"
+    if root.is_manual:
+        parts = count_classes(units | root.gathered)
     share = format_percent(own / max(1, values), 1)
     return f"{values:,} parameters over {groups}, {share} on this one; gathered: {parts}"
 
