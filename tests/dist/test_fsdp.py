@@ -20,7 +20,7 @@ from tests.dist.test_two_ranks import launch
             pytest.param(more, marks=pytest.mark.slow)
             for more in (
                 "precision=bf16-mixed freeze metrics loss_spike nonfinite",
-                "wrap_min_params=10",
+                "wrap_min_params=10 muon",
                 "wrap=[Block] reshard_after_forward=false",
             )
         ),
