@@ -70,11 +70,12 @@ def _create_optimizer(module: nn.Module, optimizer: Partial, rules: Rules, layer
 
 def _create_matrix_error(module: nn.Module) -> MLScaleError:
     """Return the error of torch's Muon for a model with other parameters than matrices."""
-    others = [name for name, value in module.named_parameters() if value.requires_grad and value.dim() != 2]
+    others = [(name, value) for name, value in module.named_parameters() if value.requires_grad and value.dim() != 2]
+    name, value = others[0]
     error = MLScaleError(
-        f"torch.optim.Muon trains matrices alone, and {others[0]} is none",
+        f"torch.optim.Muon trains matrices alone, and {name} has the shape {tuple(value.shape)}",
         where="optimizer",
-        why=f"it is the first of {len(others)} parameters that are no matrices",
+        why=f"it is the first of {len(others)} parameters of other shapes",
         fix="optimizer._target_=timm.optim.Muon, which trains the others by AdamW",
     )
     error.unbuilt = True

@@ -46,18 +46,18 @@ def check_called_modules(task: pl.LightningModule, called: Mapping[str, nn.Modul
         for parameter in module.parameters():
             places.setdefault(id(parameter), []).append(path)
     for name, parameter in task.named_parameters():
-        found = places.get(id(parameter), [])
-        if not found:
+        owners = places.get(id(parameter), [])
+        if not owners:
             raise _create_error(
                 task,
                 f"{name}, which is not in a module with a forward pass",
                 "with manual optimization, weights are gathered around the forward pass of each child",
                 "strategy=ddp\nin the class: a child module that has the parameter, and uses it in its forward",
             )
-        if len(found) > 1:
+        if len(owners) > 1:
             raise _create_error(
                 task,
-                f"{name}, which {' and '.join(found)} share",
+                f"{name}, which {' and '.join(owners)} share",
                 "with manual optimization, each of them is gathered on its own",
                 "strategy=ddp",
             )

@@ -148,7 +148,7 @@ def test_what_belongs_to_no_block_is_in_the_first_layer() -> None:
     assert "encoder.ln.weight" in layers[-2]
 
 
-def test_muon_by_timm_takes_matrices_and_what_it_is_told_to_leave() -> None:
+def test_muon_by_timm_trains_matrices_without_a_fallback() -> None:
     muon = pytest.importorskip("timm.optim").Muon
     module = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8))
     made = build_optimizers(module, partial(muon, lr=0.01), None, [{"match": "1.weight", "use_fallback": True}])
@@ -158,8 +158,8 @@ def test_muon_by_timm_takes_matrices_and_what_it_is_told_to_leave() -> None:
     assert chosen == {"0.weight": True, "0.bias": False, "1.weight": False, "1.bias": False}
 
 
-def test_muon_by_torch_names_what_is_no_matrix() -> None:
-    with pytest.raises(MLScaleError, match="trains matrices alone, and bias is none") as caught:
+def test_muon_by_torch_names_the_parameter_of_another_shape() -> None:
+    with pytest.raises(MLScaleError, match=r"trains matrices alone, and bias has the shape \(4,\)") as caught:
         build_optimizers(nn.Linear(3, 4), torch.optim.Muon, None)
     assert caught.value.fix.startswith("optimizer._target_=timm.optim.Muon")
     with pytest.raises(MLScaleError, match="SGD has no setting 'use_fallback'"):
