@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
+from torch._compile import _disable_dynamo  # as torch.compiler.disable, without the second that its import takes
 from torch.distributed.fsdp import FSDPModule
 from torch.utils._pytree import tree_leaves, tree_map_only
 
@@ -74,6 +75,7 @@ def guard_backward(task: pl.LightningModule, name: str, module: nn.Module) -> No
     def count_updates() -> int:
         return sum(shard._version for shard in shards)
 
+    @_disable_dynamo
     def watch(module: nn.Module, inputs: object, output: object) -> None:
         updates = count_updates()
 
@@ -97,6 +99,7 @@ def guard_backward(task: pl.LightningModule, name: str, module: nn.Module) -> No
     module.register_forward_hook(watch)
 
 
+@_disable_dynamo
 def _copy_views(module: nn.Module, inputs: object, output: object) -> object:
     """Return the output with copies of views: FSDP's hook on a view is lost when the view is changed in place."""
     return tree_map_only(Tensor, lambda value: value.clone() if value._base is not None else value, output)
