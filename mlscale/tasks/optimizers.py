@@ -52,6 +52,8 @@ def _create_optimizer(module: nn.Module, optimizer: Partial, rules: Rules, layer
     try:
         made: Optimizer = optimizer(groups or [p for p in module.parameters() if p.requires_grad])
     except (TypeError, ValueError) as error:  # torch checks settings that exclude each other
+        if "only supports 2D" in str(error):
+            raise _create_matrix_error(module) from error
         refused = MLScaleError(
             "the optimizer can't be built with these settings",
             where="optimizer",
@@ -64,6 +66,20 @@ def _create_optimizer(module: nn.Module, optimizer: Partial, rules: Rules, layer
         # Before the schedule is made, which keeps the rates that it finds as its base.
         scale_learning_rates(made)
     return made
+
+
+def _create_matrix_error(module: nn.Module) -> MLScaleError:
+    """Return the error of torch's Muon for a model with other parameters than matrices."""
+    others = [(name, value) for name, value in module.named_parameters() if value.requires_grad and value.dim() != 2]
+    name, value = others[0]
+    error = MLScaleError(
+        f"torch.optim.Muon trains matrices alone, and {name} has the shape {tuple(value.shape)}",
+        where="optimizer",
+        why=f"it is the first of {len(others)} parameters of other shapes",
+        fix="optimizer._target_=timm.optim.Muon, which trains the others by AdamW",
+    )
+    error.unbuilt = True
+    return error
 
 
 def _create_schedule(scheduler: Partial, optimizer: Optimizer) -> Any:

@@ -18,6 +18,7 @@ SCALE = "lr_scale"
 """The key of a group for the factor of its learning rate."""
 _OWN = ("match", SCALE)
 _REST = "rest"
+_WITHOUT_DEFAULT = {"timm.optim.muon": ("use_fallback",)}  # what an optimizer reads in groups alone
 
 
 def parameter_groups(module: nn.Module, rules: Rules = (), layer_decay: float = 1.0) -> list[dict[str, Any]]:
@@ -75,10 +76,10 @@ def scale_learning_rates(optimizer: Optimizer) -> None:
     Raises:
         MLScaleError: a rule sets an option that the optimizer lacks, which torch would ignore silently.
     """
+    known = [SCALE, *optimizer.defaults, *_WITHOUT_DEFAULT.get(type(optimizer).__module__, ())]
     for group in optimizer.param_groups:
-        strange = [key for key in group if key not in optimizer.defaults and key not in ("params", "name", SCALE)]
+        strange = [key for key in group if key not in known and key not in ("params", "name")]
         if strange:
-            known = [SCALE, *optimizer.defaults]
             close = get_close_matches(strange[0], known, 1)
             raise _make_rule_error(
                 f"{type(optimizer).__name__} has no setting '{strange[0]}'",

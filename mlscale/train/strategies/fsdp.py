@@ -17,7 +17,6 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.distributed_c10d import _get_default_group
 
 from mlscale.config.checks.strategy_support import create_replicate_error
-from mlscale.errors import MLScaleError
 from mlscale.train.checkpoint.lightning_io import VerifiedCheckpointIO
 from mlscale.train.compiled_names import get_uncompiled_name
 from mlscale.train.strategies import full_state
@@ -140,8 +139,6 @@ class FullySharded(ModelParallelStrategy):
         self.accelerator.setup(trainer)
         module = self.lightning_module
         assert module is not None
-        if not module.automatic_optimization:
-            raise create_manual_error(type(module).__name__)
         # A module that an earlier call of the trainer has sharded stays as it is.
         if (root := module.__dict__.get(_ROOT)) is None:
             self.model = self.precision_plugin.convert_module(self.model)
@@ -155,6 +152,9 @@ class FullySharded(ModelParallelStrategy):
         if not self.settings.cpu_offload:
             # What FSDP does not move, such as the states of metrics.
             self.model_to_device()
+        for whole in root.gathered.values():
+            # Before its first pass: FSDP reads the dtype of what is trained, which a step may have frozen then.
+            whole._get_fsdp_state()._lazy_init()
         self.barrier()
         if trainer.state.fn == TrainerFn.FITTING:
             self.setup_optimizers(trainer)
@@ -175,7 +175,8 @@ class FullySharded(ModelParallelStrategy):
             dist.broadcast(moved, src=0)
             tensor.data.copy_(moved)
 
-    # Steps: through the root's `forward`, around which FSDP gathers and frees the weights.
+    # Steps: through the root's `forward`, around which FSDP gathers and frees the weights unless the step optimizes
+    # manually; then it does so around the passes of the modules that the step calls.
 
     def training_step(self, *args: object, **kwargs: object) -> Any:
         with self.precision_plugin.train_step_context():
@@ -199,7 +200,8 @@ class FullySharded(ModelParallelStrategy):
         output = root(name, *args, **kwargs)
         if output is None or not torch.is_grad_enabled():
             # No backward pass will free the root's weights, and they must not be taken for those of a later step.
-            root.reshard()
+            for whole in root.gathered.values():
+                whole.reshard()
         return output
 
     def _share_buffers(self, module: pl.LightningModule) -> None:
@@ -217,12 +219,13 @@ class FullySharded(ModelParallelStrategy):
     @contextmanager
     def block_backward_sync(self) -> Generator[None, None, None]:
         """Keep the gradients of an accumulated pass on their rank: they are added up over ranks at the last one."""
-        root = self._root
-        root.set_requires_gradient_sync(False)
+        for whole in self._root.gathered.values():
+            whole.set_requires_gradient_sync(False)
         try:
             yield
         finally:
-            root.set_requires_gradient_sync(True)
+            for whole in self._root.gathered.values():
+                whole.set_requires_gradient_sync(True)
 
     def teardown(self) -> None:
         super().teardown()
@@ -274,15 +277,3 @@ class FullySharded(ModelParallelStrategy):
             for optimizer, state in zip(self.optimizers, checkpoint["optimizer_states"], strict=True)
         ]
         Strategy.load_optimizer_state_dict(self, {"optimizer_states": states})
-
-
-def create_manual_error(name: str) -> MLScaleError:
-    """Return the error of a module that steps its optimizers itself."""
-    error = MLScaleError(
-        f"strategy=fsdp can't train {name}, which optimizes manually",
-        where="strategy",
-        why="weights are gathered around a whole step: a second pass within it would compute with those of before",
-        fix="strategy=ddp",
-    )
-    error.unbuilt = True
-    return error

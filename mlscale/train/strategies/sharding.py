@@ -17,6 +17,12 @@ from torch.nn.modules.batchnorm import _NormBase
 from mlscale.errors import Exit, MLScaleError
 from mlscale.report.text import format_percent
 from mlscale.train.strategies.full_state import get_local
+from mlscale.train.strategies.manual_steps import (
+    check_called_modules,
+    explain_sharded_use,
+    guard_backward,
+    list_called_modules,
+)
 from mlscale.train.strategies.wrapping import choose_modules, count_classes
 
 if TYPE_CHECKING:
@@ -44,50 +50,76 @@ class ShardedSteps(nn.Module):
 
     Args:
         task: the LightningModule.
+
+    Attributes:
+        gathered: the modules that are gathered around their own forward pass, by name: the root, whose pass is a step;
+            or, where a step optimizes manually, each module that it calls.
     """
 
     def __init__(self, task: pl.LightningModule) -> None:
         super().__init__()
-        self.task = task
+        self.task, self.is_manual = task, not task.automatic_optimization
+        self.gathered: dict[str, Any] = dict(list_called_modules(task)) if self.is_manual else {"": self}
 
     def forward(self, step: str, *args: object, **kwargs: object) -> Any:
         """Run the method `step` of the module."""
-        return getattr(self.task, step)(*args, **kwargs)
+        try:
+            return getattr(self.task, step)(*args, **kwargs)
+        except RuntimeError as error:
+            if self.is_manual and (explained := explain_sharded_use(error, self.task)):
+                raise explained from error
+            raise
 
 
 def shard_module(root: ShardedSteps, mesh: DeviceMesh, settings: ShardSettings, precision: str) -> None:
     """Shard the module in `root` in place: its parts that are gathered one at a time, then what is left of it.
 
     Raises:
-        MLScaleError: a parameter has no dimension to shard, or a class to wrap is not in the model.
+        MLScaleError: a parameter has no dimension to shard, a class to wrap is not in the model, or a step that
+            optimizes manually has a parameter that no forward pass would gather.
     """
+    if root.is_manual:
+        check_called_modules(root.task, root.gathered)
     for name, parameter in _list_parameters(root):
         if parameter.dim() == 0:
             raise _create_scalar_error(name)
         # `.data`: the parameter stays the same object. A shard is contiguous whatever the memory layout was.
         parameter.data = parameter.data.contiguous()
-    units = choose_modules(root.task, settings.wrap, settings.wrap_min_params)
+    wholes = list(root.gathered.values())
+    inside = {id(part) for whole in wholes for part in whole.modules() if part is not whole}
+    chosen = choose_modules(root.task, settings.wrap, settings.wrap_min_params)
+    units = {name: part for name, part in chosen.items() if id(part) in inside}
     offload = CPUOffloadPolicy() if settings.cpu_offload and mesh.device_type == "cuda" else OffloadPolicy()
-    mixed = MixedPrecisionPolicy()
+    mixed = full = MixedPrecisionPolicy()
     if precision == "bf16-mixed":
         mixed = MixedPrecisionPolicy(torch.bfloat16, _DTYPES[settings.reduce_dtype], cast_forward_inputs=False)
         # In float32 as under autocast, where they are normalised: one group for all of them, for they are small.
-        norms: list[nn.Module] = [
-            part for part in root.modules() if isinstance(part, _NORMS) and any(True for _ in part.parameters())
-        ]
-        if norms:
-            fully_shard(norms, mesh=mesh, offload_policy=offload)
+        for whole in wholes:
+            if norms := [part for part in whole.modules() if part is not whole and _is_norm(part)]:
+                fully_shard(norms, mesh=mesh, offload_policy=offload)
     # From the inside out: a module's group is what no module inside it has taken.
     for unit in reversed(list(units.values())):
         fully_shard(
             unit,
             mesh=mesh,
-            reshard_after_forward=settings.reshard_after_forward,
+            reshard_after_forward=settings.reshard_after_forward or root.is_manual,
             mp_policy=mixed,
             offload_policy=offload,
         )
-    fully_shard(root, mesh=mesh, mp_policy=mixed, offload_policy=offload)
+    for name, whole in root.gathered.items():
+        fully_shard(
+            whole,
+            mesh=mesh,
+            # A step that optimizes manually may update weights after any pass: none is gathered for longer than that.
+            reshard_after_forward=True if root.is_manual else None,
+            mp_policy=full if _is_norm(whole) else mixed,
+            offload_policy=offload,
+        )
+        if root.is_manual:
+            guard_backward(root.task, name, whole)
     if torch.distributed.get_rank() == 0:
+        if root.is_manual and not settings.reshard_after_forward:
+            print("strategy.reshard_after_forward has no effect with manual optimization", file=sys.stderr)
         print(f"fsdp      {_describe_shards(root, mesh, units)}", file=sys.stderr, flush=True)
 
 
@@ -110,6 +142,10 @@ def assert_sharded(module: nn.Module, mesh: DeviceMesh) -> None:
             )
 
 
+def _is_norm(module: nn.Module) -> bool:
+    return isinstance(module, _NORMS) and any(True for _ in module.parameters())
+
+
 def _list_parameters(root: nn.Module) -> list[tuple[str, torch.Tensor]]:
     """Return the parameters under their names in checkpoints: without that of the root's only child."""
     return [(name.removeprefix("task."), parameter) for name, parameter in root.named_parameters()]
@@ -121,11 +157,13 @@ def count_shard_values(shape: torch.Size | tuple[int, ...], ranks: int) -> int:
     return math.ceil(shape[0] / ranks) * math.prod(shape[1:])
 
 
-def _describe_shards(module: nn.Module, mesh: DeviceMesh, units: dict[str, nn.Module]) -> str:
-    values = sum(parameter.numel() for parameter in module.parameters())
-    own = sum(get_local(parameter).numel() for parameter in module.parameters())
+def _describe_shards(root: ShardedSteps, mesh: DeviceMesh, units: dict[str, nn.Module]) -> str:
+    values = sum(parameter.numel() for parameter in root.parameters())
+    own = sum(get_local(parameter).numel() for parameter in root.parameters())
     groups = f"{mesh.size(0)} groups of {mesh.size(1)} ranks" if mesh.ndim > 1 else f"{mesh.size()} ranks"
     parts = f"{count_classes(units)} and the rest" if units else "the whole model at once"
+    if root.is_manual:
+        parts = count_classes(units | root.gathered)
     share = format_percent(own / max(1, values), 1)
     return f"{values:,} parameters over {groups}, {share} on this one; gathered: {parts}"
 

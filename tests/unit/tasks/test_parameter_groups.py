@@ -146,3 +146,21 @@ def test_what_belongs_to_no_block_is_in_the_first_layer() -> None:
     assert len(layers) == 14
     assert {"class_token", "encoder.pos_embedding", "conv_proj.weight"} <= set(layers[0])
     assert "encoder.ln.weight" in layers[-2]
+
+
+def test_muon_by_timm_trains_matrices_without_a_fallback() -> None:
+    muon = pytest.importorskip("timm.optim").Muon
+    module = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8))
+    made = build_optimizers(module, partial(muon, lr=0.01), None, [{"match": "1.weight", "use_fallback": True}])
+    module(torch.ones(2, 8)).sum().backward()
+    made.step()
+    chosen = {name: made.state[parameter]["use_muon"] for name, parameter in module.named_parameters()}
+    assert chosen == {"0.weight": True, "0.bias": False, "1.weight": False, "1.bias": False}
+
+
+def test_muon_by_torch_names_the_parameter_of_another_shape() -> None:
+    with pytest.raises(MLScaleError, match=r"trains matrices alone, and bias has the shape \(4,\)") as caught:
+        build_optimizers(nn.Linear(3, 4), torch.optim.Muon, None)
+    assert caught.value.fix.startswith("optimizer._target_=timm.optim.Muon")
+    with pytest.raises(MLScaleError, match="SGD has no setting 'use_fallback'"):
+        build_optimizers(nn.Linear(3, 4), SGD, None, [{"match": "*", "use_fallback": True}])
