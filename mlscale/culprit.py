@@ -15,6 +15,7 @@ from mlscale.lightning_errors import explain_lightning_error
 _PACKAGE_FOLDER = Path(__file__).resolve().parent
 # A worker process of a loader sends its traceback as text, so its frames have to be parsed.
 _FRAME = re.compile(r'^ *File "(?P<file>[^"]+)", line (?P<line>\d+), in (?P<name>\S+)', re.MULTILINE)
+_SHARDED = "mixed torch.Tensor and DTensor"  # torch's words for an operation with a shard and a whole tensor
 _IN_WORKER = "Original Traceback (most recent call last):"
 
 
@@ -27,6 +28,13 @@ def wrap_unforeseen_error(error: BaseException, where: str = "") -> MLScaleError
     what, prefix, own = summarize_error(error), f"{where}: " if where else "", find_user_line(error)
     if (refused := explain_lightning_error(error, where, own)) is not None:
         return refused
+    if _SHARDED in what:
+        return MLScaleError(
+            "weights are used while they are sharded",
+            where=prefix + (own or next(_iterate_lines(error), "")),
+            why="strategy=fsdp gathers them in a step that all processes take, not for a call of the model",
+            fix="trainer.strategy.predict_step(batch, index) in place of the call, on every process\nstrategy=ddp",
+        )
     if own:
         why = "your code raised it"
         fix = "export MLSCALE_TRACEBACK=1, and start the command again: it shows how it came there"

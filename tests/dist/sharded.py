@@ -187,12 +187,23 @@ def _count_calls(name: str, seen: dict[str, int]) -> None:
 
 
 def refused(argument: str) -> str:
-    """The error of a module that FSDP can't train."""
+    """The error of a module that FSDP can't train, or not with each of its layers gathered on its own."""
+    settings: dict[str, Any] = {} if argument == "scalar" else {"wrap_min_params": 1}
+    network: Network = ScaledNetwork() if argument == "scalar" else ReadByOthers()
     try:
-        fit(run("fsdp"), task(ScaledNetwork()), of_rank(batches(4)))
+        fit(run("fsdp", **settings), task(network), of_rank(batches(4)))
     except MLScaleError as error:
         return str(error)
     return "nothing refused"
+
+
+class ReadByOthers(Network):
+    """Uses the weights of a layer itself, and not by the layer's forward pass."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        output: Tensor = super().forward(x)
+        first = next(part for part in self.modules() if isinstance(part, nn.Linear))
+        return output + (x.flatten(1) @ first.weight.T).mean()
 
 
 class ScaledNetwork(Network):

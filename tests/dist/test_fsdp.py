@@ -55,6 +55,13 @@ def test_what_it_can_not_train_is_refused() -> None:
     assert launch(sharded.refused, "scalar")[0].startswith("strategy=fsdp can't shard the parameter model.scale")
 
 
+@pytest.mark.slow
+def test_weights_that_others_use_are_named() -> None:
+    text = launch(sharded.refused, "others")[0]
+    assert "ReadByOthers uses weights outside of their module's forward pass" in text
+    assert "fix:   strategy.wrap_min_params=" in text
+
+
 def test_each_rank_holds_half() -> None:
     whole, (first, second) = launch(sharded.memory, "ddp")[0], launch(sharded.memory, "fsdp")
     assert set(first) == {"parameters", "gradients", "optimizer"}

@@ -6,22 +6,18 @@ they were before its first update. What this does not support is refused, and ne
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from torch._compile import _disable_dynamo  # as torch.compiler.disable, without the second that its import takes
-from torch.distributed.fsdp import FSDPModule
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from mlscale.errors import MLScaleError
-from mlscale.train.strategies.full_state import is_sharded
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
-
-_MIXED = "mixed torch.Tensor and DTensor"
 
 
 def list_called_modules(module: nn.Module, prefix: str = "") -> dict[str, nn.Module]:
@@ -49,14 +45,14 @@ def check_called_modules(task: pl.LightningModule, called: Mapping[str, nn.Modul
     for name, parameter in task.named_parameters():
         owners = places.get(id(parameter), [])
         if not owners:
-            raise _create_error(
+            raise create_manual_error(
                 task,
                 f"{name}, which is not in a module with a forward pass",
                 "with manual optimization, weights are gathered around the forward pass of each child",
                 "strategy=ddp\nin the class: a child module that has the parameter, and uses it in its forward",
             )
         if len(owners) > 1:
-            raise _create_error(
+            raise create_manual_error(
                 task,
                 f"{name}, which {' and '.join(owners)} share",
                 "with manual optimization, each of them is gathered on its own",
@@ -84,7 +80,7 @@ def guard_backward(task: pl.LightningModule, name: str, module: nn.Module) -> No
             if torch.is_grad_enabled():
                 raise create_double_backward_error(task, name)
             if count_updates() != updates:
-                raise _create_error(
+                raise create_manual_error(
                     task,
                     f"{name}, which is updated between its forward and its backward pass",
                     "the backward pass would gather the new weights",
@@ -107,7 +103,7 @@ def _copy_views(module: nn.Module, inputs: object, output: object) -> object:
 
 def create_double_backward_error(task: pl.LightningModule, name: str) -> MLScaleError:
     """Return the error of a step that computes gradients of gradients, such as WGAN-GP's penalty."""
-    return _create_error(
+    return create_manual_error(
         task,
         f"{name}, whose gradients it differentiates again (create_graph=True)",
         "the first backward pass frees the gathered weights",
@@ -115,38 +111,8 @@ def create_double_backward_error(task: pl.LightningModule, name: str) -> MLScale
     )
 
 
-def explain_sharded_use(error: RuntimeError, task: pl.LightningModule) -> MLScaleError | None:
-    """Return the error that names which module's weights a step has used outside of its forward pass; None where torch
-    raised `error` for another reason."""
-    if _MIXED not in str(error):
-        return None
-    names = {id(module): name for name, module in task.named_modules()}
-    for method, module in _iterate_calls(error):
-        name, is_gathered = names.get(id(module)), isinstance(module, FSDPModule)
-        if name and is_sharded(module) and not (is_gathered and method == "forward"):
-            wrap = "" if is_gathered else f"strategy.wrap=[{type(module).__name__}]\n"
-            register = f'torch.distributed.fsdp.register_fsdp_forward_method(self.{name}, "{method}")'
-            fix = wrap if method == "forward" else f"{wrap}in on_fit_start: {register}\n"
-            return _create_error(
-                task,
-                f"{name}.{method}, which it calls while the weights are not gathered",
-                "with manual optimization, weights are gathered around the forward pass of each child",
-                f"{fix}strategy=ddp",
-            )
-    return _create_error(task, "weights that it uses outside of the forward pass of a module", "", "strategy=ddp")
-
-
-def _iterate_calls(error: BaseException) -> Iterator[tuple[str, nn.Module]]:
-    """Yield the methods of modules that `error` passed through, outermost first, without torch's own around them."""
-    trace = error.__traceback__
-    while trace is not None:
-        frame, trace = trace.tb_frame, trace.tb_next
-        module = frame.f_locals.get("self")
-        if isinstance(module, nn.Module) and not frame.f_code.co_name.startswith("_"):
-            yield frame.f_code.co_name, module
-
-
-def _create_error(task: pl.LightningModule, what: str, why: str, fix: str) -> MLScaleError:
+def create_manual_error(task: pl.LightningModule, what: str, why: str, fix: str) -> MLScaleError:
+    """Return the error of a module whose manual steps can't be sharded, with what it does."""
     error = MLScaleError(
         f"strategy=fsdp can't train {type(task).__name__}, which optimizes manually, with {what}",
         where="strategy",

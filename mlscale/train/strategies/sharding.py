@@ -19,10 +19,10 @@ from mlscale.report.text import format_percent
 from mlscale.train.strategies.full_state import get_local
 from mlscale.train.strategies.manual_steps import (
     check_called_modules,
-    explain_sharded_use,
     guard_backward,
     list_called_modules,
 )
+from mlscale.train.strategies.sharded_use import explain_sharded_use
 from mlscale.train.strategies.wrapping import choose_modules, count_classes
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ class ShardedSteps(nn.Module):
         try:
             return getattr(self.task, step)(*args, **kwargs)
         except RuntimeError as error:
-            if self.is_manual and (explained := explain_sharded_use(error, self.task)):
+            if explained := explain_sharded_use(error, self.task, is_manual=self.is_manual):
                 raise explained from error
             raise
 
