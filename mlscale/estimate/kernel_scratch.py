@@ -41,6 +41,11 @@ def estimate_cpu_scratch(func: object, args: tuple[Any, ...], result: object) ->
     if func is _aten.convolution_backward.default:
         gradient, read, weight = map(_get_layout, args[:3])
         return _estimate_convolution_scratch(gradient, read, weight, None, _make_hashable(args[3:]), _get_num_threads())
+    # gloo copies what it receives in an all-gather, and what it sends in a reduce-scatter.
+    if func is torch.ops.c10d._allgather_base_.default:
+        return _count_bytes(args[0])
+    if func is torch.ops.c10d._reduce_scatter_base_.default:
+        return _count_bytes(args[1])
     # One buffer of the size of its second argument, the input.
     if func is _aten.native_batch_norm_backward.default:
         return _count_bytes(args[1])

@@ -9,8 +9,8 @@ import pytest
 from mlscale.commands.estimate.entry import EstimateMeasurements, EstimateSettings, build_estimate_result, parse_bytes
 from mlscale.commands.estimate.measurements import TimeEstimate
 from mlscale.errors import Exit, MLScaleError
+from mlscale.estimate.memory_parts import StepMemory
 from mlscale.estimate.prices import load_price_file
-from mlscale.estimate.step_memory import StepMemory
 from mlscale.estimate.terms import compute_cuda_overhead
 from mlscale.report import Result
 
@@ -44,7 +44,7 @@ def concluded(limit: int = 2 * GIB, time: TimeEstimate | None = TIME, cuda: bool
     wanted = EstimateSettings.read_estimate_settings({"probe_seconds": 20.0, **NONE, **settings})
     prices = load_price_file()
     instance = prices.find_instance(wanted.instance) if wanted.instance else None
-    terms = compute_cuda_overhead(MEMORY, 1, bucket_view=True) if cuda else {}
+    terms = compute_cuda_overhead(MEMORY, 1) if cuda else {}
     return build_estimate_result(
         EstimateMeasurements(MEMORY, terms, "cuda" if cuda else "cpu", limit, time, OCCUPIED), wanted, prices, instance
     )
