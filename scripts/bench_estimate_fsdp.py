@@ -2,12 +2,12 @@
 
     python -m scripts.bench_estimate_fsdp known             # cells that the estimate was developed on
     python -m scripts.bench_estimate_fsdp drawn --seed 17   # other models, and settings drawn by that seed
-    python -m scripts.bench_estimate_fsdp ddp
+    python -m scripts.bench_estimate_fsdp others            # DDP, and hybrid sharding over four processes
 
 A cell is a run of the command, of two processes that communicate by gloo. A library that is loaded before the C library
 counts the memory that torch requests (scripts/allocation_counter.c): torch's profiler misses what a thread of gloo
-frees. Measured is the peak of each training step after the first one, on both ranks: a thread of gloo may free late what
-it has exchanged, on a busy machine, so that some steps are higher than others. It needs a C compiler.
+frees. Measured is the peak of each training step after the first one, on each rank: a thread of gloo may free late what
+it has exchanged, on a busy machine, so that some steps are higher. It needs a C compiler.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
 ROOT = Path(__file__).resolve().parents[1]
-RANKS, STEPS = 2, 4
+STEPS = 4
 GPT = ["+recipe=gpt", "model.width=64", "model.buckets=4096", "data.length=64"]
 KNOWN = {
     "resnet": ["+recipe=resnet"],
@@ -45,6 +45,14 @@ KNOWN = {
     ],
     "vit, weights stay gathered": ["+recipe=vit", "strategy.reshard_after_forward=false"],
     "vit, activations computed again": ["+recipe=vit", "activation_checkpointing=true"],
+}
+OTHERS = {
+    "resnet, ddp": ["+recipe=resnet", "strategy=ddp"],
+    "mlp, ddp": [*KNOWN["mlp"], "strategy=ddp"],
+    "mlp, ddp, buckets apart": [*KNOWN["mlp"], "strategy=ddp", "strategy.gradient_as_bucket_view=false"],
+    "gpt, ddp, 2 passes": [*GPT, "strategy=ddp", "trainer.accumulate_grad_batches=2"],
+    "gpt, ddp, sent in bf16": [*GPT, "strategy=ddp", "strategy.gradient_reduction=bf16"],
+    "gpt, fsdp, 2 groups of 2": [*GPT, "strategy=fsdp", "strategy.replicate=2", "trainer.devices=4"],
 }
 # Models that nothing was adjusted to, and whether they have repeated blocks.
 UNSEEN: dict[str, tuple[list[str], bool]] = {
@@ -134,7 +142,7 @@ def measure_peaks(words: list[str], folder: Path, counter: Path) -> list[list[in
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RefusedCellError(f"{' '.join(command)}\n{done.stdout}{done.stderr}")
-    return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(RANKS)]
+    return [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
 
 
 def estimate(words: list[str]) -> dict[str, Any]:
@@ -165,13 +173,13 @@ def draw_cells(seed: int, count: int) -> dict[str, list[str]]:
 def main() -> None:
     """Print the table of cells, and the error."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["known", "drawn", "ddp"])
+    parser.add_argument("what", choices=["known", "drawn", "others"])
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--count", type=int, default=24)
     parser.add_argument("--part", default="0/1", help="1/2: every second cell, from the second on")
     parser.add_argument("--only", default="", help="cells whose name has this in it")
     arguments = parser.parse_args()
-    cells = KNOWN if arguments.what == "known" else draw_cells(arguments.seed, arguments.count)
+    cells = {"known": KNOWN, "others": OTHERS}.get(arguments.what) or draw_cells(arguments.seed, arguments.count)
     errors = []
     print(
         "| cell | estimate, MiB | median step | highest step | error | of the highest |\n|---|---|---|---|---|---|",
@@ -183,8 +191,8 @@ def main() -> None:
         for number, (name, words) in enumerate(cells.items()):
             if arguments.only not in name or number % parts != part:
                 continue
-            strategy = "ddp" if arguments.what == "ddp" else "fsdp"
-            words = [*words, f"strategy={strategy}", f"trainer.devices={RANKS}"]
+            # A cell's own words come later, and count.
+            words = ["strategy=fsdp", "trainer.devices=2", *words]
             try:
                 metrics = estimate(words)
                 ranks = measure_peaks(words, Path(scratch) / str(number), counter)

@@ -50,6 +50,17 @@ def concluded(limit: int = 2 * GIB, time: TimeEstimate | None = TIME, cuda: bool
     )
 
 
+def test_a_sharded_model_shows_what_is_gathered_and_what_a_save_takes() -> None:
+    memory = replace(MEMORY, gathered_weights=GIB // 16, exchange_buffers=GIB // 16, start=GIB, hosted=GIB // 2)
+    measured = EstimateMeasurements(memory, {}, "cpu", 2 * GIB, None, OCCUPIED, save_bytes=3 * GIB)
+    wanted = EstimateSettings.read_estimate_settings({"probe_seconds": 0.0, **NONE})
+    metrics = build_estimate_result(measured, wanted, load_price_file(), None).metrics
+    assert metrics["gathered_weights_bytes"] == metrics["exchange_buffers_bytes"] == GIB // 16
+    assert (metrics["start_memory_bytes"], metrics["save_memory_bytes"]) == (GIB, 3 * GIB)
+    assert metrics["host_memory_bytes"] == GIB // 2
+    assert not any("gathered" in name or "save" in name for name in concluded().metrics)
+
+
 def test_the_sentence_and_the_figures() -> None:
     result = concluded()
     assert result.ok
