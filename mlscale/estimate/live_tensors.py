@@ -112,8 +112,8 @@ class LiveTensorMode(TorchDispatchMode):
         self.add_tensors(result)
         if self.scratch is not None:
             self._update_peak(self.scratch(func, args, result))
-        for place, purpose in self.purposes.get(func._schema.name, {}).items():  # type: ignore[attr-defined]
-            self.set_purpose(purpose, kwargs[place] if isinstance(place, str) else args[place])
+        for which, purpose in self.purposes.get(func._schema.name, {}).items():  # type: ignore[attr-defined]
+            self.set_purpose(purpose, kwargs[which] if isinstance(which, str) else args[which])
         return result
 
     def _change_current_bytes(self, number: int, change: int) -> None:

@@ -49,6 +49,10 @@ class Processes(Protocol):
     def ranks(self) -> int:
         """Return their number."""
 
+    @property
+    def measured_error(self) -> str:
+        """Return how far estimates were off in measured runs, as a phrase."""
+
     def simulate_first(self, precision: str, live: LiveTensorMode) -> AbstractContextManager[PrepareTask]:
         """Return a context manager within which this process is the first of them, and sends and receives nothing.
 

@@ -52,7 +52,7 @@ def estimate_peak_memory(
         Exception: any error of two real steps, where the trace was not possible either.
     """
     error = PROCESSES_ERROR if processes else TRACE_ERROR
-    ranks = f", as the first of {processes.ranks} processes" if processes else ""
+    ranks = f", as the first of {processes.ranks} processes ({processes.measured_error})" if processes else ""
     try:
         live = trace_two_steps(build, batch, loop, processes)
     except Exception as raised:  # anything that fake tensors can't do, such as a branch on a value
