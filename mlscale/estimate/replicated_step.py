@@ -35,7 +35,7 @@ class Replication:
     bucket_view: bool = True
     in_bf16: bool = False
     # By scripts/bench_estimate_fsdp.py: see docs/benchmarks.md.
-    measured_error: ClassVar[str] = "off by less than 1 % in measured runs"
+    measured_error: ClassVar[str] = "off by up to 0.1 % in 5 runs"
 
     @contextlib.contextmanager
     def simulate_first(self, precision: str, live: LiveTensorMode) -> Iterator[PrepareTask]:
