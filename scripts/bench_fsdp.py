@@ -103,21 +103,17 @@ def count_bytes(tensors: Iterable[Tensor]) -> int:
 
 
 def measure_allocations(profiler: Any) -> int:
-    """Return the most bytes that were allocated within a profile, by the allocator's events."""
+    """Return the most bytes that were allocated within a profile, by the allocator's events.
+
+    It is an upper limit: the profiler does not see what a thread of gloo frees, nor that memory is freed that was
+    allocated before it started. `scripts.bench_estimate_fsdp` counts exactly.
+    """
     events = [event for event in profiler.profiler.kineto_results.events() if event.name() == "[memory]"]
     total = peak = 0
     for event in sorted(events, key=lambda event: event.start_ns()):
         total += event.nbytes()
         peak = max(peak, total)
     return peak
-
-
-def estimate_peak(model: str, strategy: str) -> int:
-    """Return the peak of a rank as `mlscale estimate` has it, bytes."""
-    words = [*MODELS[model], f"strategy={strategy}", f"trainer.devices={RANKS}", "estimate.probe_seconds=0"]
-    command = [sys.executable, "-m", "mlscale", "estimate", *words, "output=json"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    return int(json.loads(done.stdout)["metrics"]["peak_memory_bytes"])
 
 
 @dataclass(frozen=True)
@@ -173,7 +169,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--models", default=",".join(MODELS), help=f"separated by commas: {', '.join(MODELS)}")
     parser.add_argument("--seed", type=int, default=0, help="of weights and order")
     args = parser.parse_args(arguments)
-    fits, lines, peaks = True, [], []
+    fits, lines = True, []
     print("| model | what | whole, bytes | theory | rank 0 | rank 1 | off |\n|---|---|---|---|---|---|---|", flush=True)
     with tempfile.TemporaryDirectory() as scratch:
         for model in args.models.split(","):
@@ -182,18 +178,12 @@ def main(arguments: list[str] | None = None) -> int:
                 train(model, name, steps, Path(scratch) / model / name, f"seed={args.seed}") for name in ("ddp", "fsdp")
             )
             fits &= compare_memory(model, ddp, fsdp)
-            for name, run in (("ddp", ddp), ("fsdp", fsdp)):
-                estimate, measured = estimate_peak(model, name), max(rank["peak"] for rank in run.held)
-                error = 100 * (estimate / measured - 1)
-                peaks.append(f"| {model} | {name} | {measured:,} | {estimate:,} | {error:+.1f} % |")
             off = max(abs(a - b) / abs(a) for a, b in zip(ddp.losses, fsdp.losses, strict=True))
             fits &= off <= LOSS_ERROR
             cells = [model, f"{len(fsdp.losses)}", f"{ddp.losses[-1]:.6f}", f"{fsdp.losses[-1]:.6f}", f"{off:.1e}"]
             lines.append(f"| {' | '.join(cells)} | {fsdp.seconds / ddp.seconds:.2f} |")
     print("\n| model | steps | last loss, ddp | fsdp | largest difference | time |\n|---|---|---|---|---|---|")
     print("\n".join(lines))
-    print("\n| model | strategy | peak of a rank, bytes | estimate | off |\n|---|---|---|---|---|")
-    print("\n".join(peaks))
     return 0 if fits else 1
 
 

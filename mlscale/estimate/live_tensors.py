@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from types import TracebackType
 from typing import Any
 
 import torch
+from torch.distributed.tensor import DTensor
 from torch.utils._python_dispatch import TorchDispatchMode
+
+# Of an operation, its arguments and its result: bytes that its kernel needs in addition to them.
+Scratch = Callable[[Any, tuple[Any, ...], Any], int]
 
 
 class LiveTensorMode(TorchDispatchMode):
@@ -22,12 +27,25 @@ class LiveTensorMode(TorchDispatchMode):
 
     Attributes:
         peak: the largest sum so far, bytes.
+        start: the peak before the steps; 0 until `restart_peak`.
+        pause: a context manager; what operations return within it is not counted.
+        purposes: the purposes of tensors that are arguments of an operation, by its name, and by the position or the
+            name of the argument.
+        hosted: purposes of tensors that are in the host's memory in a run, and do not count.
+        hosted_peak: the largest sum of these, bytes.
+        own_state_bytes, whole_state_bytes: of weights, buffers and the optimizer's state after the steps: of this
+            process, and of all that share them.
     """
 
-    def __init__(self, scratch: Callable[[Any, tuple[Any, ...], Any], int] | None = None) -> None:
+    def __init__(self, scratch: Scratch | None = None) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._scratch, self._scratch_at_peak = scratch, 0
-        self.current = self.peak = 0
+        self.scratch, self._scratch_at_peak = scratch, 0
+        self.purposes: Mapping[str, Mapping[int | str, str]] = {}
+        self.hosted: frozenset[str] = frozenset()
+        self.hosted_peak = self.own_state_bytes = self.whole_state_bytes = 0
+        self._hosted: dict[int, int] = {}  # address of the storage's handle: bytes
+        self.pause = Pause()
+        self.current = self.peak = self.start = 0
         self._events: list[tuple[int, int]] = []  # (number of the storage, bytes): negative where it was freed
         self._peak_at = 0  # number of events up to the peak
         self._live: dict[int, tuple[int, int]] = {}  # address of the storage's handle: number and bytes
@@ -52,7 +70,21 @@ class LiveTensorMode(TorchDispatchMode):
         """Name the purpose of the tensors in `value`; the first name of a storage stays."""
         self.add_tensors(value)
         for tensor in iterate_tensors(value):
+            if kind in self.hosted:
+                self._move_to_host(tensor.untyped_storage())
             self._kinds.setdefault(self._live[tensor.untyped_storage()._cdata][0], kind)
+
+    def update_storage(self, storage: torch.UntypedStorage) -> None:
+        """Count the new size of a storage that was resized."""
+        if storage._cdata in self._live:
+            number, before = self._live[storage._cdata]
+            self._live[storage._cdata] = (number, storage.nbytes())
+            self._change_current_bytes(number, storage.nbytes() - before)
+
+    def restart_peak(self) -> None:
+        """Keep the peak so far as that of the start, and let it begin again at what is live now."""
+        self.start, self.peak = self.peak, self.current
+        self._peak_at, self._scratch_at_peak = len(self._events), 0
 
     def split_peak(self) -> dict[str, int]:
         """Return the bytes by name at the moment of the peak; tensors without a name are 'other'."""
@@ -64,12 +96,24 @@ class LiveTensorMode(TorchDispatchMode):
         return sums | {"scratch": self._scratch_at_peak}
 
     def __torch_dispatch__(
-        self, func: Callable[..., Any], types: object, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+        self,
+        func: Callable[..., Any],
+        types: Iterable[type],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
     ) -> Any:
-        result = func(*args, **(kwargs or {}))
+        # A sharded tensor computes on its shard, by operations that come here next.
+        if any(issubclass(kind, DTensor) for kind in types):
+            return NotImplemented
+        kwargs = kwargs or {}
+        result = func(*args, **kwargs)
+        if self.pause.is_active:
+            return result
         self.add_tensors(result)
-        if self._scratch is not None:
-            self._update_peak(self._scratch(func, args, result))
+        if self.scratch is not None:
+            self._update_peak(self.scratch(func, args, result))
+        for which, purpose in self.purposes.get(func._schema.name, {}).items():  # type: ignore[attr-defined]
+            self.set_purpose(purpose, kwargs[which] if isinstance(which, str) else args[which])
         return result
 
     def _change_current_bytes(self, number: int, change: int) -> None:
@@ -82,15 +126,39 @@ class LiveTensorMode(TorchDispatchMode):
         if self.current + scratch > self.peak:
             self.peak, self._scratch_at_peak, self._peak_at = self.current + scratch, scratch, len(self._events)
 
+    def _move_to_host(self, storage: torch.UntypedStorage) -> None:
+        """Count a storage as one of the host, and no longer as one of the device."""
+        key = storage._cdata
+        number, size = self._live[key]
+        if size:
+            self._live[key], self._hosted[key] = (number, 0), size
+            self._change_current_bytes(number, -size)
+            self.hosted_peak = max(self.hosted_peak, sum(self._hosted.values()))
+
     def _drop_storage(self, key: int) -> None:
         if key in self._live:
             number, size = self._live.pop(key)
+            self._hosted.pop(key, None)
             self._change_current_bytes(number, -size)
 
 
+class Pause:
+    """A context manager that can be entered again and again, though not within itself."""
+
+    is_active = False
+
+    def __enter__(self) -> None:
+        self.is_active = True
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.is_active = False
+
+
 def iterate_tensors(value: object) -> Iterable[torch.Tensor]:
-    """Yield every tensor in any nesting of lists, tuples and dictionaries."""
-    if isinstance(value, torch.Tensor):
+    """Yield every tensor in any nesting of lists, tuples and dictionaries; of a sharded one this rank's shard."""
+    if isinstance(value, DTensor):
+        yield value.to_local()
+    elif isinstance(value, torch.Tensor):
         yield value
     elif isinstance(value, dict):
         for item in value.values():

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from pytorch_lightning import LightningModule
 from torch import Tensor, nn
 
 from mlscale.errors import MLScaleError
-from mlscale.estimate.live_tensors import LiveTensorMode
+from mlscale.estimate.live_tensors import LiveTensorMode, iterate_tensors
 
 _AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 _WEIGHTS = {"bf16-true": torch.bfloat16, "16-true": torch.float16, "64-true": torch.float64}
+# Takes a batch, the number of a pass, and whether it is the step's last one; returns what the task's step returns.
+TakeStep = Callable[[object, int, bool], Any]
+PrepareTask = Callable[[LightningModule], TakeStep]
 PRECISIONS = ("32-true", *_AUTOCAST, *_WEIGHTS)
 
 
@@ -38,7 +42,31 @@ class StepSettings:
     cpu_kernels: bool = True
 
 
-def run_two_steps(task: LightningModule, batch: object, loop: StepSettings, live: LiveTensorMode) -> None:
+class Processes(Protocol):
+    """Several processes that train together, of which the first one's steps are taken."""
+
+    @property
+    def ranks(self) -> int:
+        """Return their number."""
+
+    @property
+    def measured_error(self) -> str:
+        """Return how far estimates were off in measured runs, as a phrase."""
+
+    def simulate_first(self, precision: str, live: LiveTensorMode) -> AbstractContextManager[PrepareTask]:
+        """Return a context manager within which this process is the first of them, and sends and receives nothing.
+
+        Its function prepares a task in place as the strategy does, and returns the task's step.
+
+        Args:
+            precision: Lightning's.
+            live: counts the tensors.
+        """
+
+
+def run_two_steps(
+    task: LightningModule, batch: object, loop: StepSettings, live: LiveTensorMode, prepare: PrepareTask | None = None
+) -> None:
     """Take two optimizer steps of `task` on `batch`, and name the tensors that they hold in `live`.
 
     Two, since the optimizer's state and, in the next forward pass, the old gradients exist only after the first. As in
@@ -46,6 +74,7 @@ def run_two_steps(task: LightningModule, batch: object, loop: StepSettings, live
 
     Args:
         batch: as from the loader, on the device and of the kind (real or fake) of the task's parameters.
+        prepare: prepares the task for a process of several, and returns its step; None for one process.
 
     Raises:
         MLScaleError: the task drives its optimizers itself, or its precision is not known here.
@@ -67,7 +96,9 @@ def run_two_steps(task: LightningModule, batch: object, loop: StepSettings, live
         task.to(weights)
         batch = _cast_floats(batch, weights)
     task.train()
-    live.set_purpose("parameters", [*task.parameters(), *task.buffers()])
+    take_step = prepare(task) if prepare else _get_own_step(task)
+    live.set_purpose("parameters", list(task.parameters()))
+    live.set_purpose("buffers", list(task.buffers()))
     live.set_purpose("batch", batch)
     optimizers = find_optimizers(task.configure_optimizers())
     for optimizer in optimizers:
@@ -77,19 +108,39 @@ def run_two_steps(task: LightningModule, batch: object, loop: StepSettings, live
             if loop.foreach and group.get("foreach", False) is None and not group.get("fused"):
                 group["foreach"] = True
     for _ in range(2):
-        for number in range(min(loop.passes, 2)):
+        passes = min(loop.passes, 2)
+        for number in range(passes):
             with _enable_autocast(loop.precision):
-                loss = extract_loss(task.training_step(batch, number))
+                loss = extract_loss(take_step(batch, number, number + 1 == passes))
             if number == 0:
                 _free_gradients(optimizers)
             (loss / loop.passes).backward()  # type: ignore[no-untyped-call]
             del loss  # else it would count during the next forward pass
         live.set_purpose("gradients", [p.grad for p in task.parameters() if p.grad is not None])
-        if loop.clip:
-            nn.utils.clip_grad_norm_(task.parameters(), loop.clip)
-        for optimizer in optimizers:
-            optimizer.step()
-            live.set_purpose("optimizer_state", list(optimizer.state.values()))
+        # Where the optimizer's state is not on the device, neither is what its step computes.
+        with live.pause if "optimizer_state" in live.hosted else contextlib.nullcontext():
+            if loop.clip:
+                nn.utils.clip_grad_norm_(task.parameters(), loop.clip)
+            for optimizer in optimizers:
+                optimizer.step()
+                live.set_purpose("optimizer_state", list(optimizer.state.values()))
+    live.own_state_bytes, live.whole_state_bytes = _measure_state(task, optimizers)
+
+
+def _measure_state(task: LightningModule, optimizers: list[torch.optim.Optimizer]) -> tuple[int, int]:
+    """Return the bytes that a checkpoint has of this process, and of all that share the model."""
+    states = [state for optimizer in optimizers for state in optimizer.state.values()]
+    values = [value for state in states for value in state.values() if isinstance(value, Tensor)]
+    tensors = [*task.parameters(), *task.buffers(), *values]
+    # A sharded tensor has the shape of the whole one, and holds its shard.
+    whole = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+    own = sum(tensor.numel() * tensor.element_size() for tensor in iterate_tensors(tensors))
+    return own, whole
+
+
+def _get_own_step(task: LightningModule) -> TakeStep:
+    """Return the step of a task that is trained by one process."""
+    return lambda batch, number, _: task.training_step(batch, number)
 
 
 def _free_gradients(optimizers: list[torch.optim.Optimizer]) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from textwrap import shorten
 from typing import Any
 
@@ -22,40 +21,23 @@ from torch.nn.parameter import is_lazy
 from mlscale.culprit import summarize_error
 from mlscale.estimate.kernel_scratch import estimate_cpu_scratch
 from mlscale.estimate.live_tensors import LiveTensorMode, iterate_tensors
-from mlscale.estimate.step import StepSettings, run_two_steps
+from mlscale.estimate.memory_parts import StepMemory
+from mlscale.estimate.step import Processes, StepSettings, run_two_steps
 
 # Measured against the allocator's own sum by scripts/bench_estimate.py; see docs/benchmarks.md.
 TRACE_ERROR = 0.03
+PROCESSES_ERROR = 0.1  # of several processes; by scripts/bench_estimate_fsdp.py
 PROBE_ERROR = 0.25  # small batches may peak elsewhere in the step: up to 14 % too low in measurements
 _PROBE_SAMPLES = (4, 8)  # samples of the two real batches that the peak is extrapolated from
 _SAFETY_FACTOR = 3  # factor by which free memory must exceed the expected memory of a whole real batch
 
 
-@dataclass(frozen=True)
-class StepMemory:
-    """The peak of one process, bytes of tensors, by purpose at that moment.
-
-    Attributes:
-        peak: the sum of those below.
-        parameters: with buffers.
-        activations: with the batch, and all other tensors that are alive then.
-        scratch: of the kernel that runs then; on a CPU.
-        error: the error of the peak, as a share of it.
-        how: the method, in words.
-    """
-
-    peak: int
-    parameters: int
-    gradients: int
-    optimizer_state: int
-    activations: int
-    scratch: int
-    error: float
-    how: str
-
-
 def estimate_peak_memory(
-    build: Callable[[], LightningModule], batch: object, loop: StepSettings, available_bytes: int = 0
+    build: Callable[[], LightningModule],
+    batch: object,
+    loop: StepSettings,
+    available_bytes: int = 0,
+    processes: Processes | None = None,
 ) -> StepMemory:
     """Return the peak memory of a training step on `batch`.
 
@@ -64,29 +46,38 @@ def estimate_peak_memory(
         batch: a real one, on the CPU, as from the loader.
         available_bytes: bytes of this machine that two real steps may use, if a trace is not possible; within them the
             steps are taken on the whole batch.
+        processes: those that train together, of which the first one's memory is estimated; None for one process.
 
     Raises:
         Exception: any error of two real steps, where the trace was not possible either.
     """
+    error = PROCESSES_ERROR if processes else TRACE_ERROR
+    ranks = f", as the first of {processes.ranks} processes ({processes.measured_error})" if processes else ""
     try:
-        live = trace_two_steps(build, batch, loop)
-    except Exception as error:  # anything that fake tensors can't do, such as a branch on a value
-        reason = f"a trace was not possible ({shorten(summarize_error(error), 160, placeholder=' …')})"
+        live = trace_two_steps(build, batch, loop, processes)
+    except Exception as raised:  # anything that fake tensors can't do, such as a branch on a value
+        reason = f"a trace was not possible ({shorten(summarize_error(raised), 160, placeholder=' …')})"
     else:
-        return _build_memory(live.split_peak(), TRACE_ERROR, "two steps traced with fake tensors")
+        return StepMemory.read_live_tensors(
+            live, live.split_peak(), error, f"two steps traced with fake tensors{ranks}"
+        )
     whole = count_samples(batch)
-    splits = [
-        (size, probe_two_steps(build, cut_batch(batch, size), loop).split_peak())
+    probes = [
+        (size, probe_two_steps(build, cut_batch(batch, size), loop, processes))
         for size in _PROBE_SAMPLES
         if size < whole
     ]
+    splits = [(size, live.split_peak()) for size, live in probes]
     if not splits or _SAFETY_FACTOR * sum(extrapolate_split(splits, whole).values()) < available_bytes:
-        return _build_memory(probe_two_steps(build, batch, loop).split_peak(), TRACE_ERROR, f"two real steps: {reason}")
-    how = f"real steps on {' and '.join(str(size) for size, _ in splits)} samples, extrapolated: {reason}"
-    return _build_memory(extrapolate_split(splits, whole), PROBE_ERROR, how)
+        live = probe_two_steps(build, batch, loop, processes)
+        return StepMemory.read_live_tensors(live, live.split_peak(), error, f"two real steps{ranks}: {reason}")
+    how = f"real steps on {' and '.join(str(size) for size, _ in splits)} samples{ranks}, extrapolated: {reason}"
+    return StepMemory.read_live_tensors(probes[-1][1], extrapolate_split(splits, whole), PROBE_ERROR, how)
 
 
-def trace_two_steps(build: Callable[[], LightningModule], batch: object, loop: StepSettings) -> LiveTensorMode:
+def trace_two_steps(
+    build: Callable[[], LightningModule], batch: object, loop: StepSettings, processes: Processes | None = None
+) -> LiveTensorMode:
     """Trace two steps with fake tensors on the CPU. A model that can't be built with them is built first, then
     converted.
 
@@ -109,21 +100,34 @@ def trace_two_steps(build: Callable[[], LightningModule], batch: object, loop: S
             initialize_lazy_layers(task, batch)
             _make_fake(task, fake)
         inputs = _map_tensors(batch, fake.from_tensor)
-        live = LiveTensorMode(estimate_cpu_scratch if loop.cpu_kernels else None)
-        with fake, live:
-            run_two_steps(task, inputs, loop, live)
-    return live
+        return _count_two_steps(task, inputs, loop, processes, fake)
 
 
-def probe_two_steps(build: Callable[[], LightningModule], batch: object, loop: StepSettings) -> LiveTensorMode:
+def probe_two_steps(
+    build: Callable[[], LightningModule], batch: object, loop: StepSettings, processes: Processes | None = None
+) -> LiveTensorMode:
     """Take two real steps on the CPU."""
     with _force_eager(), _preserve_random_state():
         task = build()
         initialize_lazy_layers(task, batch)
-        live = LiveTensorMode(estimate_cpu_scratch if loop.cpu_kernels else None)
-        with live:
-            # A clone: the batch is used for other probes, too, and a step may change it in place.
-            run_two_steps(task, _map_tensors(batch, torch.clone), loop, live)
+        # A clone: the batch is used for other probes, too, and a step may change it in place.
+        return _count_two_steps(task, _map_tensors(batch, torch.clone), loop, processes)
+
+
+def _count_two_steps(
+    task: LightningModule,
+    batch: object,
+    loop: StepSettings,
+    processes: Processes | None,
+    fake: FakeTensorMode | None = None,
+) -> LiveTensorMode:
+    """Take two steps and count their tensors: those of the first of several processes, where there are several."""
+    live = LiveTensorMode(estimate_cpu_scratch if loop.cpu_kernels else None)
+    with contextlib.ExitStack() as modes:
+        prepare = modes.enter_context(processes.simulate_first(loop.precision, live)) if processes else None
+        for mode in (fake, live) if fake else (live,):
+            modes.enter_context(mode)
+        run_two_steps(task, batch, loop, live, prepare)
     return live
 
 
@@ -147,12 +151,6 @@ def cut_batch(batch: object, samples: int) -> Any:
     whole = count_samples(batch)
     # Tensors of another length, such as class weights, do not belong to the samples.
     return _map_tensors(batch, lambda tensor: tensor[:samples] if tensor.ndim and tensor.shape[0] == whole else tensor)
-
-
-def _build_memory(split: dict[str, int], error: float, how: str) -> StepMemory:
-    named = {kind: split.get(kind, 0) for kind in ("parameters", "gradients", "optimizer_state", "scratch")}
-    peak = sum(split.values())
-    return StepMemory(peak=peak, activations=peak - sum(named.values()), error=error, how=how, **named)
 
 
 def _map_tensors(value: object, change: Callable[[Tensor], Tensor]) -> Any:

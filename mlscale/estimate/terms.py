@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mlscale.estimate.step_memory import StepMemory
+from mlscale.estimate.memory_parts import StepMemory
 
 _GIB = 2**30
 # The upper end of the reported values, as the question is whether a run fits.
@@ -12,15 +12,13 @@ NCCL = int(0.5 * _GIB)  # 0.2 to 0.5 GiB: channels between the ranks
 FRAGMENTATION = 0.2  # of the peak: what the caching allocator reserves and can't use
 
 
-def compute_cuda_overhead(memory: StepMemory, world_size: int, *, bucket_view: bool) -> dict[str, int]:
+def compute_cuda_overhead(memory: StepMemory, world_size: int) -> dict[str, int]:
     """Return the bytes to add to the peak of a process on a CUDA device, by purpose.
 
     Args:
         world_size: number of ranks; several of them communicate by NCCL.
-        bucket_view: true if DDP's gradients are views of its buckets; else the buckets are a copy of them.
     """
     terms = {"context": CONTEXT, "workspace": WORKSPACE, "fragmentation": int(FRAGMENTATION * memory.peak)}
     if world_size > 1:
         terms["nccl"] = NCCL
-        terms["ddp_buckets"] = 0 if bucket_view else memory.gradients
     return terms

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mlscale.config.checks.dali_support import check_dali_machine
-from mlscale.config.checks.strategy_support import get_strategy_name
 from mlscale.config.composition.frozen import add_derived
 from mlscale.config.derive import derive_values
 from mlscale.errors import Exit, MLScaleError
@@ -22,8 +21,8 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
     from mlscale.commands.estimate.measurements import TimeEstimate
+    from mlscale.estimate.memory_parts import StepMemory
     from mlscale.estimate.prices import Instance, PriceFile
-    from mlscale.estimate.step_memory import StepMemory
 
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
 
@@ -63,7 +62,9 @@ def run(cfg: DictConfig) -> Result:
         print_masked_lines([f"estimate  memory: two steps of {_format_batch(resolved_cfg)}"], masker)
         memory = measure_memory(resolved_cfg, accelerator, run_data)
         # On a device only tensors count; on a CPU the process has Python, torch and the data besides.
-        occupied = estimate_occupied_bytes(memory.peak) if accelerator == "cpu" else memory.peak
+        most = max(memory.peak, memory.start)
+        save_bytes = _compute_save_bytes(memory, resolved_cfg)
+        occupied = estimate_occupied_bytes(most) + save_bytes if accelerator == "cpu" else memory.peak
         terms = _estimate_cuda_terms(memory, accelerator, resolved_cfg)
         limit = _resolve_memory_limit(settings, instance, accelerator, resolved_cfg.derived.world_size)
         time = None
@@ -73,7 +74,7 @@ def run(cfg: DictConfig) -> Result:
             )
             time = measure_time(resolved_cfg, facts, settings.probe_seconds, memory, run_data)
     return build_estimate_result(
-        EstimateMeasurements(memory, terms, accelerator, limit, time, occupied), settings, prices, instance
+        EstimateMeasurements(memory, terms, accelerator, limit, time, occupied, save_bytes), settings, prices, instance
     )
 
 
@@ -119,6 +120,7 @@ class EstimateMeasurements:
         limit: bytes that a process may use; 0 where unknown.
         time: None if no probe was requested.
         occupied: bytes that a process occupies at most, its tensors among them, where no probe has measured it.
+        save_bytes: bytes of the host's memory that a checkpoint of a sharded model takes.
     """
 
     memory: StepMemory
@@ -127,6 +129,7 @@ class EstimateMeasurements:
     limit: int
     time: TimeEstimate | None
     occupied: int
+    save_bytes: int = 0
 
     @property
     def resident(self) -> int | None:
@@ -162,6 +165,7 @@ def build_estimate_result(
         "optimizer_state_bytes": memory.optimizer_state,
         "activations_bytes": memory.activations,
         "scratch_bytes": memory.scratch,
+        **memory.collect_processes_metrics(measurements.save_bytes),
         **{f"unverified_{name}_bytes": count for name, count in measurements.terms.items()},
         "needed_memory_bytes": measurements.needed,
         "memory_limit_bytes": measurements.limit or math.nan,
@@ -236,14 +240,19 @@ def _list_exceeded_limits(
     return exceeded
 
 
+def _compute_save_bytes(memory: StepMemory, cfg: DictConfig) -> int:
+    """Return what a checkpoint of a sharded model takes of the host's memory; 0 where the model is whole."""
+    if not memory.start:
+        return 0
+    return memory.compute_save_bytes(is_sharded=bool(cfg.strategy.get("sharded_checkpoint", False)))
+
+
 def _estimate_cuda_terms(memory: StepMemory, accelerator: str, cfg: DictConfig) -> dict[str, int]:
     from mlscale.estimate.terms import compute_cuda_overhead
 
     if accelerator != "cuda":
         return {}
-    # FSDP has no buckets: its buffers are in the gathered weights.
-    view = get_strategy_name(cfg) == "fsdp" or bool((cfg.get("strategy") or {}).get("gradient_as_bucket_view", False))
-    return compute_cuda_overhead(memory, cfg.derived.world_size, bucket_view=view)
+    return compute_cuda_overhead(memory, cfg.derived.world_size)
 
 
 def _resolve_memory_limit(

@@ -18,10 +18,10 @@ from mlscale.assembly.run_parts import apply_activation_checkpointing, build_tas
 from mlscale.config.checks.strategy_support import get_strategy_name
 from mlscale.errors import MLScaleError
 from mlscale.estimate import time_probe as probe
+from mlscale.estimate.memory_parts import StepMemory
 from mlscale.estimate.run_length import RunLength, compute_run_length, limit_batches
-from mlscale.estimate.sharded_memory import shard_step_memory
 from mlscale.estimate.step import StepSettings
-from mlscale.estimate.step_memory import StepMemory, cut_batch, estimate_peak_memory
+from mlscale.estimate.step_memory import cut_batch, estimate_peak_memory
 from mlscale.runs.host.machine import get_free_memory, get_resident_bytes
 from mlscale.train.graceful_stop import parse_max_time
 from mlscale.train.input_size import explain_unsuited_input
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from pytorch_lightning import LightningModule
 
     from mlscale.assembly.run_data import RunData
+    from mlscale.estimate.step import Processes
 
 # A process takes 1.1 to 1.8 times what its tensors do (allocator, scratch memory of kernels), and Python and torch.
 _RESIDENT_FACTOR, _BASE_BYTES = 1.8, 700 * 2**20
@@ -102,30 +103,44 @@ def measure_memory(cfg: DictConfig, accelerator: str, run_data: RunData) -> Step
 
 def _estimate_memory(cfg: DictConfig, batch: object, loop: StepSettings, available_bytes: int = 0) -> StepMemory:
     """Return the memory of a step of the task as a run trains it: with its activation checkpointing and sharding."""
-    built: list[LightningModule] = []
 
     def build_trained_task() -> LightningModule:
         task = build_task(cfg)
         configure_own_model(task)
         apply_activation_checkpointing(cfg, task)
-        # The last one is kept: its parameters have shapes, and no values where they were traced.
-        built[:] = [task]
         return task
 
-    memory = estimate_peak_memory(build_trained_task, batch, loop, available_bytes)
-    if get_strategy_name(cfg) != "fsdp" or cfg.derived.world_size == 1:
-        return memory
-    # Hybrid sharding: within a group of processes.
-    ranks = cfg.derived.world_size // (cfg.strategy.get("replicate") or 1)
-    return shard_step_memory(
-        memory,
-        built[0],
-        ranks,
-        wrap=cfg.strategy.get("wrap"),
-        min_params=cfg.strategy.get("wrap_min_params"),
-        weight_bytes=2 if loop.precision.startswith(("bf16", "16")) else 4,
-        keeps_gradients=loop.passes > 1,
+    processes = _read_processes(cfg, has_device=not loop.cpu_kernels)
+    return estimate_peak_memory(build_trained_task, batch, loop, available_bytes, processes)
+
+
+def _read_processes(cfg: DictConfig, has_device: bool) -> Processes | None:
+    """Return the processes of a run, by its strategy; None for one process or a third-party strategy.
+
+    Args:
+        has_device: memory of the host is another than that of the steps.
+    """
+    strategy, ranks = cfg.get("strategy") or {}, cfg.derived.world_size
+    name = get_strategy_name(cfg)
+    if ranks == 1 or not name:
+        return None
+    if name != "fsdp":
+        from mlscale.estimate.replicated_step import Replication
+
+        in_bf16 = strategy.get("gradient_reduction") == "bf16"
+        return Replication(ranks, strategy.get("gradient_as_bucket_view", True), in_bf16)
+    # Imported late: torch's distributed parts take a second, and most runs don't need them.
+    from mlscale.estimate.sharded_step import Sharding
+    from mlscale.train.strategies.sharding import ShardSettings
+
+    settings = ShardSettings(
+        tuple(strategy.get("wrap") or ()),
+        strategy.get("wrap_min_params"),
+        strategy.get("reduce_dtype") or "fp32",
+        strategy.get("reshard_after_forward", True),
+        has_device and strategy.get("cpu_offload", False),
     )
+    return Sharding(ranks, settings, strategy.get("replicate") or 1)
 
 
 def _explain_unsuited_input(cfg: DictConfig, error: Exception, run_data: RunData) -> MLScaleError | None:

@@ -13,7 +13,7 @@ import torch.distributed as dist
 from lightning_fabric.utilities.optimizer import _optimizers_to_device
 from pytorch_lightning.strategies import ModelParallelStrategy, Strategy
 from pytorch_lightning.trainer.states import TrainerFn
-from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.distributed_c10d import _get_default_group
 
 from mlscale.config.checks.strategy_support import create_replicate_error
@@ -119,12 +119,7 @@ class FullySharded(ModelParallelStrategy):
 
     def setup_environment(self) -> None:
         self._setup_distributed()
-        size, device = self.world_size, self.root_device.type
-        if self.replicate > 1:
-            shape, names = (self.replicate, size // self.replicate), ("replicate", "shard")
-            self._device_mesh = init_device_mesh(device, shape, mesh_dim_names=names)
-        else:
-            self._device_mesh = init_device_mesh(device, (size,), mesh_dim_names=("shard",))
+        self._device_mesh = create_mesh(self.root_device.type, self.world_size, self.replicate)
         assert self.lightning_module is not None
         self.lightning_module._device_mesh = self._device_mesh
 
@@ -196,25 +191,13 @@ class FullySharded(ModelParallelStrategy):
 
     def _run_step(self, name: str, *args: object, **kwargs: object) -> Any:
         root = self._root
-        self._share_buffers(root.task)
+        share_buffers(root.task)
         output = root(name, *args, **kwargs)
         if output is None or not torch.is_grad_enabled():
             # No backward pass will free the root's weights, and they must not be taken for those of a later step.
             for whole in root.gathered.values():
                 whole.reshard()
         return output
-
-    def _share_buffers(self, module: pl.LightningModule) -> None:
-        """Give every rank the first one's buffers before a step, as DDP does; derived tables, which are not saved, are
-        the same everywhere."""
-        buffers = [
-            value
-            for part in module.modules()
-            for name, value in part._buffers.items()
-            if name not in part._non_persistent_buffers_set and value is not None
-        ]
-        if buffers:
-            dist._broadcast_coalesced(_get_default_group(), buffers, _BUCKET_BYTES, 0)  # type: ignore[attr-defined]  # DDP calls it, too
 
     @contextmanager
     def block_backward_sync(self) -> Generator[None, None, None]:
@@ -277,3 +260,23 @@ class FullySharded(ModelParallelStrategy):
             for optimizer, state in zip(self.optimizers, checkpoint["optimizer_states"], strict=True)
         ]
         Strategy.load_optimizer_state_dict(self, {"optimizer_states": states})
+
+
+def create_mesh(device: str, ranks: int, replicate: int) -> DeviceMesh:
+    """Return the mesh of `ranks` processes, in `replicate` groups that each hold a whole model."""
+    if replicate > 1:
+        return init_device_mesh(device, (replicate, ranks // replicate), mesh_dim_names=("replicate", "shard"))
+    return init_device_mesh(device, (ranks,), mesh_dim_names=("shard",))
+
+
+def share_buffers(module: pl.LightningModule) -> None:
+    """Give every rank the first one's buffers before a step, as DDP does; derived tables, which are not saved, are
+    the same everywhere."""
+    buffers = [
+        value
+        for part in module.modules()
+        for name, value in part._buffers.items()
+        if name not in part._non_persistent_buffers_set and value is not None
+    ]
+    if buffers:
+        dist._broadcast_coalesced(_get_default_group(), buffers, _BUCKET_BYTES, 0)  # type: ignore[attr-defined]  # DDP calls it, too

@@ -107,3 +107,23 @@ def test_it_is_measured_once_and_whatever_is_drawn_stays() -> None:
 def test_what_takes_none() -> None:
     x = torch.randn(1000)
     assert counted(lambda: x + 1) == 4000
+
+
+MASK, FLOATS, COLUMN = torch.ones(8, 64, 32, dtype=torch.bool), torch.ones(8, 64, 32), torch.ones(8, 64, 1)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: FLOATS * MASK,
+        lambda: COLUMN / MASK,
+        lambda: FLOATS.to(torch.bfloat16) + COLUMN,
+        lambda: FLOATS - FLOATS,
+        lambda: MASK.sum(2),
+        lambda: MASK.sum(),
+        lambda: FLOATS.sum(2),
+    ],
+    ids=["mask", "one column", "bf16", "same type", "sum of booleans", "sum of all booleans", "sum"],
+)
+def test_operands_of_another_type_are_converted(call: Callable[[], Any]) -> None:
+    assert counted(call) == pytest.approx(allocated(call), abs=512)

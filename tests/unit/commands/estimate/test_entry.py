@@ -9,8 +9,8 @@ import pytest
 from mlscale.commands.estimate.entry import EstimateMeasurements, EstimateSettings, build_estimate_result, parse_bytes
 from mlscale.commands.estimate.measurements import TimeEstimate
 from mlscale.errors import Exit, MLScaleError
+from mlscale.estimate.memory_parts import StepMemory
 from mlscale.estimate.prices import load_price_file
-from mlscale.estimate.step_memory import StepMemory
 from mlscale.estimate.terms import compute_cuda_overhead
 from mlscale.report import Result
 
@@ -44,10 +44,21 @@ def concluded(limit: int = 2 * GIB, time: TimeEstimate | None = TIME, cuda: bool
     wanted = EstimateSettings.read_estimate_settings({"probe_seconds": 20.0, **NONE, **settings})
     prices = load_price_file()
     instance = prices.find_instance(wanted.instance) if wanted.instance else None
-    terms = compute_cuda_overhead(MEMORY, 1, bucket_view=True) if cuda else {}
+    terms = compute_cuda_overhead(MEMORY, 1) if cuda else {}
     return build_estimate_result(
         EstimateMeasurements(MEMORY, terms, "cuda" if cuda else "cpu", limit, time, OCCUPIED), wanted, prices, instance
     )
+
+
+def test_a_sharded_model_shows_what_is_gathered_and_what_a_save_takes() -> None:
+    memory = replace(MEMORY, gathered_weights=GIB // 16, exchange_buffers=GIB // 16, start=GIB, hosted=GIB // 2)
+    measured = EstimateMeasurements(memory, {}, "cpu", 2 * GIB, None, OCCUPIED, save_bytes=3 * GIB)
+    wanted = EstimateSettings.read_estimate_settings({"probe_seconds": 0.0, **NONE})
+    metrics = build_estimate_result(measured, wanted, load_price_file(), None).metrics
+    assert metrics["gathered_weights_bytes"] == metrics["exchange_buffers_bytes"] == GIB // 16
+    assert (metrics["start_memory_bytes"], metrics["save_memory_bytes"]) == (GIB, 3 * GIB)
+    assert metrics["host_memory_bytes"] == GIB // 2
+    assert not any("gathered" in name or "save" in name for name in concluded().metrics)
 
 
 def test_the_sentence_and_the_figures() -> None:
