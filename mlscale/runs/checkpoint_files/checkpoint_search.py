@@ -90,11 +90,8 @@ def find_nearest_checkpoint(name: str, names: Sequence[str]) -> str | None:
     """
     if step := _STEP.search(name):
         wanted = int(step[1])
-        steps = {other: abs(int(found[1]) - wanted) for other in names if (found := _STEP.search(other))}
-        # Of equally near ones the periodic one, whose name begins with its step, as what was typed does.
-        return min(
-            steps, key=lambda other: (steps[other], other.partition("=")[0] != name.partition("=")[0]), default=None
-        )
+        distances = {other: abs(int(found[1]) - wanted) for other in names if (found := _STEP.search(other))}
+        return min(distances, key=distances.__getitem__, default=None)
     return find_nearest(name, names)
 
 
