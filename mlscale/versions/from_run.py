@@ -9,7 +9,6 @@ from mlscale.atomic_files import compute_sha256
 from mlscale.errors import MLScaleError
 from mlscale.runs.checkpoint_files.checkpoint_digest import verify_checkpoint
 from mlscale.runs.checkpoint_files.checkpoint_record import SUFFIX, describe_checkpoint_state
-from mlscale.runs.checkpoint_files.checkpoint_search import find_nearest_checkpoint
 from mlscale.runs.checkpoint_files.sharded_folder import is_checkpoint
 from mlscale.runs.folder import RunFolder
 from mlscale.runs.remote_checkpoints.run_store import restore_missing
@@ -106,14 +105,12 @@ def _find_valid_checkpoint(run: RunFolder, name: str) -> Path:
     if not is_checkpoint(path) and name == "best":
         path = folder / f"last{SUFFIX}"
     if not is_checkpoint(path):
-        names = sorted(file.stem for file in folder.glob(f"*{SUFFIX}"))
+        available = ", ".join(sorted(file.stem for file in folder.glob(f"*{SUFFIX}"))) or "none"
         raise MLScaleError(
             f"the run has no checkpoint '{name}'",
             where=str(folder),
-            why=f"it has: {', '.join(names) or 'none'}",
-            fix=f"mlscale versions add {run.id} checkpoint={find_nearest_checkpoint(name, names) or names[0]}"
-            if names
-            else "mlscale like=<the run> callbacks=default, which trains again and keeps the best and the last",
+            why=f"it has: {available}",
+            fix="mlscale like=<the run> callbacks=default, which trains again and keeps the best and the last",
         )
     if path.is_dir():
         raise MLScaleError(

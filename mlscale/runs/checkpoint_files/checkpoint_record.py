@@ -70,14 +70,14 @@ class CheckpointFile:
         record: its metadata; None where they can't be read.
         state: ok; torn: truncated, or not a checkpoint; altered: its content does not match its digest; unsigned: a
             complete archive that was not written by mlscale, so that changes can't be detected.
-        damage: of a sharded one: which parts are missing, cut short or altered; '' where none is, and of a file.
+        corruption: of a sharded one: which parts are missing, cut short or altered; '' where none is, and of a file.
     """
 
     path: Path
     bytes: int
     record: CheckpointRecord | None
     state: CheckpointState
-    damage: str = ""
+    corruption: str = ""
 
     @property
     def is_corrupt(self) -> bool:
@@ -87,8 +87,8 @@ class CheckpointFile:
 
 def describe_checkpoint_state(checkpoint: CheckpointFile) -> str:
     """Return a sentence for the state of a checkpoint."""
-    if checkpoint.damage:
-        return f"it is not what was written: {checkpoint.damage}"
+    if checkpoint.corruption:
+        return f"it is not what was written: {checkpoint.corruption}"
     return {
         "ok": "its digest holds",
         "torn": "it is cut short, or no checkpoint",

@@ -90,7 +90,7 @@ def find_nearest_checkpoint(name: str, names: Sequence[str]) -> str | None:
     """
     if step := _STEP.search(name):
         wanted = int(step[1])
-        distances = {other: abs(int(found[1]) - wanted) for other in names if (found := _STEP.search(other))}
+        distances = {other: abs(int(match[1]) - wanted) for other in names if (match := _STEP.search(other))}
         return min(distances, key=distances.__getitem__, default=None)
     return find_nearest(name, names)
 

@@ -77,22 +77,22 @@ def read_parts(folder: Path, digest: str | None) -> dict[str, tuple[int, str]] |
     return {name: (part["bytes"], part["sha256"]) for name, part in json.loads(content).items()}
 
 
-def find_damaged_parts(folder: Path, digest: str | None) -> list[str]:
+def find_corrupt_parts(folder: Path, digest: str | None) -> list[str]:
     """Return a phrase for each part of a folder that is not what was written, by its size and digest."""
     parts = read_parts(folder, digest)
     if parts is None:
         return [f"{PARTS} is {'altered' if (folder / PARTS).is_file() else 'missing'}"]
-    return [f"{name} {how}" for name, part in parts.items() if (how := _describe_damage(folder / name, *part))]
+    return [f"{name} {how}" for name, part in parts.items() if (how := _describe_corruption(folder / name, *part))]
 
 
-def _describe_damage(path: Path, size: int, sha256: str) -> str:
+def _describe_corruption(path: Path, size: int, sha256: str) -> str:
     if not path.is_file():
         return "is missing"
-    if (found := path.stat().st_size) < size:
-        return f"is cut short, {found:,} of {size:,} bytes"
+    if (actual := path.stat().st_size) < size:
+        return f"is cut short, {actual:,} of {size:,} bytes"
     # A longer one is altered, whatever it begins with.
     with path.open("rb") as file:
-        whole = found == size and hashlib.file_digest(file, "sha256").hexdigest() == sha256
+        whole = actual == size and hashlib.file_digest(file, "sha256").hexdigest() == sha256
     return "" if whole else "is altered"
 
 
