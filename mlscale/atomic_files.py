@@ -320,14 +320,34 @@ def _is_out_of_inodes(path: Path) -> bool:
 @contextlib.contextmanager
 def report_path_setting(setting: str) -> Iterator[None]:
     """Let an error about a path that can't be written name the setting that chose the path, which is not runs_dir."""
+    with _replace_write_fix(_ELSEWHERE.format(setting)):
+        yield
+
+
+@contextlib.contextmanager
+def report_run_folder(run: Path, *, removes: bool = False) -> Iterator[None]:
+    """Let an error about a path of an existing run that can't be written say how the run can be: another runs_dir
+    would mean other runs. A command that `removes` files is of no use on a copy.
+    """
+    folder = shlex.quote(str(run))
+    copy = f"cp -r {folder} <a folder you may write to, with free space>, and the same command with the copy's path"
+    access = f"chmod -R u+w {folder}; where its disk is read-only: mount -o remount,rw <the disk>"
+    with _replace_write_fix(access if removes else copy):
+        yield
+
+
+@contextlib.contextmanager
+def _replace_write_fix(fix: str) -> Iterator[None]:
     try:
         yield
     except MLScaleError as error:
-        raise_all([_name_setting(problem, setting) for problem in getattr(error, "problems", [error])])
+        raise_all([_with_write_fix(problem, fix) for problem in getattr(error, "problems", [error])])
 
 
-def _name_setting(error: MLScaleError, setting: str) -> MLScaleError:
-    """Return an error with the setting in its fix, if that is to choose another folder; else the same one."""
+def _with_write_fix(error: MLScaleError, fix: str) -> MLScaleError:
+    """Return an error with another fix, if its own is to choose another folder; else the same one."""
     if error.fix != _ELSEWHERE.format("runs_dir"):
         return error
-    return MLScaleError(error.what, where=error.where, why=error.why, fix=_ELSEWHERE.format(setting), exit=error.exit)
+    changed = MLScaleError(error.what, where=error.where, why=error.why, fix=fix, exit=error.exit)
+    changed.unbuilt, changed.run = error.unbuilt, error.run
+    return changed

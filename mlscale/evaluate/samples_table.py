@@ -59,7 +59,8 @@ class SampleTable:
             with suppress(Exception):
                 if self._writer is not None:
                     self._writer.close()
-            self._aside.unlink(missing_ok=True)
+            with suppress(OSError):  # nor one of a disk that has become read-only
+                self._aside.unlink(missing_ok=True)
 
     def add_samples(self, keys: Sequence[str], columns: Columns) -> None:
         """Add the rows of a batch."""

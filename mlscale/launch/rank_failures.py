@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from mlscale.atomic_files import create_write_error
 from mlscale.errors import Exit, MLScaleError
+from mlscale.runs.checkpoint_files.checkpoint_digest import read_checkpoint_metadata
+from mlscale.runs.checkpoint_files.checkpoint_search import find_latest_valid
+from mlscale.runs.identity import parse_start_time
 from mlscale.secrets.mask import Masker
 
 if TYPE_CHECKING:
@@ -107,7 +110,7 @@ def determine_failure_cause(folder: Path, world_size: int, error: ChildFailedErr
             f"rank {rank} was killed by {name}",
             where=str(folder),
             why=likely,
-            fix="trainer.devices=1, fewer processes; or a smaller data.batch_size, or more memory",
+            fix=f"{_suggest_resume(folder)}; with more memory, or fewer processes (trainer.devices), if that was it",
             exit=Exit.ENVIRONMENT,
         )
     if rank not in records and _UNWRITTEN_MESSAGE in str(failure.message):
@@ -141,6 +144,15 @@ def _explain_unwritten_failure(folder: Path, rank: int) -> MLScaleError:
     )
 
 
+def _suggest_resume(folder: Path) -> str:
+    """Return the command that resumes the run in a folder, and where it resumes."""
+    latest, _ = find_latest_valid(folder / "checkpoints")
+    record = read_checkpoint_metadata(latest).record if latest else None
+    where = f"from step {record.step:,}" if record else "which starts over: nothing was saved"
+    run_id = folder.name.rpartition("-")[2]
+    return f"mlscale runs resume {run_id if parse_start_time(run_id) else 'last'}, {where}"
+
+
 def explain_killed_fork_server(folder: Path) -> MLScaleError:
     """Return the error for ranks whose fork server was killed; they end within a second, without a report."""
     time.sleep(_GRACE_SECONDS)  # until they have ended: another attempt may then start
@@ -148,7 +160,7 @@ def explain_killed_fork_server(folder: Path) -> MLScaleError:
         "the process that starts the ranks (the fork server) was killed",
         where=str(folder),
         why="its ranks end with it; SIGKILL is what Linux sends when memory runs out",
-        fix="mlscale runs resume last; with more memory, or fewer processes (trainer.devices), if that was it",
+        fix=f"{_suggest_resume(folder)}; with more memory, or fewer processes (trainer.devices), if that was it",
         exit=Exit.ENVIRONMENT,
     )
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from mlscale.atomic_files import remove_tree
+from mlscale.atomic_files import remove_tree, report_run_folder
 from mlscale.errors import Exit, MLScaleError, raise_all
 from mlscale.runs.folder import RunFolder
 from mlscale.runs.sweep_folder import SWEEP
@@ -26,7 +26,8 @@ def remove_runs(runs: Sequence[RunFolder]) -> None:
     for run in runs:
         path = run.path.resolve()
         sweep = path.parent if run.run["sweep"] else None
-        _remove_folder(path)
+        with report_run_folder(path, removes=True):
+            _remove_folder(path)
         if sweep and (sweep / SWEEP).is_file() and not any(entry.is_dir() for entry in sweep.iterdir()):
             _remove_folder(sweep)  # no run is left in it
         date = sweep.parent if sweep else path.parent

@@ -13,6 +13,7 @@ from mlscale.atomic_files import remove_leftovers
 from mlscale.config.names.suggest import format_override
 from mlscale.errors import MLScaleError
 from mlscale.runs.checkpoint_files.checkpoint_digest import read_checkpoint_metadata
+from mlscale.runs.checkpoint_files.checkpoint_record import CheckpointRecord
 from mlscale.runs.checkpoint_files.checkpoint_search import find_latest_valid, list_checkpoint_files
 from mlscale.runs.edited import is_edited, list_edited_keys
 from mlscale.runs.find import find_newest_run, find_run, find_unfinished_run
@@ -34,6 +35,8 @@ class ResumePlan:
         step: the optimizer step that the checkpoint was saved after.
         lines: messages for the user.
         inexact: the known reasons why it may not be bitwise identical to the run without the interruption.
+        other_batches: 'other batches', with the reason and what that does to samples, where they may be others than
+            without the interruption; '' where they are the same.
     """
 
     folder: RunFolder
@@ -41,11 +44,14 @@ class ResumePlan:
     step: int
     lines: tuple[str, ...]
     inexact: tuple[str, ...] = ()
+    other_batches: str = ""
 
 
-def find_run_to_resume(resume: str, config_yaml: str, code: str | None, root: Path) -> RunFolder | None:
+def find_run_to_resume(
+    resume: str, config_yaml: str, code: str | None, root: Path, typed: Collection[str] = ()
+) -> RunFolder | None:
     """Return the run for `resume`: the one that it names, or with 'auto' the last unfinished one of this config and
-    code; None if there is none.
+    code; None if there is none. `typed` are the overrides of this start, for messages.
 
     Raises:
         MLScaleError: the run is not found, or its config computes something else.
@@ -61,9 +67,9 @@ def find_run_to_resume(resume: str, config_yaml: str, code: str | None, root: Pa
     if keys:
         raise MLScaleError(
             f"with other settings this would be another run than {run.path.name}",
-            where=", ".join(keys[:5]),
+            where=", ".join(_name_groups(keys)[:5]),
             why="a run resumes with its settings; only devices, trackers, names and runs_dir may change",
-            fix="\n".join([f"mlscale runs resume {run.id}", *_suggest_new_run(run.id, keys, config)]),
+            fix="\n".join([f"mlscale runs resume {run.id}", *_suggest_new_run(run.id, keys, config, typed)]),
         )
     if is_edited(run):
         edited = ", ".join(list_edited_keys(run))
@@ -76,14 +82,25 @@ def find_run_to_resume(resume: str, config_yaml: str, code: str | None, root: Pa
     return run
 
 
-def _suggest_new_run(run_id: str, keys: Collection[str], config: object) -> list[str]:
+def _name_groups(keys: Collection[str]) -> list[str]:
+    """Return the keys with the name of a group, once, in place of its keys where another option of it was chosen."""
+    groups = {key.removesuffix("._target_") for key in keys if key.endswith("._target_")}
+    named = (next((group for group in groups if key.startswith(f"{group}.")), key) for key in keys)
+    return list(dict.fromkeys(named))
+
+
+def _suggest_new_run(run_id: str, keys: Collection[str], config: object, typed: Collection[str]) -> list[str]:
     """Return the command for a new run with these keys of the config; none where they can't be typed."""
     words = []
-    for key in keys:
+    for key in _name_groups(keys):
+        option = next((word for word in typed if word.startswith(f"{key}=")), None)
+        if option is not None:
+            words.append(option)
+            continue
         value = config
         for part in key.split("."):
             value = value.get(part) if isinstance(value, dict) else None
-        # A list or an absent key is typed as an option of its group, which the keys do not show.
+        # A list or an absent key is an option of its group, and which one the keys do not show.
         if not isinstance(value, (int, float, str)):
             return []
         words.append(f"{key}={str(value).lower() if isinstance(value, bool) else value}")
@@ -100,8 +117,18 @@ def find_run_of_job(agents: Collection[str], config_yaml: str, code: str | None,
     return run if run is not None and set(agents) & set(run.run["attempts"][-1].get("agents", ())) else None
 
 
-def open_attempt(run: RunFolder, world_size: int, code: str | None) -> ResumePlan:
+def open_attempt(
+    run: RunFolder, world_size: int, code: str | None, *, inelastic: str = "", batch_size: int | None = None
+) -> ResumePlan:
     """Start another attempt at a run whose lock this process holds.
+
+    Args:
+        run: the run.
+        world_size: the number of processes now.
+        code: the digest of the code now.
+        inelastic: the source of samples that does not promise the same global batches on another number of processes;
+            '' where it does.
+        batch_size: samples of an optimizer step; None where unknown.
 
     Raises:
         MLScaleError: it has ended, or its checkpoints can't be used.
@@ -123,10 +150,14 @@ def open_attempt(run: RunFolder, world_size: int, code: str | None) -> ResumePla
     step = record.step if record else 0
     before = _read_last_world_size(run)
     lines = [*left_out, _format_resume_line(run, checkpoint, step)]
-    if before not in (None, world_size):
+    other_batches = ""
+    if before is not None and before != world_size:
+        other_batches = _describe_other_batches(inelastic, record, batch_size)
+        same = "the same global batches, but sums in another order, so not the same bits"
+        again = f"trainer.devices={before}, as before, keeps them, and data of mlscale keeps them on any number"
         lines.append(
             f"layout    {before} process{_get_plural_suffix(before)} before, {world_size} now: "
-            "the same global batches, but sums in another order, so not the same bits"
+            + (f"{other_batches}; {again}" if other_batches else same)
         )
     inexact = []
     if code != (run.run["code"] or {}).get("digest"):
@@ -134,7 +165,19 @@ def open_attempt(run: RunFolder, world_size: int, code: str | None) -> ResumePla
         inexact.append("the code has changed")
     # Last: it removes the seal, so nothing that may raise comes after it.
     run.start_attempt(step)
-    return ResumePlan(run, checkpoint, step, tuple(lines), tuple(inexact))
+    return ResumePlan(run, checkpoint, step, tuple(lines), tuple(inexact), other_batches)
+
+
+def _describe_other_batches(inelastic: str, record: CheckpointRecord | None, batch_size: int | None) -> str:
+    """Return what another number of processes does to the batches of a source; '' where they stay the same."""
+    if not inelastic:
+        return ""
+    other = f"other batches, as {inelastic} does not promise the same ones on another number of processes"
+    if record is None:  # the run starts over
+        return other
+    # Later epochs may have any number of steps: how far the checkpoint is in one of them is not recorded.
+    most = f"up to {record.step * batch_size:,} samples" if batch_size and record.epoch == 0 else "samples"
+    return f"{other}: of an epoch that was interrupted {most} may come twice, and as many not at all"
 
 
 def _read_last_world_size(run: RunFolder) -> int | None:

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
 
+from mlscale.commands.runs.entry import main
 from mlscale.errors import MLScaleError
 from mlscale.runs.checkpoint_files import sharded_folder
 from mlscale.runs.checkpoint_files.checkpoint_commit import remove_incomplete_checkpoints
@@ -20,11 +21,13 @@ from mlscale.runs.checkpoint_files.checkpoint_digest import (
 )
 from mlscale.runs.checkpoint_files.checkpoint_search import find_latest_valid, list_checkpoint_files
 from mlscale.runs.checkpoint_files.sharded_folder import write_parts
+from mlscale.runs.folder import RunFolder
 from mlscale.runs.initial_source import find_initial_weights
 from mlscale.train.checkpoint.lightning_io import VerifiedCheckpointIO
 from mlscale.train.checkpoint.one_file import consolidate_checkpoint
 from mlscale.train.checkpoint.weights_only_load import load_checkpoint_file
 from mlscale.train.initial_weights.weight_files import read_weight_file
+from tests.conftest import NoPrivileges
 from tests.dist import sharded, sharded_saves
 from tests.dist.test_fsdp import assert_equal
 from tests.dist.test_two_ranks import launch
@@ -107,7 +110,8 @@ def test_a_damaged_one_is_left_out(name: str, damage: str, copied: Path, saved: 
     latest, warnings = find_latest_valid(copied.parent)
     assert latest is None
     assert [str(copied) in warning for warning in warnings] == [True]
-    with pytest.raises(MLScaleError, match="can't be used"):
+    assert f"{name} is {damage}" in warnings[0]
+    with pytest.raises(MLScaleError, match=f"can't be used: .*{name} is {damage}"):
         load_checkpoint_file(copied)
     shutil.copy(saved / "whole.ckpt", copied.parent)
     assert find_latest_valid(copied.parent)[0] == copied.parent / "whole.ckpt"
@@ -217,6 +221,39 @@ def test_one_is_consolidated_in_its_place(copied: Path, saved: Path) -> None:
     assert after.record is not None
     assert (after.record.step, after.record.time, after.record.parts) == (before.step, before.time, None)
     assert [path.name for path in copied.parent.iterdir()] == ["sharded.ckpt"]
+
+
+def test_what_can_be_read_is_consolidated(
+    saved: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], no_privileges: NoPrivileges
+) -> None:
+    run = RunFolder.create(tmp_path / "runs", "gpt", command="train", config_yaml="seed: 0\n")
+    folder = run.path / "checkpoints"
+    for name in ("a", "b", "c"):
+        shutil.copytree(saved / "sharded.ckpt", folder / f"{name}.ckpt")
+    with (folder / "a.ckpt/__0_0.distcp").open("r+b") as part:
+        part.truncate(100)
+    (folder / "b.ckpt/parts.json").unlink()
+    (folder / ".aside-c.ckpt-0a1b2c3d").write_bytes(b"half, of an earlier one that was killed")
+    words = ("consolidate", run.id, f"runs_dir={tmp_path / 'runs'}")
+    with no_privileges(tmp_path / "runs", read_only=folder), pytest.raises(MLScaleError) as unwritten:
+        main(words)
+    assert unwritten.value.fix.startswith(f"cp -r {run.path} <a folder you may write to")
+    with pytest.raises(MLScaleError) as caught:
+        main(words)
+    assert capsys.readouterr().out.startswith("c.ckpt: one file of ")
+    assert sorted(path.name for path in folder.iterdir() if path.is_dir()) == ["a.ckpt", "b.ckpt"]
+    assert verify_checkpoint(folder / "c.ckpt").state == "ok"
+    assert not list(folder.glob(".*"))
+    problems = caught.value.list_problems()
+    assert ["__0_0.distcp is cut short, 100 of" in problems[0].what, "parts.json is missing" in problems[1].what] == [
+        True,
+        True,
+    ]
+    assert {problem.fix.partition(",")[0] for problem in problems} == {f"mlscale runs checkpoints {run.id}"}
+    assert main((*words, "output=json")) == 2
+    assert len(json.loads(capsys.readouterr().out)["failed"]) == 2
+    assert main(("checkpoints", *words[1:])) == 2
+    assert "__0_0.distcp is cut short" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("can_exchange", [True, False])

@@ -12,7 +12,7 @@ from mlscale.config.derive import LISTS_OF_THE_DATA, OF_THE_DATA, derive_values
 from mlscale.errors import MLScaleError
 from mlscale.runs.checkpoint_files.checkpoint_digest import read_checkpoint_metadata
 from mlscale.runs.checkpoint_files.checkpoint_record import SUFFIX
-from mlscale.runs.checkpoint_files.checkpoint_search import find_best_checkpoint_file
+from mlscale.runs.checkpoint_files.checkpoint_search import find_best_checkpoint_file, find_nearest_checkpoint
 from mlscale.runs.checkpoint_files.sharded_folder import is_checkpoint
 from mlscale.runs.recover import is_run_folder, read_run_document, warn_once
 from mlscale.runs.remote_checkpoints.run_store import restore_missing
@@ -145,12 +145,13 @@ def find_checkpoint_file(run: Path, name: str, metric: str | None, mode: str | N
             _report_foreign(candidate, run)
             return candidate
     existing = sorted(entry.name for entry in (run / "checkpoints").glob("*.ckpt"))
+    names = [entry.removesuffix(SUFFIX) for entry in existing]
     raise MLScaleError(
         f"no checkpoint '{name}'",
         where=f"checkpoint={name}: {path}",
         why=f"the run has: {', '.join(existing) or 'none'}",
-        fix=f"checkpoint={existing[0].removesuffix('.ckpt')}"
-        if existing
+        fix=f"checkpoint={find_nearest_checkpoint(name.removesuffix(SUFFIX), names) or names[0]}"
+        if names
         else f"mlscale runs resume {run.name}, if it was cut short; or train with callbacks=default, which keeps some",
     )
 

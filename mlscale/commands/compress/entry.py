@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlscale.assembly.run_data import RunData
 from mlscale.assembly.trained_model.rebuild import find_checkpoint_file, rebuild_data_and_task, restore_training_config
+from mlscale.atomic_files import report_run_folder
 from mlscale.errors import MLScaleError
 from mlscale.export.required_extras import require_extra
 from mlscale.launch.start_notices import print_masked_lines
@@ -31,7 +32,7 @@ def run(cfg: DictConfig) -> Result:
     masker = Masker.create_for_run(cfg)
     checkpoint = find_checkpoint_file(folder.path, str(model.checkpoint), cfg.metric, cfg.mode)
     name, method = _choose_compression(cfg)
-    with mask_output(masker):
+    with mask_output(masker), report_run_folder(folder.path):
         run_data = RunData()
         resolved_cfg = restore_training_config(cfg, folder, run_data)
         print_masked_lines(

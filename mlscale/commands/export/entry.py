@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlscale.assembly.run_data import RunData
 from mlscale.assembly.trained_model.rebuild import find_checkpoint_file, rebuild_data_and_task, restore_training_config
+from mlscale.atomic_files import report_path_setting
 from mlscale.commands.export.chosen_targets import build_chosen_targets, choose_targets
 from mlscale.commands.export.export_result import build_export_result
 from mlscale.errors import Exit, MLScaleError
@@ -59,7 +60,7 @@ def run(cfg: DictConfig) -> Result:
     # Before the work: a folder that the user has named is never overwritten, the run's own servable is replaced.
     check_free(to, replace=not cfg.to)
     # SIGTERM raises, so that no target's server and no half of a servable outlives this process.
-    with raise_on_terminate(), mask_output(masker):
+    with raise_on_terminate(), mask_output(masker), report_path_setting("to"):
         start = time.perf_counter()
         run_data = RunData()
         resolved_cfg = restore_training_config(cfg, folder, run_data)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from mlscale.atomic_files import report_run_folder
 from mlscale.commands.options import Options
 from mlscale.commands.runs.checkpoint_references import (
     find_dependent_runs,
@@ -15,11 +16,11 @@ from mlscale.commands.runs.checkpoint_references import (
 )
 from mlscale.commands.runs.confirmation import confirm_removal, repeat_folder
 from mlscale.commands.runs.job_actions import NOT_SUBMITTED, find_run_statuses
-from mlscale.config.names.suggest import find_nearest
 from mlscale.contracts.output_document import print_document
 from mlscale.errors import Exit, MLScaleError
 from mlscale.report import format_size, format_table
 from mlscale.runs.checkpoint_files.checkpoint_record import SUFFIX
+from mlscale.runs.checkpoint_files.checkpoint_search import find_nearest_checkpoint
 from mlscale.runs.find import find_run, list_runs
 from mlscale.runs.folder import RunFolder
 from mlscale.runs.lock import hold_run_lock
@@ -103,7 +104,7 @@ def collect_checkpoints(options: Options) -> int:
 
 def _remove_chosen(choice: CheckpointChoice, options: Options, registry: Path) -> list[tuple[RunFolder, Path, int]]:
     run = choice.run
-    with hold_run_lock(run):
+    with report_run_folder(run.path, removes=True), hold_run_lock(run):
         # Chosen again under the lock: the run may have been resumed or published since, while the user was asked.
         now = choose_removals([run], options.keep, options.runs_dir, registry)
         paths = [path for path in (now.choices[0].removable if now.choices else ()) if path in choice.removable]
@@ -120,7 +121,7 @@ def _check_names(keep: Sequence[str], runs: Sequence[RunFolder]) -> None:
     known = sorted({"last", "best", *saved})
     for name in keep:
         if name not in known:
-            near = find_nearest(name, known) or "best"
+            near = find_nearest_checkpoint(name, known) or "best"
             words = [near if other == name else other for other in keep]
             raise MLScaleError(
                 f"no run has a checkpoint '{name}'",

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from mlscale.atomic_files import report_run_folder
 from mlscale.commands.options import Options, read_options
 from mlscale.commands.runs import COMMAND
 from mlscale.commands.runs import list_checkpoints as run_checkpoints
@@ -103,7 +104,9 @@ def _find_cloud_run(ref: str, runs_dir: str) -> RunFolder | None:
 def _send_pending(options: Options) -> int:
     from mlscale.commands.runs.send_pending import send_pending
 
-    return send_pending(find_run(options.ref, options.runs_dir), as_json=options.output == "json")
+    run = find_run(options.ref, options.runs_dir)
+    with report_run_folder(run.path):
+        return send_pending(run, as_json=options.output == "json")
 
 
 def _print_log(options: Options) -> int:

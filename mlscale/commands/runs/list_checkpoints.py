@@ -149,4 +149,5 @@ def _describe_checkpoint(stored: CheckpointFile) -> dict[str, Any]:
         "bytes": stored.bytes,
         **{name: record.get(name) for name in names},
         "state": stored.state,
+        **({"corruption": stored.corruption} if stored.corruption else {}),
     }

@@ -17,7 +17,7 @@ from mlscale.assembly.precision_probe import is_auto, restore_probe_outcome, set
 from mlscale.assembly.queued_run import begin_queued_run, is_for_scheduler, split_queued_run
 from mlscale.assembly.remote_checkpoints import check_checkpoint_store, restore_unfinished_run
 from mlscale.assembly.run_data import RunData
-from mlscale.atomic_files import remove_empty_folders
+from mlscale.atomic_files import check_writable, remove_empty_folders, report_run_folder
 from mlscale.commands.train.ranks import GatheredRanks, create_submission_error, read_launch_setting, train_ranks
 from mlscale.commands.train.run_start import RunOrigin, RunStart, create_run_folder
 from mlscale.commands.train.train_page import build_train_blocks, write_failure_page
@@ -28,7 +28,7 @@ from mlscale.config.composition.frozen import add_derived, load_composed
 from mlscale.config.derive import derive_values
 from mlscale.config.metric_choice import reuse_choice
 from mlscale.config.names.suggest import format_override
-from mlscale.config.notices import collect_notices
+from mlscale.config.notices import collect_notices, get_inelastic_source
 from mlscale.errors import Exit, MLScaleError
 from mlscale.launch.early_stop import EarlyStop, choose_early_signals, handle_early_signals
 from mlscale.launch.external.external_launcher import JOIN_TIMEOUT, ExternalRank, find_external_rank
@@ -125,6 +125,8 @@ def _run_training(cfg: DictConfig, ranks: GatheredRanks | None = None) -> Result
             locks.callback(remove_empty_folders, made)  # a start that is refused leaves nothing
             earlier = _find_earlier_run(cfg, start, ranks)
             if earlier is not None:
+                locks.enter_context(report_run_folder(earlier.path))
+                check_writable(earlier.path)
                 refuse_cloud_run(earlier)
                 refuse_live_job(earlier)
             elif cfg.resume:
@@ -152,7 +154,7 @@ def _run_training(cfg: DictConfig, ranks: GatheredRanks | None = None) -> Result
         if earlier is not None and earlier.status == "done" and (uploads := upload_missing(earlier.path)):
             print_masked_lines(uploads, masker)  # all that was left of it: nothing is trained
             return Result.from_dict(earlier.results["train"])
-        inexact: tuple[str, ...] = ()
+        attempt = None
         checkpoint, lines = (
             None,
             [*origin.format_lines(), *start.describe_unfinished_run(cfg, folder), *_describe_trust_need(folder)],
@@ -161,9 +163,15 @@ def _run_training(cfg: DictConfig, ranks: GatheredRanks | None = None) -> Result
             lines.append(probed.line)
             folder.write_json(PROBE_FILE, dict(probed.metrics))
         if earlier is not None:
-            attempt = open_attempt(folder, derived["world_size"], start.digest)
+            attempt = open_attempt(
+                folder,
+                derived["world_size"],
+                start.digest,
+                inelastic=get_inelastic_source(cfg),
+                batch_size=(cfg.get("data") or {}).get("batch_size"),
+            )
             folder.update_config(start.config_yaml, derived)
-            checkpoint, lines, inexact = attempt.checkpoint, list(attempt.lines), attempt.inexact
+            checkpoint, lines = attempt.checkpoint, list(attempt.lines)
         if ranks is not None:
             lines += ranks.describe_lines(cfg)
             folder.note_agents(ranks.agents)
@@ -203,7 +211,7 @@ def _run_training(cfg: DictConfig, ranks: GatheredRanks | None = None) -> Result
             raise
         resolved_cfg = add_derived(cfg, folder.derived)  # the metric may have been chosen meanwhile
         # Before the seal, which records the digests of all files.
-        result = build_train_result(resolved_cfg, folder, inexact)
+        result = build_train_result(resolved_cfg, folder, attempt)
         blocks = build_train_blocks(resolved_cfg, folder, result.metrics, "done")
         typed = list(cfg.derived.overrides or ())
         result = save_result(replace(result, figures=blocks, overrides=typed), folder)
@@ -219,7 +227,8 @@ def _find_earlier_run(cfg: DictConfig, start: RunStart, ranks: GatheredRanks | N
     of_job = find_run_of_job(ranks.agents, start.config_yaml, start.digest, root) if ranks and ranks.agents else None
     if of_job is not None or not cfg.resume:
         return of_job
-    earlier = find_run_to_resume(cfg.resume, start.config_yaml, start.digest, root)
+    typed = list(cfg.derived.overrides or ())
+    earlier = find_run_to_resume(cfg.resume, start.config_yaml, start.digest, root, typed)
     # A machine that has replaced another one: the run is in the object store alone.
     return earlier or restore_unfinished_run(cfg, start.config_yaml, start.digest)
 

@@ -19,7 +19,7 @@ from mlscale.runs.find import find_run, find_unfinished_run
 from mlscale.runs.folder import RunFolder
 from mlscale.runs.identity import compute_config_hash
 from mlscale.runs.initial_source import InitialWeights
-from mlscale.runs.resume_plan import format_unfinished_line
+from mlscale.runs.resume_plan import AUTO, format_unfinished_line
 from mlscale.secrets.config_secrets import protect_config
 from mlscale.secrets.mask import Masker
 
@@ -52,7 +52,8 @@ class RunStart:
         plain.derived = dict.fromkeys(plain.derived)
         protected, environment = protect_config(plain)
         os.environ.update(environment)
-        check_writable(Path(cfg.runs_dir))  # before anything is printed about a run that can't start
+        if cfg.resume in (None, AUTO):  # of a run that is named, its own folder is checked
+            check_writable(Path(cfg.runs_dir))  # before anything is printed about a run that can't start
         shipped = read_shipped_digest()
         code = take_snapshot() if cfg.snapshot and not shipped else None
         print_masked_lines(code.format_warnings() if code else [], masker)

@@ -15,14 +15,16 @@ from mlscale.runs.folder import RunFolder
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
+    from mlscale.runs.resume_plan import ResumePlan
+
 
 PROBE_FILE = "results/precision.json"  # the chosen precision compared with fp32, where both were measured
 # The same values stand under a name of their own: the epoch's mean loss is train/loss, the peak is peak_memory_bytes.
 _DUPLICATE_METRICS = ("train/loss_epoch", "train/peak_memory_gib")
 
 
-def build_train_result(cfg: DictConfig, folder: RunFolder, inexact: tuple[str, ...] = ()) -> Result:
-    """Return the result, from what rank 0 left in the run folder; `inexact`: why a resumed run may have other bits."""
+def build_train_result(cfg: DictConfig, folder: RunFolder, attempt: ResumePlan | None = None) -> Result:
+    """Return the result, from what rank 0 left in the run folder; `attempt`: the plan of a run that was resumed."""
     fit = json.loads((folder.path / "results/fit.json").read_text())
     metrics: dict[str, Any] = {}
     if fit["best"] is not None:
@@ -49,7 +51,7 @@ def build_train_result(cfg: DictConfig, folder: RunFolder, inexact: tuple[str, .
         sentence="; ".join(
             [
                 f"{cfg.name}: {_format_key_metric(cfg, metrics, fit['best'])} after {steps:,} step{'s' * (steps != 1)}"
-                + _describe_resumption(fit, inexact, get_unpromised_source(cfg))
+                + _describe_resumption(fit, attempt, get_unpromised_source(cfg))
                 + _format_failed_saves(fit),
                 *fit.get("remarks", ()),
             ]
@@ -89,19 +91,21 @@ def _format_key_metric(cfg: DictConfig, metrics: dict[str, Any], best_checkpoint
     return f"best {cfg.metric} {shown[0]} ({Path(best_checkpoint[0]).name}), {shown[1]} at the end,"
 
 
-def _describe_resumption(fit: dict[str, Any], inexact: tuple[str, ...], data: str) -> str:
+def _describe_resumption(fit: dict[str, Any], attempt: ResumePlan | None, data: str) -> str:
     """Return a phrase about a run that was resumed: bitwise identical is only claimed if nothing is known to differ.
 
     Args:
         fit: what rank 0 left.
-        inexact: why it may have other bits.
+        attempt: its plan, which has reasons why it may have other bits, or other batches.
         data: the source that may give other samples than before; '' if they are promised to be the same.
     """
     if fit["resumed_step"] is None:
         return ""
-    why = "; ".join([*fit["inexact"], *inexact])
+    why = "; ".join([*fit["inexact"], *(attempt.inexact if attempt else ())])
     same = f", if {data} gives the same samples again" if data else ""
     held = f"with the same samples{same}, not bitwise identical ({why})" if why else f"bitwise identical{same}"
+    if attempt and attempt.other_batches:
+        held = f"({why}) with {attempt.other_batches}"
     return f"; resumed from step {fit['resumed_step']:,} {held}"
 
 

@@ -21,11 +21,12 @@ from mlscale.runs.checkpoint_files.checkpoint_record import (
     CheckpointRecord,
     CheckpointState,
 )
-from mlscale.runs.checkpoint_files.sharded_folder import STATE, are_parts_intact, is_sharded, measure_folder
+from mlscale.runs.checkpoint_files.sharded_folder import STATE, find_corrupt_parts, is_sharded, measure_folder
 
 _END = b"PK\x05\x06"  # begins the last record of an archive, 22 bytes and the comment
 _END_BYTES = 22
 _BLOCK = 1 << 20
+_STATE_CORRUPTION = {"torn": f"{STATE} is cut short, or no checkpoint", "altered": f"{STATE} is altered"}
 _RECORD_MARKERS = (b'{"format": "mlscale/', b'"resumable": ')  # in every record; one of them is left after a bit error
 _FORMAT_PATTERN = re.compile(rb'\{"format": "mlscale/checkpoint/[0-9]+"')
 
@@ -41,9 +42,10 @@ def verify_checkpoint(path: Path) -> CheckpointFile:
         if checkpoint.state != "ok" or checkpoint.record is None:
             return checkpoint
         state = verify_checkpoint(path / STATE).state
-        if state == "ok" and not are_parts_intact(path, checkpoint.record.parts):
-            state = "altered"
-        return replace(checkpoint, state=state)
+        if state != "ok":
+            return replace(checkpoint, state=state, corruption=_STATE_CORRUPTION.get(state, ""))
+        corrupt = find_corrupt_parts(path, checkpoint.record.parts)
+        return replace(checkpoint, state="altered", corruption=", ".join(corrupt)) if corrupt else checkpoint
     with path.open("rb") as file:  # opened once: a new checkpoint may take its name meanwhile
         checkpoint = _read_metadata(path, file)
         if checkpoint.state != "ok":
@@ -62,8 +64,9 @@ def read_checkpoint_metadata(path: Path) -> CheckpointFile:
     if path.is_dir():
         # The state is written last: without it the folder is incomplete.
         if not is_sharded(path):
-            return CheckpointFile(path, measure_folder(path), None, "torn")
-        return replace(read_checkpoint_metadata(path / STATE), path=path, bytes=measure_folder(path))
+            return CheckpointFile(path, measure_folder(path), None, "torn", f"{STATE} is missing")
+        state = read_checkpoint_metadata(path / STATE)
+        return replace(state, path=path, bytes=measure_folder(path), corruption=_STATE_CORRUPTION.get(state.state, ""))
     with path.open("rb") as file:
         return _read_metadata(path, file)
 

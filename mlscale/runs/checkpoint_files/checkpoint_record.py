@@ -70,12 +70,14 @@ class CheckpointFile:
         record: its metadata; None where they can't be read.
         state: ok; torn: truncated, or not a checkpoint; altered: its content does not match its digest; unsigned: a
             complete archive that was not written by mlscale, so that changes can't be detected.
+        corruption: of a sharded one: which parts are missing, cut short or altered; '' where none is, and of a file.
     """
 
     path: Path
     bytes: int
     record: CheckpointRecord | None
     state: CheckpointState
+    corruption: str = ""
 
     @property
     def is_corrupt(self) -> bool:
@@ -85,6 +87,8 @@ class CheckpointFile:
 
 def describe_checkpoint_state(checkpoint: CheckpointFile) -> str:
     """Return a sentence for the state of a checkpoint."""
+    if checkpoint.corruption:
+        return f"it is not what was written: {checkpoint.corruption}"
     return {
         "ok": "its digest holds",
         "torn": "it is cut short, or no checkpoint",

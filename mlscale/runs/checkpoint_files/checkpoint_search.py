@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import re
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
+from mlscale.config.names.suggest import find_nearest
 from mlscale.runs.checkpoint_files.checkpoint_digest import read_checkpoint_metadata, verify_checkpoint
 from mlscale.runs.checkpoint_files.checkpoint_record import SUFFIX, CheckpointFile, describe_checkpoint_state
 from mlscale.runs.checkpoint_files.sharded_folder import has_sharded_parts, is_checkpoint
 
+_STEP = re.compile(r"(?:^|-)step=(\d{1,18})(?!\d)")
 _NEVER = datetime.min.replace(tzinfo=UTC)
 
 
@@ -78,6 +82,17 @@ def find_best_checkpoint_file(folder: Path, metric: str | None, mode: str | None
     if is_checkpoint(best) and best not in values:
         return best
     return (min if mode == "min" else max)(values, key=values.__getitem__, default=None)
+
+
+def find_nearest_checkpoint(name: str, names: Sequence[str]) -> str | None:
+    """Return the one of `names` that was most likely meant: of the nearest step, if a step was typed, else the nearest
+    in its letters; None where none is near.
+    """
+    if step := _STEP.search(name):
+        wanted = int(step[1])
+        distances = {other: abs(int(match[1]) - wanted) for other in names if (match := _STEP.search(other))}
+        return min(distances, key=distances.__getitem__, default=None)
+    return find_nearest(name, names)
 
 
 def get_progress_key(checkpoint: CheckpointFile) -> tuple[bool, int, datetime, str]:

@@ -77,19 +77,23 @@ def read_parts(folder: Path, digest: str | None) -> dict[str, tuple[int, str]] |
     return {name: (part["bytes"], part["sha256"]) for name, part in json.loads(content).items()}
 
 
-def are_parts_intact(folder: Path, digest: str | None) -> bool:
-    """Return whether every part of a folder is what was written, by its digest."""
+def find_corrupt_parts(folder: Path, digest: str | None) -> list[str]:
+    """Return a phrase for each part of a folder that is not what was written, by its size and digest."""
     parts = read_parts(folder, digest)
     if parts is None:
-        return False
-    for name, (size, sha256) in parts.items():
-        path = folder / name
-        if not path.is_file() or path.stat().st_size != size:
-            return False
-        with path.open("rb") as file:
-            if hashlib.file_digest(file, "sha256").hexdigest() != sha256:
-                return False
-    return True
+        return [f"{PARTS} is {'altered' if (folder / PARTS).is_file() else 'missing'}"]
+    return [f"{name} {how}" for name, part in parts.items() if (how := _describe_corruption(folder / name, *part))]
+
+
+def _describe_corruption(path: Path, size: int, sha256: str) -> str:
+    if not path.is_file():
+        return "is missing"
+    if (actual := path.stat().st_size) < size:
+        return f"is cut short, {actual:,} of {size:,} bytes"
+    # A longer one is altered, whatever it begins with.
+    with path.open("rb") as file:
+        whole = actual == size and hashlib.file_digest(file, "sha256").hexdigest() == sha256
+    return "" if whole else "is altered"
 
 
 @contextlib.contextmanager

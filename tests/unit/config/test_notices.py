@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import pytest
 from omegaconf import DictConfig, OmegaConf
 
-from mlscale.config.notices import collect_notices, get_unpromised_source
+from mlscale.config.notices import collect_notices, get_inelastic_source, get_unpromised_source
 from mlscale.data import Promises
 from mlscale.launch.local_devices import LocalDevices
 
@@ -209,6 +209,9 @@ def test_the_source_that_promises_no_resume() -> None:
     assert source_of({"_target_": f"{HERE}.Forgetful"}) == f"{HERE}.Forgetful"
     assert source_of({"_target_": f"{HERE}.Elsewhere"}) == f"{HERE}.Elsewhere"
     assert source_of(None) == "the task's own loader"
+    for name in ("Forgetful", "Elsewhere"):  # nor the same batches on another number of processes
+        assert get_inelastic_source(OmegaConf.create({"data": {"_target_": f"{HERE}.{name}"}})) == f"{HERE}.{name}"
+    assert get_inelastic_source(OmegaConf.create({"data": {"_target_": "mlscale.data.Digits"}})) == ""
 
 
 def test_a_number_of_steps_that_is_out_of_reach() -> None:

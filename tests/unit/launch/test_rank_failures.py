@@ -1,5 +1,6 @@
 """What became of a rank."""
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,8 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, P
 
 from mlscale.errors import Exit, MLScaleError
 from mlscale.launch import rank_failures as failures
+from mlscale.runs.folder import RunFolder
+from tests.unit.runs.checkpoint_files.saved_checkpoints import save
 
 
 def ended(message: str, rank: int = 0) -> ChildFailedError:
@@ -74,3 +77,15 @@ def test_ranks_that_left_no_message_are_named(tmp_path: Path) -> None:
 )
 def test_an_error_of_the_network_is_another_ranks(text: str, what: str) -> None:
     assert failures.classify_remote_failure(RuntimeError(text)) == what
+
+
+def test_a_killed_rank_s_run_is_resumed_where_it_was_saved(tmp_path: Path) -> None:
+    run = RunFolder.create(tmp_path, "net", command="train", config_yaml="seed: 0\n").path
+    killed = ChildFailedError(
+        "rank_main", {1: ProcessFailure(local_rank=1, pid=1, exitcode=-signal.SIGKILL, error_file="")}
+    )
+    command = f"mlscale runs resume {run.name.removeprefix('net-')}"
+    assert failures.determine_failure_cause(run, 2, killed).fix.startswith(f"{command}, which starts over")
+    save(run / "checkpoints/step=10.ckpt", 10)
+    for error in (failures.determine_failure_cause(run, 2, killed), failures.explain_killed_fork_server(run)):
+        assert error.fix.startswith(f"{command}, from step 10; with more memory, or fewer processes")

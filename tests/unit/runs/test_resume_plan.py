@@ -127,6 +127,31 @@ def test_another_number_of_processes_is_reported(start: Start, before: int, now:
     assert lines[-1].startswith(f"layout    {line}" if line else "resume")
 
 
+def test_batches_that_another_number_of_processes_changes_are_reported(start: Start) -> None:
+    run = start(derived={"world_size": 2})
+    plan = open_attempt(run, 1, None, inelastic="my.Data", batch_size=16)
+    assert plan.other_batches.startswith("other batches, as my.Data")
+    assert "twice" not in plan.other_batches  # it starts over
+    save(run, "last.ckpt", 10)
+    plan = open_attempt(run, 1, None, inelastic="my.Data", batch_size=16)
+    assert "up to 160 samples may come twice" in plan.lines[-1]
+    assert "trainer.devices=2, as before, keeps them" in plan.lines[-1]
+    assert "same global batches" not in plan.lines[-1]
+    assert "interrupted samples may" in open_attempt(run, 1, None, inelastic="my.Data").other_batches
+    assert open_attempt(run, 2, None, inelastic="my.Data", batch_size=16).other_batches == ""
+    assert open_attempt(run, 1, None, batch_size=16).other_batches == ""
+
+
+def test_another_option_of_a_group_is_named_as_it_was_typed(start: Start, tmp_path: Path) -> None:
+    groups = "strategy:\n  _target_: {}\n  {}: true\n  plan: [1]\n"
+    run = start(config_yaml=CONFIG + groups.format("mlscale.FSDP", "cpu_offload"))
+    text = CONFIG + groups.format("mlscale.DDP", "static_graph")
+    with pytest.raises(MLScaleError) as caught:
+        find_run_to_resume(run.id, text, None, tmp_path / "runs", [f"resume={run.id}", "strategy=ddp"])
+    assert caught.value.where == "strategy"
+    assert caught.value.fix.splitlines()[1] == f"mlscale like={run.id} strategy=ddp"
+
+
 def test_a_lost_layout_is_derived_again(start: Start, capsys: pytest.CaptureFixture[str]) -> None:
     run = start(derived={"world_size": 2})
     (run.path / "derived.yaml").write_text("world_size: [")

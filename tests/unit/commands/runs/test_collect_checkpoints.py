@@ -16,6 +16,7 @@ from mlscale.runs.lock import hold_run_lock
 from mlscale.runs.run_reader import MANIFEST, RUN
 from mlscale.versions import LocalRegistry
 from mlscale.versions.from_run import publish_run
+from tests.conftest import NoPrivileges
 
 Runs = Callable[..., int]
 ALL = {"best.ckpt", "last.ckpt", "step=10.ckpt", "step=20.ckpt"}
@@ -207,6 +208,15 @@ def test_a_kill_between_leaves_an_intact_seal(root: Path, runs: Runs, monkeypatc
     assert run.find_changed_artefacts() == []
     assert runs("gc", "yes=true") == 0
     assert names(run) == {"best.ckpt", "last.ckpt"}
+
+
+def test_a_folder_that_may_not_be_written_to_stays(root: Path, runs: Runs, no_privileges: NoPrivileges) -> None:
+    run = made(root)
+    with no_privileges(root, read_only=run.path), pytest.raises(MLScaleError) as caught:
+        runs("gc", "yes=true")
+    assert names(run) == ALL
+    # Another runs_dir would mean other runs, and remove theirs.
+    assert caught.value.fix.startswith(f"chmod -R u+w {run.path}; ")
 
 
 def _die(*_: object, **__: object) -> None:

@@ -10,6 +10,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from mlscale.commands.train.train_result import build_train_result
+from mlscale.runs.resume_plan import ResumePlan
 
 FIT: dict[str, Any] = {
     "best": None,
@@ -46,3 +47,15 @@ def test_a_metric_that_is_no_number_ends_no_run(tmp_path: Path, best: list[Any] 
     assert result.as_dict()["metrics"]["val/auroc"] is None
     assert "val/auroc" in result.format_text()
     assert result.sentence.startswith("run: val/accuracy nan")
+
+
+def test_other_batches_are_not_called_the_same_samples(tmp_path: Path) -> None:
+    (tmp_path / "results").mkdir()
+    fit = {**FIT, "peak_memory_bytes": 1, "inexact": ["processes 2 before, 1 now"]}
+    (tmp_path / "results/fit.json").write_text(json.dumps(fit))
+    cfg = OmegaConf.create({"name": "run", "metric": "val/accuracy"})
+    folder: Any = SimpleNamespace(path=tmp_path)
+    other = "other batches, as my.Data does not promise the same ones"
+    sentence = build_train_result(cfg, folder, ResumePlan(folder, None, 10, (), other_batches=other)).sentence
+    assert sentence.endswith(f"; resumed from step 10 (processes 2 before, 1 now) with {other}")
+    assert "the same samples" in build_train_result(cfg, folder).sentence

@@ -14,6 +14,7 @@ from mlscale.runs.checkpoint_files.checkpoint_record import CheckpointFile, Chec
 from mlscale.runs.checkpoint_files.checkpoint_search import (
     find_best_checkpoint_file,
     find_latest_valid,
+    find_nearest_checkpoint,
     list_checkpoint_files,
 )
 from tests.unit.runs.checkpoint_files.saved_checkpoints import flip, save
@@ -132,3 +133,17 @@ def test_a_checkpoint_of_another_run_is_left_out(tmp_path: Path) -> None:
 def test_an_empty_or_missing_folder(tmp_path: Path) -> None:
     assert find_latest_valid(tmp_path) == (None, [])
     assert find_latest_valid(tmp_path / "none") == (None, [])
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("step=4000", "step=60"),
+        ("step=51", "step=50"),
+        ("best-epoch=0-step=1", "best-epoch=0-step=22"),
+        ("lst", "last"),
+    ],
+)
+def test_the_name_that_was_meant(typed: str, meant: str) -> None:
+    assert find_nearest_checkpoint(typed, ["best-epoch=0-step=22", "last", "step=50", "step=60"]) == meant
+    assert find_nearest_checkpoint("step=7", ["best", "last"]) is None
