@@ -33,7 +33,7 @@ def wrap_unforeseen_error(error: BaseException, where: str = "") -> MLScaleError
             "weights are used while they are sharded",
             where=prefix + (own or next(_iterate_lines(error), "")),
             why="strategy=fsdp gathers them in a step that all processes take, not for a call of the model",
-            fix="trainer.strategy.predict_step(batch, index) in place of the call, on every process\nstrategy=ddp",
+            fix="strategy=ddp\ntrainer.strategy.predict_step(batch, index) in place of the call, on every process",
         )
     if own:
         why = "your code raised it"

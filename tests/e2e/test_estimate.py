@@ -106,7 +106,9 @@ def test_a_batch_without_room_for_it_is_extrapolated(folder: Path, monkeypatch: 
 def test_two_processes_share_the_batch(folder: Path, probe: int) -> None:
     found = commands.run_command("estimate", [*SHORT[:2], "trainer.devices=2", f"estimate.probe_seconds={probe}"])
     alone = commands.run_command("estimate", [*SHORT[:2], "data.batch_size=32", "estimate.probe_seconds=0"])
-    assert found.metrics["peak_memory_bytes"] == alone.metrics["peak_memory_bytes"]
+    # DDP's buckets hold gradients once more while they are sent.
+    more = found.metrics["peak_memory_bytes"] - alone.metrics["peak_memory_bytes"]
+    assert 0 < more <= 2 * found.metrics["gradients_bytes"]
     assert found.metrics.get("steps") == (3 * 22 if probe else None)
     assert not runs_in(folder)
 
