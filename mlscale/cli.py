@@ -20,7 +20,7 @@ from mlscale.errors import Exit, MLScaleError
 from mlscale.launch import garbage_collection as garbage
 from mlscale.log_lines import find_typed_format, report_error, use_log_format
 from mlscale.report.terminal import paint, replace_unprintable_letters, wrap_text
-from mlscale.suggested_commands import add_typed_folder, note_typed_words
+from mlscale.suggested_commands import add_typed_folder, use_typed_words
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -34,8 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         garbage.mark_own_process()
         replace_unprintable_letters(sys.stdout)
     make_user_code_importable()
-    note_typed_words(words)
-    with use_log_format(find_typed_format(words)):
+    with use_log_format(find_typed_format(words)), use_typed_words(words):
         return _run_words(words)
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 _KEY = "runs_dir="
 # Commands that read runs. An action takes its key before the run that it names; another command names the run first.
@@ -16,9 +17,15 @@ _COMMAND = re.compile(
 _WORDS: list[str] = []
 
 
-def note_typed_words(words: Sequence[str]) -> None:
-    """Note the words of the command line, for what this process prints."""
+@contextlib.contextmanager
+def use_typed_words(words: Sequence[str]) -> Iterator[None]:
+    """Let what this process prints in the block have the `runs_dir` in these words of its command line."""
+    before = [*_WORDS]
     _WORDS[:] = words
+    try:
+        yield
+    finally:
+        _WORDS[:] = before
 
 
 def add_typed_folder(text: str) -> str:

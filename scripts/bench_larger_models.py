@@ -4,9 +4,10 @@
     python -m scripts.bench_larger_models --rounds 1 --steps 8
 
 All variants train the same language model in turns, in each round in another order, on global batches of the same size:
-with accumulation, of four smaller passes. Memory is that of tensors, by the allocator. Time is that of an optimizer
-step, and so of the same number of samples, without the steps that are profiled, validation and saves; as a ratio to DDP
-of the same round: the median and the range of the rounds.
+with accumulation, of four smaller passes. The peak of memory is that of a step, the median of both ranks' steps after
+the first, of what torch requests: in a run of its own (scripts/allocation_counter.c, which needs a C compiler). Time is
+that of an optimizer step, and so of the same number of samples, without the steps that are profiled, validation and
+saves; as a ratio to DDP of the same round: the median and the range of the rounds.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from pathlib import Path
 from statistics import median
 
 from mlscale.report.text import format_decimal_size
-from scripts.bench_fsdp import MODELS, PURPOSES, TrainedRun, train
+from scripts.bench_estimate_fsdp import build_counter, measure_peaks
+from scripts.bench_fsdp import MODELS, PURPOSES, RANKS, TrainedRun, train
 
 PLAIN = "plain DDP"
 MODEL = ["+recipe=gpt", "model.width=192", "model.layers=6", "data.length=128", "data.batch_size=16", "optimizer=adamw"]
@@ -49,6 +51,14 @@ def measure_variants(rounds: int, steps: int, seed: int, scratch: Path) -> dict[
     return runs
 
 
+def measure_peak(name: str, scratch: Path, counter: Path) -> int:
+    """Return the peak of a step of a variant, bytes."""
+    strategy, words = VARIANTS[name]
+    folder = scratch / f"peak-{list(VARIANTS).index(name)}"
+    ranks = measure_peaks([*MODEL, f"strategy={strategy}", f"trainer.devices={RANKS}", *words], folder, counter)
+    return int(median(peak for rank in ranks for peak in rank))
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run the bench; return its exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -58,10 +68,12 @@ def main(arguments: list[str] | None = None) -> int:
     args = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as scratch:
         runs = measure_variants(args.rounds, args.steps, args.seed, Path(scratch))
+        counter = build_counter(Path(scratch))
+        peaks = {name: measure_peak(name, Path(scratch), counter) for name in runs}
     print(f"| variant | {' | '.join(PURPOSES)} | peak | time of a step |\n|---|{'---|' * len(PURPOSES)}---|---|")
     for name, made in runs.items():
         held = made[-1].held[0]
-        sizes = [format_decimal_size(held[purpose]) for purpose in (*PURPOSES, "peak")]
+        sizes = [format_decimal_size(size) for size in (*(held[purpose] for purpose in PURPOSES), peaks[name])]
         ratios = sorted(own.seconds / plain.seconds for own, plain in zip(made, runs[PLAIN], strict=True))
         time = "1" if name == PLAIN else f"{median(ratios):.2f} [{ratios[0]:.2f}, {ratios[-1]:.2f}]"
         print(f"| {name} | {' | '.join(sizes)} | {time} |")

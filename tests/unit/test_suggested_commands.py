@@ -1,16 +1,8 @@
 """Commands that messages suggest mean the runs of the command that prints them."""
 
-from collections.abc import Iterator
-
 import pytest
 
-from mlscale.suggested_commands import add_typed_folder, note_typed_words
-
-
-@pytest.fixture(autouse=True)
-def _forget() -> Iterator[None]:
-    yield
-    note_typed_words([])
+from mlscale.suggested_commands import add_typed_folder, use_typed_words
 
 
 @pytest.mark.parametrize(
@@ -26,5 +18,5 @@ def _forget() -> Iterator[None]:
 )  # fmt: skip
 def test_the_typed_folder_is_named(text: str, completed: str) -> None:
     assert add_typed_folder(text) == text, "nothing was typed"
-    note_typed_words(["train", "+recipe=resnet", "runs_dir=a"])
-    assert add_typed_folder(text) == completed
+    with use_typed_words(["train", "+recipe=resnet", "runs_dir=a"]):
+        assert add_typed_folder(text) == completed
