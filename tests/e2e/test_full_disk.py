@@ -44,7 +44,8 @@ def test_the_training_goes_on_and_ends_resumable(small_disk: Path, tmp_path: Pat
     assert "No space left on device" in done.stderr
     assert "what was saved before stays: best.ckpt, last.ckpt" in done.stderr
     assert "error: the final state of the run could not be saved: " in done.stderr
-    assert "mlscale runs resume last, once there is space: it resumes from last.ckpt" in done.stderr
+    # With the folder of this run: without it the command would mean another one.
+    assert f"mlscale runs resume runs_dir={small_disk} last, once there is space: it resumes from" in done.stderr
     assert "epoch 3/3" in done.stderr
     kept = list(small_disk.glob("*/*/checkpoints/*"))
     assert sorted(path.name for path in kept) == ["best.ckpt", "last.ckpt"]
