@@ -1,0 +1,40 @@
+"""The config of trainings that a command makes to watch them, which are no results: without what others would see."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from mlscale.config.checkpoint_address import keep_checkpoints_local
+from mlscale.launch.start_notices import print_masked_lines
+from mlscale.secrets.mask import Masker
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+_CSV_LOGGER = "mlscale.train.loggers.csv"
+
+
+def compose_rehearsal_config(cfg: DictConfig, own_keys: Sequence[str], masker: Masker) -> DictConfig:
+    """Return a copy of a command's config for trainings of its own: without trackers, which a line reports, without
+    uploads, and without a limit of time.
+
+    Args:
+        own_keys: settings of the command, which a training does not have.
+    """
+    plain = keep_checkpoints_local(cfg.copy())
+    for key in own_keys:
+        plain.pop(key)
+    # Derived again by each run, as a new start of the command does.
+    plain.derived = dict.fromkeys(plain.derived)
+    # All these runs have the same code, so none needs a snapshot.
+    plain.snapshot, plain.output = False, "table"
+    if "max_time" in plain.trainer:
+        plain.trainer.max_time = None  # its end would be an interruption that the command did not make
+    trackers = {name: node for name, node in (plain.get("logger") or {}).items() if node}
+    away = [name for name, node in trackers.items() if node.get("_target_") != _CSV_LOGGER]
+    if away:
+        retained = {name: node for name, node in trackers.items() if name not in away}
+        plain.logger = retained or {"csv": {"_target_": _CSV_LOGGER, "save_dir": "${derived.run_dir}/logs"}}
+        print_masked_lines([f"trackers  {', '.join(away)} left out: these runs are not results"], masker)
+    return plain
