@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from mlscale.config.checkpoint_address import keep_checkpoints_local
+from mlscale.errors import MLScaleError
 from mlscale.launch.start_notices import print_masked_lines
 from mlscale.secrets.mask import Masker
 
@@ -38,3 +39,20 @@ def compose_rehearsal_config(cfg: DictConfig, own_keys: Sequence[str], masker: M
         plain.logger = retained or {"csv": {"_target_": _CSV_LOGGER, "save_dir": "${derived.run_dir}/logs"}}
         print_masked_lines([f"trackers  {', '.join(away)} left out: these runs are not results"], masker)
     return plain
+
+
+def read_process_count(cfg: DictConfig, user: str) -> int:
+    """Return the number of processes of a node, which `user` starts by another launcher than mlscale's own.
+
+    Raises:
+        MLScaleError: it is not a number.
+    """
+    devices = cfg.trainer.get("devices", 1)
+    # `auto` would count the devices of this machine, not those of the platform's.
+    if not isinstance(devices, int) or devices < 1:
+        raise MLScaleError(
+            f"{user} needs a number of processes, not trainer.devices={devices}",
+            where="trainer.devices",
+            fix="trainer.devices=2",
+        )
+    return devices

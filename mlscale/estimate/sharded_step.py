@@ -64,7 +64,7 @@ class Sharding:
         live.purposes = _PURPOSES
         if self.settings.cpu_offload:
             live.purposes, live.hosted, live.scratch = _OFFLOADED_PURPOSES, _HOSTED, count_copied_shards
-        # On a CPU, where nothing can be offloaded: what is on the host is told apart by its purpose.
+        # On a CPU, where nothing can be offloaded: its purpose shows what is on the host in a run.
         settings = replace(self.settings, cpu_offload=False)
         dist.init_process_group("fake", store=FakeStore(), rank=0, world_size=self.ranks)
         try:

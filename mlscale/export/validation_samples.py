@@ -126,7 +126,7 @@ def iterate_split_batches(data: LightningDataModule, split: str) -> Iterator[Sam
     """Yield the samples of a split, 'val' or 'test', in their own order; those that could not be read are left out.
 
     Raises:
-        MLScaleError: there is no loader.
+        MLScaleError: a validation loader was not found.
     """
     loader = data.val_dataloader() if split == "val" else data.test_dataloader()
     return (

@@ -179,6 +179,6 @@ def extract_error_text(text: str) -> str:
     errors = [index for index, line in enumerate(lines) if line.startswith("error: ")]
     if not errors:
         return "\n".join(lines[-_LAST_LINES:])
-    # What a launcher adds about the processes that have failed is no part of it.
+    # Without the lines that a launcher adds about the processes that have failed.
     rest = itertools.takewhile(lambda line: not _LAUNCHER_LINE.match(line), lines[errors[-1] + 1 :])
     return "\n".join([lines[errors[-1]].removeprefix("error: "), *rest])

@@ -91,14 +91,14 @@ class Gan(pl.LightningModule):
         with torch.no_grad():
             for average, weight in zip(self.average.parameters(), self.generator.parameters(), strict=True):
                 average.lerp_(weight, 0.1)
-        told = self.compare(real, self(noise).detach())
-        self.manual_backward(told)
+        separated = self.compare(real, self(noise).detach())
+        self.manual_backward(separated)
         second.step()
         second.zero_grad()
         if not self.is_plain:
             self.untoggle_optimizer(second)
-        self.losses.append((fooled.item(), told.item()))
-        self.log("train/told", told.detach(), sync_dist=True)
+        self.losses.append((fooled.item(), separated.item()))
+        self.log("train/separated", separated.detach(), sync_dist=True)
 
     def validation_step(self, batch: Any, index: int) -> None:
         self.log("val/loss", self.criticise(batch["x"], 1.0), sync_dist=True)

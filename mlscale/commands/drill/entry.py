@@ -19,11 +19,11 @@ from mlscale.commands.drill.drill_page import build_drill_steps
 from mlscale.commands.drill.platform_settings import read_platform_rules
 from mlscale.commands.drill.played_job import AttemptOutcome, PlayedJob
 from mlscale.commands.drill.traced_job import create_job, list_secret_variables
+from mlscale.commands.rehearsal_config import read_process_count
 from mlscale.drill.drill_findings import DrillFacts, DrillFinding, describe_drill, format_seconds, list_findings
 from mlscale.drill.job_ending import JobEnding
 from mlscale.drill.platform_rules import PlatformRules, choose_restart_size
 from mlscale.drill.step_records import find_other_batch, is_bitwise_identical
-from mlscale.errors import MLScaleError
 from mlscale.launch.start_notices import print_masked_lines
 from mlscale.report import Result
 from mlscale.report.result_files import save_result_in
@@ -131,14 +131,7 @@ def _read_sizes(cfg: DictConfig) -> tuple[int, int | None]:
     Raises:
         MLScaleError: the number of processes is not a number.
     """
-    devices = cfg.trainer.get("devices", 1)
-    # `auto` would count the devices of this machine, not those of the platform's.
-    if not isinstance(devices, int) or devices < 1:
-        raise MLScaleError(
-            f"a drill needs a number of processes, not trainer.devices={devices}",
-            where="trainer.devices",
-            fix="trainer.devices=2",
-        )
+    devices = read_process_count(cfg, "a drill")
     batch = (cfg.get("data") or {}).get("batch_size")
     return devices, int(batch) if batch else None
 

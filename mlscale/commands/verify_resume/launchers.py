@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlscale.commands.drill.platform_start import build_start
+from mlscale.commands.rehearsal_config import read_process_count
 from mlscale.commands.verify_resume.slurm_starter import SlurmStarter
 from mlscale.errors import MLScaleError
 from mlscale.verify_resume.killed_run import CommandStarter, RunStarter
@@ -44,13 +45,7 @@ def replace_launch(cfg: DictConfig) -> None:
             where="launch.dry_run",
             fix="launch.dry_run=false",
         )
-    devices = cfg.trainer.get("devices", 1)
-    if not isinstance(devices, int) or devices < 1:
-        raise MLScaleError(
-            f"launch={name} needs a number of processes, not trainer.devices={devices}",
-            where="trainer.devices",
-            fix="trainer.devices=2",
-        )
+    read_process_count(cfg, f"launch={name}")
     if name != _SLURM:
         # Its processes are the job itself, which must not be submitted again.
         cfg.launch = {"max_restarts": 0, "timeout_s": cfg.launch.timeout_s}
