@@ -102,7 +102,7 @@ def _end_after(watch: Callable[[], None], run: Path) -> None:
 
     def watch_and_end() -> None:
         watch()
-        # Its scheduler would start the job again, though no command waits for it. The folder may have been removed meanwhile.
+        # Its scheduler would start the job again, which no command waits for. The folder may have been removed.
         with contextlib.suppress(MLScaleError):
             if (record := read_job_record(run)) is not None:
                 replace(record, cancelled=get_current_time()).write(run)
