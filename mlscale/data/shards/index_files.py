@@ -161,7 +161,7 @@ def save_index(
     # Without inode and ctime the next run compares contents.
     if is_settled(status):
         about |= {"inode": status.st_ino, "ctime_ns": status.st_ctime_ns}
-    arrays: dict[str, NDArray[Any]] = {
+    arrays: dict[str, Any] = {
         "keys": np.frombuffer(index.keys.joined, np.uint8), "offsets": index.offsets, "sizes": index.sizes
     }  # fmt: skip
     if index.digests is not None:

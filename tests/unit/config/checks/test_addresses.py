@@ -9,6 +9,7 @@ import pytest
 
 from mlscale.assembly.ready import raise_if_invalid
 from mlscale.commands import COMMANDS
+from mlscale.commands.command import Key
 from mlscale.commands.options import read_options
 from mlscale.config.composition.argv import parse_command_line
 from mlscale.config.composition.compose import compose_config
@@ -91,7 +92,7 @@ def test_paths_are_no_addresses(path: str) -> None:
 
 
 @pytest.mark.parametrize(("command", "name", "key"), KEYS, ids=[f"{a}-{b}-{c.name}" for a, b, c in KEYS])
-def test_actions_refuse_addresses(command: str, name: str, key: object) -> None:
+def test_actions_refuse_addresses(command: str, name: str, key: Key) -> None:
     action = COMMANDS[command].actions[name]
     words = [word.example for word in action.words if word.required]
     with pytest.raises(MLScaleError, match=r"takes a path of this machine, not an address of 'gs:'"):
