@@ -84,7 +84,12 @@ class Restored(Module):
 
     def __init__(self) -> None:
         hidden = itertools.count()
-        super().__init__(lambda module: setattr(module, "counter", next(hidden)) or 1 + 0.1 * module.counter)
+
+        def follow(module: Module) -> float:
+            module.counter = next(hidden)
+            return 1 + 0.1 * module.counter
+
+        super().__init__(follow)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["counter"] = self.counter
