@@ -25,7 +25,14 @@ TIMEOUT = 30  # seconds of a collective: ranks wait for each other's imports, to
 def test_the_cause_is_reported_once(
     folder: Path, capfd: pytest.CaptureFixture[str], how: str, printed: str, code: int
 ) -> None:
-    words = ("+recipe=resnet", "model=mlp", "snapshot=false", "trainer.devices=2", FAIL % how, f"strategy.timeout={TIMEOUT}")
+    words = (
+        "+recipe=resnet",
+        "model=mlp",
+        "snapshot=false",
+        "trainer.devices=2",
+        FAIL % how,
+        f"strategy.timeout={TIMEOUT}",
+    )
     assert main(words) == code
     out, err = capfd.readouterr()
     assert out == ""

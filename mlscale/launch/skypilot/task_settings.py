@@ -31,7 +31,7 @@ class SkyPilotSettings(CloudSettings):
             yield MLScaleError(
                 "nothing installs mlscale on the machines of the job",
                 where="launch.setup",
-                why="SkyPilot's own image is without it, and no package index has a release of it",
+                why="the default image is without it, and no package index has a release of it",
                 fix="launch.setup=['pip install <a wheel or git+https://… of mlscale>']\n"
                 "launch.image=docker:<an image with mlscale>",
             )
