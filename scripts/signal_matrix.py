@@ -64,7 +64,9 @@ def stop_attempt(attempt: Attempt, stop: Stop, step: int, delay: float) -> None:
         time.sleep(0.001)
     time.sleep(delay)
     begin = time.monotonic()
-    if not attempt.is_over():
+    if attempt.is_over():
+        stop.phase = "exit"  # the moment was too short, or did not come
+    else:
         send_signal(attempt.process.pid, stop.signum, stop.receiver)
     if not wait_for_end(attempt):
         stop.problems.append("hung")
