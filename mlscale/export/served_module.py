@@ -183,8 +183,8 @@ def check_own_answers(model: ServedModule, tensors: Mapping[str, Any], tolerance
         "the output for a sample depends on the other samples of its batch",
         where="model",
         why=f"a server makes batches of several clients' requests{cause}",
-        fix="BatchNorm with track_running_stats=True, or GroupNorm\n"
-        "let forward compute each sample by itself, without x.mean(0) and the like",
+        fix="let forward compute each sample by itself: BatchNorm with track_running_stats=True or GroupNorm, and no "
+        "x.mean(0)",
     )
 
 
