@@ -129,23 +129,14 @@ def _collect_averaging_notices(cfg: DictConfig) -> list[str]:
     return [f"callbacks.ema renews the average {times} {within}: {fix} suits so short a run"]
 
 
-def get_unpromised_source(cfg: DictConfig) -> str:
-    """Return the source of a run's samples if it does not promise the same ones again on resume; '' if it does."""
-    return _get_source_without("resume", cfg)
-
-
 def get_inelastic_source(cfg: DictConfig) -> str:
     """Return the source of a run's samples if it does not promise the same global batches on another number of
     processes; '' if it does.
     """
-    return _get_source_without("elastic", cfg)
-
-
-def _get_source_without(promise: str, cfg: DictConfig) -> str:
     if not cfg.get("data"):
         return "the task's own loader"
     promises: Any = getattr(import_target(cfg.data), "promises", None)
-    return "" if promises is not None and getattr(promises, promise) else str(cfg.data["_target_"])
+    return "" if promises is not None and promises.elastic else str(cfg.data["_target_"])
 
 
 def _collect_promise_notices(cfg: DictConfig) -> list[str]:
