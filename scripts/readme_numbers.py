@@ -40,16 +40,16 @@ _ROWS = (
     (
         "A checkpoint of 100 MB every 5 s",
         "checkpoints-during-a-training",
-        "{checkpoint_speed} × the speed without; a save waits {checkpoint_stall_ms} ms, {checkpoint_stall} × as long as "
-        "Lightning's",
+        "{checkpoint_speed} × the speed without; a save waits {checkpoint_stall_ms} ms, {checkpoint_stall} × as long "
+        "as Lightning's",
     ),
     ("Runs killed at random, resumed and compared", "resume", "{resume_identical} of 100 identical, five layouts"),
     ("Estimated peak memory", "estimates", "off by {estimate_percent} % over 28 cases, on a CPU"),
     (
         "Serving JSON, CPU time of a request, compared with FastAPI",
         "serving",
-        "{serve_json_1_client} × with one client; {serve_json_8_clients} × with 8 and {serve_json_32_clients} × with 32, "
-        "before checks of each request that cost {serve_checks_percent} % more",
+        "{serve_json_1_client} × with one client; {serve_json_8_clients} × with 8 and {serve_json_32_clients} × with 32"
+        ", before checks of each request that cost {serve_checks_percent} % more",
     ),
 )
 
