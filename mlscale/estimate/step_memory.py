@@ -28,14 +28,12 @@ MEASURED_ERROR = 0.03  # of the run's own steps; by scripts/bench_estimate.py: s
 PROCESSES_ERROR = 0.1  # of several processes; by scripts/bench_estimate_fsdp.py
 UNCHECKED_ERROR = 0.25  # of a trace alone, or of small batches, which may peak elsewhere in the step
 _PROBE_SAMPLES = (4, 8)  # samples of the two real batches that the peak is extrapolated from
-_SAFETY_FACTOR = 3  # factor by which free memory must exceed the expected memory of a whole real batch
 
 
 def estimate_peak_memory(
     build: Callable[[], LightningModule],
     batch: object,
     loop: StepSettings,
-    available_bytes: int = 0,
     processes: Processes | None = None,
 ) -> StepMemory:
     """Return the peak memory of a training step on `batch`.
@@ -43,8 +41,6 @@ def estimate_peak_memory(
     Args:
         build: makes the task, with new parameters each time it is called.
         batch: a real one, on the CPU, as from the loader.
-        available_bytes: bytes of this machine that two real steps may use, if a trace is not possible; within them the
-            steps are taken on the whole batch.
         processes: those that train together, of which the first one's memory is estimated; None for one process.
 
     Raises:
@@ -66,7 +62,7 @@ def estimate_peak_memory(
         if size < whole
     ]
     splits = [(size, live.split_peak()) for size, live in probes]
-    if not splits or _SAFETY_FACTOR * sum(extrapolate_split(splits, whole).values()) < available_bytes:
+    if not splits:
         live = probe_two_steps(build, batch, loop, processes)
         return StepMemory.read_live_tensors(
             live, live.split_peak(), UNCHECKED_ERROR, f"two real steps{ranks}: {reason}"

@@ -58,12 +58,7 @@ def run(cfg: DictConfig) -> Result:
     # An instance with GPUs is estimated as CUDA even where this machine has none: memory is traced, not measured.
     accelerator = settings.accelerator or ("cuda" if instance and instance.gpus else resolved_cfg.derived.accelerator)
     # Imported late, because it imports torch: wrong settings are reported without that.
-    from mlscale.commands.estimate.measurements import (
-        estimate_occupied_bytes,
-        measure_memory,
-        measure_time,
-        replace_by_device_peak,
-    )
+    from mlscale.commands.estimate.measurements import estimate_occupied_bytes, measure_memory, measure_time
 
     with mask_output(masker):
         print_masked_lines([f"estimate  memory: two steps of {_format_batch(resolved_cfg)}"], masker)
@@ -74,7 +69,6 @@ def run(cfg: DictConfig) -> Result:
                 [f"estimate  time: a probe of about {format_duration(settings.probe_seconds)} on this machine"], masker
             )
             time = measure_time(resolved_cfg, facts, settings.probe_seconds, memory, run_data, load)
-            memory = replace_by_device_peak(memory, time, accelerator, resolved_cfg)
         # On a device only tensors count; on a CPU the process has Python, torch and the data besides.
         most = max(memory.peak, memory.start)
         save_bytes = _compute_save_bytes(memory, resolved_cfg)

@@ -109,7 +109,7 @@ def measure_memory(cfg: DictConfig, accelerator: str, facts: Mapping[str, Any] |
         warnings.filterwarnings("ignore", message=r".*self\.log\(\).*trainer.*")  # there is none here
         try:
             batch = _load_first_batch(cfg, run_data)
-            memory = _estimate_memory(cfg, batch, loop, run_data, get_free_memory())
+            memory = _estimate_memory(cfg, batch, loop, run_data)
             return _check_memory(cfg, batch, loop, memory, facts, run_data)
         except Exception as error:
             # torch's message about shapes names neither the data nor the model.
@@ -123,7 +123,6 @@ def _estimate_memory(
     batch: object,
     loop: StepSettings,
     run_data: RunData,
-    available_bytes: int = 0,
     *,
     is_alone: bool = False,
 ) -> StepMemory:
@@ -135,7 +134,7 @@ def _estimate_memory(
         return task
 
     processes = None if is_alone else _read_processes(cfg, has_device=not loop.cpu_kernels)
-    return estimate_peak_memory(build_trained_task, batch, loop, available_bytes, processes)
+    return estimate_peak_memory(build_trained_task, batch, loop, processes)
 
 
 def _check_memory(
@@ -307,14 +306,6 @@ def measure_time(
         how=how,
         busy=f", load {load.processes:.1f} on {load.cores} cores" if uncertainty > probe.ERROR else "",
     )
-
-
-def replace_by_device_peak(memory: StepMemory, time: TimeEstimate, accelerator: str, cfg: DictConfig) -> StepMemory:
-    """Return the memory with the peak that a probe of the whole batch has had on a CUDA device; else as it is."""
-    if not accelerator == cfg.derived.accelerator == "cuda" or time.resident_bytes is None:
-        return memory
-    how = f"the steps of the probe, on the device; parts: {memory.how}"
-    return memory.add_unseen_bytes(time.resident_bytes - memory.peak, MEASURED_ERROR, how)
 
 
 def estimate_occupied_bytes(peak: int) -> int:

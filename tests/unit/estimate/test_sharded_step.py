@@ -127,7 +127,7 @@ def test_steps_that_can_not_be_traced_are_taken_for_real_as_the_first_rank() -> 
         task.model[1] = Choosing(WIDTH, WIDTH, bias=False)  # type: ignore[operator]
         return task
 
-    real = estimate_peak_memory(build_choosing, BATCH, StepSettings(), 2**40, Sharding(2, SETTINGS()))
+    real = estimate_peak_memory(build_choosing, BATCH, StepSettings(), Sharding(2, SETTINGS()))
     assert real.how.startswith("two real steps, as the first of 2 processes (off by")
     assert "a trace was not possible (DataDependentOutputException" in real.how
     assert real.error == UNCHECKED_ERROR
