@@ -19,7 +19,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.parameter import is_lazy
 
 from mlscale.culprit import summarize_error
-from mlscale.estimate.kernel_scratch import estimate_cpu_scratch
+from mlscale.estimate.kernel_scratch import count_gloo_copies
 from mlscale.estimate.live_tensors import LiveTensorMode, iterate_tensors
 from mlscale.estimate.memory_parts import StepMemory
 from mlscale.estimate.step import Processes, StepSettings, run_two_steps
@@ -118,7 +118,7 @@ def _count_two_steps(
     fake: FakeTensorMode | None = None,
 ) -> LiveTensorMode:
     """Take two steps and count their tensors: those of the first of several processes, where there are several."""
-    live = LiveTensorMode(estimate_cpu_scratch if loop.cpu_kernels else None)
+    live = LiveTensorMode(count_gloo_copies if loop.cpu_kernels else None)
     with contextlib.ExitStack() as modes:
         prepare = modes.enter_context(processes.simulate_first(loop.precision, live)) if processes else None
         for mode in (fake, live) if fake else (live,):

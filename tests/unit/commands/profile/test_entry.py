@@ -70,7 +70,7 @@ def test_more_than_a_perfect_loader_is_no_gain_to_believe() -> None:
 
 
 def test_the_largest_part_is_the_headline_also_where_rounds_contradict_each_other() -> None:
-    small_wait = concluded(0.09, 1.1, wait_for_data=0.09, computing=0.42, validation=0.49)
+    small_wait = concluded(0.09, 1.1, validation=0.49, computing=0.42, wait_for_data=0.09)
     assert small_wait.sentence.startswith("validation takes 49% of the time and bounds the run: it waits for data 9%")
     assert small_wait.details["bound_by"] == "validation"
     large_wait = concluded(0.38, 1.6, wait_for_data=0.38, computing=0.35, validation=0.27)
@@ -93,8 +93,8 @@ def test_a_rank_that_others_wait_for_and_ranks_that_no_timer_can_tell_apart() ->
     straggler = Straggler(1, 0.6, ("callback Sleeper", 0.7))
     result = build_profile_result(RunProfile(verdict, QUIET, [], 64, shares, straggler=straggler), 12.0)
     assert result.sentence.startswith(
-        "rank 1 bounds the run: another rank waits for it 60% of the time, and 70% of its own time is callback Sleeper; "
-        "of the time of an epoch: computing 40%"
+        "rank 1 bounds the run: another rank waits for it 60% of the time, and 70% of its own time is callback "
+        "Sleeper; of the time of an epoch: computing 40%"
     )
     assert result.details["bound_by"] == "rank 1"
     result = build_profile_result(RunProfile(verdict, QUIET, [], 64, {"computing": 1.0}, hides_waits=True), 12.0)
