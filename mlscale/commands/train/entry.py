@@ -42,7 +42,7 @@ from mlscale.runs import ownership as own
 from mlscale.runs.folder import RunFolder
 from mlscale.runs.lock import hold_run_lock, lock_runs_root
 from mlscale.runs.remote_checkpoints.run_store import store_ended_run, upload_missing
-from mlscale.runs.resume_plan import AUTO, find_run_of_job, find_run_to_resume, open_attempt
+from mlscale.runs.resume_plan import AUTO, find_run_of_job, find_run_to_resume, open_attempt, restate_fixes
 from mlscale.runs.run_reader import ENCODER
 from mlscale.secrets.mask import Masker
 
@@ -66,8 +66,13 @@ def run(cfg: DictConfig) -> Result:
     if is_submitted and (external is None or external.world_size == 1):
         return _submit(cfg, is_cloud=is_cloud)
     is_follower = external is not None and external.rank > 0
-    with handle_early_signals(choose_early_signals(external), is_reported=is_follower):
-        return _run_training(cfg) if external is None else _run_rank(cfg, external, is_submitted=is_submitted)
+    try:
+        with handle_early_signals(choose_early_signals(external), is_reported=is_follower):
+            return _run_training(cfg) if external is None else _run_rank(cfg, external, is_submitted=is_submitted)
+    except MLScaleError as error:
+        if cfg.resume not in (None, AUTO):
+            restate_fixes(error, cfg.resume)
+        raise
 
 
 def _submit(cfg: DictConfig, *, is_cloud: bool) -> Result:
