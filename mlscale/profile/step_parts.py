@@ -116,7 +116,7 @@ class PartTimer(Profiler):
         self._in_epoch = False
         self._after_validation = False
         self._written = False
-        self.lengths: dict[str, int | None] = {}
+        self.lengths: tuple[int | None, int | None] = (None, None)
         self.exchange: Callable[[], object] | None = None
 
     def start(self, action_name: str) -> None:
@@ -180,7 +180,7 @@ class PartTimer(Profiler):
         if self._warm_up > 0:
             self._warm_up -= 1
             if not self._warm_up:  # the step that ends here is part of the warm-up, too
-                self._timed = PartTimes(**self.lengths)
+                self._timed = PartTimes(epoch_batches=self.lengths[0], validation_length=self.lengths[1])
         else:
             self._timed.steps += 1
 
@@ -223,10 +223,8 @@ class NamedParts(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # When training starts, so that all loggers and callbacks exist.
         profiler: Any = trainer.profiler  # type: ignore[attr-defined]  # set by a connector
-        profiler.lengths = {
-            "epoch_batches": count_loader_batches(trainer.train_dataloader),
-            "validation_length": count_loader_batches(trainer.val_dataloaders),
-        }
+        loaders = (trainer.train_dataloader, trainer.val_dataloaders)
+        profiler.lengths = tuple(map(count_loader_batches, loaders))
         model: Any = trainer.strategy.model
         if isinstance(model, DistributedDataParallel):
             model.require_backward_grad_sync = model.require_forward_param_sync = False
