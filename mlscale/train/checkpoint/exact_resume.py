@@ -208,7 +208,7 @@ class ExactResume(Callback):
             done, epoch = epoch_loop.batch_progress.current.ready, trainer.current_epoch
             is_replayed = not self._placed and not _is_stateful(fetcher)
             has_ended = fetcher.length is not None and done >= fetcher.length
-            saved = self._own["batches"] if self._own is not None and (done or epoch) else None
+            saved = self._own.get("batches") if self._own is not None and (done or epoch) else None
             if is_replayed and saved is not None and (has_ended or not done):
                 ended = epoch if done else epoch - 1
                 again = [self._load_first_batch(fetcher, ended) for _ in range(2)]
