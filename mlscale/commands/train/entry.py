@@ -68,7 +68,10 @@ def run(cfg: DictConfig) -> Result:
     is_follower = external is not None and external.rank > 0
     try:
         with handle_early_signals(choose_early_signals(external), is_reported=is_follower):
-            return _run_training(cfg) if external is None else _run_rank(cfg, external, is_submitted=is_submitted)
+            if external is not None:
+                return _run_rank(cfg, external, is_submitted=is_submitted)
+            with report_rank_error(cfg.resume, Masker.create_for_run(cfg).mask_text):
+                return _run_training(cfg)
     except MLScaleError as error:
         if cfg.resume not in (None, AUTO):
             restate_fixes(error, cfg.resume)
@@ -117,6 +120,7 @@ def _run_training(cfg: DictConfig, ranks: GatheredRanks | None = None) -> Result
 
         machine = detect_local_devices()
         import_module("mlscale.assembly.run")
+        from mlscale.train.graceful_stop import note_stop_signals
     check_dali_machine(cfg, has_cuda=machine.cuda > 0)
     if not cfg.resume:  # a run that resumes may do without its store for a while
         check_checkpoint_store(cfg)
@@ -191,6 +195,8 @@ def _run_training(cfg: DictConfig, ranks: GatheredRanks | None = None) -> Result
             print_masked_lines(again.lines, masker)
             return again.checkpoint
 
+        if ranks is None:  # those of another launcher do so themselves
+            locks.enter_context(note_stop_signals())
         try:
             train_ranks(
                 folder.path,
