@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from mlscale.tasks.base import Partial, Task
 from mlscale.tasks.batch import Batch, unpack_batch
-from mlscale.tasks.label_checks import check_labels, check_logits, compute_class_weights
+from mlscale.tasks.label_checks import check_labels, check_logits, check_smoothing, compute_class_weights
 from mlscale.tasks.model_outputs import check_tensor
 
 
@@ -48,6 +48,7 @@ class Classification(Task):
         scheduler: Partial | Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(model=model, optimizer=optimizer, scheduler=scheduler)
+        check_smoothing(label_smoothing)
         self.num_classes = num_classes
         self.label_smoothing = label_smoothing
         # Not in checkpoints: it comes from the configuration, and weights alone go into another run.
