@@ -12,7 +12,7 @@ from mlscale.config.composition.argv import parse_command_line
 from mlscale.config.composition.reference_argument import restate_command
 from mlscale.config.composition.request import Request
 from mlscale.errors import Exit, MLScaleError
-from mlscale.launch.early_stop import choose_early_signals, handle_early_signals
+from mlscale.launch.early_stop import choose_early_signals, handle_early_signals, ignore_late_signals
 from mlscale.launch.external.external_launcher import (
     JOIN_TIMEOUT,
     ExternalRank,
@@ -20,7 +20,7 @@ from mlscale.launch.external.external_launcher import (
     find_external_rank,
     refuse_external_rank,
 )
-from mlscale.launch.garbage_collection import defer_garbage_collection
+from mlscale.launch.garbage_collection import defer_garbage_collection, is_own_process
 from mlscale.launch.threads import wait_passively
 
 
@@ -69,6 +69,9 @@ def run_config_command(command: str, argv: Sequence[str]) -> int:
         # A server, a monitor and a retraining look their model up themselves, and follow its alias.
         restate_command(error, command, request.typed)
         raise
+    finally:
+        if command == "train" and is_own_process():
+            ignore_late_signals()
     from mlscale.report import print_result
     from mlscale.secrets.mask import Masker, mask_output
 

@@ -25,10 +25,12 @@ _KNOWN: tuple[_Known, ...] = (
         ),
     ),
     (
-        r"No `(training_step|configure_optimizers)\(\)` method defined",
+        r"No `(training_step|validation_step|test_step|configure_optimizers)\(\)` method defined",
         "task._target_",
         lambda match: {
             "training_step": "def training_step(self, batch, batch_idx): …, which returns the loss, in that class",
+            "validation_step": "def validation_step(self, batch, batch_idx): …, which logs a metric, in that class",
+            "test_step": "def test_step(self, batch, batch_idx): …, which logs a metric, in that class",
             "configure_optimizers": "def configure_optimizers(self): …, which returns the optimizer, in that class",
         }[match[1]],
     ),

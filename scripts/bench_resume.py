@@ -3,6 +3,7 @@
     python -m scripts.bench_resume
     python -m scripts.bench_resume --kills 40 --layouts 2 --seed 7
     python -m scripts.bench_resume --kills 16 --layouts 1,2,fsdp2,fsdp2-parts,torchrun,2xtorchrun,slurm
+    python -m scripts.bench_resume --signals 2
 
 `1` and `2` are processes that the command starts itself, `fsdp2` and `fsdp2-parts` two with `strategy=fsdp`, whose
 checkpoints are one file or a folder with a part of each process. `torchrun` starts two, `2xtorchrun` are two of one
@@ -16,6 +17,10 @@ them: the launcher, an agent, a rank, the fork server; then the rest must end by
 `resume=auto`, `mlscale runs resume last` or its job's script. Compared with the undisturbed run are the last and the
 best checkpoint with all that they hold, every row of metrics.csv, and the final metrics. Ends with code 1 unless all
 are identical.
+
+`--signals` sends TERM, INT, HUP and USR1 instead, to the command or to its process group, in each layout of one machine
+and in phases that are drawn: the run must save, report that truly by message and exit code, leave no process, and
+resume to the same.
 """
 
 from __future__ import annotations
@@ -53,6 +58,7 @@ from scripts.resume_layouts import (  # noqa: E402
 )
 from scripts.resume_tables import Kill, Timings, print_tables  # noqa: E402
 from scripts.same_run import differences  # noqa: E402
+from scripts.signal_matrix import CASES, Stop, print_table, stop_attempt  # noqa: E402
 
 SHORT = ["snapshot=false", "trainer.accelerator=cpu", "+trainer.val_check_interval=0.5"]
 VARIANTS = [
@@ -240,12 +246,45 @@ def run_trials(bench: Bench, layouts: list[str], kills: int, per_run: int, first
         number += 1
 
 
+def run_signals(bench: Bench, rounds: int, first_variant: int) -> list[Stop]:
+    """Stop and resume a run in each case of the matrix, as often as `rounds`."""
+    stops = []
+    for number, (signum, receiver, layout) in enumerate(CASES * rounds):
+        variant, (phase,) = (first_variant + number) % len(VARIANTS), bench.deal_phases(1)
+        reference, folder = bench.find_reference(variant, layout), bench.folder / f"stop-{number}"
+        stop = Stop(signum, receiver, layout, phase)
+        run_phases.begin_attempt(folder)
+        words = [*build_words(variant, layout, folder), "resume=auto"]
+        attempt = Attempt(folder, words, layout)
+        attempt.start()
+        longest = bench.get_timings(find_reference_layout(layout)).start_up_s
+        delay = bench.draw.uniform(0, longest if phase == "start-up" else SPAN_SECONDS.get(phase, 0.02))
+        stop_attempt(attempt, stop, 0 if phase == "exit" else bench.draw.randrange(1, STEPS - 2), delay)
+        if not is_done(folder):
+            again = Attempt(folder, choose_words(bench, layout, variant, folder), layout)
+            again.start()
+            if not wait_for_end(again) or not again.has_succeeded:
+                stop.problems.append("not resumed")
+        if is_done(folder):
+            stop.problems += differences(reference, find_run(folder))[:4]
+        stops.append(stop)
+        print(
+            f"{number} {signum.name} {receiver:<8} {layout:<12} {phase:<10} {stop.seconds:.1f} s",
+            *stop.problems,
+            flush=True,
+        )
+        if not stop.problems and not bench.keep:
+            shutil.rmtree(folder)
+    return stops
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run the trials and print the tables; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--layouts", default=",".join(RANKS), help=f"separated by commas: {', '.join(RANKS)}")
     parser.add_argument("--per-run", type=int, default=5, help="kills of one run, at most")
+    parser.add_argument("--signals", type=int, default=0, help="stop signals instead of kills: rounds of the matrix")
     parser.add_argument("--seed", type=int, default=0, help="of the moments, and the first variant")
     parser.add_argument("--keep", type=Path, help="a folder for the runs; those that are not identical stay anyhow")
     args = parser.parse_args(argv)
@@ -253,6 +292,11 @@ def main(argv: list[str] | None = None) -> int:
     folder = args.keep or Path(tempfile.mkdtemp(prefix="bench-resume-"))
     bench = Bench(folder, random.Random(args.seed), args.keep is not None)
     begin = time.monotonic()
+    if args.signals:
+        stops = run_signals(bench, args.signals, args.seed)
+        print(f"\nseed {args.seed}, {time.monotonic() - begin:.0f} s")
+        print_table(stops)
+        return int(any(stop.problems for stop in stops))
     cluster = start_cluster() if "slurm" in layouts else contextlib.nullcontext()
     # Ctrl-C ends it with the report so far.
     with cluster, contextlib.suppress(KeyboardInterrupt):

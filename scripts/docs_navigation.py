@@ -39,6 +39,7 @@ NAV: dict[str, tuple[tuple[str, str], ...]] = {
         ("GPU", "gpu.md"),
         ("Precision", "precision.md"),
         ("Fine-tuning", "finetuning.md"),
+        ("Models of Hugging Face transformers", "transformers.md"),
         ("Experiment trackers", "trackers.md"),
         ("Debugging", "debugging.md"),
         ("Multi-node training", "launch.md"),

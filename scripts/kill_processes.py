@@ -37,8 +37,8 @@ class AttemptProcess:
         return self.words[1:4] == (b"-m", b"mlscale", b"train")
 
 
-def find_processes(attempt: str) -> list[AttemptProcess]:
-    """Return the processes of an attempt that take part in the training or start those that do."""
+def find_processes(attempt: str, *, all_kinds: bool = False) -> list[AttemptProcess]:
+    """Return the processes of an attempt that take part in the training or start those that do; or all."""
     entry = f"{ATTEMPT}={attempt}".encode()
     found = []
     for path in Path("/proc").glob("[0-9]*"):
@@ -50,7 +50,8 @@ def find_processes(attempt: str) -> list[AttemptProcess]:
             continue  # it has ended meanwhile
         # Python's tracker of resources only tidies up: a run does not end with it.
         is_tracker = any(b"resource_tracker" in word for word in words)
-        if words[0] and words[0].rpartition(b"/")[2] not in _UNINVOLVED and not is_tracker:
+        is_involved = words[0].rpartition(b"/")[2] not in _UNINVOLVED and not is_tracker
+        if words[0] and (is_involved or all_kinds):
             found.append(AttemptProcess(int(path.name), words))
     return found
 

@@ -227,7 +227,7 @@ def _compute_token(folder: Path) -> str:
 def _report_own_failure(folder: Path, rank: int, error: MLScaleError) -> MLScaleError:
     """Record a failure of this rank and return it: to be printed, unless another rank has done so."""
     _ignore_termination()
-    with contextlib.suppress(MLScaleError):
+    with contextlib.suppress(OSError):
         failures.write_rank_failure(folder, rank, error)
     end = time.monotonic() + (_GRACE_SECONDS if rank else 0.0)
     while time.monotonic() < end and not failures.is_failure_reported(folder):
@@ -239,7 +239,7 @@ def _report_own_failure(folder: Path, rank: int, error: MLScaleError) -> MLScale
 def _report_remote_failure(folder: Path, external: ExternalRank, what: str, error: Exception) -> MLScaleError:
     """Return the failure of another rank, by which this one has failed: to be printed, unless another rank has."""
     _ignore_termination()
-    with contextlib.suppress(MLScaleError):
+    with contextlib.suppress(OSError):
         failures.write_remote_failure(folder, external.rank, what, error)
     cause = failures.find_own_failure(folder, external.world_size) or failures.explain_lost_ranks(
         folder, external.world_size

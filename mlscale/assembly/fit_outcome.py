@@ -40,6 +40,7 @@ class FitOutcome:
             where it is, as far as is known: on as many ranks as before, with the same threads, libraries and CPU, from
             a checkpoint that holds all of their state, on a CPU or with deterministic algorithms.
         replayed: batches that were loaded again, because their loader has no state of its own.
+        other_batches: whether these are not those before the interruption.
         joined: metrics of what joined the run from outside and came after the fit.
         remarks: the same in words.
         met: whether all requirements on these are met.
@@ -56,6 +57,7 @@ class FitOutcome:
     resumed_step: int | None = None
     inexact: tuple[str, ...] = ()
     replayed: int = 0
+    other_batches: bool = False
     joined: dict[str, float] = field(default_factory=dict)
     remarks: tuple[str, ...] = ()
     met: bool = True
@@ -108,6 +110,7 @@ def build_fit_outcome(cfg: DictConfig, trainer: pl.Trainer, seconds: float) -> F
         resumed_step=resume.resumed_step,
         inexact=tuple(_explain_inexactness(trainer, resume)),
         replayed=resume.replayed,
+        other_batches=resume.other_batches,
         failed_saves=len(io.failed) if isinstance(io, VerifiedCheckpointIO) else 0,
     )
 

@@ -12,8 +12,7 @@ with garbage.defer_garbage_collection():
     import hydra  # noqa: F401
     import PIL.Image
     import torch.distributed.algorithms.ddp_comm_hooks.default_hooks
-    import torch.distributed.algorithms.ddp_comm_hooks.optimizer_overlap_hooks
-    import torch.distributed.elastic.multiprocessing  # noqa: F401
+    import torch.distributed.algorithms.ddp_comm_hooks.optimizer_overlap_hooks  # noqa: F401
 
     import mlscale.assembly.run
     import mlscale.assembly.worker

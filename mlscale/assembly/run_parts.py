@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from mlscale.assembly.build import build
-from mlscale.config.targets import has_argument, import_target
+from mlscale.config.targets import has_argument, import_target, takes_group
 from mlscale.errors import MLScaleError, call_all
 from mlscale.tasks.base import Task
 from mlscale.tasks.optimizers import build_optimizers
@@ -61,7 +61,7 @@ def is_plain(node: DictConfig | None) -> bool:
 
 def build_task(cfg: DictConfig) -> pl.LightningModule:
     """Return the LightningModule, with the model, optimizer and scheduler that it takes."""
-    nodes = {name: cfg.get(name) for name in ("model", "optimizer", "scheduler") if has_argument(cfg.task, name)}
+    nodes = {name: cfg.get(name) for name in ("model", "optimizer", "scheduler") if takes_group(cfg.task, name)}
     if "model" in nodes:
         nodes["model"] = pretrained.remove_weights_request(nodes["model"])  # they are only loaded before a new fit
     parts = {name: build(node, name) for name, node in nodes.items()}

@@ -9,6 +9,7 @@ import signal
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -45,7 +46,7 @@ def rank_main(folder: str, environment: Mapping[str, str], checkpoint: str, laun
     """Run a rank that the launcher started; its error goes into the run folder, for the parent to report.
 
     Args:
-        environment: of the launching process; what this process has already, such as its rank, stays.
+        environment: of this rank.
         checkpoint: to resume from; empty for a new run.
         launcher: the launching process.
     """
@@ -55,23 +56,31 @@ def rank_main(folder: str, environment: Mapping[str, str], checkpoint: str, laun
     multiprocessing.set_start_method(None, force=True)  # a user's loaders start their workers as in one process
     # The fork server has the environment of its own start: variables that were set later, such as protected secrets,
     # come from the launching process.
-    os.environ.update({name: value for name, value in environment.items() if name not in os.environ})
+    os.environ.update(environment)
     path, rank = Path(folder), int(os.environ["RANK"])
     if rank:
         # The output of one rank is enough; errors come through the run folder.
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115
     try:
         train_run_folder(path, Path(checkpoint) if checkpoint else None)
-    except MLScaleError as error:
-        failures.write_rank_failure(path, rank, error)
-        raise
     except Exception as error:
+        if os.environ.get("MLSCALE_TRACEBACK"):
+            traceback.print_exc()
+        sys.exit(_report_failure(path, rank, error))
+
+
+def _report_failure(folder: Path, rank: int, error: Exception) -> int:
+    """Write the error with which a rank ends into the run folder; return its exit code."""
+    try:
         # A collective fails in every rank when one rank ends: the error to report is that rank's.
         if what := failures.classify_remote_failure(error):
-            failures.write_remote_failure(path, rank, what, error)
+            failures.write_remote_failure(folder, rank, what, error)
         else:
-            failures.write_rank_failure(path, rank, wrap_unforeseen_error(error, f"rank {rank}"))
-        raise
+            known = error if isinstance(error, MLScaleError) else wrap_unforeseen_error(error, f"rank {rank}")
+            failures.write_rank_failure(folder, rank, known)
+    except OSError:
+        return failures.UNWRITTEN
+    return 1
 
 
 def train_run_folder(folder: Path, checkpoint: Path | None = None, run_data: RunData | None = None) -> None:
@@ -98,7 +107,7 @@ def train_run_folder(folder: Path, checkpoint: Path | None = None, run_data: Run
         garbage.is_own_process() or "RANK" in os.environ
     )  # not a notebook's kernel, which a stalled run must not end
     rank = int(os.environ.get("RANK", "0"))
-    is_external = find_external_rank() is not None
+    is_rank, is_external = this_process.is_rank_process(), find_external_rank() is not None
 
     def end_hung(error: MLScaleError, stall: StallReport) -> None:
         hung.end_hung_process(folder, error, stall.hung, partial(notify_run_end, cfg))
@@ -109,9 +118,11 @@ def train_run_folder(folder: Path, checkpoint: Path | None = None, run_data: Run
         # The handlers only note a signal, and the run stops at the next step boundary; once another rank has failed,
         # SIGTERM ends this one at once.
         signals.handle_stop_signals(
+            folder,
             # Another launcher's SIGTERM after a failure is waited out: this rank may have to report it.
             has_run_failed=lambda: not is_external and failures.has_rank_failures(folder),
-            ends_process=garbage.is_own_process(),
+            on_second="ignore" if is_rank else "end" if garbage.is_own_process() else "raise",
+            ignores_after=is_rank or (is_external and garbage.is_own_process()),
             is_restarted=is_external,
         ),
         stall.set_stall_handler(end_hung if can_end_process else None),

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from mlscale.config.names.suggest import find_nearest
+from mlscale.config.schema.local_paths import expect_local_path
 from mlscale.errors import MLScaleError
 
 STAGES = {
@@ -58,7 +60,7 @@ class Key:
     default: str | float | bool | None = None
     example: str = ""
     choices: tuple[str, ...] = ()
-    type: type[str] | type[int] | type[float] | type[bool] = str
+    type: type[str] | type[int] | type[float] | type[bool] | type[Path] = str
     many: bool = False
 
     @property
@@ -88,7 +90,9 @@ class Key:
             if text.lower() not in _BOOLEANS:
                 raise self._make_value_error(text, "true or false", f"{self.name}=true")
             return _BOOLEANS[text.lower()]
-        if self.type is str:
+        if self.type is Path:
+            expect_local_path(self.name, text, f"command line: {self.name}={text}", self.help)
+        if self.type in (str, Path):
             return text
         try:
             number: float = int(text) if self.type is int else float(text)
@@ -123,7 +127,7 @@ class Action:
 
 
 OUTPUT = Key("output", "table or json", "table", choices=("table", "json"))
-RUNS_DIR = Key("runs_dir", "the folder of the runs", "runs")
+RUNS_DIR = Key("runs_dir", "the folder of the runs", "runs", type=Path)
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from omegaconf import DictConfig
 
+from mlscale.config.schema.local_paths import is_address
 from mlscale.errors import MLScaleError
 
 _LOCAL = "${derived.run_dir}/checkpoints"
@@ -52,5 +53,5 @@ def _iterate_remote(cfg: DictConfig) -> Iterator[tuple[str, DictConfig]]:
     callbacks = cfg.get("callbacks")
     for name in callbacks if isinstance(callbacks, DictConfig) else ():
         node = callbacks[name]
-        if isinstance(node, DictConfig) and "://" in str(node.get("dirpath")):
+        if isinstance(node, DictConfig) and is_address(node.get("dirpath")):
             yield str(name), node

@@ -237,18 +237,18 @@ def _derive_per_device_batch(
         # Rounded, not floored: the suggested batch stays as close as possible to the one that was tuned.
         nearest = max(parts, round(batch / parts) * parts)
         # A run that is resumed keeps its batch: then the number of processes is what may change.
-        fitting = (
-            next(size for size in range(layout.world_size, 0, -1) if batch % (size * accumulate) == 0)
-            if (batch % accumulate == 0 and not can_choose_devices)
-            else 0
-        )
+        is_resumed = cfg.get("resume") not in (None, "auto")
+        fixes = [] if is_resumed else [f"data.batch_size={nearest}"]
+        if batch % accumulate == 0 and (is_resumed or not can_choose_devices):
+            fitting = next(size for size in range(layout.world_size, 0, -1) if batch % (size * accumulate) == 0)
+            processes = f"start {fitting} process{'es' if fitting != 1 else ''}"
+            fixes.append(f"trainer.devices={fitting}" if can_choose_devices else processes)
         problems.append(
             MLScaleError(
                 f"data.batch_size={batch} does not divide by {parts}",
                 where="data.batch_size",
                 why=f"it is global: {layout.world_size} devices × {accumulate} accumulated passes share it evenly",
-                fix=f"data.batch_size={nearest}"
-                + (f", or start {fitting} process{'es' if fitting != 1 else ''}" if fitting else ""),
+                fix=", or ".join(fixes),
             )
         )
         return None

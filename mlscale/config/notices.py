@@ -8,7 +8,7 @@ from omegaconf import OmegaConf
 
 from mlscale.config.checks.checkpoint_interval import collect_checkpoint_notices
 from mlscale.config.checks.strategy_support import collect_strategy_notices
-from mlscale.config.targets import has_argument, has_precision_plugin, import_target
+from mlscale.config.targets import has_argument, has_precision_plugin, import_target, takes_group
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -68,12 +68,13 @@ def _collect_length_notices(cfg: DictConfig) -> list[str]:
 def _collect_group_notices(cfg: DictConfig) -> list[str]:
     """Return a line for each group whose object is not used."""
     lines = []
-    idle = [name for name in ("model", "optimizer", "scheduler") if cfg.get(name) and not has_argument(cfg.task, name)]
+    idle = [name for name in ("model", "optimizer", "scheduler") if cfg.get(name) and not takes_group(cfg.task, name)]
     if idle:
         none = " ".join(f"{name}=none" for name in idle)
         has_or_have = "has" if len(idle) == 1 else "have"
         lines.append(
-            f"{', '.join(idle)} {has_or_have} no effect: {cfg.task['_target_']} takes none; {none} silences this"
+            f"{', '.join(idle)} {has_or_have} no effect: {cfg.task['_target_']} takes none, or has its own; "
+            f"{none} silences this"
         )
     grouped = [key for key, none in (("param_groups", []), ("layer_decay", 1.0)) if cfg.get(key, none) != none]
     if grouped and not hasattr(import_target(cfg.task), "group_parameters"):
@@ -129,23 +130,14 @@ def _collect_averaging_notices(cfg: DictConfig) -> list[str]:
     return [f"callbacks.ema renews the average {times} {within}: {fix} suits so short a run"]
 
 
-def get_unpromised_source(cfg: DictConfig) -> str:
-    """Return the source of a run's samples if it does not promise the same ones again on resume; '' if it does."""
-    return _get_source_without("resume", cfg)
-
-
 def get_inelastic_source(cfg: DictConfig) -> str:
     """Return the source of a run's samples if it does not promise the same global batches on another number of
     processes; '' if it does.
     """
-    return _get_source_without("elastic", cfg)
-
-
-def _get_source_without(promise: str, cfg: DictConfig) -> str:
     if not cfg.get("data"):
         return "the task's own loader"
     promises: Any = getattr(import_target(cfg.data), "promises", None)
-    return "" if promises is not None and getattr(promises, promise) else str(cfg.data["_target_"])
+    return "" if promises is not None and promises.elastic else str(cfg.data["_target_"])
 
 
 def _collect_promise_notices(cfg: DictConfig) -> list[str]:

@@ -20,6 +20,11 @@ def has_argument(node: DictConfig | None, name: str) -> bool:
     return name in parameters
 
 
+def takes_group(task: DictConfig | None, group: str) -> bool:
+    """Return whether a task gets the object of a group: it has an argument of that name, which its node leaves open."""
+    return has_argument(task, group) and group not in (task or ())
+
+
 def import_target(node: DictConfig) -> Any:
     """Return the class or function that `node` names.
 

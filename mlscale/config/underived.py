@@ -8,7 +8,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from mlscale.config.targets import has_argument
+from mlscale.config.targets import takes_group
 from mlscale.errors import MLScaleError
 
 _OPTIONAL = frozenset({"document_end"})
@@ -20,7 +20,7 @@ def check_underived(cfg: DictConfig, derived: Mapping[str, Any]) -> Iterator[MLS
     """Yield one problem for each key of a model, optimizer or scheduler in use whose derived value is not known."""
     for group in ("model", "optimizer", "scheduler"):
         # A node that the task does not take is never built, so its unknown values do not matter.
-        if not cfg.get(group) or not has_argument(cfg.get("task"), group):
+        if not cfg.get(group) or not takes_group(cfg.get("task"), group):
             continue
         for key, value in OmegaConf.to_container(cfg[group], resolve=False).items():  # type: ignore[union-attr]
             taken = _TAKEN.fullmatch(value) if isinstance(value, str) else None

@@ -6,6 +6,7 @@ the last format would misread the new one; keys may be added at any time, so rea
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from importlib import resources
@@ -44,6 +45,17 @@ def load_output_schema(kind: str) -> dict[str, Any]:
 def get_format_tag(name: str) -> str:
     """Return the value of `format` for a new document."""
     return f"mlscale/{name}/{FORMATS[name]}"
+
+
+def compute_checksum(document: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of a JSON document without its own key `sha256`."""
+    rest = {key: value for key, value in document.items() if key != "sha256"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+
+
+def has_right_checksum(document: Mapping[str, Any]) -> bool:
+    """Return False if a document is not what its checksum states; those of earlier versions state none."""
+    return document.get("sha256") in (None, compute_checksum(document))
 
 
 def expect_format(name: str, document: Mapping[str, Any], where: str) -> None:

@@ -9,12 +9,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from mlscale.config.schema.local_paths import expect_local_path
 from mlscale.errors import Exit, MLScaleError
+
+_VARIABLE = "MLSCALE_CACHE"
 
 
 def get_cache_dir() -> Path:
-    """Return `$MLSCALE_CACHE`, else `~/.cache/mlscale`. It need not exist."""
-    return Path(os.environ.get("MLSCALE_CACHE") or Path.home() / ".cache" / "mlscale")
+    """Return `$MLSCALE_CACHE`, else `~/.cache/mlscale`. It need not exist.
+
+    Raises:
+        MLScaleError: the variable has an address.
+    """
+    expect_local_path(_VARIABLE, os.environ.get(_VARIABLE), "environment")
+    return Path(os.environ.get(_VARIABLE) or Path.home() / ".cache" / "mlscale")
 
 
 @contextmanager
@@ -30,7 +38,7 @@ def write_aside(target: Path) -> Iterator[Path]:
     except OSError as error:
         raise MLScaleError(
             f"the folder {str(target.parent)!r} cannot be written to",
-            where="data.root" if "MLSCALE_CACHE" not in os.environ else "MLSCALE_CACHE",
+            where="data.root" if _VARIABLE not in os.environ else _VARIABLE,
             why=error.strerror or str(error),
             fix="export MLSCALE_CACHE=<a folder with free space>",
             exit=Exit.ENVIRONMENT,

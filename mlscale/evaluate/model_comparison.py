@@ -16,9 +16,8 @@ from mlscale.stats.bootstrap import bootstrap_intervals
 from mlscale.stats.discoveries import apply_benjamini_hochberg
 from mlscale.stats.intervals import Interval, compute_wilson_interval
 from mlscale.stats.paired import compute_mcnemar_exact_p, compute_score_interval
-from mlscale.stats.permutation_test import run_permutation_test
 from mlscale.task_types.collected_samples import Columns
-from mlscale.task_types.paired_metrics import MetricDefinition
+from mlscale.task_types.paired_metrics import MetricDefinition, compute_difference_p
 from mlscale.task_types.report_wording import (
     EvaluationReport,
     expand_interval,
@@ -69,8 +68,8 @@ def compare_models(
     first: EvaluatedSamples, second: EvaluatedSamples, names: tuple[str, str], seed: int = 0
 ) -> EvaluationReport:
     """Compare two models on the samples that both have, by key. Right and wrong predictions are compared by McNemar's
-    exact test and Tango's interval; all other metrics by a permutation test, exact for few samples, and the interval
-    of a paired bootstrap.
+    exact test and Tango's interval; all other metrics by a permutation test and the interval of a paired bootstrap,
+    numbers such as an RMSE also by a test that takes their skewness into account, and not at all with few samples.
 
     Raises:
         MLScaleError: they are of different types, share no sample, or differ on the truth.
@@ -82,7 +81,7 @@ def compare_models(
     n = len(next(iter(first_columns.values())))
     # One model may have been measured on more samples than the other; only the shared ones are paired.
     unpaired = max(len(first), len(second)) - n
-    verdict = _format_verdict(head, names, n, is_exact=task_type.exact_metric is not None)
+    verdict = _format_verdict(head, names, n, task_type)
     # Only a classifier's samples have one class each, and so a recall by class.
     classes = _compare_class_recalls(first, first_columns, second_columns) if task_type.is_one_class else None
     worse = [row for row in classes or () if row["q"] <= ALPHA]
@@ -179,7 +178,7 @@ def _compute_differences(first: Columns, second: Columns, task_type: TaskType, s
     # Rows have both models side by side, so that a draw takes both results of a sample: a paired bootstrap.
     width = rows.shape[1] // 2
     both = bootstrap_intervals(rows, lambda s: statistic(s[:, :width]) - statistic(s[:, width:]), seed=seed)
-    p_values = run_permutation_test(rows[:, :width], rows[:, width:], statistic, seed=seed)
+    p_values = compute_difference_p(paired, task_type.fewest_compared, seed)
     sums = rows.sum(0)[None]
     each_side = statistic(sums[:, :width])[0], statistic(sums[:, width:])[0]
     for index, metric in enumerate(paired.metrics):
@@ -188,7 +187,7 @@ def _compute_differences(first: Columns, second: Columns, task_type: TaskType, s
     return differences
 
 
-def _format_verdict(head: MetricDifference, names: tuple[str, str], n: int, *, is_exact: bool) -> str:
+def _format_verdict(head: MetricDifference, names: tuple[str, str], n: int, task_type: TaskType) -> str:
     metric = head.metric
     values = [
         format_share_interval(Interval(v, float("nan"), float("nan"))) if metric.is_share else f"{v:.4g}"
@@ -199,11 +198,14 @@ def _format_verdict(head: MetricDifference, names: tuple[str, str], n: int, *, i
         if metric.is_share
         else format_number_interval(head.difference)
     )
-    test = "McNemar, exact" if is_exact else "paired permutation"
-    comparison = (
-        f"{metric.display_name} {values[0]} against {values[1]}, difference {gap}, "
-        f"p {format_p_value(head.p)} ({test}, {n:,} samples)"
-    )
+    test = "McNemar, exact" if task_type.exact_metric else "paired permutation"
+    difference = f"{metric.display_name} {values[0]} against {values[1]}, difference {gap}"
+    if not metric.is_share and n < task_type.fewest_compared:
+        return (
+            f"undecided between {names[0]} and {names[1]}: {n:,} samples are too few, at least "
+            f"{task_type.fewest_compared} are needed, as rare large values may not be among them: {difference}"
+        )
+    comparison = f"{difference}, p {format_p_value(head.p)} ({test}, {n:,} samples)"
     if not head.better:
         return f"no difference is shown between {names[0]} and {names[1]}: {comparison}"
     better, other = names if head.better > 0 else names[::-1]

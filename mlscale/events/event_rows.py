@@ -20,6 +20,7 @@ from mlscale.task_types.event_forms import AnswerNames, PredictionColumns, Summa
 from mlscale.task_types.task_type import TaskType
 
 _HASH_RANGE = 2**32
+_encode_form = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 _OBJECT_BYTES = 64
 """About the bytes of memory of a text in an array of objects."""
 
@@ -43,7 +44,7 @@ class EventSubject:
     source: str = "serve"
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False, slots=True)  # not frozen, which takes longer to make: there is one for each request
 class EventBatch:
     """n predictions of one version.
 
@@ -54,7 +55,7 @@ class EventBatch:
         samples: as its graph takes them; None where they could not be read.
         predictions: as of `build_predictions`; None where there are none.
         is_finite: False for predictions that are not finite, which failed; None where all are finite.
-        latency_ms: float32 (n,).
+        latency_ms: of each.
         outcome: ok, rejected or failed, for all.
     """
 
@@ -64,7 +65,7 @@ class EventBatch:
     samples: EncodedSamples | None
     predictions: PredictionColumns | None
     is_finite: NDArray[np.bool_] | None
-    latency_ms: NDArray[np.float32]
+    latency_ms: Sequence[float] | NDArray[np.float32]
     outcome: str
 
     @property
@@ -125,7 +126,7 @@ def _merge_batches(batches: list[EventBatch]) -> EventBatch:
         parts = (np.ones(len(b.ids), np.bool_) if b.is_finite is None else b.is_finite for b in batches)
         finite = np.concatenate(list(parts))
     ids = [id_ for batch in batches for id_ in batch.ids]
-    latency = np.concatenate([batch.latency_ms for batch in batches])
+    latency = [value for batch in batches for value in batch.latency_ms]
     return EventBatch(ids, first.time_us, first.subject, samples, predictions, finite, latency, first.outcome)
 
 
@@ -184,8 +185,7 @@ def _write_predictions(batch: EventBatch, is_ok: NDArray[np.bool_]) -> list[str 
         return [None] * len(is_ok)
     forms = batch.subject.task_type.express_as_labels(batch.predictions, batch.subject.names)
     return [
-        json.dumps(form, ensure_ascii=False, separators=(",", ":")) if ok and form is not None else None
-        for form, ok in zip(forms, is_ok.tolist(), strict=True)
+        _encode_form(form) if ok and form is not None else None for form, ok in zip(forms, is_ok.tolist(), strict=True)
     ]
 
 

@@ -67,7 +67,7 @@ class EventWriter:
         samples: EncodedSamples | None = None,
         predictions: PredictionColumns | None = None,
         is_finite: NDArray[np.bool_] | None = None,
-        latency_ms: NDArray[np.float32] | float = 0.0,
+        latency_ms: Sequence[float] | NDArray[np.float32] | float = 0.0,
         outcome: str = "ok",
         time_us: int | None = None,
     ) -> bool:
@@ -85,20 +85,21 @@ class EventWriter:
             outcome: ok, rejected or failed.
             time_us: time of the answers, microseconds since 1970 UTC; now by default.
         """
-        latency = np.broadcast_to(np.asarray(latency_ms, np.float32), (len(ids),))
+        latency = [latency_ms] * len(ids) if isinstance(latency_ms, float | int) else latency_ms
         when = time.time_ns() // 1000 if time_us is None else time_us
         batch = EventBatch(ids, when, subject, samples, predictions, is_finite, latency, outcome)
+        size = batch.bytes
         # The lock is held only for the exchange of the list: `add_events` must not wait for the disk.
         with self._change:
             # Two limits: a few large inputs can take more memory than many small ones.
-            full = self._rows + len(ids) > self._max_rows or self._bytes + batch.bytes > _MAX_WAITING_BYTES
+            full = self._rows + len(ids) > self._max_rows or self._bytes + size > _MAX_WAITING_BYTES
             if full or self._closed:
                 self.dropped += len(ids)
                 self._wake_thread()
                 return False
             self._waiting.append(batch)
             self._rows += len(ids)
-            self._bytes += batch.bytes
+            self._bytes += size
             # Half full: a flush before `flush_s` is over may still prevent a loss.
             if self._rows > self._max_rows // 2 or self._bytes > _MAX_WAITING_BYTES // 2:
                 self._wake_thread()

@@ -22,9 +22,11 @@ from mlscale.export.parity import Outputs, Parity, compute_task_scores
 from mlscale.export.passage_reference import collect_passage_reference
 from mlscale.export.reference_builder import ReferenceBuilder
 from mlscale.export.served_module import (
+    EXAMPLES,
     ServedModule,
     build_example_tensors,
     build_served_module,
+    check_own_answers,
     compute_plain_outputs,
     require_predictions,
 )
@@ -41,7 +43,7 @@ from mlscale.task_types.registry import resolve_task_type
 from mlscale.task_types.task_type import TaskType
 from mlscale.task_types.tensor_type import OUTPUT, PlainClassification, TensorType
 
-_BISECTED = 32  # samples
+_BISECTED, _CHECKED = 32, 16  # samples
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,7 @@ def export_and_measure(
     samples: int | None = None,
     model: bytes | None = None,
     half: bool = False,
+    tolerance: float = 1e-4,
 ) -> ExportMeasurement:
     """Export `task` and measure the result; or measure `model`, a compressed version of it.
 
@@ -92,11 +95,14 @@ def export_and_measure(
         samples: number of validation samples to use; None for all.
         model: a serialised ONNX model that takes `encoder.inputs`, made of the same weights; None exports them.
         half: convert it to half precision.
+        tolerance: largest difference of an output, as a share of the largest, that other samples of a batch may make.
 
     Raises:
-        MLScaleError: the task gives no row for each sample, or ONNX can't express it.
+        MLScaleError: the task gives no row for each sample, or one that is not its own, or ONNX can't express it.
     """
     task_type, given, trained = describe_served_model(task, data)
+    # Before what takes long: no engine could be compared with it, and no server may batch for it.
+    check_own_answers(trained, _read_tensors(data, _CHECKED), tolerance)
     exported = export_onnx(trained) if model is None else model
     # Before the encoder's part is joined to it, which stays in float64.
     content = prepend_encoder_graph(given.encoder, convert_to_half(exported, given.encoder) if half else exported)
@@ -135,6 +141,11 @@ def export_and_measure(
     )
 
 
+def _read_tensors(data: LightningDataModule, count: int) -> dict[str, Any]:
+    batches = [batch.tensors for batch in iterate_validation_batches(data, limit=count)]
+    return {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
+
+
 def _find_layer(trained: ServedModule, content: bytes, data: LightningDataModule, encoder: Encoder) -> str:
     from mlscale.export.layer_bisect import find_first_difference
 
@@ -163,7 +174,7 @@ def describe_served_model(
     """
     require_predictions(task)
     given = describe_sample_format(data)
-    task_type = find_served_type(task, next(iterate_validation_batches(data, limit=1)), given.classes, data)
+    task_type = find_served_type(task, next(iterate_validation_batches(data, limit=EXAMPLES)), given.classes, data)
     trained = build_served_module(task, task_type, given.encoder)
     with torch.no_grad():
         logits = trained(*build_example_tensors(trained.specs)).get("logits")

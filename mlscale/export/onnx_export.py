@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-import warnings
+import linecache
+import re
+import traceback
+from pathlib import Path
 from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from mlscale.culprit import find_innermost_call, find_user_line
 from mlscale.errors import MLScaleError
-from mlscale.export.layer_bisect.fixed_batch import find_fixing_operator, trace_einsum_for_any_size
+from mlscale.export.layer_bisect.fixed_batch import find_fixing_operator, trace_quietly
 from mlscale.export.served_module import ServedModule, build_example_tensors
 
 if TYPE_CHECKING:
@@ -31,11 +35,7 @@ def export_onnx(model: ServedModule) -> bytes:
     with torch.no_grad():
         names = list(model(*example))
     try:
-        with warnings.catch_warnings(), trace_einsum_for_any_size():
-            # torch's exporter itself uses the class that it deprecates.
-            warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)
-            # All inputs share the one name of the batch.
-            warnings.filterwarnings("ignore", message=".*shares the same shape constraints.*", category=UserWarning)
+        with trace_quietly():
             program = torch.onnx.export(
                 model,
                 example,
@@ -49,7 +49,7 @@ def export_onnx(model: ServedModule) -> bytes:
                 verbose=False,
             )
     except Exception as error:
-        raise _build_export_error(_format_root_cause(error)) from error
+        raise _explain_trace_error(error) from error
     assert program is not None
     proto: Any = program.model_proto
     # Where a batch of any size can't be traced, torch exports the example's size without a warning.
@@ -78,18 +78,31 @@ def _forget_sources(proto: onnx.ModelProto) -> None:
         part.ClearField("doc_string")
 
 
-def _build_export_error(why: str) -> MLScaleError:
+def _build_export_error(why: str, where: str = "") -> MLScaleError:
     return MLScaleError(
         "the model can't be exported to ONNX",
-        where="model",
+        where=where or "model",
         why=why,
-        fix="keep to what torch.export can trace: no Python branches on values, no batch size as a number",
+        fix="keep to what torch.export can trace: no Python branches on values, no packed sequences, no batch size as "
+        "a number",
     )
 
 
-def _format_root_cause(error: BaseException) -> str:
-    """Return the innermost cause in one line; torch wraps it in a page of text."""
+def _explain_trace_error(error: BaseException) -> MLScaleError:
+    """Return the innermost cause in one line, with the user's line; torch wraps it in a page of text."""
     while error.__cause__ is not None:
         error = error.__cause__
+    # A node that ONNX has no operator for is met after the trace: torch's translator has its origin.
+    nodes = (frame.f_locals.get("node") for frame, _ in traceback.walk_tb(error.__traceback__))
+    trace = next((str(node.meta.get("stack_trace")) for node in nodes if isinstance(node, torch.fx.Node)), "")
+    calls = [(file, int(line), name) for file, line, name in re.findall(r'File "(.+)", line (\d+), in (\S+)', trace)]
+    where = find_user_line(error) or find_innermost_call(reversed(calls))
+    if place := re.match(r"(.+):(\d+), in ", where):
+        where += f": {linecache.getline(str(Path(place[1]).absolute()), int(place[2])).strip()}"
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return shorten(f"{type(error).__name__}: {lines[0] if lines else ''}", 300, placeholder=" …")
+    why = shorten(f"{type(error).__name__}: {lines[0] if lines else ''}", 300, placeholder=" …")
+    if type(error).__name__ == "GuardOnDataDependentSymNode":
+        why = "Python code decides by the values of a tensor, which a graph can't"
+    elif operator := re.match(r"No ONNX function found for <OpOverload\(op='([^']+)'", str(error)):
+        why = f"ONNX has no operator for {operator[1]}"
+    return _build_export_error(why, where)

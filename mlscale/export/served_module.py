@@ -6,11 +6,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 from pytorch_lightning import LightningModule
 from torch import Tensor, nn
 
-from mlscale.data.encoders.encoder import Encoder, TensorSpec
+from mlscale.data.encoders.encoder import INPUT, Encoder, TensorSpec
 from mlscale.data.encoders.image_encoder import ImageEncoder
 from mlscale.errors import MLScaleError
 from mlscale.task_types.registry import resolve_task_type
@@ -18,6 +19,9 @@ from mlscale.task_types.task_type import TaskType
 
 EXAMPLES = 2
 """Samples of the example batch: torch.export treats a size of 1 as a constant."""
+
+
+_BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 
 class ServedModule(nn.Module):
@@ -129,8 +133,66 @@ def compute_plain_outputs(task: nn.Module, task_type: TaskType, tensors: Mapping
             f"{kind.__module__}.{kind.__qualname__}.forward does not take a batch of the data, {shapes}",
             where="task",
             why=f"{type(error).__name__}: {error}; forward alone is exported, and clients send what the data gives",
-            fix="move what your steps do to a batch first, such as x.view(x.size(0), -1), into forward",
+            fix="move what your steps do to a batch first, such as x.view(x.size(0), -1), into forward\n"
+            "data._target_=<a LightningDataModule that gives what forward takes, such as the noise of a GAN>"
+            if list(tensors) == [INPUT]
+            else f"define forward(self, {', '.join(tensors)}), which gets the inputs by name, and call self(**x) in "
+            "the steps",
         ) from error
+
+
+def check_own_answers(model: ServedModule, tensors: Mapping[str, Any], tolerance: float) -> None:
+    """Check that the outputs of a sample are its own: the same a second time, and next to other samples.
+
+    Args:
+        model: the trained one.
+        tensors: of a few samples, (n, …) by name.
+        tolerance: the largest difference, as a share of the largest output.
+
+    Raises:
+        MLScaleError: it is random, or mixes the samples of a batch, which a server makes of several clients' requests.
+    """
+    zeros = dict(zip((spec.name for spec in model.specs), build_example_tensors(model.specs), strict=True))
+    # Zeros, so that a single sample has another next to it, too.
+    outputs, again = (
+        compute_torch_outputs(model, {name: np.concatenate([zeros[name], rows]) for name, rows in tensors.items()})
+        for _ in range(2)
+    )
+    if not _are_close(outputs, again, tolerance):
+        raise MLScaleError(
+            "the same samples get other outputs a second time",
+            where="model",
+            why="its forward is random, or changes what it computes with, and an export can't be compared with it",
+            fix="leave out of forward what is random: F.dropout(x, training=self.training), no torch.rand",
+        )
+    # Next to itself, and not alone: a normalisation by the batch refuses a single sample.
+    pairs = [
+        compute_torch_outputs(model, {name: np.repeat(rows[row : row + 1], 2, 0) for name, rows in tensors.items()})
+        for row in range(len(next(iter(tensors.values()))))
+    ]
+    own = {name: np.stack([pair[name][0] for pair in pairs]) for name in outputs}
+    if _are_close({name: values[EXAMPLES:] for name, values in outputs.items()}, own, tolerance):
+        return
+    layers = [
+        path.removeprefix("task.")
+        for path, layer in model.named_modules()
+        if isinstance(layer, _BATCH_NORMS) and (layer.running_mean is None or layer.training)
+    ]
+    cause = f"; {', '.join(layers[:3])} normalises by the batch, without running statistics" if layers else ""
+    raise MLScaleError(
+        "the output for a sample depends on the other samples of its batch",
+        where="model",
+        why=f"a server makes batches of several clients' requests{cause}",
+        fix="let forward compute each sample by itself: BatchNorm with track_running_stats=True or GroupNorm, and no "
+        "x.mean(0)",
+    )
+
+
+def _are_close(first: Mapping[str, Any], second: Mapping[str, Any], tolerance: float) -> bool:
+    """Return whether outputs differ by no more than this share of the largest, at least 1; a NaN equals a NaN."""
+    largest = max(1.0, *(float(np.abs(values[np.isfinite(values)]).max(initial=0)) for values in first.values()))
+    pairs = ((values, second[name]) for name, values in first.items())
+    return all(np.allclose(*pair, rtol=0, atol=tolerance * largest, equal_nan=True) for pair in pairs)
 
 
 def build_example_tensors(specs: Sequence[TensorSpec]) -> tuple[Tensor, ...]:

@@ -197,6 +197,13 @@ def iterate_loader_batches(loader: Iterable[Any], split: str) -> Iterator[Sample
         is_readable = np.ones(len(y), np.bool_) if weight is None else weight.numpy() > 0
         # Several inputs are a mapping by name. A servable takes float32 also where the data has another float.
         named = x if isinstance(x, Mapping) else {INPUT: x}
+        if other := next((type(value).__name__ for value in named.values() if not isinstance(value, Tensor)), ""):
+            raise MLScaleError(
+                f"the inputs of a validation batch have a {other} where a servable takes a tensor",
+                where="data",
+                why="several inputs are tensors by name: a client sends them by these names",
+                fix='let the dataset return ({"a": tensor, "b": tensor}, label), and define forward(self, a, b)',
+            )
         taken = {
             str(name): value[is_readable].float() if value.is_floating_point() else value[is_readable]
             for name, value in named.items()

@@ -16,6 +16,7 @@ from types import FrameType
 from mlscale.errors import Exit, MLScaleError
 from mlscale.launch.external.external_launcher import ExternalRank
 from mlscale.launch.job_environment import JOB_RUN
+from mlscale.runs.host.stop_signals import STOP_SIGNALS
 
 
 class EarlyStop(BaseException):
@@ -74,6 +75,12 @@ def handle_early_signals(signals: tuple[signal.Signals, ...], *, is_reported: bo
             # A rank that reports a failure ignores SIGTERM until its end.
             if signal.getsignal(signum) is _raise_stop:
                 signal.signal(signum, signal.SIG_DFL)
+
+
+def ignore_late_signals() -> None:
+    """Ignore stop signals from now on: the run is recorded, and all that is left is to end with its exit code."""
+    for signum in {*STOP_SIGNALS} - {signal.SIGINT}:
+        signal.signal(signum, signal.SIG_IGN)
 
 
 def _raise_stop(signum: int, frame: FrameType | None) -> None:

@@ -30,10 +30,9 @@ def end_hung_process(
             native code handles no other signal.
         notify: called with the sealed run if this process is the only one of the run, to report its end.
     """
-    if is_rank_process():
-        failures.write_rank_failure(
-            folder, int(os.environ["RANK"]), error
-        )  # the launching process prints it, and seals the run
+    if is_rank_process():  # the launching process prints it, and seals the run
+        with contextlib.suppress(OSError):
+            failures.write_rank_failure(folder, int(os.environ["RANK"]), error)
     else:
         with contextlib.suppress(Exception):  # the process must end even if the disk fails
             run = RunFolder.open(folder, Masker.create_for_process())

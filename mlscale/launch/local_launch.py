@@ -3,37 +3,48 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import multiprocessing
 import os
 import signal
-import socket
 import threading
-import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import timedelta
+from multiprocessing import connection as connections
 from multiprocessing import forkserver, spawn
 from pathlib import Path
 from typing import Any
 
-from mlscale.errors import Exit, MLScaleError
 from mlscale.launch import rank_failures as failures
+from mlscale.launch.garbage_collection import is_own_process
 from mlscale.runs.host import processes as process
+from mlscale.runs.host.stop_signals import block_stop_signals
 
 RankMain = Callable[[str, Mapping[str, str], str, int], None]
 PRELOAD = "mlscale.assembly.preload"  # by name: the fork server imports it
+_END_WITH_PARENT = "mlscale.launch.parent_death"
+_HOST = "localhost"
 _SAVE_SECONDS = 600  # the time that ranks have after a stop signal for their last step and checkpoint
+_END_SECONDS = 30  # the time that they have after the failure of another one
+_LISTEN_SECONDS = 0.1
 
 
 def start_fork_server(devices: object, *, as_children: bool = False) -> None:
     """Start the fork server for more than one process now, so that it imports torch while this process does.
 
+    Stop signals are blocked in it, and in the ranks until they handle them: one that is sent to the whole process
+    group, as `timeout` and systemd do, ends neither, and is not lost.
+
     Args:
         as_children: also a single process is forked.
     """
     if isinstance(devices, int) and (devices > 1 or as_children):
-        multiprocessing.set_forkserver_preload([PRELOAD])
-        forkserver.ensure_running()
+        # The system ends it with the *thread* that has started it.
+        ends_with_thread = is_own_process() and threading.current_thread() is threading.main_thread()
+        multiprocessing.set_forkserver_preload([*[_END_WITH_PARENT] * ends_with_thread, PRELOAD])
+        with block_stop_signals():
+            forkserver.ensure_running()
 
 
 def launch_ranks(main: RankMain, folder: Path, world_size: int, checkpoint: Path | None = None) -> None:
@@ -41,7 +52,7 @@ def launch_ranks(main: RankMain, folder: Path, world_size: int, checkpoint: Path
 
     Ranks are forked from a fork server that has imported torch and Lightning and computed nothing: they start in a
     second or two whatever this process has done before. The server may be older than the folder, so the secrets that
-    the folder refers to are passed with the call.
+    the folder refers to are passed with the call. A stop signal is passed on to all of them.
 
     Args:
         main: the entry of a rank; it gets the folder, this process's environment, the checkpoint ('' for none) and
@@ -51,57 +62,87 @@ def launch_ranks(main: RankMain, folder: Path, world_size: int, checkpoint: Path
         MLScaleError: the error of a rank, which may be a stop by a signal; or the rank that died, and its cause.
     """
     start_fork_server(world_size, as_children=True)
-    from torch.distributed.elastic.multiprocessing.api import SignalException
-    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+    from torch.distributed import TCPStore  # type: ignore[attr-defined]  # public, but not listed
 
-    from mlscale.launch.rendezvous import BACKEND
+    from mlscale.train import graceful_stop
 
-    config = LaunchConfig(
-        min_nodes=1,
-        max_nodes=1,
-        nproc_per_node=world_size,
-        rdzv_backend=BACKEND,
-        run_id=uuid.uuid4().hex,
-        start_method="forkserver",
-        # The agent would restart from the checkpoint of this start; `launch.max_restarts` takes the latest one.
-        max_restarts=0,
-        monitor_interval=0.1,
-        signals_to_handle="SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1",
-        shutdown_timeout=_SAVE_SECONDS,
-    )
     failures.clear_rank_failures(folder)
-    if not os.environ.get("MLSCALE_TRACEBACK"):
-        # The agent logs tracebacks and exit codes of ranks; the errors below replace them.
-        for name in [*logging.Logger.manager.loggerDict]:
-            if name.startswith(("torch.distributed.elastic", "torch.multiprocessing")):
-                logging.getLogger(name).setLevel(logging.CRITICAL)
     server = _ForkServer.find_running()
-    try:
-        with (
-            _restore_signal_handlers(config.signals_to_handle.split(",")),
-            _kill_on_second_interrupt(),
-            _skip_main_import(),
-        ):
-            elastic_launch(config, main)(str(folder), dict(os.environ), str(checkpoint or ""), os.getpid())
-    except ChildFailedError as error:
-        if server.is_gone():
-            raise failures.find_own_failure(folder, world_size) or failures.explain_killed_fork_server(folder) from None
-        raise failures.determine_failure_cause(folder, world_size, error) from None
-    except (OSError, EOFError) as error:
-        if server.is_gone():  # while it was asked for a rank
-            raise failures.explain_killed_fork_server(folder) from error
-        raise
-    except SignalException as stop:
-        # The agent passed the signal on, and the ranks have saved what they could.
-        code = {signal.SIGINT: Exit.INTERRUPTED, signal.SIGUSR1: Exit.SAVED}.get(stop.sigval, Exit.TERMINATED)
-        unsaved = MLScaleError(
-            f"stopped by {stop.sigval.name}, nothing saved",
-            where=str(folder),
-            exit=code,
-            fix="mlscale runs resume last: without a checkpoint it starts over",
-        )
-        raise failures.find_own_failure(folder, world_size) or unsaved from None
+    # Port 0: the system picks a free one, so that several runs can start at once, and nobody takes it before rank 0.
+    store = TCPStore(_HOST, 0, is_master=True, timeout=timedelta(minutes=10), wait_for_workers=False)
+    context = multiprocessing.get_context("forkserver")
+    ranks: list[Any] = []
+    with graceful_stop.handle_stop_signals(folder, on_second="raise"), _skip_main_import():
+        try:
+            for rank in range(world_size):
+                environment = {**os.environ, **_build_rank_variables(rank, world_size, store.port)}
+                words = (str(folder), environment, str(checkpoint or ""), os.getpid())
+                ranks.append(context.Process(target=main, args=words, name=f"mlscale-rank-{rank}"))
+                ranks[-1].start()
+            failed = _wait_for_ranks(ranks, graceful_stop.get_received_signal)
+        except (OSError, EOFError) as error:
+            if server.is_gone():  # while it was asked for a rank
+                raise failures.explain_killed_fork_server(folder) from error
+            raise
+        finally:
+            _kill_all(ranks)
+        stopped_by = graceful_stop.get_received_signal()
+    if failed is None:
+        return
+    if own := failures.find_own_failure(folder, world_size):
+        raise own
+    if server.is_gone():
+        raise failures.explain_killed_fork_server(folder)
+    if stopped_by:
+        raise failures.explain_unsaved_stop(folder, signal.Signals(stopped_by))
+    raise failures.determine_failure_cause(folder, world_size, failed, ranks[failed].exitcode)
+
+
+def _build_rank_variables(rank: int, world_size: int, port: int) -> dict[str, str]:
+    """Return the variables of a rank: those that torchrun sets, and that Lightning and torch read."""
+    return {
+        "RANK": str(rank),
+        "LOCAL_RANK": str(rank),
+        "GROUP_RANK": "0",
+        "WORLD_SIZE": str(world_size),
+        "LOCAL_WORLD_SIZE": str(world_size),
+        "MASTER_ADDR": _HOST,
+        "MASTER_PORT": str(port),
+        "TORCHELASTIC_RUN_ID": "mlscale",
+        "TORCHELASTIC_USE_AGENT_STORE": "True",
+    }
+
+
+def _wait_for_ranks(ranks: list[Any], get_received_signal: Callable[[], int]) -> int | None:
+    """Wait until all ranks have ended; return the first one that failed, or None.
+
+    A stop signal is passed on to all, once, and after a failure the others are ended.
+    """
+    failed: int | None = None
+    is_ending, deadline = False, float("inf")
+    while running := [rank for rank in ranks if rank.exitcode is None]:
+        connections.wait([rank.sentinel for rank in running], _LISTEN_SECONDS)
+        failed = _find_failed(ranks) if failed is None else failed
+        stop = get_received_signal()
+        if not is_ending and (stop or failed is not None):
+            is_ending, deadline = True, time.monotonic() + (_SAVE_SECONDS if stop else _END_SECONDS)
+            for rank in running:
+                with contextlib.suppress(ProcessLookupError):  # it has ended meanwhile
+                    os.kill(rank.pid, stop or signal.SIGTERM)
+        if time.monotonic() > deadline:
+            _kill_all(running)
+    return _find_failed(ranks) if failed is None else failed
+
+
+def _find_failed(ranks: list[Any]) -> int | None:
+    return next((number for number, rank in enumerate(ranks) if rank.exitcode), None)
+
+
+def _kill_all(ranks: list[Any]) -> None:
+    for rank in ranks:
+        if rank.pid is not None and rank.exitcode is None:
+            rank.kill()
+            rank.join()
 
 
 @dataclass(frozen=True)
@@ -121,20 +162,6 @@ class _ForkServer:
 
 
 @contextlib.contextmanager
-def _restore_signal_handlers(names: Sequence[str]) -> Iterator[None]:
-    """Restore the signal handlers after the block: the agent does not, and a sweep continues after it."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {name: signal.getsignal(signal.Signals[name]) for name in names}
-    try:
-        yield
-    finally:
-        for name, handler in before.items():
-            signal.signal(signal.Signals[name], handler)
-
-
-@contextlib.contextmanager
 def _skip_main_import() -> Iterator[None]:
     """Keep ranks from importing the main script: without `if __name__ == "__main__":` it would run again in each."""
     before = spawn.get_preparation_data
@@ -147,35 +174,3 @@ def _skip_main_import() -> Iterator[None]:
         yield
     finally:
         spawn.get_preparation_data = before
-
-
-@contextlib.contextmanager
-def _kill_on_second_interrupt() -> Iterator[None]:
-    """Kill the ranks at a second Ctrl-C; torch's agent would wait for them as long as they may take to save."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    heard, sender = socket.socketpair()
-    # As `set_wakeup_fd` demands: the signal handler that writes to it must never wait.
-    sender.setblocking(False)
-
-    def count_interrupts() -> None:
-        interrupts = 0
-        while arrived := heard.recv(64):  # a byte for each signal, its number
-            interrupts += arrived.count(signal.SIGINT)
-            if interrupts > 1:
-                for rank in multiprocessing.active_children():
-                    rank.kill()
-
-    with heard, sender:
-        # Written to at once, in C: a handler in Python runs only when the main thread is back in Python code.
-        before = signal.set_wakeup_fd(sender.fileno(), warn_on_full_buffer=False)
-        listener = threading.Thread(target=count_interrupts, name="mlscale-interrupts", daemon=True)
-        listener.start()
-        try:
-            yield
-        finally:
-            signal.set_wakeup_fd(before)
-            # Makes `recv` return nothing, which ends the listener's loop.
-            sender.shutdown(socket.SHUT_WR)
-            listener.join()

@@ -6,20 +6,16 @@ import json
 import signal
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mlscale.atomic_files import create_write_error
 from mlscale.errors import Exit, MLScaleError
-from mlscale.runs.checkpoint_files.checkpoint_digest import read_checkpoint_metadata
-from mlscale.runs.checkpoint_files.checkpoint_search import find_latest_valid
-from mlscale.runs.identity import parse_start_time
+from mlscale.runs.checkpoint_files.checkpoint_search import suggest_resume
 from mlscale.secrets.mask import Masker
 
-if TYPE_CHECKING:
-    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-
 _REMOTE_FAILURES = _TIMEOUT, _PEER = "timeout", "peer lost"
-_UNWRITTEN_MESSAGE = "the run folder takes no message of this rank"
+UNWRITTEN = 74
+"""The exit code of a rank that can't write its failure into the run folder: EX_IOERR of sysexits.h."""
 # Texts of Gloo and NCCL, which have no error codes: compared in lower case.
 _TIMED_OUT = ("timeout", "timed out")
 _PEER_LOST = (
@@ -49,22 +45,16 @@ def write_rank_failure(folder: Path, rank: int, error: MLScaleError) -> None:
     """Write a failure into the run folder for the parent process.
 
     Raises:
-        MLScaleError: it can't be written, as on a full or read-only disk; `determine_failure_cause` recognises this by
-            its text.
+        OSError: it can't be written, as on a full or read-only disk; a rank then ends with the code `UNWRITTEN`.
     """
     error = error.mask_texts(Masker.create_for_process().mask_text)
     record = {name: getattr(error, name) for name in ("what", "where", "why", "fix")}
     record |= {"exit": int(error.exit), "unbuilt": error.unbuilt, "time": time.time()}
     path = _get_failure_path(folder, rank)
     aside = path.with_suffix(".tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        aside.write_text(json.dumps(record))
-        aside.replace(path)
-    except OSError as unwritten:
-        raise MLScaleError(
-            _UNWRITTEN_MESSAGE, where=str(path), why=str(unwritten), exit=Exit.ENVIRONMENT
-        ) from unwritten
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside.write_text(json.dumps(record))
+    aside.replace(path)
 
 
 def write_remote_failure(folder: Path, rank: int, what: str, error: BaseException) -> None:
@@ -93,14 +83,18 @@ def find_own_failure(folder: Path, world_size: int) -> MLScaleError | None:
     return error
 
 
-def determine_failure_cause(folder: Path, world_size: int, error: ChildFailedError) -> MLScaleError:
-    """Return the error to report: a rank's own, the missing rank of a collective, or the signal that killed one."""
+def determine_failure_cause(folder: Path, world_size: int, rank: int, code: int) -> MLScaleError:
+    """Return the error to report: a rank's own, the missing rank of a collective, or the signal that killed one.
+
+    Args:
+        rank: the first one that ended with an exit code other than 0.
+        code: that exit code; of a signal its number, negative.
+    """
     if own := find_own_failure(folder, world_size):
         return own
     records = _read_rank_failures(folder, world_size)
-    rank, failure = error.get_first_failure()
-    if failure.exitcode < 0 and rank not in records:
-        name = signal.Signals(-failure.exitcode).name
+    if code < 0 and rank not in records:
+        name = signal.Signals(-code).name
         likely = (
             "SIGKILL is what Linux sends when memory runs out"
             if name == "SIGKILL"
@@ -110,17 +104,17 @@ def determine_failure_cause(folder: Path, world_size: int, error: ChildFailedErr
             f"rank {rank} was killed by {name}",
             where=str(folder),
             why=likely,
-            fix=f"{_suggest_resume(folder)}; with more memory, or fewer processes (trainer.devices), if that was it",
+            fix=f"{suggest_resume(folder)}; with more memory, or fewer processes (trainer.devices), if that was it",
             exit=Exit.ENVIRONMENT,
         )
-    if rank not in records and _UNWRITTEN_MESSAGE in str(failure.message):
+    if rank not in records and code == UNWRITTEN:
         return _explain_unwritten_failure(folder, rank)
     if records:
         return _explain_missing_ranks(folder, world_size, records)
     return MLScaleError(
-        f"rank {rank} ended with exit code {failure.exitcode} and left no message",
+        f"rank {rank} ended with exit code {code} and left no message",
         where=str(folder),
-        why=str(failure.message)[:500],
+        why="code that it ran has ended it, by os._exit",
         fix="trainer.devices=1, which runs it in this process\nexport MLSCALE_TRACEBACK=1, which shows where it failed",
         exit=Exit.BUG,
     )
@@ -144,13 +138,14 @@ def _explain_unwritten_failure(folder: Path, rank: int) -> MLScaleError:
     )
 
 
-def _suggest_resume(folder: Path) -> str:
-    """Return the command that resumes the run in a folder, and where it resumes."""
-    latest, _ = find_latest_valid(folder / "checkpoints")
-    record = read_checkpoint_metadata(latest).record if latest else None
-    where = f"from step {record.step:,}" if record else "which starts over: nothing was saved"
-    run_id = folder.name.rpartition("-")[2]
-    return f"mlscale runs resume {run_id if parse_start_time(run_id) else 'last'}, {where}"
+def explain_unsaved_stop(folder: Path, signum: signal.Signals) -> MLScaleError:
+    """Return the error for ranks that a signal, or a second one, has ended before they could save."""
+    return MLScaleError(
+        f"stopped by {signum.name}, nothing new is saved",
+        where=str(folder),
+        fix=suggest_resume(folder),
+        exit=Exit.INTERRUPTED if signum == signal.SIGINT else Exit.TERMINATED,
+    )
 
 
 def explain_killed_fork_server(folder: Path) -> MLScaleError:
@@ -160,7 +155,7 @@ def explain_killed_fork_server(folder: Path) -> MLScaleError:
         "the process that starts the ranks (the fork server) was killed",
         where=str(folder),
         why="its ranks end with it; SIGKILL is what Linux sends when memory runs out",
-        fix=f"{_suggest_resume(folder)}; with more memory, or fewer processes (trainer.devices), if that was it",
+        fix=f"{suggest_resume(folder)}; with more memory, or fewer processes (trainer.devices), if that was it",
         exit=Exit.ENVIRONMENT,
     )
 

@@ -1,7 +1,8 @@
 """Decides if an objective is met, missed, or undecided, because the client was the limit and not the server.
 
 A client at its limit makes latencies longer and rates lower than the server's own, and it sends in bursts, which wait
-in the server. So a term that is missed is undecided, unless the compute time of half of the answers exceeds it. A term
+in the server. So a term that is missed is undecided, unless the compute time of half of the answers exceeds it; so is
+one that the server's own time meets, and any on a machine with too many processes. A term
 that is met holds for the load that was sent. In a closed loop that is less than `users` clients without a pause would
 send, so it only counts if it would hold with all their requests in the server, computed one after the other.
 """
@@ -80,12 +81,18 @@ def _find_client_limits(outcome: LoadOutcome, rate: float | None) -> Iterator[st
             f"it was busy for {min(1.0, (client.cpu_s + client.wait_s) / seconds):.0%} of the time "
             f"({client.cpu_s / seconds:.0%} computing, {client.wait_s / seconds:.0%} waiting for a core)"
         )
-    most = client.empty_requests_per_s if client.empty.count >= _MIN_CALIBRATED else 0.0
+    most = _read_calibrated_rate(outcome)
     # Only a closed loop shows the client's limit so: an open one sends at `rate`, however fast the client is.
     if rate is None and most and outcome.requests_per_s >= _NEAR * most:
         yield f"it gets {most:,.0f} requests/s from a server that answers at once, {outcome.requests_per_s:,.0f} here"
     if rate is not None and most and most < _REACHED * rate:
         yield f"it sends {most:,.0f} of rate={rate:g} requests/s to a server that answers at once"
+
+
+def _read_calibrated_rate(outcome: LoadOutcome) -> float:
+    """Return the requests/s that the empty server gave; 0 where that is not known."""
+    client = outcome.client
+    return client.empty_requests_per_s if client.empty.count >= _MIN_CALIBRATED else 0.0
 
 
 Term = tuple[Decision, str]
@@ -112,8 +119,22 @@ def _check_latencies(objective: Objective, outcome: LoadOutcome, users: int, lim
             yield "undecided", more
         elif alone > bound and value < _FAR * alone:
             yield "undecided", f"{more}, but the client alone takes {alone:.3g} ms"
+        elif outcome.server.compute_quantile(share) <= bound:
+            yield "undecided", f"{more}, but only {outcome.server.compute_quantile(share):.3g} ms in the server"
+        elif starved := _describe_starvation(outcome):
+            yield "undecided", f"{more}, but {starved}"
         else:
             yield "missed", more
+
+
+def _describe_starvation(outcome: LoadOutcome) -> str:
+    """Return why latencies are those of a machine with too many processes; empty where they are not."""
+    wait, cpu = (part / (outcome.seconds or 1) for part in (outcome.client.wait_s, outcome.client.cpu_s))
+    if wait <= cpu:
+        return ""
+    return (
+        f"this machine is too busy: the client computed for {cpu:.0%} of the time, and waited for a core for {wait:.0%}"
+    )
 
 
 def _estimate_client_latency(outcome: LoadOutcome, share: float) -> float:
@@ -142,11 +163,17 @@ def _format_failures(outcome: LoadOutcome) -> str:
 
 
 def _check_rate(objective: Objective, outcome: LoadOutcome, rate: float | None, limited: bool) -> Iterator[Term]:
-    least, reached = objective.min_requests_per_s, outcome.requests_per_s
-    decision: Decision = "undecided" if limited else "missed"
+    least, reached, most = objective.min_requests_per_s, outcome.requests_per_s, _read_calibrated_rate(outcome)
+    starved = _describe_starvation(outcome)
+    decision: Decision = "undecided" if limited or starved else "missed"
+    but = f", but {starved}" if starved else ""
     # `not >=`: NaN is not reached either.
     if least is not None and not reached >= least:
-        yield decision, f"{reached:,.1f} requests/s, fewer than slo.min_requests_per_s={least:g}"
+        phrase = f"{reached:,.1f} requests/s, fewer than slo.min_requests_per_s={least:g}"
+        if 0 < most < least:
+            yield "undecided", f"{phrase}, but a server that answers at once gave {most:,.1f}"
+        else:
+            yield decision, phrase + but
     sent = outcome.requests / outcome.seconds if outcome.seconds else 0.0
     if rate is not None and outcome.requests < _REACHED * rate * outcome.seconds:
-        yield decision, f"{sent:,.1f} of rate={rate:g} requests/s were sent: more users, or a lower rate"
+        yield decision, f"{sent:,.1f} of rate={rate:g} requests/s were sent{but}: more users, or a lower rate"

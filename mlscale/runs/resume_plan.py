@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from mlscale.runs.checkpoint_files.checkpoint_search import find_latest_valid, l
 from mlscale.runs.edited import is_edited, list_edited_keys
 from mlscale.runs.find import find_newest_run, find_run, find_unfinished_run
 from mlscale.runs.folder import RunFolder
-from mlscale.runs.identity import compute_config_hash, find_differing_keys
+from mlscale.runs.identity import UNHASHED, compute_config_hash, find_differing_keys
 from mlscale.runs.recover import warn_once
 from mlscale.runs.remote_checkpoints.run_store import restore_latest
 
@@ -80,6 +81,20 @@ def find_run_to_resume(
             fix=f"mlscale like={run.id} init_from={run.id}, a new run of this config; or restore it from a copy",
         )
     return run
+
+
+def restate_fixes(error: MLScaleError, resume: str) -> None:
+    """Turn each fix that the resume would refuse, as it changes what the run computes, into a new run like it."""
+    for problem in error.list_problems():
+        problem.fix = "\n".join(
+            f"mlscale {format_override('like', resume)} {line}" if _changes_settings(line) else line
+            for line in problem.fix.splitlines()
+        )
+
+
+def _changes_settings(fix: str) -> bool:
+    key = re.match(r"['\"]?([a-z][\w./]*)=", fix)
+    return key is not None and not {key[1], key[1].partition(".")[0]} & set(UNHASHED)
 
 
 def _name_groups(keys: Collection[str]) -> list[str]:

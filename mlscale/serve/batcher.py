@@ -60,12 +60,14 @@ class Batcher:
         loop: the event loop.
         max_queue: the most rows that may wait.
         computed: called after each batch, before its jobs are answered: model, jobs, samples, outputs, seconds.
+        is_alone: returns whether a single client is connected.
         rows: rows that wait.
     """
 
     loop: asyncio.AbstractEventLoop
     max_queue: int
     computed: Computed
+    is_alone: Callable[[], bool] = lambda: False
     rows: int = 0
     _waiting: deque[InferenceJob] = field(default_factory=deque)
     _busy: bool = False
@@ -83,9 +85,15 @@ class Batcher:
         self.refuse_if_overloaded(job.model, rows, job.samples)
         self._waiting.append(job)
         self.rows += rows
-        if not self._busy:
-            self._busy = True
-            self.loop.call_soon(self._start_batch)  # after all sockets that can be read now: they make one batch
+        if self._busy:
+            return
+        self._busy = True
+        # At once for a lone client, whom each turn of the loop delays; else after all sockets that can be read now:
+        # they make one batch.
+        if self.is_alone():
+            self._start_batch()
+        else:
+            self.loop.call_soon(self._start_batch)
 
     def refuse_if_overloaded(self, model: ServedModel, rows: int, samples: PackedSamples = NO_SAMPLES) -> None:
         """Raise unless as many rows may be submitted.
@@ -129,7 +137,9 @@ class Batcher:
             # Otherwise the batch is computed again in the thread, each job by itself.
             if len(jobs) == 1 or not isinstance(part.result, Exception):
                 self._finish_part(part, begin, time.perf_counter() - begin)
-                self.loop.call_soon(self._start_batch)
+                self._busy = bool(self._waiting)
+                if self._busy:
+                    self.loop.call_soon(self._start_batch)
                 return
         future = self._worker.submit(_compute_parts, jobs)
 

@@ -293,8 +293,7 @@ class Inference:
             self.statistics.count_batch(len(jobs), samples.rows, total, seconds)
         if self.events is None:
             return
-        spent = np.array([1000 * (now - job.arrived) for job in jobs], np.float32)
-        latency = np.repeat(spent, [job.samples.size for job in jobs])
+        latency = [1000 * (now - job.arrived) for job in jobs for _ in job.ids]
         ids = [id_ for job in jobs for id_ in job.ids]
         self.events.add_events(
             ids,

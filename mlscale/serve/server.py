@@ -171,6 +171,7 @@ class _Server:
         connections = Connections(
             settings.limits, self._app.screen_request, self._app.handle_exchange, answers.send_early_refusal
         )
+        self._inference.batcher.is_alone = lambda: len(connections.all) == 1
         set_mmap_threshold()
         # Each connection is a file; the default limit of a shell would refuse clients before `max_connections` does.
         allow_files(settings.limits.connections + RESERVED + _OTHER_FILES)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -79,6 +80,20 @@ def estimate_variance_scale(value: float, observed: float, n: int) -> float:
     if not math.isfinite(observed) or errors <= 0:
         return 1.0
     return max((errors * observed + 1) / (errors + 1), 1e-6)
+
+
+def average_intervals(parts: Sequence[Interval]) -> Interval:
+    """Return the mean of independent estimates: the squares of their distances to the ends add up.
+
+    Zou and Donner, Construction of confidence intervals about effect measures: a general approach, Statistics in
+    Medicine 27, 2008 (MOVER).
+
+    Args:
+        parts: one or more, of the same confidence.
+    """
+    values, low, high = np.array([(part.value, part.low, part.high) for part in parts]).T
+    mean, n = float(values.mean()), len(parts)
+    return Interval(mean, mean - math.hypot(*(values - low)) / n, mean + math.hypot(*(high - values)) / n)
 
 
 def compute_quantile_interval(values: NDArray[Any], q: float, confidence: float = 0.95) -> Interval:

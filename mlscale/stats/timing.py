@@ -2,11 +2,13 @@
 
 The wall clock includes the time slices of other processes: its medians have been wrong by a factor of ten. Here both
 calls are measured by their CPU time, in rounds of both, until an interval of their ratio decides. Use `compare_times`
-wherever a decision depends on speed.
+wherever a decision depends on speed. Others also take caches and memory, which adds to CPU time, to the call that needs
+more of them most: so the interval includes the ratio of the least disturbed blocks.
 """
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -50,14 +52,22 @@ class TimesCompared:
     Attributes:
         first, second: the time of each.
         ratio: CPU time of the first divided by that of the second: 2 means that the second is twice as fast. The median
-            over the rounds and its interval, which is valid for every distribution of the noise.
+            over the rounds and its interval, which is valid for every distribution of the noise, and includes the ratio
+            of the tenth of the blocks that were least disturbed.
         rounds: the number of measured rounds.
+        is_oversubscribed: more processes wanted to compute than the machine has cores.
     """
 
     first: CallTime
     second: CallTime
     ratio: Interval
     rounds: int
+    is_oversubscribed: bool = False
+
+    def list_wall_times(self, first: str, second: str) -> dict[str, float]:
+        """Return `<name>_latency_ms` by the wall clock; none where it counts the time of other processes, too."""
+        sides = {first: self.first, second: self.second}
+        return {} if self.is_oversubscribed else {f"{name}_latency_ms": side.wall_ms for name, side in sides.items()}
 
     def is_at_least(self, bound: float) -> bool | None:
         """Return True if the true ratio is `bound` or more; None if undecided: the interval includes the bound."""
@@ -104,20 +114,25 @@ def compare_times(
         cpu_clock: `time.thread_time` for calls that compute in the calling thread (ONNX Runtime and torch with one
             thread); `time.process_time` where they have threads of their own and nothing else of this process computes.
     """
-    started = time.perf_counter()
+    started, is_oversubscribed = time.perf_counter(), os.getloadavg()[0] > (os.cpu_count() or 1)
     sides = [_TimedCall(call, cpu_clock) for call in (first, second)]
     a, b = sides
     ratios: list[float] = []
-    ratio = Interval(float("nan"), float("nan"), float("nan"))
     # Bonferroni: each check gets its share of the error, as stopping at the first clear one would inflate it.
     at_each = 1 - (1 - confidence) / len(DECISION_ROUNDS)
     while True:
         ratios.append(_measure_ratio(a, b))
         spent = len(ratios) >= _MIN_ROUNDS and time.perf_counter() - started > budget_s
         if len(ratios) in DECISION_ROUNDS or spent:
-            ratio = compute_quantile_interval(np.array(ratios), 0.5, at_each)
-            if spent or len(ratios) == DECISION_ROUNDS[-1] or _is_clear(ratio, bound):
-                return TimesCompared(a.time, b.time, ratio, len(ratios))
+            median_ratio, quiet = compute_quantile_interval(np.array(ratios), 0.5, at_each), a.quiet_s / b.quiet_s
+            ratio = Interval(median_ratio.value, min(median_ratio.low, quiet), max(median_ratio.high, quiet))
+            # More rounds make the median precise, but no machine quiet.
+            if (
+                spent
+                or len(ratios) == DECISION_ROUNDS[-1]
+                or _is_clear(median_ratio if bound is None else ratio, bound)
+            ):
+                return TimesCompared(a.time, b.time, ratio, len(ratios), is_oversubscribed)
 
 
 def _measure_ratio(a: _TimedCall, b: _TimedCall) -> float:
@@ -151,6 +166,11 @@ class _TimedCall:
     @property
     def time(self) -> CallTime:
         return CallTime(1000 * median(self._cpu_s), 1000 * median(self._wall_s))
+
+    @property
+    def quiet_s(self) -> float:
+        """CPU seconds of a call in the tenth of the blocks that took the least."""
+        return float(np.quantile(self._cpu_s, 0.1))
 
     def measure_block(self) -> float:
         """Measure one block, and return the CPU seconds of one call; never zero, which a coarse clock may measure."""

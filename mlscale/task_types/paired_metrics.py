@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlscale.stats.bootstrap import Statistic
+from mlscale.stats.permutation_test import compute_skewed_p, run_permutation_test
 from mlscale.task_types.collected_samples import Columns
 
 Floats = NDArray[np.float64]
@@ -61,6 +62,16 @@ class PairedStatistics:
     rows: Floats
     statistic: Statistic
     metrics: Sequence[MetricDefinition]
+
+
+def compute_difference_p(paired: PairedStatistics, fewest: int, seed: int) -> Floats:
+    """Return the two-sided p-value of the difference of two models by each metric, (m,); NaN of a number with fewer
+    samples than `fewest`."""
+    first, second = np.split(paired.rows, 2, axis=1)
+    p = run_permutation_test(first, second, paired.statistic, seed=seed)
+    skewed = compute_skewed_p(first, second, paired.statistic, seed=seed)
+    number_p = np.maximum(p, skewed) if len(first) >= fewest else np.nan
+    return np.where([metric.is_share for metric in paired.metrics], p, number_p)
 
 
 def count_by_class(truth: NDArray[Any], predicted: NDArray[Any], k: int) -> Floats:

@@ -35,6 +35,7 @@ class RegressionType(TaskType):
     score = SampleScore("absolute_error", higher_is_better=False, unit="target")
     loss_name = "squared_error"
     may_have_infinite_loss = False
+    fewest_compared = 150  # squares of rare errors decide about an RMSE
     table_columns = ("truth", "predicted", "loss")
     output_meanings: ClassVar[Mapping[str, str]] = {
         "value": "the predicted numbers, (n, targets), in the order and the units of the targets"

@@ -71,6 +71,8 @@ class TaskType(EventForms):
             the length of its own training decides.
         score: of a sample.
         exact_metric: the share of samples that are predicted correctly, where a prediction is right or wrong.
+        fewest_compared: the samples that a comparison of two models by a number needs, such as a loss, not a share. In
+            fewer, values as rare as one in twenty, and large enough to decide, are often missing.
         loss_name: what the column `loss` is called in slices.
         may_have_infinite_loss: a loss may be infinite: logits of -inf exclude a class.
         truth_column: the column of which two models must agree.
@@ -99,6 +101,7 @@ class TaskType(EventForms):
 
     # Of samples.
     exact_metric: ClassVar[MetricDefinition | None] = None
+    fewest_compared: ClassVar[int] = 60
     loss_name: ClassVar[str] = "loss"
     may_have_infinite_loss: ClassVar[bool] = True
     truth_column: ClassVar[str] = "truth"

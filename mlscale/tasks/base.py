@@ -12,7 +12,7 @@ from torchmetrics import Metric, MetricCollection
 from mlscale.errors import MLScaleError
 from mlscale.task_types.task_type import TaskType
 from mlscale.tasks.batch import Batch, unpack_batch
-from mlscale.tasks.model_outputs import split_auxiliary
+from mlscale.tasks.model_outputs import split_auxiliary, unwrap_logits
 from mlscale.tasks.models import lazy
 from mlscale.tasks.optimizers import Partial as Partial
 from mlscale.tasks.optimizers import build_optimizers
@@ -45,6 +45,7 @@ class Task(LightningModule):
         aux_weight: of the loss of each auxiliary output that a model has in training, as GoogLeNet (Szegedy et al.
             2015) and Inception v3.
         mean_names: the metrics that `means` returns.
+        reads_logits: of an output object, as transformers' models return, the task gets the logits alone.
 
     Raises:
         MLScaleError: the model is None.
@@ -54,6 +55,7 @@ class Task(LightningModule):
     task_type: TaskType | None = None
     has_named_type: ClassVar[bool] = False
     mean_names: ClassVar[tuple[str, ...]] = ("loss",)
+    reads_logits: ClassVar[bool] = False
     aux_weight: float = 0.3
 
     def __init__(
@@ -108,7 +110,8 @@ class Task(LightningModule):
 
     def forward(self, x: Tensor) -> Any:
         """Return the model's outputs for x (n, …)."""
-        return self.model(x)
+        outputs = self.model(x)
+        return unwrap_logits(outputs) if self.reads_logits else outputs
 
     def setup(self, stage: str) -> None:
         """Give lazy layers their shapes before the optimizer, DDP and checkpoints need them."""

@@ -30,6 +30,7 @@ class Classification(Task):
     """
 
     kind: ClassVar[str] = "classification"
+    reads_logits: ClassVar[bool] = True
     # torchmetrics is not used here: its MulticlassAccuracy takes no weights, and each metric there costs some 100 µs
     # per batch and a collective of its own, where this is one addition per batch and one collective per epoch.
     mean_names: ClassVar[tuple[str, ...]] = ("loss", "accuracy")

@@ -15,6 +15,7 @@ from torchmetrics.text import Perplexity
 from mlscale.errors import MLScaleError
 from mlscale.tasks.base import Task
 from mlscale.tasks.batch import Batch, unpack_batch
+from mlscale.tasks.model_outputs import check_tensor
 from mlscale.tasks.optimizers import Partial
 
 IGNORED = -100
@@ -37,6 +38,7 @@ class Language(Task):
     """
 
     kind: ClassVar[str] = "language"
+    reads_logits: ClassVar[bool] = True
     mean_names: ClassVar[tuple[str, ...]] = ("loss", "bits_per_byte")
 
     def __init__(
@@ -101,6 +103,7 @@ class Language(Task):
 
 def _compute_token_nats(logits: Tensor, y: Tensor) -> Tensor:
     """Return the cross-entropy of each token, float (n, length); 0 where it is padding."""
+    check_tensor(logits, Language.kind)
     if logits.ndim != 3 or logits.shape[:2] != y.shape:
         refused = MLScaleError(
             f"the model gives {tuple(logits.shape)} for sequences of {tuple(y.shape)}",

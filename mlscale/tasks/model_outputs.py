@@ -1,4 +1,4 @@
-"""Outputs of models other than a tensor: auxiliary outputs in training, and outputs that a task can't take."""
+"""Outputs of models other than a tensor: auxiliary outputs in training, output objects, and what a task can't take."""
 
 from __future__ import annotations
 
@@ -21,6 +21,15 @@ def split_auxiliary(outputs: object) -> tuple[Any, tuple[Any, ...]]:
     return outputs[0], tuple(
         value for name, value in zip(names, outputs, strict=True) if name.startswith("aux") and value is not None
     )
+
+
+def unwrap_logits(outputs: object) -> Any:
+    """Return the logits of an output object, as the models of transformers return; any other output as it is."""
+    # torchvision's named tuples hold auxiliary outputs, too: `split_auxiliary` reads them.
+    if isinstance(outputs, Tensor | tuple):
+        return outputs
+    logits = outputs.get("logits") if isinstance(outputs, Mapping) else getattr(outputs, "logits", None)
+    return logits if isinstance(logits, Tensor) else outputs
 
 
 def check_tensor(outputs: object, kind: str) -> None:

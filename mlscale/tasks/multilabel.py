@@ -38,6 +38,7 @@ class Multilabel(Task):
     """
 
     kind: ClassVar[str] = "multilabel"
+    reads_logits: ClassVar[bool] = True
 
     def __init__(
         self,

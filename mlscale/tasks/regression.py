@@ -37,6 +37,7 @@ class Regression(Task):
     """
 
     kind: ClassVar[str] = "regression"
+    reads_logits: ClassVar[bool] = True
 
     target_mean: Tensor
     target_std: Tensor
@@ -79,7 +80,7 @@ class Regression(Task):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return predictions in the targets' own units, float (n, targets)."""
-        outputs, _ = split_auxiliary(self.model(x))
+        outputs, _ = split_auxiliary(super().forward(x))
         check_tensor(outputs, self.kind)
         predicted: Tensor = outputs * self.target_std + self.target_mean
         return predicted

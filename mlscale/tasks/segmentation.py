@@ -39,6 +39,7 @@ class Segmentation(Task):
     """
 
     kind: ClassVar[str] = "segmentation"
+    reads_logits: ClassVar[bool] = True
 
     class_weights: Tensor | None
 

@@ -4,11 +4,14 @@ import contextlib
 import multiprocessing
 import os
 import signal
+import stat
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
+from pathlib import Path
 from types import FrameType
+from typing import Any, Literal
 
 import torch
 import torch.distributed as dist
@@ -16,53 +19,84 @@ from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Checkpoint
 
 from mlscale.errors import Exit, MLScaleError
+from mlscale.runs.checkpoint_files.checkpoint_search import suggest_resume
+from mlscale.runs.host.stop_signals import STOP_SIGNALS, unblock_stop_signals
 from mlscale.train.checkpoint.failed_saves import has_last_save_failed
 from mlscale.train.checkpoint.step_boundary import is_accumulating
 from mlscale.train.checkpoint.uploader import is_waiting_for_uploads
 
-# Schedulers send USR1 ahead of a time limit: the run saves, and its exit code requests to be run again.
-_EXITS = {signal.SIGINT: Exit.INTERRUPTED, signal.SIGTERM: Exit.TERMINATED, signal.SIGUSR1: Exit.SAVED}
 _TIME_IS_UP = 1000  # above the number of any signal, so it also wins the ranks' maximum
 _RESUME = "mlscale runs resume last"
-_RESUME_EARLIER = "mlscale runs resume last: without a checkpoint it starts over"
 _AGREE_SECONDS = 1.0  # between two agreements of the ranks
 # An upper bound of the steps between two agreements: later steps may be slower than the measured ones.
 _MAX_STEPS = 200
 
-# A rank gets Ctrl-C twice: from the terminal, and from the launcher that passes it on.
+# `timeout` sends its signal twice: to the command, and to its process group.
 _ECHO_SECONDS = 0.5
 
 _since = 0.0  # when the last signal arrived
 _received = 0  # the signal that arrived first; 0 for none
-_raise_second = False
+_folder: Path | None = None
+_is_noting = False
+_on_second = "end"
 _is_restarted = False
 _has_run_failed: Callable[[], bool] = lambda: False  # noqa: E731 - replaced by `handle_stop_signals`
 
 
 @contextlib.contextmanager
 def handle_stop_signals(
-    has_run_failed: Callable[[], bool] = lambda: False, *, ends_process: bool = True, is_restarted: bool = False
+    folder: Path | None = None,
+    has_run_failed: Callable[[], bool] = lambda: False,
+    *,
+    on_second: Literal["end", "raise", "ignore"] = "end",
+    ignores_after: bool = False,
+    is_restarted: bool = False,
 ) -> Iterator[None]:
-    """Let SIGTERM, SIGINT and SIGUSR1 request a graceful shutdown in this block. A second SIGINT ends the run at once.
+    """Let stop signals request a graceful shutdown in this block; SIGHUP unless it was ignored, as by nohup. A second
+    SIGINT ends the run at once.
 
     Args:
+        folder: of the run.
         has_run_failed: whether the run has failed already, on another rank: SIGTERM then ends the process at once, for
             it may be in a call that never returns.
-        ends_process: whether a second SIGINT ends the process; else it raises MLScaleError, as in a notebook.
+        on_second: whether a second SIGINT ends the process, raises MLScaleError, as in a notebook, or does nothing, as
+            in a rank, which its launcher ends.
+        ignores_after: whether they are ignored from the end of the block on: the run is saved, and the process is about
+            to end.
         is_restarted: whether a launcher starts the run again by its exit code: SIGTERM, which schedulers send ahead of
             a preemption, then ends with the code of a run that has saved.
     """
-    global _received, _has_run_failed, _raise_second, _is_restarted
-    _received, _has_run_failed, _raise_second, _is_restarted = 0, has_run_failed, not ends_process, is_restarted
+    global _received, _folder, _has_run_failed, _on_second, _is_restarted
+    _received, _folder, _has_run_failed = _received if _is_noting else 0, folder, has_run_failed
+    _on_second, _is_restarted = on_second, is_restarted
     if threading.current_thread() is not threading.main_thread():  # Python lets no other thread set handlers
         yield
         return
-    before = {signum: signal.signal(signum, _handle_signal) for signum in _EXITS}
+    before: dict[int, Any] = {signum: signal.getsignal(signum) for signum in STOP_SIGNALS}
+    if before[signal.SIGHUP] is signal.SIG_IGN:
+        del before[signal.SIGHUP]
+    for signum in before:
+        signal.signal(signum, _handle_signal)
+    unblock_stop_signals()
     try:
         yield
     finally:
         for signum, handler in before.items():
-            signal.signal(signum, handler)
+            signal.signal(signum, _ignore_signal if ignores_after else handler)
+
+
+@contextlib.contextmanager
+def note_stop_signals() -> Iterator[None]:
+    """Note stop signals in this block for the training in it, also those that arrive before it handles them. What comes
+    after the training, to record it, takes a moment, and is not stopped.
+    """
+    global _is_noting
+    with handle_stop_signals():
+        _is_noting = True
+        try:
+            yield
+        finally:
+            _is_noting = False
 
 
 def get_received_signal() -> int:
@@ -86,23 +120,28 @@ def raise_if_stop_requested(undone: str) -> None:
 
 def _choose_exit(request: int, *, saved: bool) -> Exit:
     """Return the exit code of a run that was stopped."""
-    if request == _TIME_IS_UP or (request == signal.SIGTERM and _is_restarted and saved):
-        return Exit.SAVED
-    return _EXITS[signal.Signals(request)]
+    if request == signal.SIGINT:
+        return Exit.INTERRUPTED
+    # Schedulers send USR1 ahead of a time limit: the exit code requests to be run again.
+    is_again = _is_restarted or request in (_TIME_IS_UP, signal.SIGUSR1)
+    return Exit.SAVED if saved and is_again else Exit.TERMINATED
 
 
 def _handle_signal(signum: int, frame: FrameType | None) -> None:
     global _received, _since
+    if signum == signal.SIGHUP:
+        _leave_closed_terminal()
     again = time.monotonic() - _since > _ECHO_SECONDS
     # A rank that waits for its uploads is not in a call that never returns.
     is_over = signum == signal.SIGTERM and _has_run_failed() and not is_waiting_for_uploads()
-    if (signum == signal.SIGINT == _received and again) or is_over:
-        if _raise_second and signum == signal.SIGINT:
+    is_second = signum == signal.SIGINT == _received and again and _on_second != "ignore"
+    if is_second or is_over:
+        if is_second and _on_second == "raise":
             signal.signal(signum, signal.default_int_handler)
             raise MLScaleError(
                 "stopped by a second SIGINT, in the middle of a step",
                 exit=Exit.INTERRUPTED,
-                fix=_RESUME_EARLIER,
+                fix=suggest_resume(_folder) if _folder else _RESUME,
             )
         for worker in multiprocessing.active_children():
             # A process that a signal ends runs no exit handlers, and would leave its loader workers behind.
@@ -112,6 +151,18 @@ def _handle_signal(signum: int, frame: FrameType | None) -> None:
         os.kill(os.getpid(), signum)
     _received = _received or signum
     _since = time.monotonic()
+
+
+def _leave_closed_terminal() -> None:
+    """Let standard output and error go nowhere where their terminal is closed: to write to it would be an error."""
+    for stream in (1, 2):
+        if stat.S_ISCHR(os.fstat(stream).st_mode) and not os.isatty(stream):
+            with open(os.devnull, "w") as nothing:
+                os.dup2(nothing.fileno(), stream)
+
+
+def _ignore_signal(signum: int, frame: FrameType | None) -> None:
+    """Do nothing. Not SIG_IGN, which programs that are started later would inherit."""
 
 
 class StopOnSignal(Checkpoint):
@@ -169,7 +220,7 @@ class StopOnSignal(Checkpoint):
             saved = "" if has_last_save_failed(trainer) else f", saved to {self.path}"
         raise MLScaleError(
             f"stopped by {_format_stop_cause(self._request)} after optimizer step {trainer.global_step}{saved}",
-            fix=_RESUME if saved else _RESUME_EARLIER,
+            fix=_RESUME if saved else suggest_resume(Path(trainer.default_root_dir)),
             exit=_choose_exit(self._request, saved=bool(saved)),
         )
 

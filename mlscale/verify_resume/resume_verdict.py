@@ -58,7 +58,7 @@ def describe_identical_runs(trials: Sequence[KillTrial]) -> str:
             "; but nothing had been saved before, so all started over: callbacks.checkpoint.every_n_steps=<N> saves "
             "within an epoch"
         )
-    lost = {(part.owner, part.name): part for trial in trials for _, part in trial.comparison.lost}
+    lost = {(part.owner, part.name): part for trial in trials for part in trial.comparison.lost}
     # Attributes that differ without an interruption, such as times, are not lost by the resume.
     changing = set().union(*(trial.comparison.changing for trial in trials))
     parts = [part for key, part in lost.items() if key not in changing]
@@ -76,7 +76,7 @@ def describe_different_run(trial: KillTrial) -> str:
         f"not bit-identical: killed at {trial.kill}, the run resumed from step {trial.resumed_from or 0:,} and first "
         f"differs at {words.describe_location(difference)}"
     )
-    parts = words.find_possible_causes(trial.comparison)
+    parts = sorted(trial.comparison.lost, key=lambda part: part.kind != "own generator")
     if difference.find_first_part("batch"):  # then only data and loaders can be the cause: the batch comes first
         parts = [part for part in parts if part.owner.startswith(("data ", "loader "))]
     lines = [
@@ -92,10 +92,7 @@ def describe_unrepeatable_run(comparison: TraceComparison) -> str:
     difference = comparison.difference
     assert difference is not None
     text = f"your run differs from itself without any interruption: first at {words.describe_location(difference)}"
-    lines = words.describe_computed_values(difference) + [
-        f"differs, too: {line}" for line in words.list_attributes(words.find_possible_causes(comparison))
-    ]
-    return _append_lines(text, [*lines, _format_fix(_REPEATABLE)])
+    return _append_lines(text, [*words.describe_computed_values(difference), _format_fix(_REPEATABLE)])
 
 
 def describe_failed_run(trial: KillTrial) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 
-from mlscale.verify_resume.traces import STARTS, DifferingValue, TraceComparison, TraceDifference, TraceLine
+from mlscale.verify_resume.traces import DifferingValue, TraceDifference, TraceLine
 
 _MAX_ATTRIBUTES = 3
 _SAVING_ADVICE = {
@@ -49,14 +49,6 @@ def describe_location(difference: TraceDifference) -> str:
     """Return the place of a difference, with its rank if that is not 0."""
     rank = f", rank {difference.rank}" if difference.rank else ""
     return _format_line_location(difference.line) + rank
-
-
-def find_possible_causes(comparison: TraceComparison) -> list[DifferingValue]:
-    """Return the attributes that may be the cause: those that differ right after the resume, or else those that differ
-    up to the first difference; generators first."""
-    at_once = [part for line, part in comparison.lost if line.kind in STARTS]
-    candidates = at_once or [part for _, part in comparison.lost]
-    return sorted(candidates, key=lambda part: part.kind != "own generator")
 
 
 def describe_attribute(part: DifferingValue) -> str:

@@ -74,12 +74,12 @@ class TraceComparison:
 
     Attributes:
         difference: the first one in what was computed: batches, generators, losses, weights, optimizers, metrics.
-        lost: attributes that first differ after an interruption, with the line, in order.
+        lost: attributes that differ right after a resume: what agrees there and differs later is an effect.
         changing: attributes that differ without an interruption, such as times and process numbers.
     """
 
     difference: TraceDifference | None = None
-    lost: list[tuple[TraceLine, DifferingValue]] = field(default_factory=list)
+    lost: list[DifferingValue] = field(default_factory=list)
     changing: set[tuple[str, str]] = field(default_factory=set)
 
 
@@ -129,6 +129,7 @@ def _compare_rank(
 ) -> TraceDifference | None:
     known = {(line.kind, line.step): line for line in whole}
     reached = set()
+    attempt = 1
     for line in lines:
         if line.kind not in (*_STATE_KINDS, "validation"):
             continue
@@ -141,8 +142,10 @@ def _compare_rank(
         # Before any interruption: what differs here differs between any two runs.
         if line.attempt == 1:
             result.changing |= {(part.owner, part.name) for part in own}
-        noted = {(part.owner, part.name) for _, part in result.lost} | result.changing
-        result.lost += [(line, part) for part in own if (part.owner, part.name) not in noted]
+        elif line.attempt > attempt:  # its first line
+            noted = {(part.owner, part.name) for part in result.lost} | result.changing
+            result.lost += [part for part in own if (part.owner, part.name) not in noted]
+        attempt = line.attempt
         if parts := list(_compare_computed(match, line)):
             return TraceDifference(rank, line, tuple(parts))
     left = [line for key, line in known.items() if key not in reached and line.kind in _STATE_KINDS]

@@ -58,6 +58,8 @@ ALL = [command for page in pages() for command in commands(page) if command.word
 ALL = [command for command in ALL if command.page != "extending.md"]  # of a package, which scripts.third_party installs
 # What stands for something of the reader's own: a page can't know a run's id.
 STANDS_FOR = {"1s2de0": "last", "recipe=mine": "recipe=resnet", "recipe=my_net": "recipe=resnet", "/my_pkg": "/x"}
+# Files of a page whose package the tests do not have.
+STANDS_FOR |= {"model=hf_vit": "model=vit", "model=hf_bert": "model=text_cnn", "model=hf_gpt2": "model=gpt"}
 
 
 def verb_and_rest(command: Command) -> tuple[str, list[str]]:

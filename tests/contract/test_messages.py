@@ -26,9 +26,6 @@ WITHOUT_FIX = {
     ),
     "mlscale.launch.external.other_rank._raise_if_failed": "the message of rank 0, its fix included",
     "mlscale.launch.debugger.enable_debugging": "the user left the debugger's prompt by `q`",
-    "mlscale.launch.rank_failures.write_rank_failure": (
-        "never shown: the parent recognises it, and `_explain_unwritten_failure` has the fix"
-    ),
     "mlscale.launch.rank_failures.write_remote_failure": "never shown: the parent names the rank that failed first",
     "mlscale.runs.recover.read_run_manifest": (
         "never shown: caught below, where the report says what seals the run again"

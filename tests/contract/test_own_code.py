@@ -100,13 +100,33 @@ def test_a_network_and_one_file(folder: Path) -> None:
 def test_a_lightning_module_and_data_module_unchanged(folder: Path) -> None:
     printed = mlscale("task=own", "data=own", *FAST)
     assert printed.code == 0, printed.err
-    idle = "model, optimizer have no effect: my_pkg.parts.OwnModule takes none; model=none optimizer=none silences this"
+    taken = "my_pkg.parts.OwnModule takes none, or has its own"
+    idle = f"model, optimizer have no effect: {taken}; model=none optimizer=none silences this"
     assert idle in printed.err.splitlines()
     lost = [line for line in printed.err.splitlines() if "OwnData" in line and "not promised" in line]
     assert len(lost) == 1
     assert "exact resume" in lost[0]
     assert printed.out.count("OwnData has batches of 64") == 1, "built once, with the batch of one device"
     assert "val/accuracy" in printed.out
+
+
+TAKES_MODEL = ("task._target_=my_pkg.parts.TakesModel", "task.model._target_=torch.nn.Linear")
+
+
+@pytest.mark.filterwarnings("ignore:You passed in a `val_dataloader`:UserWarning")
+def test_a_module_whose_argument_is_called_model_takes_its_own(folder: Path) -> None:
+    printed = mlscale(*TAKES_MODEL, "task.model.in_features=64", "task.model.out_features=7", "data=own", *FAST)
+    assert printed.code == 0, printed.err
+    assert "TakesModel has Linear and SGD" in printed.out
+    assert "model has no effect" in printed.err
+    assert (printed := mlscale("evaluate", "last")).code == 2
+    assert "`validation_step()`" in printed.err
+    assert "fix:   def validation_step(self, batch, batch_idx)" in printed.err
+    printed = mlscale(*TAKES_MODEL, "data=own", *FAST)
+    assert "task.model.out_features=<" in printed.err
+    # By itself the argument is the group's object.
+    printed = mlscale("model=mlp", "model.num_classes=7", "model.in_features=64", *TAKES_MODEL[:1], "data=own", *FAST)
+    assert "TakesModel has MLP and SGD" in printed.out, printed.err
 
 
 OTHER_NAME = """

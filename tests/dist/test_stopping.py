@@ -78,4 +78,5 @@ def test_a_second_ctrl_c_waits_for_nothing(folder: Path) -> None:
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=20)
     assert process.returncode == 130, err
-    assert "stopped by SIGINT, nothing saved" in err
+    assert "stopped by a second SIGINT, in the middle of a step" in err
+    assert "nothing was saved" in err

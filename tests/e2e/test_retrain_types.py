@@ -87,7 +87,7 @@ def test_numbers_whose_slope_has_changed(place: RetrainPlace) -> None:
     write_rows(place.folder / "train.csv", make_rows(300, ("Rome", "Paris"), 1.0))
     source = [f"data.train={place.folder}/train.csv", "data.target=cost", "data.ignore=[risk]"]
     place.train_champion("model=tabular_regression", "task=regression", *TABLE, *source)
-    rows = make_rows(300, ("Rome", "Paris"), -1.0)
+    rows = make_rows(600, ("Rome", "Paris"), -1.0)
     place.leave_events([{name: row[name] for name in ("age", "city")} for row in rows], [row["cost"] for row in rows])
     result = place.retrain("passes=5")
     check_cycle(place, result, "rmse")

@@ -51,7 +51,7 @@ class End(pl.Callback):
             `signum`), validation, writing (a checkpoint is written in part), between (an epoch's best checkpoint is
             committed, its last one is not), exit (all is trained), unsealed (the result is written, its seal is not).
         folder: for notes: `ended`, and a file for each rank, named by its process.
-        whom: launcher, group, or rank: the first one alone.
+        whom: command, group, as `timeout` does: to the command as well, or rank: the first one alone.
         step: optimizer steps that are done by then, at least.
         signum: what is sent; SIGKILL.
     """
@@ -101,6 +101,8 @@ class End(pl.Callback):
 
     def _end(self, trainer: Any) -> None:
         if self._first(trainer):
+            if self.whom == "group" and self.signum != signal.SIGKILL:
+                os.kill(os.getpgid(0), self.signum)
             os.kill(self._pid(), self.signum)
             if self.signum == signal.SIGKILL:
                 time.sleep(600)  # the end of the launcher reaches its ranks a moment later: they train no further step
@@ -111,7 +113,7 @@ class End(pl.Callback):
             subprocess.Popen(words, start_new_session=True)
 
     def _pid(self) -> int:
-        return {"rank": os.getpid(), "launcher": os.getpgid(0), "group": -os.getpgid(0)}[self.whom]
+        return {"rank": os.getpid(), "command": os.getpgid(0), "group": -os.getpgid(0)}[self.whom]
 
     def _first(self, trainer: Any) -> bool:
         note = self.folder / "ended"

@@ -42,7 +42,7 @@ SMALLER = {  # what takes a minute otherwise
     ],
 )
 def test_it_goes_on_to_the_bit(
-    folder: Path, undisturbed: Callable[[int], Path], moment: str, whom: str, devices: int
+    folder: Path, undisturbed: Callable[[str], Path], moment: str, whom: str, devices: int
 ) -> None:
     *last, at = moment.split()  # of the first epoch, or of the last
     arguments = {"whom": whom, **({"step": LAST_STEP} if last else {})}
@@ -55,7 +55,7 @@ def test_it_goes_on_to_the_bit(
     assert (run / "manifest.json").exists() == (whom == "rank")  # then the launcher has lived, and sealed it
     assert main([*words, "output=json"]) == 0
     assert runs_in(folder) == [run]
-    assert differences(undisturbed(devices), run) == []
+    assert differences(undisturbed(str(devices)), run) == []
     assert not list(run.glob("checkpoints/.aside-*"))
 
 
@@ -75,7 +75,7 @@ def test_every_recipe_goes_on_to_the_bit(folder: Path, recipe: str) -> None:
 
 
 def test_ranks_end_soon_after_their_launcher(folder: Path) -> None:
-    code, printed = ended(folder, *WORDS, "trainer.devices=2", end("step", folder, whom="launcher"))
+    code, printed = ended(folder, *WORDS, "trainer.devices=2", end("step", folder, whom="command"))
     killed = time.monotonic()
     assert code == -signal.SIGKILL, printed
     ranks = [int(path.name.split("-")[1]) for path in (folder / "notes").glob("rank-*")]

@@ -36,7 +36,7 @@ def test_the_same_global_batches(folder: Path, before: int, after: int, strategy
     whole = seen(folder / "keys")
     shutil.rmtree(folder / "keys")
 
-    code, printed = ended(folder, *words, end("step", folder, step=12, whom="launcher"))
+    code, printed = ended(folder, *words, end("step", folder, step=12, whom="command"))
     assert code == -signal.SIGKILL, printed
     until_killed = seen(folder / "keys")
     shutil.rmtree(folder / "keys")

@@ -29,7 +29,7 @@ def test_a_lost_folder_is_downloaded(
     strategy: str,
     lost: str,
     folder: Path,
-    undisturbed: Callable[[int], Path],
+    undisturbed: Callable[[str], Path],
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -54,7 +54,7 @@ def test_a_lost_folder_is_downloaded(
         assert "bitwise identical" in printed_text
         assert runs_in(folder) == [run]
         if not sharded:  # sums are in another order there
-            assert differences(undisturbed(1), run) == []
+            assert differences(undisturbed("1"), run) == []
         assert find_uploaded(bucket) == {path.stem for path in (run / "checkpoints").iterdir()}, printed_text
         # Lost again, after the end: what uses the model gets it from the store.
         (folder / "images").mkdir()

@@ -1,45 +1,65 @@
 """A run that was asked to stop, by signal or by trainer.max_time, says so by its exit code and goes on to the bit."""
 
+import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from scripts.resume_layouts import PARTS, find_reference_layout, list_typed_words
 from scripts.same_run import differences
+from scripts.signal_matrix import CASES, CODES
 from tests.conftest import runs_in
-from tests.resume.commands import WORDS, command, end, ended
+from tests.resume.commands import ROOT, WORDS, command, end, ended
 
 SLOW = pytest.mark.slow
 
 
+# The three that differ most; the rest of the matrix is slow.
+FAST = {
+    (signal.SIGTERM, "command", "1"),
+    (signal.SIGHUP, "group", "2"),
+    (signal.SIGUSR1, "group", PARTS),
+}
+
+
 @pytest.mark.parametrize(
-    ("signum", "expected", "devices"),
-    [
-        (signal.SIGTERM, 143, 1),
-        pytest.param(signal.SIGUSR1, 75, 2, marks=SLOW),
-        pytest.param(signal.SIGINT, 130, 1, marks=SLOW),
-        pytest.param(signal.SIGUSR1, 75, 1, marks=SLOW),
-        pytest.param(signal.SIGTERM, 143, 2, marks=SLOW),
-        pytest.param(signal.SIGINT, 130, 2, marks=SLOW),
-    ],
+    ("signum", "receiver", "layout"),
+    [pytest.param(*case, marks=() if case in FAST else SLOW) for case in CASES],
 )
-def test_a_signal_to_the_launcher(
-    folder: Path, undisturbed: Callable[[int], Path], signum: signal.Signals, expected: int, devices: int
+def test_a_stop_signal(
+    folder: Path, undisturbed: Callable[[str], Path], signum: signal.Signals, receiver: str, layout: str
 ) -> None:
-    stop = end("stop", folder, whom="launcher", signum=int(signum))
-    code, printed = ended(folder, *WORDS, f"trainer.devices={devices}", stop)
-    assert code == expected, printed
+    stop = end("stop", folder, whom=receiver, signum=int(signum))
+    code, printed = ended(folder, *WORDS, *list_typed_words(layout), stop)
+    assert code == CODES[signum], printed
     assert printed.count(f"error: stopped by {signum.name} after optimizer step ") == 1, printed
     assert "fix:   mlscale runs resume last" in printed
+    assert "starts over" not in printed
     assert ended(folder, "runs", "resume", "last", "trust=true")[0] == 0
     (run,) = runs_in(folder)
-    assert differences(undisturbed(devices), run) == []
+    assert differences(undisturbed(find_reference_layout(layout)), run) == []
+
+
+@pytest.mark.parametrize("devices", [1, pytest.param(2, marks=SLOW)])
+def test_what_nohup_ignores_stays_ignored(folder: Path, devices: int) -> None:
+    stop = end("stop", folder, whom="group", signum=int(signal.SIGHUP))
+    words = [*WORDS, f"trainer.devices={devices}", "trainer.max_epochs=1", stop]
+    command = ["nohup", sys.executable, "-m", "mlscale", *words]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, start_new_session=True, timeout=240
+    )
+    assert done.returncode == 0, done.stderr
+    assert (folder / "notes/ended").exists()
 
 
 @SLOW
 @pytest.mark.parametrize("devices", [1, 2])
-def test_max_time_is_that_of_each_attempt(folder: Path, undisturbed: Callable[[int], Path], devices: int) -> None:
+def test_max_time_is_that_of_each_attempt(folder: Path, undisturbed: Callable[[str], Path], devices: int) -> None:
     words = (*WORDS, f"trainer.devices={devices}", "trainer.max_time=00:00:00:00")
     code, printed = ended(folder, *words)
     assert code == 75, printed
@@ -48,7 +68,7 @@ def test_max_time_is_that_of_each_attempt(folder: Path, undisturbed: Callable[[i
     assert code == 75, printed
     assert ended(folder, "runs", "resume", "last", "trainer.max_time=null")[0] == 0
     (run,) = runs_in(folder)
-    assert differences(undisturbed(devices), run) == []
+    assert differences(undisturbed(str(devices)), run) == []
 
 
 def test_of_two_that_start_at_once_one_trains(folder: Path) -> None:

@@ -1,5 +1,7 @@
 """`mlscale data`: its help. The entry point is in `entry`."""
 
+from pathlib import Path
+
 from mlscale.commands.command import OUTPUT, RUNS_DIR, Action, Command, Key, Word
 
 _REF = Word(
@@ -8,7 +10,7 @@ _REF = Word(
     "last",
     required=False,
 )
-_PAGE = Key("page", "an HTML page of it", example="data.html")
+_PAGE = Key("page", "an HTML page of it", example="data.html", type=Path)
 # Whatever people have at hand when they ask what has changed: files, folders and runs.
 _SIDE = "a run (its id, its folder, 'last'), a table's file, a folder of images, or a folder that mlscale prepare wrote"
 
@@ -46,7 +48,12 @@ COMMAND = Command(
             "read every sample as training does, and name each that can't be used; exit code 4 if there are any",
             (_REF,),
             (
-                Key("bad", "a file for the names and reasons of bad samples, as JSON Lines", example="bad.jsonl"),
+                Key(
+                    "bad",
+                    "a file for the names and reasons of bad samples, as JSON Lines",
+                    example="bad.jsonl",
+                    type=Path,
+                ),
                 RUNS_DIR,
                 OUTPUT,
             ),
@@ -65,7 +72,7 @@ COMMAND = Command(
                     "train",
                     choices=("train", "val", "test"),
                 ),
-                Key("page", "the HTML page", "samples.html"),
+                Key("page", "the HTML page", "samples.html", type=Path),
                 RUNS_DIR,
                 OUTPUT,
             ),

@@ -191,7 +191,9 @@ def _measure_export(
 
     data, task = rebuild_data_and_task(cfg, checkpoint, "validate", run_data)
     model = compressed.model if compressed else None
-    return data, export_and_measure(task, data, samples=cfg.samples, model=model, half=cfg.fp16)
+    return data, export_and_measure(
+        task, data, samples=cfg.samples, model=model, half=cfg.fp16, tolerance=cfg.tolerance
+    )
 
 
 def _write_servable(

@@ -1,5 +1,7 @@
 """`mlscale init`: its help. The entry point is in `entry`."""
 
+from pathlib import Path
+
 from mlscale.commands.command import OUTPUT, Action, Command, Key, Word
 
 COMMAND = Command(
@@ -14,7 +16,12 @@ COMMAND = Command(
             "write a small project into a new folder; its own tests pass",
             (Word("name", "the project; its Python package has this name, with '_' for '-'", "digits"),),
             (
-                Key("to", "the folder, which must be new or empty; the project's name by default", example="work"),
+                Key(
+                    "to",
+                    "the folder, which must be new or empty; the project's name by default",
+                    example="work",
+                    type=Path,
+                ),
                 OUTPUT,
             ),
         )

@@ -81,7 +81,7 @@ def compress_model(state: LifecycleState) -> StepOutcome:
     shown = ("kept", "speedup", f"{name}_drop", f"{name}_relative_drop", "size_ratio")
     return StepOutcome(
         "int8 kept" if metrics["kept"] else "int8 not kept, fp32 stays",
-        f"{metrics['speedup']:.2f}× as fast as fp32, {format_size_change(metrics['size_ratio'])}, "
+        f"at least {metrics['speedup_low']:.2f}× as fast as fp32, {format_size_change(metrics['size_ratio'])}, "
         f"{metric.definition.display_name} {values[0]}, fp32 {values[1]}",
         result.ok,
         {f"int8_{key}": metrics[key] for key in shown if key in metrics},

@@ -135,7 +135,7 @@ def _format_conclusion(plan: LoadPlan, outcome: LoadOutcome, verdict: SloVerdict
     fixes += [f"users={plan.users // 2}"] if plan.users > 1 and not plan.rate else []
     return (
         f"the objective is undecided: {'; '.join([*([limited] if limited else []), *verdict.undecided])}; try "
-        f"{', or '.join([*fixes, 'the same from several machines or cores at once, or wrk'])}"
+        f"{', or '.join([*fixes, 'the same on a quiet machine or from several, or wrk'])}"
     )
 
 

@@ -154,9 +154,11 @@ def rank_main(
     from mlscale.assembly.worker import end_with
     from mlscale.predict.inputs import open_inputs
     from mlscale.predict.part_files import resume_predictions
+    from mlscale.runs.host.stop_signals import unblock_stop_signals
 
     # First: an orphaned process must not continue to write parts.
     end_with(launcher)
+    unblock_stop_signals()  # of a fork server that a training has started
     # The fork server has the environment of its own start, which may be older.
     os.environ.update({name: value for name, value in environment.items() if name not in os.environ})
     try:

@@ -1,8 +1,12 @@
 """`mlscale runs`: its help. The entry point is in `entry`."""
 
+from pathlib import Path
+
 from mlscale.commands.command import OUTPUT, RUNS_DIR, Action, Command, Key, Word
 
-_REGISTRY = Key("registry.root", "the folder of a registry, besides those that the runs themselves name", "registry")
+_REGISTRY = Key(
+    "registry.root", "the folder of a registry, besides those that the runs themselves name", "registry", type=Path
+)
 _RUN = Word("ref", "a run: its id, the first letters of its id or of its folder's name, its path, or 'last'", "last")
 
 COMMAND = Command(
@@ -97,7 +101,12 @@ COMMAND = Command(
                 Word("second", _RUN.help, "last"),
             ),
             (
-                Key("page", "the HTML page; by default among the results of the second run", example="diff.html"),
+                Key(
+                    "page",
+                    "the HTML page; by default among the results of the second run",
+                    example="diff.html",
+                    type=Path,
+                ),
                 RUNS_DIR,
                 OUTPUT,
             ),

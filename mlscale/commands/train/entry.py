@@ -42,7 +42,7 @@ from mlscale.runs import ownership as own
 from mlscale.runs.folder import RunFolder
 from mlscale.runs.lock import hold_run_lock, lock_runs_root
 from mlscale.runs.remote_checkpoints.run_store import store_ended_run, upload_missing
-from mlscale.runs.resume_plan import AUTO, find_run_of_job, find_run_to_resume, open_attempt
+from mlscale.runs.resume_plan import AUTO, find_run_of_job, find_run_to_resume, open_attempt, restate_fixes
 from mlscale.runs.run_reader import ENCODER
 from mlscale.secrets.mask import Masker
 
@@ -66,8 +66,16 @@ def run(cfg: DictConfig) -> Result:
     if is_submitted and (external is None or external.world_size == 1):
         return _submit(cfg, is_cloud=is_cloud)
     is_follower = external is not None and external.rank > 0
-    with handle_early_signals(choose_early_signals(external), is_reported=is_follower):
-        return _run_training(cfg) if external is None else _run_rank(cfg, external, is_submitted=is_submitted)
+    try:
+        with handle_early_signals(choose_early_signals(external), is_reported=is_follower):
+            if external is not None:
+                return _run_rank(cfg, external, is_submitted=is_submitted)
+            with report_rank_error(cfg.resume, Masker.create_for_run(cfg).mask_text):
+                return _run_training(cfg)
+    except MLScaleError as error:
+        if cfg.resume not in (None, AUTO):
+            restate_fixes(error, cfg.resume)
+        raise
 
 
 def _submit(cfg: DictConfig, *, is_cloud: bool) -> Result:
@@ -113,6 +121,7 @@ def _run_training(cfg: DictConfig, ranks: GatheredRanks | None = None) -> Result
         machine = detect_local_devices()
         import_module("mlscale.assembly.run")
         from mlscale.assembly.run_parts import check_step_settings
+        from mlscale.train.graceful_stop import note_stop_signals
     check_dali_machine(cfg, has_cuda=machine.cuda > 0)
     if not cfg.resume:  # a run that resumes may do without its store for a while
         check_checkpoint_store(cfg)
@@ -188,6 +197,8 @@ def _run_training(cfg: DictConfig, ranks: GatheredRanks | None = None) -> Result
             print_masked_lines(again.lines, masker)
             return again.checkpoint
 
+        if ranks is None:  # those of another launcher do so themselves
+            locks.enter_context(note_stop_signals())
         try:
             train_ranks(
                 folder.path,

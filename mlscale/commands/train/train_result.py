@@ -7,7 +7,6 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlscale.config.notices import get_unpromised_source
 from mlscale.report import Result, format_number
 from mlscale.report.text import format_percent
 from mlscale.runs.folder import RunFolder
@@ -51,7 +50,7 @@ def build_train_result(cfg: DictConfig, folder: RunFolder, attempt: ResumePlan |
         sentence="; ".join(
             [
                 f"{cfg.name}: {_format_key_metric(cfg, metrics, fit['best'])} after {steps:,} step{'s' * (steps != 1)}"
-                + _describe_resumption(fit, attempt, get_unpromised_source(cfg))
+                + _describe_resumption(fit, attempt)
                 + _format_failed_saves(fit),
                 *fit.get("remarks", ()),
             ]
@@ -91,20 +90,20 @@ def _format_key_metric(cfg: DictConfig, metrics: dict[str, Any], best_checkpoint
     return f"best {cfg.metric} {shown[0]} ({Path(best_checkpoint[0]).name}), {shown[1]} at the end,"
 
 
-def _describe_resumption(fit: dict[str, Any], attempt: ResumePlan | None, data: str) -> str:
+def _describe_resumption(fit: dict[str, Any], attempt: ResumePlan | None) -> str:
     """Return a phrase about a run that was resumed: bitwise identical is only claimed if nothing is known to differ.
 
     Args:
         fit: what rank 0 left.
         attempt: its plan, which has reasons why it may have other bits, or other batches.
-        data: the source that may give other samples than before; '' if they are promised to be the same.
     """
     if fit["resumed_step"] is None:
         return ""
     why = "; ".join([*fit["inexact"], *(attempt.inexact if attempt else ())])
-    same = f", if {data} gives the same samples again" if data else ""
-    held = f"with the same samples{same}, not bitwise identical ({why})" if why else f"bitwise identical{same}"
-    if attempt and attempt.other_batches:
+    held = f"with the same samples, not bitwise identical ({why})" if why else "bitwise identical"
+    if fit.get("other_batches"):
+        held = "with other batches than without the interruption"
+    elif attempt and attempt.other_batches:
         held = f"({why}) with {attempt.other_batches}"
     return f"; resumed from step {fit['resumed_step']:,} {held}"
 

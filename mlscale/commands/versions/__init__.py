@@ -1,9 +1,11 @@
 """`mlscale versions`: its help. The entry point is in `entry`."""
 
+from pathlib import Path
+
 from mlscale.commands.command import OUTPUT, RUNS_DIR, Action, Command, Key, Word
 
 # The same name as the config key of commands with a config: `registry.root=…` works in both.
-_ROOT = Key("registry.root", "the folder of the registry", "registry")
+_ROOT = Key("registry.root", "the folder of the registry", "registry", type=Path)
 _VERSION = Word(
     "ref",
     "a version: resnet:v7, resnet:latest or resnet@champion; resnet alone is the champion, else the latest",
@@ -40,18 +42,19 @@ COMMAND = Command(
             "print a model over time: versions, accuracy, drift, alerts, and decisions of retraining",
             (Word("name", "the model", "resnet"),),
             (
-                Key("page", "an HTML page with plots over time", example="history.html"),
+                Key("page", "an HTML page with plots over time", example="history.html", type=Path),
                 Key(
                     "events",
                     "the folder that servers write events to, which has the checks of mlscale monitor",
                     "events",
+                    type=Path,
                 ),
                 Key(
                     "watched",
                     "whose checks: as mlscale monitor got it, or retrain-watch; the champion by default",
                     example="resnet@challenger",
                 ),
-                Key("state", "a monitor's alert.state= file, where it is elsewhere", example="state.json"),
+                Key("state", "a monitor's alert.state= file, where it is elsewhere", example="state.json", type=Path),
                 Key("last", "so many rows of what happened; 0 for all", 30, type=int),
                 _ROOT,
                 OUTPUT,

@@ -66,7 +66,7 @@ class NodeCheck:
 
     def _check_argument(self, node: Node, signature: Signature, key: str, value: object) -> Iterator[MLScaleError]:
         path, parameter = join_path(node.path, key), signature.named.get(key)
-        if path in rules.OWNED:
+        if rules.is_owned(path, node.target, value):
             yield create_owned_key_error(self._config, path, value)
         elif parameter is None and not signature.open:
             yield from check_unknown_key(self._config, path, value, f"{node.target} takes no '{key}'")
@@ -93,7 +93,8 @@ def _is_refused(node: Node, key: str) -> bool:
     """Return whether the node does not take this key at all, which its own problem reports."""
     signature = node.signature
     unknown = isinstance(signature, Signature) and not signature.open and key not in signature.named
-    return join_path(node.path, key) in rules.OWNED or (unknown and key not in rules.NODE_KEYS)
+    owned = rules.is_owned(join_path(node.path, key), node.target, node.value[key])
+    return owned or (unknown and key not in rules.NODE_KEYS)
 
 
 def _add_signature(node: Node, supplied: frozenset[str]) -> Node:

@@ -83,6 +83,13 @@ OWNED: Mapping[str, KeyOwner] = {
 }
 """Arguments that exist, but are set by another key."""
 
+
+def is_owned(path: str, target: object, value: object) -> bool:
+    """Return whether another key owns an argument of `target`: of a third-party task, `model` may be a node."""
+    is_node = isinstance(value, dict) and "_target_" in value
+    return path in OWNED and not (path == "task.model" and is_node and not str(target).startswith("mlscale."))
+
+
 KEEP_THEIR_DEFAULTS: Mapping[str, frozenset[str]] = {
     "data": frozenset({
         "root", "image_size", "workers", "sampling", "weights", "epoch_samples", "last", "on_bad_sample", "train",

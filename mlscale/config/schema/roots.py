@@ -10,6 +10,7 @@ from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
 
+from mlscale.config.schema.local_paths import expect_local_path
 from mlscale.entry_points import get_package_name, read_entry_points
 from mlscale.errors import MLScaleError
 
@@ -137,6 +138,7 @@ def get_shipped_folder(name: str) -> Path:
 
 
 def _resolve_config_dir(text: str) -> Root:
+    expect_local_path("--config-dir", text, "command line")
     path = Path(os.path.expanduser(text))  # Path's own raises for a user that does not exist
     if not os.path.isdir(path):  # and so does Path's for a name that is too long
         raise MLScaleError(

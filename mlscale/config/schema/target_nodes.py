@@ -78,7 +78,7 @@ class Node:
         """Return the types that a value must have, all of them; the range of a well-known key is the last.
 
         The annotation counts; the comment's word does where there is none that is understood, and where it names values
-        that the annotation can't distinguish (`int or auto`).
+        that the annotation can't distinguish (`int or auto`, `path`).
         """
         kinds, ranged = self._kinds(key), RANGES.get(join_path(self.path, key))
         if key in _PAIRS and self.target.startswith(_TRANSFORMS) and kinds and kinds[0].accepts([0.5, 1.0]):
@@ -96,7 +96,8 @@ class Node:
         if commented is not None and annotated is not None:
             # A comment may narrow an annotation (`str` to `one of max, min`), but must not contradict it: both are
             # checked.
-            narrower = "enum" in str(commented.schema) or "any" in annotated.text
+            schema = str(commented.schema)
+            narrower = "enum" in schema or "pattern" in schema or "any" in annotated.text
             return [annotated, commented] if narrower else [annotated]
         kinds = [kind for kind in (annotated, commented) if kind is not None]
         if not kinds and self.path in ("optimizer", "scheduler") and not self._can_be_infinite(key, parameter):

@@ -12,6 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 
+from mlscale.config.schema.local_paths import PATH_PATTERN, is_address
+
 
 @dataclass(frozen=True)
 class Type:
@@ -35,14 +37,19 @@ INT = Type("int", _is_int, {"type": "integer"})
 FLOAT = Type("float", _is_float, {"type": "number"})
 BOOL = Type("bool", lambda value: isinstance(value, bool), {"type": "boolean"})
 STR = Type("str", lambda value: isinstance(value, str), {"type": "string"})
+PATH = Type(
+    "path", lambda value: isinstance(value, str) and not is_address(value), {"type": "string", "pattern": PATH_PATTERN}
+)
+"""A path of this machine."""
 NONE = Type("null", lambda value: value is None, {"type": "null"})
 LIST = Type("list", lambda value: isinstance(value, list), {"type": "array"})
 DICT = Type("dict", lambda value: isinstance(value, dict), {"type": "object"})
 
 _NAMES = {
-    "int": INT, "float": FLOAT, "bool": BOOL, "str": STR, "None": NONE, "Path": STR, "PathLike": STR, "_PATH": STR,
-    "StrPath": STR, "list": LIST, "List": LIST, "tuple": LIST, "Tuple": LIST, "Sequence": LIST, "Iterable": LIST,
-    "Collection": LIST, "set": LIST, "dict": DICT, "Dict": DICT, "Mapping": DICT, "MutableMapping": DICT,
+    "int": INT, "float": FLOAT, "bool": BOOL, "str": STR, "path": PATH, "None": NONE, "Path": STR, "PathLike": STR,
+    "_PATH": STR, "StrPath": STR, "list": LIST, "List": LIST, "tuple": LIST, "Tuple": LIST, "Sequence": LIST,
+    "Iterable": LIST, "Collection": LIST, "set": LIST, "dict": DICT, "Dict": DICT, "Mapping": DICT,
+    "MutableMapping": DICT,
 }  # fmt: skip
 
 
@@ -170,7 +177,8 @@ def _get_type_name(node: ast.expr) -> str:
 
 _ONE_OF = "one of "
 _WORD = re.compile(
-    rf"(?P<type>{_ONE_OF}[\w-]+(?:, [\w-]+)+|(?:int|float|bool|str|list|dict)(?:\[\w+\])?(?: or [\w.-]+)*)(?::|$)"
+    rf"(?P<type>{_ONE_OF}[\w-]+(?:, [\w-]+)+"
+    r"|(?:int|float|bool|str|path|list|dict)(?:\[\w+\])?(?: or [\w.\[\]-]+)*)(?::|$)"
 )
 
 

@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator, Sequence
 from mlscale.config.names.foreign_names import count_devices, load_foreign_names
 from mlscale.config.names.suggest import find_nearest, format_hydra_value, format_override
 from mlscale.config.schema.documented_fields import MISSING, Field
-from mlscale.config.schema.value_types import Type, is_finite, parse_annotation
+from mlscale.config.schema.local_paths import create_address_error, find_address
+from mlscale.config.schema.value_types import PATH, Type, is_finite, parse_annotation
 from mlscale.config.signatures.signatures import Parameter
 from mlscale.errors import MLScaleError
 
@@ -35,6 +36,9 @@ def check_value_type(
         return
     for kind in types:
         if not kind.accepts(value):
+            if (address := find_address(value)) and PATH.text in kind.text:
+                yield create_address_error(path, address, where(path), field.text if field else "")
+                return
             meant = meant_here(path, value)
             why = meant[1] if meant else field.text if field else ""
             fix = meant[0] if meant else format_override(path, _find_valid_value(path, value, kind, field, types))
@@ -78,6 +82,10 @@ def check_resolved_value(
     """
     kind = next((kind for kind in types if not kind.accepts(value)), None)
     if kind is None or value is None:  # nothing is known yet of what is derived
+        return
+    if (address := find_address(value)) and PATH.text in kind.text:
+        # Its scheme alone is shown: the rest may be a secret.
+        yield create_address_error(path, f"{address.partition(':')[0]}:", where(path), field.text if field else "")
         return
     outside, why = "oc.env" in raw and isinstance(value, str), field.text if field else ""
     long = isinstance(value, str) and len(value) >= _SECRET_LENGTH

@@ -60,8 +60,15 @@ def inspect_imported_target(target: str) -> Signature | Unknown | None:
         parameters = inspect_signature(imported_object).parameters.values()
     except (TypeError, ValueError):  # compiled
         return Signature(target, (), open=True)
-    is_open = any(item.kind is item.VAR_KEYWORD for item in parameters)
+    is_open = any(item.kind is item.VAR_KEYWORD for item in parameters) or _takes_any_keyword(imported_object)
     return Signature(target, tuple(map(_convert_parameter, parameters)), is_open)
+
+
+def _takes_any_keyword(target: object) -> bool:
+    """Return whether a class is a dataclass whose `__post_init__` takes any keyword, as transformers' configs are."""
+    # The signature shows the fields alone: the constructor that takes the rest wraps the one that was generated.
+    after = getattr(target, "__post_init__", None) if isinstance(target, type) else None
+    return after is not None and inspect.getfullargspec(after).varkw is not None
 
 
 class _AbsentError(Exception):

@@ -30,8 +30,9 @@ if TYPE_CHECKING:
 
 Pixels = NDArray[np.uint8]
 
-DECODE_VERSION = 2
-"""The version of how files are decoded to pixels. 2: EXIF orientation is applied; 1: it was not."""
+DECODE_VERSION = 3
+"""The version of how files are decoded to pixels. 3: all of a JPEG's pixels are decoded before it is resized; 2: at an
+eighth, quarter or half of the size, where that was enough; 1: EXIF orientation was not applied."""
 
 _GREY = frozenset({"1", "L", "LA", "La", "I;16", "I;16L", "I;16B", "I;16N"})
 _PNG_GREY, _PNG_RGB = 0, 2
@@ -54,12 +55,11 @@ class EncodedPicture(Protocol):
     orientation: int
     tolerated: str
 
-    def decode_pixels(self, channels: int, shrink: int = 1) -> Pixels:
+    def decode_pixels(self, channels: int) -> Pixels:
         """Decode the picture.
 
         Args:
             channels: 1, or 3; grey is repeated into 3.
-            shrink: 1, 2, 4 or 8: a decoder that can do so cheaply gives about 1 / shrink of height and width.
 
         Returns:
             uint8 (h, w, channels). It may be in a buffer of this thread, which the next picture overwrites.
@@ -121,17 +121,13 @@ class JpegPicture:
         self.height, self.width = (width, height) if is_turned(orientation) else (height, width)
         self.grey = grey
 
-    def decode_pixels(self, channels: int, shrink: int = 1) -> Pixels:
-        # libjpeg rounds scaled sides up.
-        height, width = (-(-side // shrink) for side in self._stored)
+    def decode_pixels(self, channels: int) -> Pixels:
+        height, width = self._stored
 
         def decode_strict(content: bytes) -> Pixels:
             pixels: Pixels = simplejpeg.decode_jpeg(
                 content,
                 "GRAY" if channels == 1 else "RGB",
-                min_height=height if shrink > 1 else 0,
-                min_width=width if shrink > 1 else 0,
-                min_factor=shrink,
                 buffer=get_thread_buffer("picture", height * width * channels),
             )
             return pixels
@@ -159,7 +155,7 @@ class _PngPicture:
         self.height, self.width = (width, height) if is_turned(orientation) else (height, width)
         self.grey = grey
 
-    def decode_pixels(self, channels: int, shrink: int = 1) -> Pixels:
+    def decode_pixels(self, channels: int) -> Pixels:
         if "torch" not in sys.modules or (channels == 1 and not self.grey):
             return self._decode_by_pillow(channels)
         pixels = self._decode_by_torch()
@@ -213,7 +209,7 @@ class _PillowPicture:
         self.orientation = orientation
         self.height, self.width = (width, height) if is_turned(orientation) else (height, width)
 
-    def decode_pixels(self, channels: int, shrink: int = 1) -> Pixels:
+    def decode_pixels(self, channels: int) -> Pixels:
         with open_image(self._content, max_pixels=self._max_pixels) as image:
             _expect_whole(image, self._content)
             picture: Image.Image = image
@@ -237,7 +233,7 @@ class _CmykPicture:
         picture = _PillowPicture(content, max_pixels, orientation)
         self.height, self.width = picture.height, picture.width
 
-    def decode_pixels(self, channels: int, shrink: int = 1) -> Pixels:
+    def decode_pixels(self, channels: int) -> Pixels:
         def decode_strict(content: bytes) -> bytes:
             simplejpeg.decode_jpeg(content, "CMYK")
             return content

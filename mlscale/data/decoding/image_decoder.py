@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from mlscale.data.decoding.fast_decoder import open_picture
 from mlscale.data.decoding.pil import MAX_PIXELS
-from mlscale.data.decoding.resample import Box, ChooseBox, decode_region, find_middle_box
+from mlscale.data.decoding.resample import Box, ChooseBox, find_middle_box, resize_region
 
 Report = Callable[[str], None]
 """Called with what a strict decoder warned of, where that was found harmless and the image was decoded."""
@@ -50,7 +50,7 @@ def decode_image(
     channels = channels or (1 if picture.grey else 3)
     whole = (picture.height, picture.width)
     box = Box(0, 0, *whole) if size is None else choose(*whole, size)
-    pixels = decode_region(picture, channels, box, size or whole).transpose(2, 0, 1)
+    pixels = resize_region(picture.decode_pixels(channels), box, size or whole).transpose(2, 0, 1)
     if picture.tolerated and report is not None:
         report(picture.tolerated)
     return pixels

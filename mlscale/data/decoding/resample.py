@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mlscale.data.decoding.fast_decoder import EncodedPicture, Pixels, get_thread_buffer
+from mlscale.data.decoding.fast_decoder import Pixels, get_thread_buffer
 from mlscale.data.decoding.resize import resize_uint8
 
 
@@ -37,32 +37,6 @@ def find_middle_box(height: int, width: int, size: tuple[int, int]) -> Box:
         return Box(0, (width - part) // 2, height, part)
     part = max(1, round(width * size[0] / size[1]))
     return Box((height - part) // 2, 0, part, width)
-
-
-def decode_region(picture: EncodedPicture, channels: int, box: Box, size: tuple[int, int]) -> Pixels:
-    """Decode the part in `box` and resize it to `size`.
-
-    A part that is at least twice as large is decoded at half the size, and so on: a JPEG decoder leaves the finer
-    frequencies out, at a fraction of the time.
-
-    Args:
-        picture: see `open_picture`.
-        channels: 1 or 3.
-        box: the part of it.
-        size: height and width of the result.
-
-    Returns:
-        uint8 (height, width, channels), a new array.
-    """
-    shrink = next((f for f in (8, 4, 2) if box.height >= f * size[0] and box.width >= f * size[1]), 1)
-    pixels = picture.decode_pixels(channels, shrink)
-    # Only the decoder of plain JPEGs shrinks; the array shows whether it was used.
-    if pixels.shape[0] < picture.height:
-        height, width = box.height // shrink, box.width // shrink
-        # Rounded, and kept inside the smaller picture.
-        top = min(round(box.top / shrink), pixels.shape[0] - height)
-        box = Box(top, min(round(box.left / shrink), pixels.shape[1] - width), height, width)
-    return resize_region(pixels, box, size)
 
 
 def resize_region(pixels: Pixels, box: Box, size: tuple[int, int]) -> Pixels:

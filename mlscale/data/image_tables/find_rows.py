@@ -56,13 +56,6 @@ def find_rows(spec: str | Sequence[str], where: str) -> dict[str, FoundRows]:
         MLScaleError: nothing is there, or the folder is not what it should be.
     """
     patterns = [spec] if isinstance(spec, str) else list(map(str, spec))
-    if address := next((pattern for pattern in patterns if "://" in pattern), None):
-        raise MLScaleError(
-            f"tables of images are read from disks, and not from {address!r}",
-            where=where,
-            why="each image is read at random, by its path or its place in a file",
-            fix=f"{where}=<a copy on this machine>; or shards in an object store: data=webdataset (docs/remote.md)",
-        )
     # Several paths are files: folders have splits, which would have to be joined.
     folder = Path(patterns[0]).expanduser()
     if len(patterns) != 1 or not folder.is_dir():

@@ -13,14 +13,16 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
+from typing import Any
 
 import numpy as np
 
+from mlscale import contracts
 from mlscale.data.cache_folder import get_cache_dir, write_file_aside
 from mlscale.data.decoding.fast_decoder import DECODE_VERSION
 from mlscale.data.images.decoded_cache import SampleShape
 
-_FORMAT = 1
+_FORMAT = 2
 _DECODERS = ("numpy", "pillow", "simplejpeg", "torch")
 """Packages whose next version may decode some image to other pixels."""
 _MIN_BYTES = 1 << 20
@@ -57,7 +59,8 @@ class SavedProbe:
         """Return the shape that was saved; None if it was of other images, or the file is corrupt."""
         try:
             saved = json.loads(self._path.read_text(encoding="utf-8"))
-            if [tuple(mark) for mark in saved["images"]] != marks:
+            images = [tuple(mark) for mark in saved["images"]]
+            if images != marks or saved["sha256"] != contracts.compute_checksum(saved):
                 return None
             stated = saved["shape"]
             scale = {name: tuple(map(float, stated[name])) for name in ("mean", "std")}
@@ -69,7 +72,8 @@ class SavedProbe:
         """Write the shape of images, unless they are small."""
         if sum(size for _, size, _ in marks) < _MIN_BYTES:
             return
-        document = {"images": marks, "shape": {**asdict(shape), "dtype": shape.dtype.name}}
+        document: dict[str, Any] = {"images": marks, "shape": {**asdict(shape), "dtype": shape.dtype.name}}
+        document["sha256"] = contracts.compute_checksum(document)
         # A cache that cannot be written costs time, not the run.
         with suppress(OSError):
             write_file_aside(self._path, json.dumps(document).encode())

@@ -197,11 +197,19 @@ def _read_digests(store: Store, folder: str, access: RemoteAccess, where: str) -
     """Return the SHA-256 of each shard of a folder by its name, from the `dataset.json` above it; empty without one."""
     above, name = join_address(folder.rstrip("/"), "dataset.json"), get_file_name(folder.rstrip("/"))
     content = read_small_file(store, above, access, where, _MAX_DOCUMENT_BYTES)
-    try:
-        document: Any = json.loads(content or b"{}")
-        if content is not None:
-            contracts.expect_format("dataset", document, mask_address(above))
-        return {str(shard["name"]): str(shard["sha256"]) for shard in document.get("shards", {}).get(name, ())}
-    # Another file of this name, or one of a later version: shards are read without it.
-    except (ValueError, KeyError, TypeError, AttributeError, MLScaleError):
+    # Another program's file of this name has nothing of this. Two marks: a wrong byte leaves one of them.
+    if content is None or (b"mlscale/dataset/" not in content and b'"class_counts"' not in content):
         return {}
+    try:
+        document: Any = json.loads(content)
+        contracts.expect_format("dataset", document, mask_address(above))
+        if not contracts.has_right_checksum(document):
+            raise ValueError("its content is not that of its checksum")
+        return {str(shard["name"]): str(shard["sha256"]) for shard in document.get("shards", {}).get(name, ())}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise MLScaleError(
+            f"{mask_address(above)!r} can't be read",
+            where=where,
+            why=f"{error}; it has the digests of the shards: upload it again",
+            fix=f"mlscale prepare data=webdataset {where}=<the shards> to=<a folder>, which writes them, and it, again",
+        ) from error

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from mlscale.data.cache_folder import get_cache_dir
-from mlscale.data.remote.addresses import get_file_name, identify_shard, join_address
+from mlscale.data.remote.addresses import get_file_name, identify_shard, join_address, mask_address
 from mlscale.data.remote.remote_shard import RemoteShard
 from mlscale.data.remote.small_files import read_small_file
 from mlscale.data.shards.index_builder import Scanner
@@ -22,10 +22,13 @@ from mlscale.data.shards.index_files import (
     INDEX_FOLDER_NAME,
     SavedIndex,
     ShardIndex,
+    UnreadableIndexError,
     compute_spread_digest,
     load_index,
     parse_index,
     save_index,
+    settle_unread,
+    use_index,
 )
 from mlscale.data.shards.shard_paths import Shard
 from mlscale.data.shards.small_members import read_small_members
@@ -60,12 +63,14 @@ def load_or_scan_remote(shard: RemoteShard, where: str, keep: str, scanner: Scan
         MLScaleError: the shard can't be read, is of another format, is corrupt, or holds no sample.
     """
     path = get_remote_index_path(shard)
-    saved = load_index(path)
+    unread: list[UnreadableIndexError] = []
+    saved = use_index(partial(load_index, path), unread)
     if saved is not None and _is_of(saved, shard, scanner) and saved.about.get("etag") == shard.stat.etag:
         index = saved.index
     else:
-        adjacent = None if keep == "cache" else _load_adjacent(shard, where, scanner)
+        adjacent = None if keep == "cache" else _load_adjacent(shard, where, scanner, unread)
         index = _scan_copy(shard, where, scanner) if adjacent is None else adjacent
+        settle_unread(unread, index, verify=scanner.verify)
         with suppress(OSError):  # A cache that cannot be written costs time, not the run.
             save_remote_index(shard, index, scanner.container)
     shard.check.set_members(partial(find_wrong_members, index, scanner))
@@ -114,11 +119,14 @@ def _iterate_wrong(index: ShardIndex, handle: int) -> Iterator[tuple[int, int]]:
             yield start, start + size
 
 
-def _load_adjacent(shard: RemoteShard, where: str, scanner: Scanner) -> ShardIndex | None:
+def _load_adjacent(
+    shard: RemoteShard, where: str, scanner: Scanner, unread: list[UnreadableIndexError]
+) -> ShardIndex | None:
     """Return the index that `data.index=beside` has left next to a shard; None unless it is of this state of it."""
     address = join_address(shard.address, f"{INDEX_FOLDER_NAME}/{get_file_name(shard.address)}.npz")
+    shown = mask_address(address)
     content = read_small_file(shard.store, address, shard.access, where, _MAX_INDEX_BYTES)
-    saved = None if content is None else parse_index(content, address)
+    saved = None if content is None else use_index(partial(parse_index, content, shown), unread)
     if saved is None or not _is_of(saved, shard, scanner):
         return None
     # With digests each member is compared when it is read, and so is each record.

@@ -29,8 +29,6 @@ from mlscale.data.shards.shard_paths import ReadSpan
 from mlscale.errors import Exit, MLScaleError
 from mlscale.report.text import format_decimal_size
 
-_PROGRESS_BYTES = 1 << 20
-"""Bytes that a failed attempt has to have read to count as progress: a server that drops after each is given up."""
 _RANGE_READS, _RANGE_SHARE = 64, 16
 """Reads by range from one shard, after which it is downloaded; earlier where they were a sixteenth of its bytes. So few
 need no copy, such as those that look at 512 samples of all shards."""
@@ -190,18 +188,20 @@ class RemoteShard(ForeignShard):
         if not self.store.compares_state:
             self._expect_same_state(attempts)
         before: list[tuple[int, int]] = []
-        for _ in range(_VERIFY_ROUNDS):
-            wrong = self.check.find_wrong_spans(part)
-            if not wrong:
-                return
+        rounds = 0  # without progress
+        while wrong := self.check.find_wrong_spans(part):
+            if before and len(wrong) < len(before):
+                attempts.record_progress()
+            else:
+                rounds += 1
+            if rounds > _VERIFY_ROUNDS:
+                # Else the next process would resume at the end of it.
+                os.ftruncate(part, 0)
+                raise self._build_wrong_error(wrong)
             before = wrong
             attempts.record_failure(WrongBytesError(f"{len(wrong)} parts differ from their digest"))
             for start, stop in wrong if self.stat.has_ranges else [(0, size)]:
                 self._read_into(part, start, stop, attempts, is_cancelled)
-        if self.check.find_wrong_spans(part):
-            # Else the next process would resume at the end of it.
-            os.ftruncate(part, 0)
-            raise self._build_wrong_error(before)
 
     def _expect_same_state(self, attempts: Attempts) -> None:
         """Refuse a shard that was replaced before the last of its bytes was read.
@@ -251,7 +251,8 @@ class RemoteShard(ForeignShard):
                 at = self._resume_after(error, at, reached, attempts)
 
     def _resume_after(self, error: Exception, at: int, reached: int, attempts: Attempts) -> int:
-        if reached - at >= _PROGRESS_BYTES:
+        # Without ranges the next attempt begins at the first byte: that is no progress.
+        if reached > at and self.stat.has_ranges:
             attempts.record_progress()
         attempts.record_failure(error)
         return reached if self.stat.has_ranges else at

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,12 +20,15 @@ from mlscale.data.shards.index_files import (
     TAR,
     SavedIndex,
     ShardIndex,
+    UnreadableIndexError,
     compute_content_digest,
     get_adjacent_index_path,
     get_cached_index_path,
     is_settled,
     load_index,
     save_index,
+    settle_unread,
+    use_index,
 )
 from mlscale.data.shards.sample_keys import SampleKeys
 from mlscale.data.shards.shard_index import NO_DIGEST, NO_STATE, Index, State, get_file_state
@@ -49,6 +53,8 @@ class Scanner(NamedTuple):
     scan: Callable[[Shard, os.stat_result, str], ShardIndex]
     find_wrong: Callable[[ShardIndex, int], list[tuple[int, int]]] | None = None
     """Returns the spans of an open shard that differ from checksums which its format has."""
+    verify: bool = True
+    """An index that can't be read, and may have had digests, is an error."""
 
 
 class ForeignShard(Shard):
@@ -100,7 +106,7 @@ def build_index(
     # By folder, so that one line reports all shards of a folder that is read-only.
     unwritable: dict[str, str] = {}
 
-    chosen = scanner or Scanner(TAR, scan_shard)
+    chosen = (scanner or Scanner(TAR, scan_shard))._replace(verify=verify)
 
     def index_shard(shard: Shard) -> tuple[ShardIndex, State | None] | MLScaleError:
         try:
@@ -130,9 +136,22 @@ def build_index(
     raise_all(problems)
     for folder, why in unwritable.items():
         print(f"index     kept in the cache: {folder} cannot be written to ({why})", file=sys.stderr, flush=True)
+    if verify and scanner is None:
+        _report_without_digests(shards, parts, where)
     index = replace(_join_indexes(shards, parts, verify=verify), states=states)
     report_skipped(index.skipped, where=where)
     return index
+
+
+def _report_without_digests(shards: Sequence[Shard], parts: Sequence[ShardIndex], where: str) -> None:
+    """Print a line where others of the shards have digests, or `mlscale prepare` has written them with such."""
+    without = [shard for shard, part in zip(shards, parts, strict=True) if part.digests is None]
+    is_prepared = bool(shards) and (Path(shards[0].path).absolute().parent.parent / "dataset.json").is_file()
+    if without and (is_prepared or len(without) < len(shards)):
+        report_once(
+            f"data      {where}: {len(without):,} of {len(shards):,} shards have no recorded digests, so nothing is "
+            f"compared there, the first: {without[0].name}; mlscale prepare with the same data=… records them"
+        )
 
 
 def _join_indexes(shards: Sequence[Shard], parts: Sequence[ShardIndex], *, verify: bool) -> Index:
@@ -206,29 +225,33 @@ def load_or_scan(
     """Return the index of one shard, and save it where `keep` puts it.
 
     Raises:
-        MLScaleError: the shard is of another format, is corrupt, or holds no sample.
+        MLScaleError: the shard is of another format, is corrupt, or holds no sample; or digests that were recorded of
+            it can't be read.
     """
-    container, scan, _ = scanner or Scanner(TAR, scan_shard)
-    near = None if keep == "cache" else load_index(get_adjacent_index_path(shard.path))
-    saved = [candidate for candidate in (near, load_index(get_cached_index_path(shard.path))) if candidate is not None]
-    saved = [candidate for candidate in saved if candidate.container == container]
-    index = _find_current(saved, shard, status) or scan(shard, status, where)
+    chosen = scanner or Scanner(TAR, scan_shard)
+    unread: list[UnreadableIndexError] = []
+    adjacent, cached = get_adjacent_index_path(shard.path), get_cached_index_path(shard.path)
+    near = None if keep == "cache" else use_index(partial(load_index, adjacent), unread)
+    candidates = (near, use_index(partial(load_index, cached), unread))
+    saved = [candidate for candidate in candidates if candidate is not None and candidate.container == chosen.container]
+    index = _find_current(saved, shard, status) or chosen.scan(shard, status, where)
     if index.digests is None:
         index = _keep_digests(index, saved, shard)
+    settle_unread(unread, index, verify=chosen.verify)
     # A read for each label of a million takes seconds, and minutes from a disk that turns: from now on it is one.
     index = keep_small_members(index, shard.path)
     if keep == "beside":
         try:
             # It may be uploaded with the shards, and then spares a download before the first step.
             if near is None or index is not near.index:
-                save_index(get_adjacent_index_path(shard.path), shard.path, status, index, container)
+                save_index(adjacent, shard.path, status, index, chosen.container)
             return index
         except OSError as error:
             unwritable[os.path.dirname(shard.path)] = error.strerror or str(error)
     # Only a new index, or one that has gained something, is written.
     if all(index is not candidate.index for candidate in saved):
         with suppress(OSError):  # A cache that cannot be written costs time, not the run.
-            save_index(get_cached_index_path(shard.path), shard.path, status, index, container)
+            save_index(cached, shard.path, status, index, chosen.container)
     return index
 
 

@@ -2,7 +2,7 @@
 
 An index file is a .npz: a JSON document by the contract `index` (`about`), the keys joined by NUL bytes (`keys`),
 `offsets` and `sizes`, int64 (samples, extensions), and, once `mlscale prepare` has read the members, their `digests`.
-One that is corrupt, of a later format, or of another state of the shard is not used.
+One of another state of the shard is not used. One that can't be read is made again, unless digests may be lost with it.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ import hashlib
 import io
 import json
 import os
+import shlex
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -24,7 +25,8 @@ from numpy.typing import NDArray
 from mlscale import contracts
 from mlscale.data.cache_folder import get_cache_dir, write_file_aside
 from mlscale.data.shards.sample_keys import SampleKeys
-from mlscale.data.shards.system_files import SkippedFiles
+from mlscale.data.shards.system_files import SkippedFiles, report_once
+from mlscale.errors import MLScaleError
 
 TAR = "tar"
 """The format of shards whose index does not state it."""
@@ -159,19 +161,18 @@ def save_index(
     # Without inode and ctime the next run compares contents.
     if is_settled(status):
         about |= {"inode": status.st_ino, "ctime_ns": status.st_ctime_ns}
-    more: dict[str, Any] = {} if index.digests is None else {"digests": index.digests}
+    arrays: dict[str, Any] = {
+        "keys": np.frombuffer(index.keys.joined, np.uint8), "offsets": index.offsets, "sizes": index.sizes
+    }  # fmt: skip
+    if index.digests is not None:
+        arrays["digests"] = index.digests
     if index.small is not None:
-        more["small"] = np.frombuffer(index.small, np.uint8)
+        arrays["small"] = np.frombuffer(index.small, np.uint8)
+    about["arrays"] = _compute_digests(arrays)
+    about["sha256"] = contracts.compute_checksum(about)
     # In memory first: only a complete file is written to the folder.
     stream = io.BytesIO()
-    np.savez(
-        stream,
-        about=np.frombuffer(json.dumps(about).encode(), np.uint8),
-        keys=np.frombuffer(index.keys.joined, np.uint8),
-        offsets=index.offsets,
-        sizes=index.sizes,
-        **more,
-    )
+    np.savez(stream, about=np.frombuffer(json.dumps(about).encode(), np.uint8), **arrays)
     # Whoever may read the shard may read its index; it is never executable.
     write_file_aside(path, stream.getvalue(), mode=status.st_mode & 0o666)
 
@@ -181,39 +182,99 @@ def is_settled(status: os.stat_result) -> bool:
     return time.time_ns() - max(status.st_mtime_ns, status.st_ctime_ns) > _CLOCK_TOLERANCE_NS
 
 
+class UnreadableIndexError(MLScaleError):
+    """An index file that is corrupt, of a later format, or may not be read.
+
+    Args:
+        path: of the file, or its address.
+        why: what is wrong with it.
+        content: as far as it was read.
+    """
+
+    def __init__(self, path: str, why: str, content: bytes = b"") -> None:
+        self.had_digests = b'"digest": null' not in content
+        super().__init__(
+            f"the index {path!r} can't be read",
+            where=path,
+            why=f"{why}; without it nothing is compared with the digests in it; a copy of the file restores them",
+            fix=f"rm {shlex.quote(path)}, and then mlscale prepare records digests of shards that are known good\n"
+            "data.verify=false, which compares nothing",
+        )
+
+
 def load_index(path: Path) -> SavedIndex | None:
-    """Return the index that a file holds; None if the file does not exist, is corrupt, or has a later format."""
-    if not path.is_file():
-        return None
+    """Return the index that a file holds; None if the file does not exist.
+
+    Raises:
+        UnreadableIndexError: it can't be read.
+    """
     try:
-        return parse_index(path.read_bytes(), str(path))
-    except OSError:
+        content = path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
         return None
+    except OSError as error:
+        raise UnreadableIndexError(str(path), error.strerror or str(error)) from error
+    return parse_index(content, str(path))
 
 
-def parse_index(content: bytes, path: str) -> SavedIndex | None:
-    """Return the index that the bytes of a file hold; None if they are corrupt, or of a later format."""
+def parse_index(content: bytes, path: str) -> SavedIndex:
+    """Return the index that the bytes of a file hold.
+
+    Raises:
+        UnreadableIndexError: they are corrupt, or of a later format.
+    """
     try:
         # Without pickle: an index next to shards comes with the data, and must not run code.
         with np.load(io.BytesIO(content), allow_pickle=False) as saved:
             about = json.loads(saved["about"].tobytes())
             contracts.expect_format("index", about, path)
-            index = ShardIndex(
-                keys=SampleKeys(saved["keys"].tobytes(), about["samples"]),
-                extensions=tuple(about["extensions"]),
-                offsets=saved["offsets"],
-                sizes=saved["sizes"],
-                content=about["content"],
-                end=about.get("end"),
-                digests=saved["digests"] if about.get("digest") == "crc32" else None,
-                small=saved["small"].tobytes() if "small" in saved else None,
-                skipped={
-                    kind: SkippedFiles(int(count), str(first)) for kind, (count, first) in _read_skipped(about).items()
-                },
-            )
-        return SavedIndex(index, about) if _is_whole(index, about) else None
-    except Exception:  # Whatever a corrupt archive raises: zipfile, zlib, json, numpy and the contract all have theirs.
+            arrays = {name: saved[name] for name in saved.files if name != "about"}
+        index = ShardIndex(
+            keys=SampleKeys(arrays["keys"].tobytes(), about["samples"]),
+            extensions=tuple(about["extensions"]),
+            offsets=arrays["offsets"],
+            sizes=arrays["sizes"],
+            content=about["content"],
+            end=about.get("end"),
+            digests=arrays["digests"] if about.get("digest") == "crc32" else None,
+            small=arrays["small"].tobytes() if "small" in arrays else None,
+            skipped={
+                kind: SkippedFiles(int(count), str(first)) for kind, (count, first) in _read_skipped(about).items()
+            },
+        )
+        is_whole = about.get("arrays") in (None, _compute_digests(arrays)) and contracts.has_right_checksum(about)
+        is_whole = is_whole and _is_whole(index, about)
+    except Exception as error:  # whatever a corrupt archive raises: zipfile, zlib, json, numpy and the contract
+        why = error.what if isinstance(error, MLScaleError) else f"it is corrupt ({type(error).__name__}: {error})"
+        raise UnreadableIndexError(path, why, content) from error
+    if not is_whole:
+        raise UnreadableIndexError(path, "it is corrupt: its content is not that of its checksum", content)
+    return SavedIndex(index, about)
+
+
+def use_index(load: Callable[[], SavedIndex | None], unread: list[UnreadableIndexError]) -> SavedIndex | None:
+    """Return the index that a function loads; None without one, and where it can't be read, which is noted."""
+    try:
+        return load()
+    except UnreadableIndexError as error:
+        unread.append(error)
         return None
+
+
+def settle_unread(unread: list[UnreadableIndexError], index: ShardIndex, *, verify: bool) -> None:
+    """Report index files in place of which `index` is used.
+
+    Raises:
+        UnreadableIndexError: digests may have been recorded in one, and `index` has none, though they are to be used.
+    """
+    for error in unread:
+        if error.had_digests and index.digests is None and verify:
+            raise error
+        report_once(f"index     {error.where} can't be read, and is not used: {error.why.partition(';')[0]}")
+
+
+def _compute_digests(arrays: Mapping[str, NDArray[Any]]) -> dict[str, str]:
+    return {name: hashlib.sha256(array.tobytes()).hexdigest() for name, array in arrays.items()}
 
 
 def _read_skipped(about: dict[str, Any]) -> dict[str, Any]:

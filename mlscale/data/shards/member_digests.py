@@ -32,7 +32,6 @@ from mlscale.data.shards.index_files import (
     ShardIndex,
     get_adjacent_index_path,
     get_cached_index_path,
-    load_index,
     save_index,
 )
 from mlscale.data.shards.shard_index import get_file_state
@@ -184,7 +183,7 @@ def _compute_digests(shard: Shard, index: ShardIndex, status: os.stat_result) ->
 def _choose_index_path(shard: Shard, keep: str) -> Path:
     # With 'auto' an index next to the shards is updated, and none is created there.
     near, far = get_adjacent_index_path(shard.path), get_cached_index_path(shard.path)
-    return near if keep == "beside" or (keep == "auto" and load_index(near) is not None) else far
+    return near if keep == "beside" or (keep == "auto" and near.is_file()) else far
 
 
 def _compare_digests(shard: Shard, index: ShardIndex, digests: NDArray[np.uint32], where: str) -> None:

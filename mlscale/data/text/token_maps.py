@@ -232,6 +232,8 @@ class TokenFolder:
         try:
             document = read_json(path)
             contracts.expect_format("tokens", document, str(path))
+            if not contracts.has_right_checksum(document):
+                raise ValueError("its content is not that of its checksum")
             roles = {str(role): str(name) for role, name in document["special_tokens"].items()}
             tokenizer = Tokenizer.load_file(folder / TOKENIZER, roles, where="data.root")
             opened = cls(folder, document, tokenizer)

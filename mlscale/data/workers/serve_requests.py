@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from mlscale.data.workers.shared_scratch import ArrayPlace, SharedScratch
+from mlscale.runs.host.stop_signals import STOP_SIGNALS, unblock_stop_signals
 
 Mark = Callable[[int], None]
 """Called with the number of each row before it is made."""
@@ -119,11 +120,12 @@ def describe_failure(error: Exception) -> Failure:
 
 
 def _forget_signals() -> None:
-    """Reset signal handlers: a signal that is meant for the training process must not act on its workers."""
-    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
-        signal.signal(number, signal.SIG_DFL)
-    # Ctrl-C reaches the whole process group; workers end when the training process ends them.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Ignore stop signals, which reach the whole process group: the training process saves with what workers make, and
+    ends them.
+    """
+    for number in (*STOP_SIGNALS, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)
+    unblock_stop_signals()
 
 
 def _end_with_parent() -> None:

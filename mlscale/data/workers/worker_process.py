@@ -23,6 +23,7 @@ from mlscale.data.workers.serve_requests import (
 )
 from mlscale.data.workers.shared_scratch import ArrayPlace, SharedScratch
 from mlscale.errors import Exit, MLScaleError
+from mlscale.runs.host.stop_signals import block_stop_signals
 
 _EXIT_SECONDS = 2.0
 """The time that a worker has to end by itself, and the system to report the end of one that was killed."""
@@ -60,7 +61,8 @@ class WorkerProcess:
         self._process = process(
             target=serve_requests, args=(other, self.scratch), daemon=True, name="mlscale-transform"
         )
-        self._process.start()
+        with block_stop_signals():  # until it ignores them; so does the fork server, if this starts it
+            self._process.start()
         # Else the connection would stay open here when the worker has ended.
         other.close()
 

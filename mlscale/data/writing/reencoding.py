@@ -15,7 +15,7 @@ from PIL import Image
 from mlscale.data.decoding.fast_decoder import Pixels, open_picture
 from mlscale.data.decoding.image_files import find_image_format
 from mlscale.data.decoding.orientation import UPRIGHT
-from mlscale.data.decoding.resample import Box, decode_region
+from mlscale.data.decoding.resample import Box, resize_region
 from mlscale.data.images.masks import Mask, decode_mask, resize_nearest
 from mlscale.errors import MLScaleError
 
@@ -77,7 +77,7 @@ class Reencoding:
         whole = (picture.height, picture.width)
         size = self._choose_size(whole)
         # Decoded in any case: a corrupt image is not copied.
-        pixels = decode_region(picture, 1 if picture.grey else 3, Box(0, 0, *whole), size)
+        pixels = resize_region(picture.decode_pixels(1 if picture.grey else 3), Box(0, 0, *whole), size)
         stored = find_image_format(content)
         extension = _EXTENSIONS[self.format]
         is_same = stored is not None and stored.extensions[0] == extension and size == whole

@@ -21,6 +21,7 @@ from mlscale.atomic_files import (
     read_json,
     remove_leftovers,
     write_bytes,
+    write_checked_json,
     write_json,
 )
 from mlscale.data.images.image_modules import ImageData
@@ -329,7 +330,7 @@ def _write_document(
         "bytes": {split: sum(path.stat().st_size for path in files) for split, files in paths.items()},
         "shards": {split: _describe_files(files) for split, files in paths.items()},
     }
-    write_json(folder / DOCUMENT, document)
+    write_checked_json(folder / DOCUMENT, document)
 
 
 def _describe_files(paths: Sequence[Path]) -> list[dict[str, Any]]:

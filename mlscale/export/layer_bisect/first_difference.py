@@ -220,12 +220,12 @@ class _Search:
         self, part: GraphPart, node: onnx.NodeProto | None, cause: Cause, why: str
     ) -> LayerDifference:
         node = node or self._graph.nodes[part.nodes[-1]]
-        # A quantiser's node is not torch's: what it reads or feeds is.
+        # A node that is not torch's belongs to what it feeds, and a quantiser's to what it reads.
         readers = [
             self._graph.nodes[index] for index in part.nodes if set(node.output) & set(self._graph.nodes[index].input)
         ]
-        names = [node.name, *node.output, *node.input[:1], *(reader.name for reader in readers), part.target]
-        origin = self._traced.get_origin(*names, *(name.removesuffix("_quant") for name in names))
+        names = [node.name, *node.output, *(reader.name for reader in readers), part.target, *node.input[:1]]
+        origin = self._traced.get_origin(*(form for name in names for form in (name, name.removesuffix("_quant"))))
         what = f"{node.op_type}, with {origin.folded} folded in" if origin.folded else node.op_type
         sentence = f"the first value that differs is that of {origin.path or 'the model'} ({what}, node {node.name})"
         return LayerDifference(node.name, node.op_type, origin.path, cause, f"{sentence}: {why}")

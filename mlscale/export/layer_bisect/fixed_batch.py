@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import io
+import logging
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -24,8 +26,7 @@ def find_fixing_operator(model: nn.Module, example: tuple[Tensor, ...]) -> str:
     """
     batch = torch.export.Dim("batch")
     with contextlib.ExitStack() as stack:
-        stack.enter_context(warnings.catch_warnings())
-        warnings.simplefilter("ignore")
+        stack.enter_context(trace_quietly())
         open_modules = stack.enter_context(_track_modules(model))
         watch = _BatchWatch(open_modules)
         stack.enter_context(watch)
@@ -36,14 +37,24 @@ def find_fixing_operator(model: nn.Module, example: tuple[Tensor, ...]) -> str:
 
 
 @contextlib.contextmanager
-def trace_einsum_for_any_size() -> Iterator[None]:
-    """Make einsum contract its operands from left to right in this block, as without the package opt_einsum.
+def trace_quietly() -> Iterator[None]:
+    """Keep torch from printing warnings, logs and graphs in this block; what fails is raised, and reported as ours.
 
-    That package, which TensorFlow brings along, chooses an order by the sizes, and takes that of the batch for a
-    constant.
+    Einsum contracts its operands from left to right in it, as without the package opt_einsum, which TensorFlow brings
+    along: that chooses an order by the sizes, and takes that of the batch for a constant.
     """
-    with torch.backends.opt_einsum.flags(enabled=False):
-        yield
+    disabled = logging.root.manager.disable
+    with (
+        torch.backends.opt_einsum.flags(enabled=False),
+        warnings.catch_warnings(),
+        contextlib.redirect_stderr(io.StringIO()),
+    ):
+        warnings.simplefilter("ignore")
+        logging.disable()
+        try:
+            yield
+        finally:
+            logging.disable(disabled)
 
 
 @contextlib.contextmanager

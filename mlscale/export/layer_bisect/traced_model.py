@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import inspect
 import re
-import warnings
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -15,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from mlscale.export.layer_bisect.fixed_batch import trace_einsum_for_any_size
+from mlscale.export.layer_bisect.fixed_batch import trace_quietly
 
 if TYPE_CHECKING:
     import onnx
@@ -171,9 +170,7 @@ def _export_program(
     if any(parameter.kind is parameter.VAR_POSITIONAL for parameter in parameters):
         shapes = (shapes,)
     example = tuple(map(_take_examples, inputs))
-    with warnings.catch_warnings(), trace_einsum_for_any_size():
-        # torch's exporter itself uses the class that it deprecates.
-        warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)
+    with trace_quietly():
         return torch.onnx.export(
             model,
             example,

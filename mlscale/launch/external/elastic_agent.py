@@ -25,6 +25,9 @@ _RESTARTED = (int(Exit.SAVED), int(Exit.TERMINATED))
 def main(argv: Sequence[str] | None = None) -> int:
     """Run torchrun's agent; return the exit code: 75 after a signal of the platform, else that of the first rank."""
     wait_passively()
+    # Until torch's agent handles them: nothing has begun, and another start is to come.
+    for signum in (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
+        signal.signal(signum, lambda *_: os._exit(int(Exit.SAVED)))
     from torch.distributed import run as torchrun
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError

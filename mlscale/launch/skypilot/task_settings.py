@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
+from mlscale.errors import MLScaleError
 from mlscale.launch.cloud.cloud_settings import CloudSettings
 
 
@@ -22,3 +23,15 @@ class SkyPilotSettings(CloudSettings):
     spot: bool = True
     disk_size: int | None = None
     setup: Sequence[str] = ()
+
+    @classmethod
+    def find_own_problems(cls, launch: Mapping[str, Any]) -> Iterator[MLScaleError]:
+        """Yield an error where nothing installs mlscale on the machines."""
+        if not launch["setup"] and not launch["image"]:
+            yield MLScaleError(
+                "nothing installs mlscale on the machines of the job",
+                where="launch.setup",
+                why="the default image is without it, and no package index has a release of it",
+                fix="launch.setup=['pip install <a wheel or git+https://… of mlscale>']\n"
+                "launch.image=docker:<an image with mlscale>",
+            )

@@ -19,12 +19,12 @@ from mlscale.report import Result
 from mlscale.runs.checkpoint_files.checkpoint_search import list_checkpoint_files
 from mlscale.runs.folder import RunFolder
 from mlscale.runs.identity import get_current_time
-from mlscale.runs.job_record import JobRecord, JobStart, get_sealed_sentence, read_job_record
+from mlscale.runs.job_record import JobRecord, JobStart, read_job_record
 
-# Ends that another start would not change: done, a mistake of the user, a diverged run, a gate, a stop from outside.
-_FINAL_CODES = (Exit.DONE, Exit.USER, Exit.DIVERGED, Exit.GATE, Exit.INTERRUPTED, Exit.TERMINATED)
-# Those of an error, which one rank reports for all: srun may have ended the others by a signal, whose code is higher.
-_ERROR_CODES = (Exit.USER, Exit.DIVERGED, Exit.GATE)
+# Ends that another start would not change: done, a mistake of the user, a diverged run, a gate, Ctrl-C. Not SIGTERM:
+# the job's script asks SLURM if the job was cancelled.
+_FINAL_CODES = (Exit.DONE, Exit.USER, Exit.DIVERGED, Exit.GATE, Exit.INTERRUPTED)
+_TOO_LATE = 128 + signal.SIGUSR1
 
 
 def record_job(action: str, folder: Path, code: int = 0) -> int:
@@ -49,7 +49,8 @@ def record_job(action: str, folder: Path, code: int = 0) -> int:
 
 @contextlib.contextmanager
 def report_rank_error(run: str | None, mask: Callable[[str], str]) -> Iterator[None]:
-    """Record the error with which the block ends, on the first rank of a job, where another start would repeat it.
+    """Record the error with which the block ends, on the first rank of a job: srun may have ended the others by a
+    signal, whose code is higher.
 
     Args:
         run: the folder of the run that is resumed; only that of this process's job has a record for it.
@@ -58,7 +59,7 @@ def report_rank_error(run: str | None, mask: Callable[[str], str]) -> Iterator[N
     try:
         yield
     except MLScaleError as error:
-        if run and is_job_of(Path(run)) and error.exit in _ERROR_CODES and (record := read_job_record(Path(run))):
+        if run and is_job_of(Path(run)) and (record := read_job_record(Path(run))):
             cause = mask(error.what.splitlines()[0])
             record.end_last_start(int(error.exit), cause).write(Path(run))
         raise
@@ -104,10 +105,11 @@ def _start_job(run: RunFolder, record: JobRecord, environment: Mapping[str, str]
 
 def _end_job(run: RunFolder, record: JobRecord, code: int, environment: Mapping[str, str]) -> int:
     last = record.starts[-1] if record.starts else None
-    if last is not None and last.code in _ERROR_CODES:
+    # Where a signal ended one that started, the others report that they have lost it.
+    if last is not None and last.code is not None and code != _TOO_LATE:
         code, cause = last.code, last.cause
     else:
-        cause = _explain_end(run, code, last.started if last else record.submitted)
+        cause = _explain_end(code)
     record = record.end_last_start(code, cause)
     record.write(run.path)
     if code in _FINAL_CODES or record.cancelled:
@@ -155,14 +157,11 @@ def _format_limit(run: RunFolder, record: JobRecord) -> str:
     return f"stopped: requeued {record.max_requeues} times (launch.max_requeues); mlscale runs resume {run.id}"
 
 
-def _explain_end(run: RunFolder, code: int, started: str) -> str:
-    """Return why a start ended: the run's own words, else what the exit code means."""
-    if code == 128 + signal.SIGUSR1:
-        # What the run says then comes of it: a rank that has started sees another one end.
+def _explain_end(code: int) -> str:
+    """Return what the exit code of a start means that reported no error."""
+    if code == _TOO_LATE:
         late = "launch.time is too short, or launch.grace_s too long"
         return f"the signal ahead of the time limit came while it started: {late}"
-    if sentence := get_sealed_sentence(run.manifest, started):
-        return sentence
     if code == Exit.DONE:
         return "done"
     return f"killed by signal {code - 128}" if code > 128 else f"exit code {code}; see the log"

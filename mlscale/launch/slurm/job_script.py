@@ -18,14 +18,20 @@ _PLAIN = re.compile(r"[\w.,:=+@%/\[\]-]+")  # what needs no quotes in a directiv
 
 _BODY = """\
 set -u
-{run_lines}
-export {job_run}="$run"
-{environment_lines}
 step= stopped= signals=
 stop() {{ stopped=$1 signals="$signals $1"; [ -z "$step" ] || kill -s "$1" "$step" 2>/dev/null; }}
 trap 'stop USR1' USR1 # ahead of the time limit
-trap 'stop TERM' TERM # preempted or cancelled
-report() {{ {python} -m mlscale runs job "$@"; }}
+trap 'stop TERM' TERM # preempted or cancelled; or SLURM ends what a node still ran that it had lost
+{run_lines}
+export {job_run}="$run"
+{environment_lines}
+# SLURM sends signals to all processes of a job. These ignore them, and one that was ended before it did is run again.
+shielded() {{
+  local seen=$signals code=0
+  (trap '' TERM USR1; exec "$@") || code=$?
+  if [ "$code" -gt 128 ] && [ "$seen" != "$signals" ]; then shielded "$@"; else return "$code"; fi
+}}
+report() {{ shielded {python} -m mlscale runs job "$@"; }}
 
 report start "$run" || exit
 code=75
@@ -33,6 +39,7 @@ code=75
 if [ -z "$stopped" ]; then
   {command} &
   step=$!
+  [ -z "$stopped" ] || kill -s "$stopped" "$step" # it came before this shell knew the step
   # A signal interrupts `wait`, which then returns no exit code of the step.
   while stopped=; wait "$step"; last=$?; [ "$last" = 127 ] || code=$last; [ -n "$stopped" ]; do :; done
 fi
@@ -41,7 +48,12 @@ case "$code$signals" in 143*TERM*) ;; 143*) code=137 ;; esac
 report end "$run" code="$code"
 code=$?
 if [ "$code" = 75 ]; then
-  why=$(scontrol requeue "{job_id}" 2>&1) || case "$why" in
+  case "$(shielded squeue -h -j "{job_id}" -o %T 2>/dev/null)$signals" in
+    COMPLETING*USR1*) ;; # over its time limit
+    # Cancelled; or preempted, and SLURM requeues it.
+    COMPLETING*) echo "not requeued by the job: SLURM ends it"; exit 143 ;;
+  esac
+  why=$(shielded scontrol requeue "{job_id}" 2>&1) || case "$why" in
     *"pending execution"*) ;; # SLURM has requeued it already: preempted, or `scontrol requeue` by hand
     *) echo "not requeued: $why; mlscale runs resume $run" ;;
   esac

@@ -8,6 +8,7 @@ from mlscale.retrain.gate.class_comparison import ClassComparison
 from mlscale.retrain.gate.gate_limits import GateLimits, format_name_list
 from mlscale.retrain.gate.group_changes import CLASS, HELD, GroupChange
 from mlscale.retrain.gate.overall_change import OverallChange
+from mlscale.stats.bootstrap import MIN_SAMPLES
 from mlscale.stats.timing import TimesCompared
 
 _MOST_NAMES = 5
@@ -76,9 +77,7 @@ def _describe_forgotten(change: OverallChange, limits: GateLimits, *, has_classe
     unit = "" if change.metric.is_share else f" of the champion's {change.metric.display_name}"
     # NaN: too few samples for an interval, and a percentage of it would be printed as nan.
     if change.low != change.low:
-        return (
-            f"{change.samples:,} original samples are too few to compare on, at least {change.needed} are needed{fix}"
-        )
+        return f"{change.samples:,} original samples are too few to compare on, at least {MIN_SAMPLES} are needed{fix}"
     return (
         f"on the {change.samples:,} original samples it may be worse by {-change.low:.2%}{unit} (measured "
         f"{change.metric.describe_difference(change.difference)}, gate.max_drop {limits.max_drop:.2%}){fix}"

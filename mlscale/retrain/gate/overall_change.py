@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 from mlscale.retrain.gate.paired_columns import PairedColumns
 from mlscale.stats.bootstrap import MIN_SAMPLES, bootstrap_intervals
 from mlscale.stats.paired import compare_paired
-from mlscale.stats.permutation_test import run_permutation_test
-from mlscale.task_types.paired_metrics import MetricDefinition
+from mlscale.task_types.paired_metrics import MetricDefinition, compute_difference_p
 from mlscale.task_types.task_type import TaskType
 
 
@@ -29,7 +28,7 @@ class OverallChange:
         low: its lower end, one-sided; NaN with too few samples.
         p_better: the probability of such a difference, or a larger one, where the challenger is not better.
         gained, lost: samples that became better, and worse: negative flips.
-        needed: the fewest samples with which anything can be decided.
+        needed: the fewest samples with which a challenger can be shown to be better.
     """
 
     metric: MetricDefinition
@@ -48,7 +47,7 @@ def compare_overall(
     task_type: TaskType, columns: PairedColumns, *, alpha: float, tolerance: float, seed: int = 0
 ) -> OverallChange:
     """Compare two models on all samples. Right and wrong predictions by McNemar's mid-p test and Tango's interval; any
-    other metric by a permutation test and a paired bootstrap.
+    other metric by a paired bootstrap and a permutation test, numbers also by a test that takes skewness into account.
 
     Args:
         task_type: of both models.
@@ -111,7 +110,7 @@ def _compare_metrics(
 
     # One-sided: each end of the interval is exceeded with `alpha`.
     interval = bootstrap_intervals(paired.rows, compute_gain, confidence=1 - 2 * alpha, seed=seed)
-    p = float(run_permutation_test(paired.rows[:, :width], paired.rows[:, width:], paired.statistic, seed=seed)[0])
+    p = float(compute_difference_p(paired, task_type.fewest_compared, seed)[0])
     sums = paired.rows.sum(0)[None]
     before, after = (float(paired.statistic(sums[:, side])[0, 0]) for side in (slice(width), slice(width, None)))
     difference = float(interval.value[0])
@@ -125,9 +124,9 @@ def _compare_metrics(
         difference,
         # Where all draws are equal they have no interval.
         difference if is_certain else float(interval.low[0]),
-        # The permutation test is two-sided: each side has half of its p-value.
-        p / 2 if difference > 0 else 1 - p / 2 if p == p else 1.0,
+        # Of a number all of it: rare errors, of which there are too few, make the same model look better every time.
+        1.0 if p != p else 1 - p / 2 if difference <= 0 else p / 2 if metric.is_share else p,
         flips[0],
         flips[1],
-        MIN_SAMPLES,
+        MIN_SAMPLES if metric.is_share else task_type.fewest_compared,
     )

@@ -163,6 +163,5 @@ def _build_time_metrics(times: TimesCompared) -> dict[str, float]:
         "latency_ratio_high": times.ratio.high,
         "champion_cpu_ms": times.second.cpu_ms,
         "challenger_cpu_ms": times.first.cpu_ms,
-        "champion_latency_ms": times.second.wall_ms,
-        "challenger_latency_ms": times.first.wall_ms,
+        **times.list_wall_times("challenger", "champion"),
     }

@@ -35,6 +35,8 @@ def compute_fewest_window_samples(task_type: TaskType, alpha: float) -> int:
     if task_type.exact_metric is not None:
         # So many gained, and none lost, have a mid-p value of 0.5 ** (n + 1).
         return max(1, math.ceil(-math.log2(alpha) - 1 - 1e-9))
+    if not task_type.score.is_share:
+        return task_type.fewest_compared
     # All of n signs alike have a one-sided p-value of 0.5 ** n.
     return max(1, math.ceil(-math.log2(alpha) - 1e-9))
 

@@ -12,6 +12,7 @@ from mlscale.config.names.suggest import find_nearest
 from mlscale.runs.checkpoint_files.checkpoint_digest import read_checkpoint_metadata, verify_checkpoint
 from mlscale.runs.checkpoint_files.checkpoint_record import SUFFIX, CheckpointFile, describe_checkpoint_state
 from mlscale.runs.checkpoint_files.sharded_folder import has_sharded_parts, is_checkpoint
+from mlscale.runs.identity import parse_start_time
 
 _STEP = re.compile(r"(?:^|-)step=(\d{1,18})(?!\d)")
 _NEVER = datetime.min.replace(tzinfo=UTC)
@@ -60,6 +61,15 @@ def find_latest_valid(folder: Path, run_identity: tuple[str, str] | None = None)
             return checkpoint.path, warnings
         warnings.append(f"{checkpoint.path} is left out: {describe_checkpoint_state(checked)}")
     return None, warnings
+
+
+def suggest_resume(folder: Path) -> str:
+    """Return the command that resumes the run in a folder, and where it resumes."""
+    latest, _ = find_latest_valid(folder / "checkpoints")
+    record = read_checkpoint_metadata(latest).record if latest else None
+    where = f"from step {record.step:,}" if record else "which starts over: nothing was saved"
+    run_id = folder.name.rpartition("-")[2]
+    return f"mlscale runs resume {run_id if parse_start_time(run_id) else 'last'}, {where}"
 
 
 def find_best_checkpoint_file(folder: Path, metric: str | None, mode: str | None) -> Path | None:

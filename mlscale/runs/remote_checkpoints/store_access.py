@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from mlscale.config.schema.local_paths import is_address
 from mlscale.errors import Exit, MLScaleError
 from mlscale.runs.remote_checkpoints.checkpoint_store import CheckpointStore
 
@@ -22,7 +23,7 @@ _SERVERS = {"s3": "AWS_ENDPOINT_URL", "gs": "STORAGE_EMULATOR_HOST", "az": "AZUR
 
 def is_remote(path: object) -> bool:
     """Return whether a path is the address of another place than the file system."""
-    return "://" in str(path)
+    return is_address(str(path)) and ":/" in str(path)  # `hf:v7` is a version
 
 
 def open_store(address: str, where: str) -> CheckpointStore:
@@ -37,6 +38,7 @@ def open_store(address: str, where: str) -> CheckpointStore:
     """
     scheme, _, path = address.partition("://")
     package = _PACKAGES.get(scheme)
+    scheme = address.partition(":")[0]
     if package is None:
         raise MLScaleError(
             f"checkpoints are not {_get_access(where)} '{scheme}://'",
@@ -148,6 +150,6 @@ def describe_store_error(error: BaseException) -> str:
 
 def mask_address(address: str) -> str:
     """Return an address without user and password."""
-    scheme, _, rest = address.partition("://")
+    scheme, mark, rest = address.partition("://")
     host, slash, path = rest.partition("/")
-    return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}"
+    return f"{scheme}{mark}{host.rpartition('@')[2]}{slash}{path}"

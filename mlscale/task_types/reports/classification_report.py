@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlscale.report import Figure, Heading, TableBlock
-from mlscale.stats.bootstrap import Bootstrap, bootstrap_intervals
-from mlscale.stats.intervals import Interval, compute_wilson_interval
+from mlscale.stats.bootstrap import bootstrap_intervals
+from mlscale.stats.intervals import Interval, average_intervals, compute_wilson_interval
 from mlscale.task_types.collected_samples import CollectedSamples
 from mlscale.task_types.paired_metrics import compute_macro_f1, count_by_class
 from mlscale.task_types.report_wording import (
@@ -70,7 +70,7 @@ class ClassMetrics:
 
 def build_classification_report(gathered: CollectedSamples, seed: int = 0) -> EvaluationReport:
     """Return the metrics and tables of a classifier. Accuracy, recall, precision and F1 of a class have Wilson's
-    interval, all others a bootstrap interval."""
+    interval, the balanced accuracy one that follows from these, all others a bootstrap interval."""
     columns = gathered.columns
     truth, predicted = columns["truth"], columns["predicted"]
     n, correct = len(truth), truth == predicted
@@ -126,17 +126,19 @@ def build_training_blocks(gathered: CollectedSamples) -> list[Figure]:
     ]
 
 
-def compute_class_averages(truth: NDArray[Any], predicted: NDArray[Any], k: int, seed: int) -> Bootstrap:
-    """Return balanced accuracy and macro F1 with intervals, over the classes that occur in `truth`."""
+def compute_class_averages(
+    truth: NDArray[Any], predicted: NDArray[Any], k: int, seed: int
+) -> tuple[Interval, Interval]:
+    """Return balanced accuracy and macro F1 with intervals, over the classes that occur in `truth`.
 
-    def compute_averages(sums: Floats) -> Floats:
-        # A draw may have no sample of a class: it then averages over the classes that it has.
-        hits, support, predictions = sums[:, :k], sums[:, k : 2 * k], sums[:, 2 * k :]
-        present = support > 0
-        recall = np.where(present, hits / np.maximum(support, 1), 0).sum(1) / np.maximum(present.sum(1), 1)
-        return np.stack([recall, compute_macro_f1(hits, support, predictions)], 1)
-
-    return bootstrap_intervals(count_by_class(truth, predicted, k), compute_averages, seed=seed)
+    The balanced accuracy has that of a mean of shares: draws of a bootstrap have too few samples of a rare class.
+    """
+    rows = count_by_class(truth, predicted, k)
+    # A draw may have no sample of a class: it then averages over the classes that it has.
+    f1 = bootstrap_intervals(rows, lambda sums: compute_macro_f1(*np.split(sums, 3, axis=1))[:, None], seed=seed)[0]
+    hits, support = rows.sum(0).astype(int).reshape(3, k)[:2].tolist()
+    recalls = [compute_wilson_interval(right, count) for right, count in zip(hits, support, strict=True) if count]
+    return average_intervals(recalls), f1
 
 
 def compute_f1(hits: int, support: int, predicted: int) -> Interval:

@@ -11,26 +11,31 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch.distributed as dist
+from lightning_fabric.utilities.data import _set_sampler_epoch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.loops.fetchers import _DataFetcher
 from pytorch_lightning.loops.fit_loop import RestartStage
 
 from mlscale.runs.checkpoint_files.sharded_folder import is_checkpoint
 from mlscale.train.checkpoint import arithmetic, rank_buffers
 from mlscale.train.checkpoint import random_states as generators
 from mlscale.train.checkpoint import step_boundary as boundary
+from mlscale.train.checkpoint import tensor_digests as digests
 from mlscale.train.lightning import partial_results as lightning_results
 from mlscale.train.lightning.trainer_parts import get_callbacks, get_data_module
-
-if TYPE_CHECKING:
-    from pytorch_lightning.loops.fetchers import _DataFetcher
 
 KEY = "mlscale_resume"
 _FORMAT = 1
 _BEST = ("best_model_score", "best_k_models", "kth_value", "current_score")
+_OTHER_BATCHES = (
+    "batches   loaded again, they are not those before the interruption: a sampler or data set has a state of its own, "
+    "such as a generator; return it in state_dict() of the loader, or draw from torch's global generator"
+)
+_STRIDE = 16  # of the batches that are digested: each costs as much as a twentieth of the smallest step
 _CONSTRUCTION, _ORDER, _BATCHES = 1, 2, 3  # purposes of seeds: each has random numbers of its own
 
 
@@ -39,7 +44,9 @@ class ExactResume(Callback):
 
     Data: a loader that knows its position (built-in, or with a `state_dict`) saves it. Any other is replayed up to the
     next batch, its shuffling and workers seeded from (seed, epoch), so the samples and their augmentation are those of
-    the uninterrupted run; that takes the time of loading them.
+    the uninterrupted run; that takes the time of loading them. Digests of every 16th batch, before which the main
+    process is seeded again, show whether they are. At the end of an epoch its first batch is loaded twice instead: a
+    loader with a state of its own, which no checkpoint holds, gives another one, now or the second time.
 
     State that belongs to one rank is saved for each. On another number of ranks it has no meaning and is left out.
 
@@ -52,6 +59,7 @@ class ExactResume(Callback):
         inexact: reasons why the rest of the run may differ in its last bits from an uninterrupted one; empty where all
             recorded facts about the computation are as before.
         replayed: batches that were loaded again, of a loader that does not save its position.
+        other_batches: whether batches that were loaded again are not those before the interruption.
     """
 
     def __init__(self, seed: int) -> None:
@@ -60,6 +68,8 @@ class ExactResume(Callback):
         self.same_layout = True
         self.inexact: list[str] = []
         self.replayed = 0
+        self.other_batches = False
+        self._batches: tuple[int, str, str] | None = None  # of the epoch: their number, digests of the first and of all
         self._own: dict[str, Any] | None = None
         self._placed = False
 
@@ -88,6 +98,7 @@ class ExactResume(Callback):
             "results": lightning_results.collect_partial_results(trainer, module),
             "callbacks": {c.state_key: c.rank_state() for c in get_callbacks(trainer) if hasattr(c, "rank_state")},
             "loaders": loader._state_dicts() if loader is not None else [],
+            "batches": list(self._batches or ()),
         }
 
     # Resuming.
@@ -133,6 +144,7 @@ class ExactResume(Callback):
         if stage == "fit":
             self._seed_loaders(trainer)
             self._begin_epochs(trainer)
+            self._record_batches(trainer)
             self._end_the_last_epoch(trainer)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -193,17 +205,30 @@ class ExactResume(Callback):
         start = type(epoch_loop).on_run_start
 
         def on_run_start(fetcher: _DataFetcher) -> None:
-            done = epoch_loop.batch_progress.current.ready
-            if not self._placed and trainer.current_epoch > 0:
-                renews = not trainer.fit_loop.is_resuming and not epoch_loop.restarting  # Lightning makes an iterator
-                if renews or not _is_stateful(fetcher):
-                    generators.seed_global_generators(self.seed, trainer.current_epoch, _ORDER)
-                if not renews and not _is_stateful(fetcher):
-                    iter(fetcher)  # the present one was made before the samplers of several ranks had the epoch set
+            done, epoch = epoch_loop.batch_progress.current.ready, trainer.current_epoch
+            is_replayed = not self._placed and not _is_stateful(fetcher)
+            has_ended = fetcher.length is not None and done >= fetcher.length
+            saved = self._own.get("batches") if self._own is not None and (done or epoch) else None
+            if is_replayed and saved is not None and (has_ended or not done):
+                ended = epoch if done else epoch - 1
+                again = [self._load_first_batch(fetcher, ended) for _ in range(2)]
+                self._compare_batches(trainer, saved[1:2] * 2, again)
+            if not self._placed:
+                renews = epoch > 0 and not trainer.fit_loop.is_resuming and not epoch_loop.restarting  # by Lightning
+                if is_replayed and not renews and (epoch > 0 or has_ended):
+                    self._begin_order(fetcher, epoch)  # samplers of several ranks did not have the epoch before
+                elif renews:
+                    generators.seed_global_generators(self.seed, epoch, _ORDER)
             start(epoch_loop, fetcher)
-            generators.seed_global_generators(self.seed, trainer.current_epoch, _BATCHES)
-            if done and not self._placed and not _is_stateful(fetcher):
-                self._replay_batches(fetcher, done)
+            generators.seed_global_generators(self.seed, epoch, _BATCHES)
+            if is_replayed:
+                self._seed_fetches(fetcher, epoch)
+                if done and not has_ended:
+                    self._replay_batches(fetcher, done)
+                    if saved is not None:
+                        self._compare_batches(trainer, saved, list(self._batches or ()))
+                elif saved:
+                    self._batches = tuple(saved)
             # Last: making iterators and replaying batches draw random numbers, too.
             if done and self._own is not None:
                 generators.restore_generator_states(self._own["generators"], trainer.strategy.root_device)
@@ -231,15 +256,66 @@ class ExactResume(Callback):
         fit_loop.run = run_or_end  # type: ignore[method-assign]  # for this trainer alone
 
     def _replay_batches(self, fetcher: _DataFetcher, batches: int) -> None:
-        """Load again the batches that this epoch was trained on; nothing where the epoch is at its end."""
-        if fetcher.length is not None and batches >= fetcher.length:
-            return
+        """Load again the batches that this epoch was trained on."""
         # A sized loader's batches are counted already; one without a size is read a batch ahead by the fetcher.
-        source = fetcher.iterator if fetcher.length is not None else fetcher
-        assert source is not None  # the epoch has begun
-        for _ in range(batches):
-            next(source)
+        load = _DataFetcher.__next__ if fetcher.length is not None else type(fetcher).__next__
+        counted, fetcher.fetched = fetcher.fetched, fetcher.fetched - batches
+        for index in range(batches):
+            self._add_batch(load(fetcher)[0], index)
+        fetcher.fetched = counted
         self.replayed = batches
+
+    def _load_first_batch(self, fetcher: _DataFetcher, epoch: int) -> str:
+        """Return the digest of the first batch of an epoch."""
+        self._begin_order(fetcher, epoch)
+        generators.seed_global_generators(self.seed, epoch, _BATCHES)
+        return digests.chain_batch("", next(fetcher)[0])
+
+    def _begin_order(self, fetcher: _DataFetcher, epoch: int) -> None:
+        """Make the iterators of an epoch as an uninterrupted run makes them."""
+        for loader in fetcher.combined_loader.flattened:
+            _set_sampler_epoch(loader, epoch)
+        generators.seed_global_generators(self.seed, epoch, _ORDER)
+        iter(fetcher)
+
+    def _seed_fetches(self, fetcher: _DataFetcher, epoch: int) -> None:
+        """Make what the main process draws for a batch that is digested independent of what steps have drawn before."""
+        if all(getattr(loader, "num_workers", 0) > 0 for loader in fetcher.combined_loader.flattened):
+            return
+        start = fetcher._start_profiler
+
+        def start_fetch() -> None:
+            start()
+            if fetcher.fetched and fetcher.fetched % _STRIDE == 0:
+                generators.seed_host_generators(self.seed, epoch, _BATCHES, fetcher.fetched)
+
+        fetcher._start_profiler = start_fetch
+
+    def _record_batches(self, trainer: Trainer) -> None:
+        """Add each training batch to the digest of its epoch, as it comes from the loader."""
+        plugin = trainer.precision_plugin
+        convert = type(plugin).convert_input
+
+        def convert_input(batch: Any) -> Any:
+            if trainer.training and not self._placed:
+                self._add_batch(batch, trainer.fit_loop.epoch_loop.batch_progress.current.ready)
+            return convert(plugin, batch)
+
+        plugin.convert_input = convert_input  # type: ignore[method-assign,assignment]  # for this trainer alone
+
+    def _add_batch(self, batch: object, index: int) -> None:
+        _, first, chain = self._batches if index and self._batches else (0, "", "")
+        if index % _STRIDE == 0:
+            chain = digests.chain_batch(chain, batch)
+        self._batches = (index + 1, first or chain, chain)
+
+    def _compare_batches(self, trainer: Trainer, before: list[Any], again: list[Any]) -> None:
+        if not before:
+            self.inexact.append("the checkpoint does not record its batches")
+        elif trainer.strategy.reduce_boolean_decision(before != again, all=False):
+            self.other_batches = True
+            if trainer.is_global_zero:
+                print(_OTHER_BATCHES, file=sys.stderr, flush=True)
 
 
 def _is_stateful(fetcher: _DataFetcher) -> bool:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from enum import Enum
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -81,6 +82,36 @@ def hash_value(value: object, depth: int = 0) -> Any:
     if isinstance(value, Sequence):
         return _hash_parts(f"{len(value)}", _select_ends(value), depth)
     return NOTHING
+
+
+def chain_batch(chain: str, batch: object) -> str:
+    """Return the digest of the batches so far, `chain`, and one more: up to 256 elements of each of its tensors, spread
+    over them, and its other plain values. It takes some 10 µs."""
+    return _hash_bytes(chain, *_sample_parts(batch))
+
+
+def _sample_parts(value: object, depth: int = 0) -> Iterator[bytes]:
+    parts: Iterable[object] = ()
+    if isinstance(value, np.ndarray) and not value.dtype.hasobject and value.dtype.kind not in "USMm":
+        value = torch.from_numpy(np.ascontiguousarray(value))
+    if isinstance(value, torch.Tensor):
+        if _is_dense(value) and value.numel():
+            yield _get_bytes(value.detach().take(_choose_positions(value.numel()).to(value.device)))
+    elif value is None or isinstance(value, str | bytes | bool | int | float):
+        yield repr(value).encode(errors="surrogatepass")
+    elif isinstance(value, Mapping):
+        parts = value.values()
+    else:
+        parts = value if isinstance(value, Sequence) else vars(value).values() if hasattr(value, "__dict__") else ()
+    for part in parts if depth < _DEPTH else ():
+        yield from _sample_parts(part, depth + 1)
+
+
+@lru_cache(maxsize=64)
+def _choose_positions(count: int) -> torch.Tensor:
+    # Not evenly: every n-th pixel may be one of a border. The golden ratio spreads them without a period.
+    fractions = torch.arange(min(count, 256), dtype=torch.float64) * 0.6180339887498949 % 1
+    return (fractions * count).long()
 
 
 def _hash_parts(head: str, parts: Iterable[Any], depth: int) -> str:

@@ -100,10 +100,11 @@ class CSV(Logger):
     @rank_zero_only
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
         """Continue after that many rows: rows from after the checkpoint will be logged again."""
-        self._count = state_dict["rows"]
-        if self.path.exists():
-            header, rows = self._read_rows()
-            self._columns = header
+        self._columns, rows = self._read_rows()
+        self._count = min(state_dict["rows"], len(rows))
+        if lost := state_dict["rows"] - self._count:
+            tqdm.write(f"warning   {self.path}: {lost} of {state_dict['rows']} earlier rows are gone", file=sys.stderr)
+        if self._columns:
             self._write_rows(rows[: self._count])
 
     @rank_zero_only

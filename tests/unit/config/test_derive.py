@@ -237,6 +237,17 @@ def test_ranks_of_another_launcher_share_batch_cores_and_machines(monkeypatch: p
     assert derive_values(config(devices=4), FACTS, BOX, RankLayout(4, 2, 4, False))["world_size"] == 8
 
 
+def test_a_resumed_run_is_advised_another_number_of_devices_alone() -> None:
+    cfg = config(devices=3)
+    cfg.resume = "1skg38w58gxt"
+    with pytest.raises(MLScaleError) as refused:
+        derive_values(cfg, FACTS, LAPTOP)
+    assert refused.value.fix == "trainer.devices=2"
+    with pytest.raises(MLScaleError) as refused:
+        derive_values(cfg, FACTS, LAPTOP, RankLayout(3, 1, 3, False))
+    assert refused.value.fix == "start 2 processes"
+
+
 @pytest.mark.parametrize(
     ("layout", "accumulate", "fix"),
     [

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import pytest
 from omegaconf import DictConfig, OmegaConf
 
-from mlscale.config.notices import collect_notices, get_inelastic_source, get_unpromised_source
+from mlscale.config.notices import collect_notices, get_inelastic_source
 from mlscale.data import Promises
 from mlscale.launch.local_devices import LocalDevices
 
@@ -170,10 +170,10 @@ def test_settings_without_effect_on_a_device() -> None:
 def test_objects_that_the_task_does_not_take() -> None:
     task, plain = {"_target_": f"{HERE}.Plain"}, f"{HERE}.Plain"
     assert reported_of(task=task, model={"a": 1}) == [
-        f"model has no effect: {plain} takes none; model=none silences this"
+        f"model has no effect: {plain} takes none, or has its own; model=none silences this"
     ]
     (line,) = reported_of(task=task, model={"a": 1}, scheduler={"a": 1})
-    assert line == f"model, scheduler have no effect: {plain} takes none; model=none scheduler=none silences this"
+    assert line.startswith(f"model, scheduler have no effect: {plain} takes none, or has its own; model=none sch")
     assert reported_of(model={"a": 1}, compile=True, param_groups=[{"lr": 1}], layer_decay=0.5) == []
     assert reported_of(task=task, param_groups=[], layer_decay=1.0) == []
     assert reported_of(task=task, layer_decay=0.5) == [f"layer_decay: no effect, {plain} makes its optimizer itself"]
@@ -201,15 +201,9 @@ def test_settings_of_another_precision(precision: dict[str, Any], idle: list[str
     assert [line.rpartition("=")[2] for line in lines] == list(options.values())
 
 
-def test_the_source_that_promises_no_resume() -> None:
-    def source_of(data: dict[str, Any] | None) -> str:
-        return get_unpromised_source(OmegaConf.create({"data": data}))
-
-    assert source_of({"_target_": "mlscale.data.Digits"}) == ""
-    assert source_of({"_target_": f"{HERE}.Forgetful"}) == f"{HERE}.Forgetful"
-    assert source_of({"_target_": f"{HERE}.Elsewhere"}) == f"{HERE}.Elsewhere"
-    assert source_of(None) == "the task's own loader"
-    for name in ("Forgetful", "Elsewhere"):  # nor the same batches on another number of processes
+def test_the_source_that_promises_no_other_number_of_processes() -> None:
+    assert get_inelastic_source(OmegaConf.create({"data": None})) == "the task's own loader"
+    for name in ("Forgetful", "Elsewhere"):
         assert get_inelastic_source(OmegaConf.create({"data": {"_target_": f"{HERE}.{name}"}})) == f"{HERE}.{name}"
     assert get_inelastic_source(OmegaConf.create({"data": {"_target_": "mlscale.data.Digits"}})) == ""
 

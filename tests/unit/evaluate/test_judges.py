@@ -24,6 +24,7 @@ from mlscale.report import Figure, ImageBlock, TableBlock
 from mlscale.report.html import render_page
 from mlscale.task_types.collected_samples import TaskInfo
 from mlscale.task_types.registry import get_task_type
+from mlscale.task_types.reports.classification_report import compute_class_averages
 from mlscale.task_types.reports.multilabel_report import compute_micro_f1
 
 NAMES = ("ant", "bee", "cat", "dog")
@@ -276,6 +277,17 @@ def judge_slices(gathered: EvaluatedSamples, named: Any) -> float:
     return slices.build_slice_report(named, good, share=share, metric_name=figure).metrics["worse_slices"]
 
 
+def test_the_balanced_accuracy_of_a_rare_class_is_covered() -> None:
+    rng, held, repeats = np.random.default_rng(3), 0, 60
+    for seed in range(repeats):
+        truth = (rng.random(100) < 0.05).astype(int)
+        predicted = np.where(rng.random(100) < np.where(truth, 0.9, 0.95), truth, 1 - truth)
+        found = compute_class_averages(truth, predicted, 2, seed)[0]
+        held += found.low <= (0.925 if truth.any() else 0.95) <= found.high
+    # A bootstrap's interval does in 53 %.
+    assert held / repeats >= 0.85
+
+
 def test_two_classifiers_of_which_one_is_better() -> None:
     reported = compare_models(classified(noise=1.0), classified(noise=3.0, seed=5), ("one", "other"))
     assert reported.headline.startswith("one is better than other: accuracy ")
@@ -330,6 +342,14 @@ def test_other_kinds_are_tested_by_swapping(
     assert reported.headline.startswith(better)
     assert "paired permutation" in reported.headline
     assert reported.metrics[f"{measure}_difference_p"] < 0.01
+
+
+def test_numbers_of_few_samples_are_undecided() -> None:
+    few = np.arange(100)
+    reported = compare_models(rows(regressed(1.0, 1), few), rows(regressed(4.0, 2), few), ("a", "b"))
+    assert reported.headline.startswith("undecided between a and b: 100 samples are too few, at least 150 are needed")
+    assert reported.details["against"]["better"] is None
+    shown(reported.blocks)
 
 
 def test_what_can_not_be_compared_is_reported() -> None:

@@ -1,5 +1,7 @@
 """The ONNX graph: raw samples in, the trained model's logits out, whatever the batch."""
 
+import inspect
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -16,9 +18,14 @@ from mlscale.data.encoders.encoder import TensorSpec
 from mlscale.data.encoders.tensor_encoder import TensorEncoder
 from mlscale.errors import MLScaleError
 from mlscale.export.engines.onnx_engine import OnnxEngine
-from mlscale.export.measure_export import ExportMeasurement, describe_served_model
+from mlscale.export.measure_export import ExportMeasurement, describe_served_model, export_and_measure
 from mlscale.export.onnx_export import export_onnx
-from mlscale.export.served_module import ServedModule, build_served_module, compute_plain_outputs
+from mlscale.export.served_module import (
+    ServedModule,
+    build_served_module,
+    check_own_answers,
+    compute_plain_outputs,
+)
 from mlscale.export.validation_samples import describe_sample_format, iterate_validation_batches
 from mlscale.task_types.registry import get_task_type
 from mlscale.task_types.tensor_type import PlainClassification, TensorType
@@ -95,6 +102,27 @@ class Branching(nn.Module):
         return x.flatten(1) if x.sum() > 0 else -x.flatten(1)
 
 
+class Unknown(nn.Module):
+    """Has an operator that ONNX lacks."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        values: Tensor = torch.linalg.eigvalsh(x[:, 0])
+        return values
+
+
+class Packed(nn.Module):
+    """Packs sequences, which is traced by no exporter."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.LSTM(2, 3, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        lengths = torch.full((len(x),), 2)
+        packed = nn.utils.rnn.pack_padded_sequence(x[:, 0], lengths, batch_first=True, enforce_sorted=False)
+        return nn.utils.rnn.pad_packed_sequence(self.layer(packed)[0], batch_first=True)[0].flatten(1)
+
+
 class BuiltIn(nn.Module):
     """Works for the example's batch size alone."""
 
@@ -117,17 +145,27 @@ class Nested(nn.Module):
 @pytest.mark.parametrize(
     ("model", "cause"),
     [
-        (Branching, "Could not guard"),
+        (Branching, "Python code decides by the values of a tensor"),
+        (Unknown, "ONNX has no operator for aten._linalg_eigh"),
+        (Packed, "zeros()"),
         (BuiltIn, "batches are of 2 samples only: torch.Tensor.add of task fixes it"),
         (Nested, "batches are of 2 samples only: torch.Tensor.add of task.mixer.1 fixes it"),
     ],
 )
-def test_what_a_graph_cannot_hold_is_reported(model: Callable[[], Any], cause: str) -> None:
+def test_what_a_graph_cannot_hold_is_reported(model: Any, cause: str, capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(MLScaleError, match="can't be exported to ONNX") as caught:
         export_onnx(build_module(model(), (1, 2, 2)))
     assert cause in caught.value.why
     assert "torch.export can trace" in caught.value.fix
     assert "\n" not in caught.value.why
+    if model in (Branching, Unknown, Packed):  # the line is the user's own
+        source = inspect.getsource(model.forward).strip()
+        place, _, line = caught.value.where.partition(", in forward: ")
+        assert re.fullmatch(r".*test_onnx_export\.py:\d+", place)
+        assert line
+        assert line in source
+    # torch's warnings and graphs are not printed between ours.
+    assert capfd.readouterr() == ("", "")
 
 
 class Several(nn.Module):
@@ -148,6 +186,85 @@ def test_several_inputs_and_outputs() -> None:
     np.testing.assert_array_equal(outputs["largest"], np.maximum(left, right).max(1))
 
 
+class Centred(nn.Module):
+    """Subtracts the mean of the batch."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x - x.mean(0)).flatten(1)
+
+
+class Ranked(nn.Module):
+    """Knows the first sample of a batch."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x * (1 + x[:1])).flatten(1)
+
+
+def build_unknowing_norm() -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.BatchNorm1d(4, track_running_stats=False))
+
+
+def build_training_norm() -> nn.Module:
+    class Training(nn.BatchNorm2d):
+        def train(self, mode: bool = True) -> "Training":
+            return super().train(True)
+
+    return nn.Sequential(Training(1), nn.Flatten())
+
+
+@pytest.mark.parametrize(
+    ("model", "cause"),
+    [
+        (Centred, "requests"),
+        (Ranked, "requests"),
+        (build_unknowing_norm, "requests; 1 normalises by the batch, without running statistics"),
+        (build_training_norm, "requests; 0 normalises by the batch, without running statistics"),
+    ],
+)
+@pytest.mark.parametrize("count", [1, 5])
+def test_a_model_that_mixes_the_samples_of_a_batch_is_refused(
+    model: Callable[[], nn.Module], cause: str, count: int
+) -> None:
+    x = np.random.default_rng(0).normal(size=(count, 1, 2, 2)).astype(np.float32)
+    with pytest.raises(MLScaleError, match="depends on the other samples of its batch") as caught:
+        check_own_answers(build_module(model(), (1, 2, 2)), {"input": x}, 1e-4)
+    assert caught.value.why.endswith(cause)
+    check_own_answers(build_module(nn.Sequential(nn.BatchNorm2d(1), nn.Flatten()), (1, 2, 2)), {"input": x}, 1e-4)
+
+
+class Dropping(nn.Module):
+    """Drops at random when it predicts, too."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.dropout(x, 0.5, training=True).flatten(1)
+
+
+class Noisy(nn.Module):
+    """Adds noise."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x + torch.rand_like(x)).flatten(1)
+
+
+@pytest.mark.parametrize("model", [Dropping, Noisy])
+def test_a_random_forward_is_refused_as_such(model: Callable[[], nn.Module]) -> None:
+    with pytest.raises(MLScaleError, match="the same samples get other outputs a second time"):
+        check_own_answers(build_module(model(), (1, 2, 2)), {"input": np.ones((5, 1, 2, 2), np.float32)}, 1e-4)
+
+
+def test_the_export_of_a_model_that_mixes_samples_is_refused(digits: Digits) -> None:
+    task = Plain(10)
+    task.layer = nn.Sequential(nn.BatchNorm1d(64, track_running_stats=False), task.layer)
+    with pytest.raises(MLScaleError, match="depends on the other samples of its batch"):
+        export_and_measure(task, digits)
+
+
+def test_an_input_by_name_that_a_forward_does_not_take_is_explained() -> None:
+    with pytest.raises(MLScaleError, match="does not take a batch of the data") as caught:
+        compute_plain_outputs(nn.Flatten(), TensorType(), {"left": torch.zeros(2, 3), "right": torch.zeros(2, 3)})
+    assert caught.value.fix.startswith("define forward(self, left, right)")
+
+
 class Whole(nn.Module):
     """One number for the whole batch."""
 
@@ -165,7 +282,7 @@ class Plain(LightningModule):
 
     def __init__(self, columns: int) -> None:
         super().__init__()
-        self.layer = nn.Linear(64, columns)
+        self.layer: nn.Module = nn.Linear(64, columns)
 
     def forward(self, x: Tensor) -> Tensor:
         numbers: Tensor = self.layer(x.flatten(1))

@@ -87,6 +87,14 @@ def test_anybodys_data_module_gives_what_its_model_takes() -> None:
         list(iterate_validation_batches(Theirs(samples=0)))
 
 
+@pytest.mark.parametrize("nested", [tuple, list, lambda pair: {"left": pair[0], "more": pair}])
+def test_nested_inputs_are_refused_with_the_form_to_give(nested: Callable[[Any], Any]) -> None:
+    x, y = torch.zeros(2, 3), torch.zeros(2)
+    with pytest.raises(MLScaleError, match="where a servable takes a tensor") as caught:
+        next(iterate_loader_batches(iter([{"x": nested((x, x)), "y": y}]), "validation"))
+    assert "forward(self, a, b)" in caught.value.fix
+
+
 @pytest.mark.parametrize("form", [list, dict, CombinedLoader])
 def test_of_several_loaders_the_first_counts_and_is_reported(
     form: Callable[[Any], Any], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch

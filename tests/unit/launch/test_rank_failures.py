@@ -4,7 +4,6 @@ import signal
 from pathlib import Path
 
 import pytest
-from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
 from mlscale.errors import Exit, MLScaleError
 from mlscale.launch import rank_failures as failures
@@ -12,29 +11,18 @@ from mlscale.runs.folder import RunFolder
 from tests.unit.runs.checkpoint_files.saved_checkpoints import save
 
 
-def ended(message: str, rank: int = 0) -> ChildFailedError:
-    failure = ProcessFailure(local_rank=rank, pid=1, exitcode=1, error_file="")
-    failure.message = message
-    return ChildFailedError("rank_main", {rank: failure})
-
-
 def test_a_rank_that_can_not_leave_a_message_is_reported_as_the_environment_s(tmp_path: Path) -> None:
     (tmp_path / "logs").write_text("a file where the folder should be")
-    with pytest.raises(MLScaleError) as unwritten:
+    with pytest.raises(OSError, match="logs"):
         failures.write_rank_failure(tmp_path, 0, MLScaleError("the disk is read-only"))
-    error = failures.determine_failure_cause(tmp_path, 2, ended(str(unwritten.value)))
+    error = failures.determine_failure_cause(tmp_path, 2, 0, failures.UNWRITTEN)
     assert (error.what, error.where, error.exit) == ("can't write logs", str(tmp_path / "logs"), Exit.ENVIRONMENT)
     assert error.why == "Not a directory"
 
 
 def test_where_it_can_be_written_again_the_run_is_resumed(tmp_path: Path) -> None:
-    logs = tmp_path / "logs"
-    logs.write_text("a file where the folder should be")
-    with pytest.raises(MLScaleError) as unwritten:
-        failures.write_rank_failure(tmp_path, 1, MLScaleError("the disk is full"))
-    logs.unlink()
-    logs.mkdir()
-    error = failures.determine_failure_cause(tmp_path, 2, ended(str(unwritten.value), rank=1))
+    (tmp_path / "logs").mkdir()
+    error = failures.determine_failure_cause(tmp_path, 2, 1, failures.UNWRITTEN)
     assert (error.what, error.exit) == (
         "rank 1 could not write to the run folder, not even why it ended", Exit.ENVIRONMENT,
     )  # fmt: skip
@@ -44,7 +32,7 @@ def test_where_it_can_be_written_again_the_run_is_resumed(tmp_path: Path) -> Non
 
 def test_an_error_that_was_left_is_reported(tmp_path: Path) -> None:
     failures.write_rank_failure(tmp_path, 1, MLScaleError("the data is gone"))
-    assert failures.determine_failure_cause(tmp_path, 2, ended("", rank=1)).what == "the data is gone"
+    assert failures.determine_failure_cause(tmp_path, 2, 1, 1).what == "the data is gone"
 
 
 def test_one_rank_reports_the_failure_of_an_attempt(tmp_path: Path) -> None:
@@ -81,11 +69,23 @@ def test_an_error_of_the_network_is_another_ranks(text: str, what: str) -> None:
 
 def test_a_killed_rank_s_run_is_resumed_where_it_was_saved(tmp_path: Path) -> None:
     run = RunFolder.create(tmp_path, "net", command="train", config_yaml="seed: 0\n").path
-    killed = ChildFailedError(
-        "rank_main", {1: ProcessFailure(local_rank=1, pid=1, exitcode=-signal.SIGKILL, error_file="")}
-    )
+    killed = (1, -signal.SIGKILL)
     command = f"mlscale runs resume {run.name.removeprefix('net-')}"
-    assert failures.determine_failure_cause(run, 2, killed).fix.startswith(f"{command}, which starts over")
+    assert failures.determine_failure_cause(run, 2, *killed).fix.startswith(f"{command}, which starts over")
     save(run / "checkpoints/step=10.ckpt", 10)
-    for error in (failures.determine_failure_cause(run, 2, killed), failures.explain_killed_fork_server(run)):
+    for error in (failures.determine_failure_cause(run, 2, *killed), failures.explain_killed_fork_server(run)):
         assert error.fix.startswith(f"{command}, from step 10; with more memory, or fewer processes")
+
+
+@pytest.mark.parametrize(
+    ("signum", "code"),
+    [(signal.SIGINT, Exit.INTERRUPTED), (signal.SIGUSR1, Exit.TERMINATED), (signal.SIGHUP, Exit.TERMINATED)],
+)
+def test_a_stop_that_saved_nothing_is_not_75_and_names_what_is_there(
+    tmp_path: Path, signum: signal.Signals, code: Exit
+) -> None:
+    run = RunFolder.create(tmp_path, "net", command="train", config_yaml="seed: 0\n").path
+    save(run / "checkpoints/step=10.ckpt", 10)
+    error = failures.explain_unsaved_stop(run, signum)
+    assert (error.what, error.exit) == (f"stopped by {signum.name}, nothing new is saved", code)
+    assert error.fix.endswith(", from step 10")

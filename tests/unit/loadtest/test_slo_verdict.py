@@ -77,6 +77,33 @@ def test_the_servers_own_time_decides_whatever_the_client() -> None:
     assert decided(Objective(p99_ms=5), outcome(client=BUSY, server=ServerTime(9.0))) == "undecided"
 
 
+def test_the_time_of_the_client_is_not_the_servers() -> None:
+    inside = outcome(286.0, server=ServerTime(84.0, 80.0, 2.0))
+    verdict = evaluate_objective(Objective(p99_ms=100), inside, users=2)
+    assert verdict.undecided == ("p99 is 286 ms, more than slo.p99_ms=100, but only 84 ms in the server",)
+    assert verdict.decision == "undecided"
+    assert decided(Objective(p99_ms=80), inside) == "missed"
+    assert decided(Objective(p99_ms=100), outcome(286.0)) == "missed"  # a server that does not report its time
+
+
+def test_a_machine_with_too_many_processes_fails_no_server() -> None:
+    found = outcome(286.0, client=(0.2, 0.5), server=ServerTime(184.0, 180.0, 2.0))
+    verdict = evaluate_objective(Objective(p99_ms=100, min_requests_per_s=60), found, users=2, rate=60)
+    assert (verdict.decision, len(verdict.undecided), verdict.limits) == ("undecided", 3, ())
+    assert "the client computed for 10% of the time, and waited for a core for 25%" in verdict.undecided[0]
+    assert decided(Objective(p99_ms=300), found) == "met"
+
+
+def test_a_rate_above_that_of_an_empty_server_is_undecided() -> None:
+    found = outcome(empty=(100.0, 1.0))
+    assert decided(Objective(min_requests_per_s=90), found) == "missed"
+    verdict = evaluate_objective(Objective(min_requests_per_s=120), found, users=2)
+    assert verdict.undecided == (
+        "50.0 requests/s, fewer than slo.min_requests_per_s=120, but a server that answers at once gave 100.0",
+    )
+    assert decided(Objective(min_requests_per_s=120), outcome(empty=None)) == "missed"
+
+
 def test_what_is_met_in_spite_of_the_client_counts_where_more_load_would_meet_it() -> None:
     """In a closed loop, such a client never has the requests of all its users in the server."""
     found = outcome(client=BUSY, server=ServerTime(2.0, 1.0))

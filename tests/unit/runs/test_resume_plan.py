@@ -7,11 +7,17 @@ import pytest
 import torch
 
 from mlscale.atomic_files import read_json
-from mlscale.errors import MLScaleError
+from mlscale.errors import MLScaleError, Problems
 from mlscale.runs.checkpoint_files.checkpoint_commit import AtomicCheckpointWriter
 from mlscale.runs.checkpoint_files.checkpoint_record import CheckpointRecord
 from mlscale.runs.folder import RunFolder
-from mlscale.runs.resume_plan import find_run_of_job, find_run_to_resume, format_unfinished_line, open_attempt
+from mlscale.runs.resume_plan import (
+    find_run_of_job,
+    find_run_to_resume,
+    format_unfinished_line,
+    open_attempt,
+    restate_fixes,
+)
 from tests.unit.runs.conftest import CONFIG
 
 Start = Callable[..., RunFolder]
@@ -92,6 +98,12 @@ def test_a_named_run_is_not_resumed_with_other_settings(start: Start, tmp_path: 
     found = find_run_to_resume(run.id, CONFIG.replace("devices: 1", "devices: 4"), None, tmp_path / "runs")
     assert found is not None
     assert found.id == run.id
+
+
+def test_a_fix_that_a_resume_would_refuse_becomes_a_new_run() -> None:
+    one = MLScaleError("too much", fix="data.batch_size=16, or less\ntrainer.devices=2\nmlscale env")
+    restate_fixes(Problems([one, MLScaleError("no fix")]), "1skg38w58gxt")
+    assert one.fix == "mlscale like=1skg38w58gxt data.batch_size=16, or less\ntrainer.devices=2\nmlscale env"
 
 
 def test_an_attempt_goes_on_from_the_latest_checkpoint(start: Start) -> None:

@@ -7,6 +7,8 @@ import pytest
 from scipy.stats import norm, quantile_test
 
 from mlscale.stats.intervals import (
+    Interval,
+    average_intervals,
     compute_quantile_interval,
     compute_share_interval,
     compute_wilson_interval,
@@ -116,3 +118,11 @@ def test_one_trial_is_enough(successes: int, n: int) -> None:
 def test_what_is_not_a_share_is_reported(successes: int, n: int) -> None:
     with pytest.raises(ValueError, match=f"^{successes} of {n} is not a share"):
         compute_wilson_interval(successes, n)
+
+
+def test_a_mean_of_shares_has_an_interval_of_both() -> None:
+    one = compute_wilson_interval(9, 10)
+    found = average_intervals([Interval(0.9, 0.6, 0.98), Interval(0.5, 0.1, 0.8)])
+    assert (found.value, found.low, found.high) == pytest.approx((0.7, 0.7 - 0.25, 0.7 + math.hypot(0.08, 0.3) / 2))
+    same = average_intervals([one])
+    assert (same.value, same.low, same.high) == pytest.approx((one.value, one.low, one.high))

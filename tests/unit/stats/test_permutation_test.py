@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from mlscale.stats.permutation_test import Floats, run_permutation_test
+from mlscale.stats.permutation_test import Floats, compute_skewed_p, run_permutation_test
 
 
 def mean(sums: Floats) -> Floats:
@@ -121,3 +121,22 @@ def test_what_is_not_defined_is_nan() -> None:
 def test_what_can_not_be_swapped_is_refused(first: Floats, second: Floats, why: str) -> None:
     with pytest.raises(ValueError, match=why):
         run_permutation_test(first, second, mean)
+
+
+def test_the_skewed_test_is_that_of_its_formula() -> None:
+    rng = np.random.default_rng(5)
+    first, second = rng.exponential(size=(2, 40))
+    (p,) = compute_skewed_p(rows(first), rows(second), mean)
+    # Of a mean the pseudo-values are the differences; the one that is most against the better model counts twice.
+    gaps = (first - second) * np.sign(np.mean(first - second))
+    gaps = np.append(gaps, gaps.min())
+    t, skew = gaps.mean() / gaps.std() * np.sqrt(40), stats.skew(gaps) / np.sqrt(41)
+    assert p == pytest.approx(2 * stats.norm.sf(((1 + skew * t / 3) ** 3 - 1) / skew + skew / 6))
+
+
+def test_the_skewed_test_without_a_difference_and_with_an_infinite_one() -> None:
+    same, more = np.ones(8), np.full(8, 2.0)
+    assert compute_skewed_p(rows(same), rows(same), mean).tolist() == [1]
+    assert compute_skewed_p(rows(same), rows(more), mean) == pytest.approx([0])
+    more[3] = np.inf
+    assert np.isnan(compute_skewed_p(rows(more), rows(same), mean)).all()

@@ -1,8 +1,10 @@
-"""Auxiliary outputs are trained on, and what is no tensor is named."""
+"""Auxiliary outputs are trained on, logits are taken out of output objects, and what is no tensor is named."""
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import pytest
@@ -11,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mlscale.errors import Exit, MLScaleError
-from mlscale.tasks import Classification, Multilabel, Regression, Task
+from mlscale.tasks import Classification, Language, Multilabel, Regression, Segmentation, Task
 from mlscale.tasks.model_outputs import split_auxiliary
 from tests.unit.fitting import SGD, batches, fit, trainer
 
@@ -102,7 +104,76 @@ def test_what_is_no_tensor_is_named(kind: Callable[..., Task], wrap: Any, says: 
         assert caught.value.exit is Exit.USER
 
 
+@dataclass
+class OutputObject:
+    """As the outputs of transformers' models before they were dictionaries, too."""
+
+    loss: Tensor | None
+    logits: Tensor
+    hidden_states: tuple[Tensor, ...] = ()
+
+
+def to_ordered_dict(logits: Tensor) -> Any:
+    """As transformers' `ModelOutput`: an ordered dictionary whose items are attributes."""
+    return type("ModelOutput", (OrderedDict,), {})(logits=logits, past=(logits,))
+
+
+WRAPS: list[Callable[[Tensor], Any]] = [to_ordered_dict, lambda logits: OutputObject(None, logits)]
+
+
+class Conv(nn.Module):
+    """(n, length) to tokens, or (n, h, w) to pixels, n × classes first or last."""
+
+    def __init__(self, classes: int, wrap: Callable[[Tensor], Any], *, last: bool) -> None:
+        super().__init__()
+        self.net, self.wrap, self.last = nn.Linear(1, classes), wrap, last
+
+    def forward(self, x: Tensor) -> Any:
+        logits = self.net(x.float().unsqueeze(-1))
+        return self.wrap(logits if self.last else logits.movedim(-1, 1))
+
+
+@pytest.mark.parametrize("wrap", WRAPS)
+@pytest.mark.parametrize("kind", ["classification", "multilabel", "regression", "language", "segmentation"])
+def test_output_objects_train_as_their_logits_alone(kind: str, wrap: Callable[[Tensor], Any]) -> None:
+    rows, tokens = torch.randn(4, 3), torch.randint(5, (4, 6))
+    build: Callable[[Callable[[Tensor], Any]], Task]
+    build, x, y = {
+        "classification": (lambda w: Classification(2, model=Gives(w)), rows, torch.tensor([0, 1, 1, 0])),
+        "multilabel": (lambda w: Multilabel(2, model=Gives(w)), rows, torch.ones(4, 2)),
+        "regression": (lambda w: Regression(2, model=Gives(w)), rows, torch.ones(4, 2)),
+        "language": (lambda w: Language(model=Conv(5, w, last=True)), tokens, tokens.roll(1)),
+        "segmentation": (
+            lambda w: Segmentation(5, model=Conv(5, w, last=False)),
+            torch.randn(4, 3, 3),
+            torch.zeros(4, 3, 3, dtype=torch.long),
+        ),
+    }[kind]  # type: ignore[assignment]
+    results = []
+    for used in (wrap, lambda logits: logits):
+        torch.manual_seed(0)
+        task = build(used)
+        batch = {"x": x, "y": y}
+        results.append((task.training_step(batch, 0), task.means(task(x), task_batch(batch))[0], task.state_dict()))
+        results[-1] += tuple(task.predict_step(batch, 0).values())
+    torch.testing.assert_close(results[0], results[1], rtol=0, atol=0)
+
+
+def test_a_task_of_a_users_own_gets_the_whole_output() -> None:
+    class Own(Task):
+        kind = "classification"
+
+    output = Own(model=Gives(to_ordered_dict))(torch.randn(4, 3))
+    assert "past" in output
+
+
 def task_batch(batch: Any) -> Any:
     from mlscale.tasks.batch import unpack_batch
 
     return unpack_batch(batch)
+
+
+def test_a_language_model_without_logits_is_named() -> None:
+    task = Language(model=Conv(5, lambda logits: OutputObject(None, None), last=True), optimizer=SGD)  # type: ignore[arg-type]
+    with pytest.raises(MLScaleError, match="the model gives OutputObject"):
+        task.training_step({"x": torch.zeros(4, 6), "y": torch.zeros(4, 6, dtype=torch.long)}, 0)

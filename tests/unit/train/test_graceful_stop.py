@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from mlscale.errors import Exit, MLScaleError
+from mlscale.runs.host.stop_signals import STOP_SIGNALS
 from mlscale.train import graceful_stop as signals
 from mlscale.train.checkpoint.lightning_io import VerifiedCheckpointIO
 from mlscale.train.trainer_patches import apply_trainer_patches
@@ -40,7 +41,12 @@ def stopped(path: Path, signum: int, at: int, **arguments: Any) -> MLScaleError:
 
 @pytest.mark.parametrize(
     ("signum", "code"),
-    [(signal.SIGTERM, Exit.TERMINATED), (signal.SIGINT, Exit.INTERRUPTED), (signal.SIGUSR1, Exit.SAVED)],
+    [
+        (signal.SIGTERM, Exit.TERMINATED),
+        (signal.SIGHUP, Exit.TERMINATED),
+        (signal.SIGINT, Exit.INTERRUPTED),
+        (signal.SIGUSR1, Exit.SAVED),
+    ],
 )
 def test_the_run_stops_after_the_step_and_is_saved(tmp_path: Path, signum: signal.Signals, code: Exit) -> None:
     error = stopped(tmp_path / "last.ckpt", signum, at=2)
@@ -55,6 +61,8 @@ def test_a_launcher_that_starts_again_gets_75_for_sigterm_once_it_is_saved(tmp_p
     with signals.handle_stop_signals(is_restarted=True):
         assert signals._choose_exit(signal.SIGTERM, saved=False) is Exit.TERMINATED
         assert signals._choose_exit(signal.SIGINT, saved=True) is Exit.INTERRUPTED
+    for request in (signal.SIGUSR1, signals._TIME_IS_UP):
+        assert signals._choose_exit(request, saved=False) is Exit.TERMINATED
 
 
 def test_what_found_no_room_is_not_called_saved(tmp_path: Path) -> None:
@@ -73,7 +81,7 @@ def test_what_found_no_room_is_not_called_saved(tmp_path: Path) -> None:
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert caught.value.what == "stopped by SIGTERM after optimizer step 1"
-    assert caught.value.fix == "mlscale runs resume last: without a checkpoint it starts over"
+    assert caught.value.fix == "mlscale runs resume last, which starts over: nothing was saved"
     assert list(tmp_path.iterdir()) == []
 
 
@@ -167,3 +175,33 @@ def test_handlers_come_back() -> None:
     with signals.handle_stop_signals():
         pass
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_hangup_that_nohup_ignores_stays_ignored() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with signals.handle_stop_signals():
+            os.kill(os.getpid(), signal.SIGHUP)
+        assert signals.get_received_signal() == 0
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_what_arrives_before_the_training_is_for_it_and_what_arrives_after_it_stops_nothing() -> None:
+    with signals.note_stop_signals():
+        os.kill(os.getpid(), signal.SIGTERM)
+        with signals.handle_stop_signals():
+            assert signals.get_received_signal() == signal.SIGTERM
+        os.kill(os.getpid(), signal.SIGUSR1)
+    with signals.handle_stop_signals():
+        assert signals.get_received_signal() == 0
+
+
+def test_what_is_blocked_arrives_once_it_is_handled() -> None:
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    try:
+        os.kill(os.getpid(), signal.SIGTERM)
+        with signals.handle_stop_signals():
+            assert signals.get_received_signal() == signal.SIGTERM
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

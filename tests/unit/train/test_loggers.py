@@ -92,6 +92,16 @@ def test_a_damaged_header_begins_the_file_anew(tmp_path: Path, capsys: pytest.Ca
     assert "is restarted" in capsys.readouterr().err
 
 
+def test_a_deleted_file_is_reported_on_resume(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    logger = CSV(str(tmp_path))
+    logger.load_state_dict({"rows": 3})
+    assert capsys.readouterr().err == f"warning   {tmp_path}/metrics.csv: 3 of 3 earlier rows are gone\n"
+    logger.log_metrics({"train/loss": 1.0}, 3)
+    assert logger.state_dict() == {"rows": 1}, "a later resume counts what is there"
+    logger.load_state_dict({"rows": 1})
+    assert capsys.readouterr().err == ""
+
+
 def test_rows_that_the_disk_never_took_are_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     logger = CSV(str(tmp_path))
     with a_full_disk(5):

@@ -1,5 +1,6 @@
 """A trace tells what differs between a run and the same run killed and resumed, and whose it is."""
 
+import itertools
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -76,6 +77,25 @@ class Decay(pl.Callback):
     def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
         self.rate *= 0.9
         trainer.optimizers[0].param_groups[0]["lr"] = self.rate
+
+
+class Restored(Module):
+    """Saves its counter, which follows a variable that no object has."""
+
+    def __init__(self) -> None:
+        hidden = itertools.count()
+
+        def follow(module: Module) -> float:
+            module.counter = next(hidden)
+            return 1 + 0.1 * module.counter
+
+        super().__init__(follow)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["counter"] = self.counter
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.counter = checkpoint["counter"]
 
 
 def count(module: Module) -> float:
@@ -194,10 +214,20 @@ def test_an_attribute_without_a_consequence_is_a_warning(tmp_path: Path) -> None
     whole, other = interrupted(tmp_path, lambda: {"module": lambda: Module(note)})
     found = traces.compare_traces(whole, other)
     assert found.difference is None
-    assert {describe_attribute(part) for _, part in found.lost} == {f"attribute `seen` of {HERE}.Module differs"}
+    assert {describe_attribute(part) for part in found.lost} == {f"attribute `seen` of {HERE}.Module differs"}
     reported = verdict.describe_identical_runs([verdict.KillTrial(KillPoint("step", STOP), 6, found)])
     assert reported.startswith("bit-identical: 1 kill at step 8 resumed to the same weights, losses and validations\n")
     assert "without a consequence so far: attribute `seen`" in reported
+
+
+def test_what_is_right_after_the_restore_is_not_the_cause(tmp_path: Path) -> None:
+    whole, other = interrupted(tmp_path, lambda: {"module": Restored})
+    found = traces.compare_traces(whole, other)
+    assert found.difference is not None
+    reported = verdict.describe_different_run(verdict.KillTrial(KillPoint("step", STOP), 6, found))
+    assert "first differs at step 7" in reported
+    assert "not saved" not in reported
+    assert "a global variable" in reported.split("fix: ")[1]
 
 
 def test_a_run_that_does_not_repeat_differs_without_a_kill(tmp_path: Path) -> None:

@@ -14,7 +14,13 @@ from tests.unit.launch.cloud.clients import install_client
 
 TRAIN = ["+recipe=resnet", "model=mlp", "snapshot=false", "trainer.accelerator=cpu"]
 POD = [*TRAIN, "launch=kubernetes", "launch.image=i:1", "launch.claim=runs", "launch.namespace=team"]
-SKY = [*TRAIN, "launch=skypilot", "launch.bucket=s3://runs", "launch.variables=[HOME]"]
+SKY = [
+    *TRAIN,
+    "launch=skypilot",
+    "launch.bucket=s3://runs",
+    "launch.image=docker:me/mlscale",
+    "launch.variables=[HOME]",
+]
 
 
 @pytest.fixture

@@ -57,6 +57,7 @@ class Net:
 
 CODE = '''
 import dataclasses
+import functools
 from dataclasses import dataclass, field
 
 
@@ -138,6 +139,40 @@ CLASSES: list = []
 class Plain:
     def __init__(self, width, extra=3):
         self.width, self.extra = width, extra
+
+
+def strict(cls):
+    """As huggingface_hub's: the fields are set, and all other keywords go to `__post_init__`."""
+    first = cls.__init__
+
+    @functools.wraps(first)
+    def start(self, **kwargs):
+        known = {key: kwargs.pop(key) for key in list(kwargs) if key in ("width", "extra")}
+        vars(self).update({"width": 1, "extra": 3} | known)
+        self.__post_init__(**kwargs)
+
+    cls.__init__ = start
+    return cls
+
+
+@strict
+@dataclass
+class AnyKeyword:
+    width: int = 1
+    extra: int = 3
+
+    def __post_init__(self, **kwargs):
+        vars(self).update(kwargs)
+
+
+@strict
+@dataclass
+class FieldsAlone:
+    width: int = 1
+    extra: int = 3
+
+    def __post_init__(self):
+        pass
 
 
 class Anything:
@@ -295,3 +330,8 @@ def test_the_key_reaches_no_constructor_through_an_interpolation(own: Path) -> N
         "model.extra=${data.extra_node}", "model.width=1",
     )  # fmt: skip
     assert model.extra.width == 5
+
+
+def test_a_config_whose_post_init_takes_any_keyword_takes_any_key(own: Path) -> None:
+    assert built("model=none", "model._target_=decorated.AnyKeyword", "model.num_labels=4").num_labels == 4
+    assert "unknown key 'model.depth'" in refusal("model=none", "model._target_=decorated.FieldsAlone", "model.depth=4")

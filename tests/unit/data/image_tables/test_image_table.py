@@ -319,7 +319,7 @@ class TestBadRows:
         rows = write_photos(tmp_path, 12)
         rows[0]["file"] = "https://host/a.png"
         assert "1 of 12 images are addresses" in fail(write_table(tmp_path / "a.csv", rows)).what
-        with pytest.raises(MLScaleError, match="read from disks") as caught:
+        with pytest.raises(MLScaleError, match="table not found") as caught:
             ImageTable("s3://bucket/a.parquet").facts()
         assert caught.value.where == "data.train"
 

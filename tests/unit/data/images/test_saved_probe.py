@@ -128,3 +128,12 @@ def test_a_cache_that_cannot_be_written_is_no_error(shards: Path, cache: Path) -
     cache.parent.mkdir(exist_ok=True)
     cache.write_text("a file, and not a folder")
     assert read_facts(shards) == read_facts(shards)
+
+
+def test_a_changed_digit_is_not_believed(shards: Path, decoded: list[int], cache: Path) -> None:
+    first = read_facts(shards)
+    (path,) = list_saved(cache)
+    path.write_text(path.read_text().replace('"mean": [', '"mean": [1', 1))
+    decoded.clear()
+    assert astuple(read_facts(shards)) == astuple(first)
+    assert decoded

@@ -15,10 +15,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from mlscale import contracts
 from mlscale.data import Loader, TarBackend, TFRecord, WebDataset
 from mlscale.data.remote import open_store
 from mlscale.data.remote.shard_cache import ShardCache
 from mlscale.data.shards.index_files import compute_content_digest
+from mlscale.data.shards.member_digests import record_digests
+from mlscale.data.shards.shard_paths import find_shards
 from mlscale.data.tfrecord.record_writer import build_record
 from mlscale.errors import Exit, MLScaleError
 from tests.unit.data.conftest import picture, write_shards
@@ -133,7 +136,8 @@ def test_a_dropped_download_is_resumed_where_it_ended(folder: Path, serve: Serve
 
 
 def test_retries_that_are_used_up_are_named(folder: Path, serve: Serve) -> None:
-    url, _ = serve(folder, drop=1.0)
+    # Without ranges each attempt begins again.
+    url, _ = serve(folder, drop=1.0, ranges=False)
     with pytest.raises(MLScaleError, match="cannot be read") as caught:
         open_remote(url).facts()
     assert re.search(r"\d connections? dropped in \d+ attempts, the last:", str(caught.value))
@@ -271,6 +275,50 @@ def test_a_folder_with_a_document(folder: Path, serve: Serve, local: WebDataset)
     write_document(folder)
     url, _ = serve(folder)
     assert list_batches(WebDataset(f"{url}/train", f"{url}/val/", batch_size=24)) == list_batches(local)
+
+
+@pytest.mark.parametrize("spoil", [b"sha256", b'"shards"', b"mlscale/dataset/1"])
+def test_digests_of_a_document_that_cannot_be_read_are_an_error(folder: Path, serve: Serve, spoil: bytes) -> None:
+    url, _ = serve(folder)
+    write_document(folder)
+    path = folder / "dataset.json"
+    document = json.loads(path.read_text())
+    path.write_text(json.dumps({**document, "sha256": contracts.compute_checksum(document)}))
+    open_remote(url).facts()
+    content = path.read_bytes()
+    place = content.index(spoil) + len(spoil) - 2
+    path.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
+    with pytest.raises(MLScaleError, match=r"dataset\.json' can't be read|later mlscale|not a document"):
+        open_remote(url).facts()
+    path.write_text('{"name": "of another program"}')
+    open_remote(url).facts()
+
+
+@pytest.mark.parametrize("keep", ["adjacent", "cached"])
+def test_digests_of_an_index_that_cannot_be_read_are_an_error(
+    folder: Path, serve: Serve, cache: Path, keep: str
+) -> None:
+    url, _ = serve(folder)
+    if keep == "adjacent":
+        record_digests(find_shards(folder / "train", where="data.train"), where="data.train", keep="beside")
+        damaged = next((folder / "train" / ".mlscale-index").iterdir())
+    else:
+        open_remote(url).record_digests()
+        damaged = next(file for file in (cache / "index").iterdir() if file.suffix == ".npz")
+    damaged.write_bytes(damaged.read_bytes()[:-300])
+    with pytest.raises(MLScaleError, match=r"the index .* can't be read"):
+        open_remote(url).facts()
+    assert open_remote(url, verify=False).facts().train_samples == 100
+
+
+def test_attempts_count_only_without_progress(folder: Path, serve: Serve) -> None:
+    url, faults = serve(folder)
+    shard = open_remote(url)._find_split_shards("train")[0]
+    # More than there are attempts in a row; each brings half of what is left.
+    faults.drop, faults.most = 1.0, 9
+    with shard.open_copy() as path:
+        assert Path(path).read_bytes() == (folder / "train" / "000.tar").read_bytes()
+    assert faults.done["drop"] == 9
 
 
 @pytest.mark.parametrize(
@@ -416,7 +464,13 @@ def write_document(folder: Path) -> None:
         ]
         for split in ("train", "val")
     }
-    document = {"format": "mlscale/dataset/1", "container": "tar", "labels": "one", "source_version": "x", "seed": 0}
+    document = {
+        "format": "mlscale/dataset/1",
+        "container": "tar",
+        "labels": "one",
+        "source_version": "x",
+        "class_counts": [],
+    }
     splits = {split: {"samples": 1, "shards": len(files)} for split, files in shards.items()}
     (folder / "dataset.json").write_text(json.dumps({**document, "splits": splits, "shards": shards}))
 

@@ -1,4 +1,4 @@
-"""Index files: where they lie, whom they serve, and that a bad one is as good as none."""
+"""Index files: where they lie, whom they serve, and that a bad one does not switch its digests off."""
 
 from __future__ import annotations
 
@@ -16,7 +16,13 @@ import pytest
 from mlscale.data import WebDataset
 from mlscale.data.shards import index_builder
 from mlscale.data.shards.index_builder import build_index
-from mlscale.data.shards.index_files import get_adjacent_index_path, get_cached_index_path, load_index
+from mlscale.data.shards.index_files import (
+    UnreadableIndexError,
+    get_adjacent_index_path,
+    get_cached_index_path,
+    load_index,
+    parse_index,
+)
 from mlscale.data.shards.member_digests import record_digests
 from mlscale.data.shards.shard_index import CorruptMemberError, Index
 from mlscale.data.shards.shard_paths import find_shards
@@ -100,14 +106,12 @@ def test_a_changed_shard_is_read_again(tmp_path: Path, keep: str, scanned: list[
     assert len(scanned) == 4
 
 
-@pytest.mark.parametrize("damage", ["empty", "half", "text", "flipped", "later", "other", "beyond"])
-def test_a_file_that_is_no_index_of_this_shard_is_made_anew(tmp_path: Path, damage: str, scanned: list[str]) -> None:
-    folder = write_shards(tmp_path / "s", 6, shards=1)
-    shard = folder / "000.tar"
-    first = build(folder, "beside")
-    path = get_adjacent_index_path(str(shard))
+def _spoil(path: Path, damage: str, shard: Path) -> None:
+    """Make an index file unreadable, with checksums of the archive that are right where only its content is wrong."""
     content = path.read_bytes()
     saved = dict(np.load(path))
+    place = content.index(saved["offsets"].tobytes()) + 3
+    flipped = content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :]
     about = json.loads(saved["about"].tobytes())
     if damage == "later":
         about["format"] = "mlscale/index/3"
@@ -115,18 +119,103 @@ def test_a_file_that_is_no_index_of_this_shard_is_made_anew(tmp_path: Path, dama
         about["samples"] = 5
     if damage == "beyond":
         saved["offsets"][-1, -1] = shard.stat().st_size
+    if damage == "name" and "digests" in saved:
+        saved["digestt"] = saved.pop("digests")
+    if damage == "none":
+        about["digest"] = None
     saved["about"] = np.frombuffer(json.dumps(about).encode(), np.uint8)
-    middle = len(content) // 2
-    flipped = content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
-    bad = {"empty": b"", "half": content[:middle], "text": b"no index" * 100, "flipped": flipped}
+    bad = {"empty": b"", "half": content[: len(content) // 2], "text": b"no index" * 100, "flipped": flipped}
     if damage in bad:
         path.write_bytes(bad[damage])
     else:
         np.savez(path, **saved)
-    assert load_index(path) is None
+
+
+@pytest.mark.parametrize("damage", ["half", "flipped", "later", "other", "beyond"])
+def test_an_unreadable_index_without_digests_is_made_anew_and_reported(
+    tmp_path: Path, damage: str, scanned: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = write_shards(tmp_path / "s", 6, shards=1)
+    first = build(folder, "beside")
+    path = get_adjacent_index_path(str(folder / "000.tar"))
+    _spoil(path, damage, folder / "000.tar")
+    with pytest.raises(UnreadableIndexError):
+        load_index(path)
     assert same(build(folder, "beside"), first)
     assert len(scanned) == 2
+    assert f"index     {path} can't be read, and is not used" in capsys.readouterr().err
     assert load_index(path) is not None
+
+
+@pytest.mark.parametrize("damage", ["empty", "half", "text", "flipped", "later", "other", "beyond", "name"])
+@pytest.mark.parametrize("keep", ["cache", "beside"])
+def test_digests_that_cannot_be_read_are_an_error_unless_nothing_is_to_be_compared(
+    tmp_path: Path, cache: Path, damage: str, keep: str
+) -> None:
+    folder = write_shards(tmp_path / "s", 6, shards=1)
+    shards = find_shards(folder, where="data.train")
+    record_digests(shards, where="data.train", keep=keep)
+    path = get_adjacent_index_path(shards[0].path) if keep == "beside" else get_cached_index_path(shards[0].path)
+    _spoil(path, damage, folder / "000.tar")
+    for again in range(2):  # a refusal writes nothing that would let the next one pass
+        with pytest.raises(MLScaleError, match=f"the index '{path}' can't be read") as caught:
+            build(folder, "auto" if again else keep)
+        assert "data.verify=false, which compares nothing" in caught.value.fix
+    with pytest.raises(MLScaleError, match="can't be read"):
+        record_digests(shards, where="data.train", keep=keep)
+    assert len(build_index(shards, where="data.train", keep=keep, verify=False)) == 6
+
+
+def test_every_flipped_bit_of_an_index_is_noticed_or_changes_nothing(tmp_path: Path, cache: Path) -> None:
+    folder = write_shards(tmp_path / "s", 6, shards=1)
+    shards = find_shards(folder, where="data.train")
+    record_digests(shards, where="data.train", keep="beside")
+    path = get_adjacent_index_path(shards[0].path)
+    content, whole = path.read_bytes(), load_index(path)
+    assert whole is not None
+    missed: list[bool] = []
+    for place in range(0, len(content), 7):
+        flipped = content[:place] + bytes([content[place] ^ (1 << place % 8)]) + content[place + 1 :]
+        try:
+            read = parse_index(flipped, "flipped")
+        except UnreadableIndexError as error:
+            missed.append(not error.had_digests)
+            continue
+        assert read.about == whole.about
+        assert str(read.index.digests) == str(whole.index.digests)
+        assert read.index.has_same_members(whole.index)
+    assert missed
+    assert not any(missed)
+
+
+def test_digests_in_the_other_place_are_used_and_the_unreadable_file_is_a_line(
+    tmp_path: Path, cache: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = write_shards(tmp_path / "s", 6, shards=1)
+    shards = find_shards(folder, where="data.train")
+    for keep in ("cache", "beside"):
+        record_digests(shards, where="data.train", keep=keep)
+    path = get_adjacent_index_path(shards[0].path)
+    shutil.copy(path, get_cached_index_path(shards[0].path))
+    _spoil(path, "flipped", folder / "000.tar")
+    assert build(folder).digests is not None
+    assert f"{path} can't be read, and is not used" in capsys.readouterr().err
+
+
+def test_shards_without_digests_among_others_with_such_are_a_line(
+    tmp_path: Path, cache: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = write_shards(tmp_path / "set" / "train", 6)
+    shards = find_shards(folder, where="data.train")
+    build(folder)
+    assert "no recorded digests" not in capsys.readouterr().err
+    record_digests(shards[:1], where="data.train", keep="beside")
+    build(folder)
+    assert "1 of 2 shards have no recorded digests" in capsys.readouterr().err
+    shutil.rmtree(folder / ".mlscale-index")
+    (tmp_path / "set" / "dataset.json").write_text("{}")  # of `mlscale prepare to=`, whose shards had them
+    build(folder)
+    assert "2 of 2 shards have no recorded digests" in capsys.readouterr().err
 
 
 def test_many_may_build_at_once(tmp_path: Path) -> None:
@@ -209,7 +298,7 @@ def test_an_index_of_a_part_of_a_shard_is_not_used(tmp_path: Path, scanned: list
     saved = dict(np.load(path))
     about = json.loads(saved["about"].tobytes())
     about |= {"samples": 6, "format": "mlscale/index/1"}
-    for key in ("inode", "ctime_ns", "skipped", "digest", "end"):
+    for key in ("inode", "ctime_ns", "skipped", "digest", "end", "arrays", "sha256"):
         about.pop(key, None)
     arrays = {name: saved[name][:6] for name in ("offsets", "sizes")}
     keys = np.frombuffer("\0".join(whole.keys[:6]).encode(), np.uint8)
@@ -284,6 +373,9 @@ def test_a_label_in_the_index_that_differs_from_its_digest_is_named(
     assert build(path).read_column(0) == [b"1"] * 6
     (saved,) = (cache / "index").iterdir()
     arrays = dict(np.load(saved))
+    about = json.loads(arrays["about"].tobytes())
+    del about["sha256"], about["arrays"]  # as earlier versions wrote it
+    arrays["about"] = np.frombuffer(json.dumps(about).encode(), np.uint8)
     arrays["small"][3] ^= 3
     np.savez(saved, **arrays)
     with pytest.raises(CorruptMemberError, match=r"member of sample 0\.tar/3 is corrupt"):

@@ -93,6 +93,7 @@ def test_folders_without_sums_are_read(folder: Path) -> None:
     for split in document["splits"].values():
         for shard in split["shards"]:
             del shard["sums_sha256"]
+    del document["sha256"]
     path.write_text(json.dumps(document))
     for sums in folder.rglob("*.sums"):
         sums.unlink()
@@ -121,3 +122,10 @@ def test_each_block_is_compared_once() -> None:
     for _ in range(2):
         with pytest.raises(CorruptTokensError, match=f"bytes {BLOCK_BYTES:,} to"):
             checks.check_tokens(BLOCK_BYTES // 2 - 1, BLOCK_BYTES // 2 + 1)
+
+
+def test_a_wrong_byte_in_the_document_switches_no_check_off(folder: Path) -> None:
+    path = folder / "dataset.json"
+    path.write_text(path.read_text().replace("sums_sha256", "sumsOsha256", 1))
+    with pytest.raises(MLScaleError, match=r"dataset\.json can't be read"):
+        read(folder).facts()

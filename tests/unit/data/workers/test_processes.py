@@ -75,6 +75,32 @@ def test_no_process_outlives_the_one_that_started_it(tmp_path: Path, number: sig
     assert wait_until(lambda: not _has_group(process.pid))
 
 
+def test_a_stop_signal_to_the_group_ends_no_worker_of_a_process_that_handles_it(tmp_path: Path) -> None:
+    """As `timeout` and systemd send it: the training takes its last step with what they make, and saves."""
+    write_shards(tmp_path / "t", 40)
+    (pids := tmp_path / "pids").mkdir()
+    handled = "signal.signal(number, lambda *_: None)"
+    setup = f"\n    import signal\n    for number in (1, 2, 10, 15):\n        {handled}\n"
+    (script := tmp_path / "loop.py").write_text(textwrap.dedent(_SCRIPT + setup + _GUARDED))
+    process = subprocess.Popen(
+        [sys.executable, script, tmp_path / "t", pids],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, "PYTHONPATH": os.getcwd()},
+        start_new_session=True,
+    )
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"batch\n"
+        for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGINT):
+            os.killpg(process.pid, number)
+        for _ in range(40):
+            assert process.stdout.readline() == b"batch\n"
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+
+
 def _has_group(group: int) -> bool:
     try:
         os.killpg(group, 0)

@@ -104,6 +104,15 @@ def cast_to_half(graph: onnx.GraphProto) -> None:
     graph.node.insert(at + 1, helper.make_node("Cast", ["half"], [name], "up", to=TensorProto.FLOAT))
 
 
+def cast_what_the_head_reads(graph: onnx.GraphProto) -> None:
+    """Round what the last layer reads to half precision and back, by nodes that the trained model has not."""
+    node = find_node(graph, "Gemm")
+    name, node.input[0] = node.input[0], "again"
+    at = list(graph.node).index(node)
+    graph.node.insert(at, helper.make_node("Cast", [name], ["half"], "down", to=TensorProto.FLOAT16))
+    graph.node.insert(at + 1, helper.make_node("Cast", ["half"], ["again"], "up", to=TensorProto.FLOAT))
+
+
 @pytest.fixture(scope="module")
 def model() -> nn.Module:
     torch.manual_seed(0)
@@ -171,6 +180,7 @@ def find(model: nn.Module, samples: NDArray[np.float32], trace_once: None) -> Ca
         (change_constant("head.weight", lambda a: a.astype(ml_dtypes.bfloat16)), "Gemm", "head",
          "precision", "its constant head.weight is rounded to bfloat16"),
         (cast_to_half, "Cast", "tokens_norm", "precision", "it rounds to float16, the trained model does not"),
+        (cast_what_the_head_reads, "Cast", "head", "precision", "it rounds to float16, the trained model does not"),
     ],
 )  # fmt: skip
 def test_a_fault_is_named_with_its_node_module_and_cause(

@@ -90,5 +90,7 @@ def test_amounts_as_kubernetes_writes_them(amount: object) -> None:
 
 def test_runs_beside_the_bucket_are_refused() -> None:
     with pytest.raises(MLScaleError, match="/data/runs is not on the volume") as raised:
-        read_cloud_settings(SkyPilotSettings, read_launch("skypilot", bucket="s3://a"), 1, "/data/runs", [])
+        read_cloud_settings(
+            SkyPilotSettings, read_launch("skypilot", bucket="s3://a", image="docker:a"), 1, "/data/runs", []
+        )
     assert raised.value.fix == "runs_dir=runs"

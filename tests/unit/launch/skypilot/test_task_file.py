@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
+from mlscale.errors import MLScaleError
 from mlscale.launch.cloud.cloud_settings import read_cloud_settings
 from mlscale.launch.cloud.job_yaml import render_yaml
 from mlscale.launch.skypilot.sky_jobs import SkyClient, parse_job_queue
@@ -39,7 +40,7 @@ print(task.num_nodes, codes, sorted(task.file_mounts), list(task.storage_mounts)
 
 
 def render(run: Path, **values: Any) -> dict[str, Any]:
-    launch = read_launch("skypilot", bucket="s3://runs", nodes=2, **values)
+    launch = read_launch("skypilot", **{"bucket": "s3://runs", "nodes": 2, "setup": ["pip install ."], **values})
     task = build_task(make_job(run), read_cloud_settings(SkyPilotSettings, launch, 4, "runs", []), run)
     document = yaml.safe_load(render_yaml(task))
     assert isinstance(document, dict)
@@ -56,6 +57,13 @@ def test_a_job_is_recovered_after_it_has_saved(tmp_path: Path) -> None:
     assert task["num_nodes"] == 2
     assert task["file_mounts"]["/mnt/mlscale"] == {"source": "s3://runs", "mode": "MOUNT_CACHED"}
     assert task["file_mounts"]["/tmp/mlscale-run/config.yaml"] == str(tmp_path / "run/config.yaml")
+
+
+def test_no_package_of_others_is_installed(tmp_path: Path) -> None:
+    assert render(tmp_path / "run")["setup"] == "pip install .\n"
+    assert "setup" not in render(tmp_path / "run", setup=[], image="docker:me/mlscale")
+    with pytest.raises(MLScaleError, match="nothing installs mlscale on the machines of the job"):
+        render(tmp_path / "run", setup=[])
 
 
 def test_secrets_have_no_value(tmp_path: Path) -> None:

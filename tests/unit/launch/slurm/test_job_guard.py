@@ -43,7 +43,7 @@ def test_a_queued_run_has_no_attempt_yet(run: RunFolder) -> None:
     assert (run.status, run.run["data_version"], len(run.run["attempts"])) == ("running", "d1", 1)
 
 
-@pytest.mark.parametrize("code", [0, 2, 3, 4, 130, 143])
+@pytest.mark.parametrize("code", [0, 2, 3, 4, 130])
 def test_ends_that_another_start_would_not_change(run: RunFolder, code: int) -> None:
     assert (start(run), end(run, code)) == (0, code)
     (recorded,) = read_record(run).starts
@@ -68,15 +68,14 @@ def test_an_error_of_the_first_rank_outweighs_how_srun_has_ended_the_others(
 
 
 @pytest.mark.parametrize("code", [Exit.BUG, Exit.ENVIRONMENT, Exit.SAVED, Exit.TERMINATED])
-def test_an_end_that_another_start_may_change_is_not_the_first_ranks_to_report(
-    run: RunFolder, monkeypatch: pytest.MonkeyPatch, code: Exit
-) -> None:
+def test_code_and_cause_are_of_one_report(run: RunFolder, monkeypatch: pytest.MonkeyPatch, code: Exit) -> None:
     monkeypatch.setenv("MLSCALE_JOB_RUN", str(run.path))
     assert start(run) == 0
     with pytest.raises(MLScaleError), job_guard.report_rank_error(str(run.path), str):
         raise MLScaleError("a rank was lost", exit=code)
     assert end(run, 137) == 75
-    assert read_record(run).starts[0].code == 137
+    (recorded,) = read_record(run).starts
+    assert (recorded.code, recorded.cause) == (code, "a rank was lost")
 
 
 def test_a_job_that_was_cancelled_is_not_requeued(run: RunFolder) -> None:
@@ -113,9 +112,9 @@ def test_a_node_that_fails_reports_nothing(run: RunFolder) -> None:
     assert "its node failed, or it was killed or preempted without notice" in read_record(run).stopped
 
 
-def test_stops_from_outside_are_no_failures(run: RunFolder) -> None:
+def test_stops_from_outside_are_requeued_and_no_failures(run: RunFolder) -> None:
     for _ in range(4):
-        assert (start(run), end(run, 143)) == (0, 143)
+        assert (start(run), end(run, 143)) == (0, 75)
 
 
 def test_the_words_of_an_earlier_attempt_are_no_cause(run: RunFolder) -> None:
@@ -123,14 +122,17 @@ def test_the_words_of_an_earlier_attempt_are_no_cause(run: RunFolder) -> None:
     start(run)
     end(run, 138)
     assert read_record(run).starts[-1].cause.startswith("the signal ahead of the time limit came while it started")
-    run.seal_run("failed", sentence="disk full")
-    end(run, 5)
-    assert read_record(run).starts[-1].cause == "disk full"
+    end(run, 137)
+    assert read_record(run).starts[-1].code == 138
 
 
-def test_a_rank_that_the_signal_ended_is_the_cause_of_what_the_others_saw(run: RunFolder) -> None:
+def test_a_rank_that_the_signal_ended_is_the_cause_of_what_the_others_saw(
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLSCALE_JOB_RUN", str(run.path))
     start(run)
-    run.seal_run("failed", sentence="rank 1 ended without a message")
+    with pytest.raises(MLScaleError), job_guard.report_rank_error(str(run.path), str):
+        raise MLScaleError("rank 1 ended without a message", exit=Exit.ENVIRONMENT)
     end(run, 138)
     assert "launch.time is too short, or launch.grace_s too long" in read_record(run).starts[-1].cause
 

@@ -115,12 +115,14 @@ def test_a_secret_is_refused() -> None:
 def run_script(folder: Path, guard: str, step: str, signals: str = "") -> tuple[int, list[str]]:
     """The exit code of the script, and what was called, with shell functions in place of srun, the guard and SLURM."""
     settings = replace(SETTINGS, python="guard")
-    script = render_job_script(settings, make_paths(folder))
+    # Functions can't be called by `exec`.
+    script = render_job_script(settings, make_paths(folder)).replace('exec "$@"', '"$@"')
     fakes = f"""
 note() {{ echo "$@" >>{folder}/calls; }}
 guard() {{ local code=${{7:-}}; code=${{code#code=}}; note "$5" "$code"; {guard}; }}
 srun() {{ note srun; {step}; }}
 scontrol() {{ note "$@"; }}
+squeue() {{ echo RUNNING; }}
 SLURM_JOB_ID=7
 {signals}
 """
@@ -159,6 +161,15 @@ def test_a_requeue_that_slurm_refuses_is_reported_unless_it_was_made_already(
     assert shown.startswith(printed) if printed else shown == ""
 
 
+@pytest.mark.parametrize(
+    ("signal", "calls"), [("TERM", ["start ", "end 143"]), ("USR1", ["start ", "end 75", "requeue 7"])]
+)
+def test_what_slurm_ends_is_requeued_only_past_its_time_limit(tmp_path: Path, signal: str, calls: list[str]) -> None:
+    """Cancelled, it would come back; preempted, SLURM requeues it."""
+    guard = f'[ "$5" = end ] && return 75; kill -s {signal} $$'
+    assert run_script(tmp_path, guard, "true", "squeue() { echo COMPLETING; }")[1] == calls
+
+
 @pytest.mark.parametrize("signal", ["USR1", "TERM"])
 def test_a_signal_reaches_the_step_whose_exit_code_is_kept(tmp_path: Path, signal: str) -> None:
     waiting = f"trap 'note {signal}; exit 75' {signal}; for i in $(seq 100); do sleep 0.1; done"
@@ -182,3 +193,34 @@ def test_a_step_that_a_stop_has_ended_is_no_failure(tmp_path: Path) -> None:
     waiting = "trap 'exit 143' TERM; for i in $(seq 100); do sleep 0.1; done"
     calls = run_script(tmp_path, "return ${code:-0}", waiting, "(sleep 0.5; kill -s TERM $$) &")
     assert calls == (143, ["start ", "srun", "end 143"])
+
+
+SENDER = """#!/bin/bash
+# As SLURM, to all processes of a job: the shell, which handles it, and this one.
+echo "$4 $5" >>{folder}/calls
+case "$(grep -c . {folder}/calls)" in {numbers}) kill -s {signal} $$ $PPID; sleep 0.1 ;; esac
+exec sleep 0.1
+"""
+
+
+@pytest.mark.parametrize("signal", ["TERM", "USR1"])
+@pytest.mark.parametrize("numbers", ["1", "3", "1|3"])
+def test_no_report_of_the_job_is_ended_by_a_signal(tmp_path: Path, signal: str, numbers: str) -> None:
+    """Processes, not functions: a signal to all of the job's comes in the report of its start, or of its end."""
+    (tmp_path / "guard").write_text(SENDER.format(folder=tmp_path, signal=signal, numbers=numbers))
+    (tmp_path / "guard").chmod(0o755)
+    settings = replace(SETTINGS, python=str(tmp_path / "guard"))
+    script = render_job_script(settings, make_paths(tmp_path))
+    fakes = f"srun() {{ echo srun >>{tmp_path}/calls; }}\nSLURM_JOB_ID=7\n"
+    done = subprocess.run(["bash", "-c", fakes + script], check=False, timeout=20)
+    assert done.returncode == 0  # what the report of the end has returned
+    calls = (tmp_path / "calls").read_text().split("\n")[:-1]
+    started = numbers.startswith("1")
+    assert [call.split()[0] for call in calls] == (["job", "job"] if started else ["job", "srun", "job"])
+
+
+def test_signals_are_handled_before_the_sites_own_lines_run(tmp_path: Path) -> None:
+    settings = replace(SETTINGS, setup=["kill -s TERM $$"], python="true")
+    script = render_job_script(settings, make_paths(tmp_path))
+    done = subprocess.run(["bash", "-c", f"SLURM_JOB_ID=7\n{script}"], check=False, timeout=20)
+    assert done.returncode == 0

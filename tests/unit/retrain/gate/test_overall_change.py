@@ -17,7 +17,7 @@ from mlscale.retrain.gate.overall_change import (
 from mlscale.retrain.gate.paired_columns import PairedColumns
 from mlscale.stats.bootstrap import bootstrap_intervals
 from mlscale.stats.paired import compute_mcnemar_mid_p, compute_score_interval
-from mlscale.stats.permutation_test import run_permutation_test
+from mlscale.stats.permutation_test import compute_skewed_p, run_permutation_test
 from mlscale.task_types.paired_metrics import MetricDefinition
 from mlscale.task_types.registry import get_task_type
 
@@ -108,23 +108,32 @@ def compute_rmse_gain(sums: Floats) -> Floats:
 @pytest.mark.parametrize("seed", [0, 3])
 def test_numbers_are_compared_relative_to_the_champion(is_better: bool, seed: int) -> None:
     random = np.random.default_rng(5)
-    errors = random.normal(size=40), random.normal(size=40) * 0.8
+    errors = random.normal(size=160), random.normal(size=160) * 0.85
     first, second = errors if is_better else errors[::-1]
     change = compare_errors(first, second, alpha=0.1, seed=seed)
     before, after = (float(np.sqrt((side**2).mean())) for side in (first, second))
     assert change.metric == MetricDefinition("rmse", False)
-    assert (change.samples, change.needed) == (40, 10)
+    assert (change.samples, change.needed) == (160, 150)
     assert (change.first, change.second) == pytest.approx((before, after))
     assert change.difference == pytest.approx((before - after) / before)
     assert (change.difference > 0) == is_better
     # Each end of an interval of 80 % is exceeded with 10 %; the same draws give the same end.
-    rows = np.stack([first**2, second**2, np.ones(40)], 1)
+    rows = np.stack([first**2, second**2, np.ones(160)], 1)
     interval = bootstrap_intervals(rows, compute_rmse_gain, confidence=0.8, seed=seed)
     assert change.low == pytest.approx(float(interval.low[0]))
-    squares = [np.stack([side**2, np.ones(40)], 1) for side in (first, second)]
-    p = float(run_permutation_test(squares[0], squares[1], compute_rmse, seed=seed)[0])
+    squares = [np.stack([side**2, np.ones(160)], 1) for side in (first, second)]
+    tests = run_permutation_test, compute_skewed_p
+    p = max(float(test(squares[0], squares[1], compute_rmse, seed=seed)[0]) for test in tests)
     assert 0.01 < p < 0.99
-    assert change.p_better == pytest.approx(p / 2 if is_better else 1 - p / 2)
+    # Skewed errors are on one side, which gets all of the p-value.
+    assert change.p_better == pytest.approx(p if is_better else 1 - p / 2)
+
+
+@pytest.mark.parametrize("n", [150, 151])
+def test_a_model_that_is_the_same_is_not_better(n: int) -> None:
+    unchanged, steady = compare_errors(np.arange(n), np.arange(n)), compare_errors(np.full(n, 2.0), np.full(n, 1.0))
+    assert unchanged.p_better == 0.5
+    assert steady.p_better < 0.001
 
 
 def test_shares_are_compared_as_they_are() -> None:
@@ -145,7 +154,7 @@ def test_where_all_draws_are_equal_the_end_is_the_difference(n: int, is_certain:
     unchanged = compare_errors(np.arange(n), np.arange(n))
     steady = compare_errors(np.full(n, 2.0), np.full(n, 1.0))
     assert (unchanged.difference, steady.difference) == (0, 0.5)
-    assert unchanged.p_better == 0.5
+    assert unchanged.p_better == steady.p_better == 1  # too few for a verdict
     for change in (unchanged, steady):
         assert change.low == change.difference if is_certain else math.isnan(change.low)
 

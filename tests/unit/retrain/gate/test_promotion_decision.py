@@ -94,7 +94,9 @@ def test_a_slow_one_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "gate.max_latency_ratio 0.001)" in reason
     figures = judged.metrics
     assert figures["latency_ratio_low"] <= figures["latency_ratio"] <= figures["latency_ratio_high"]
-    assert min(figures[f"{who}_{clock}_ms"] for who in ("champion", "challenger") for clock in ("cpu", "latency")) > 0
+    assert min(figures[f"{who}_cpu_ms"] for who in ("champion", "challenger")) > 0
+    # By the wall clock only on a machine that is not busy.
+    assert all(value > 0 for name, value in figures.items() if name.endswith("_latency_ms"))
 
 
 @pytest.mark.parametrize(("low", "high", "reasons"), [(1.2, 1.3, 0), (1.2, 1.301, 1), (1.301, 1.4, 1)])

@@ -51,7 +51,8 @@ def test_the_fewest_of_the_window_are_those_of_its_test(alpha: float) -> None:
     fewest = compute_fewest_window_samples(get_task_type("classification"), alpha)
     assert compute_mcnemar_mid_p(fewest, 0)[1] <= alpha
     assert fewest == 1 or compute_mcnemar_mid_p(fewest - 1, 0)[1] > alpha
-    assert compute_fewest_window_samples(get_task_type("regression"), 0.05) == 5
+    assert compute_fewest_window_samples(get_task_type("segmentation"), 0.05) == 5
+    assert compute_fewest_window_samples(get_task_type("regression"), 0.05) == 150
 
 
 def test_a_perfect_champion_on_few_samples_can_not_be_replaced() -> None:

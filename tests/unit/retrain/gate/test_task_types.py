@@ -50,7 +50,7 @@ def draw(count: int, seed: int, targets: int = 1) -> Sample:
 
 
 def test_numbers_that_are_nearer_are_promoted() -> None:
-    judged = decide([regress(-1), regress(0)], draw(60, 0), draw(200, 1))
+    judged = decide([regress(-1), regress(0)], draw(160, 0), draw(200, 1))
     assert judged.objections == ()
     assert judged.metric.name == "rmse"
     assert judged.metrics["challenger_window_rmse"] == pytest.approx(0.7 * judged.metrics["champion_window_rmse"])
@@ -60,14 +60,14 @@ def test_numbers_that_are_nearer_are_promoted() -> None:
 
 
 def test_numbers_that_are_farther_are_not() -> None:
-    better, worse = decide([regress(-1), regress(2)], draw(60, 0), draw(200, 1)).objections
+    better, worse = decide([regress(-1), regress(2)], draw(160, 0), draw(200, 1)).objections
     assert better.startswith(
         "it is not surely better on the 60 held-out samples: rmse" if False else "it is not surely"
     )
     assert "RMSE 2." in better
     assert "of the champion's RMSE" in worse
     assert worse.endswith("if what is right has changed: gate.old=false")
-    x, y = draw(60, 0)
+    x, y = draw(160, 0)
     moved = (x, y + 2)  # what is right has changed
     stopped = decide([regress(-1), regress(2)], moved, draw(200, 1))
     assert len(stopped.objections) == 1
@@ -76,7 +76,7 @@ def test_numbers_that_are_farther_are_not() -> None:
 
 def test_too_few_samples_are_counted() -> None:
     better, worse = decide([regress(-1), regress(0)], draw(4, 0), draw(9, 1)).objections
-    assert "at least 10 are needed" in better
+    assert "at least 150 are needed" in better
     assert worse.startswith("9 original samples are too few to compare on, at least 10 are needed")
     assert "original_difference_low" not in decide([regress(-1), regress(0)], draw(4, 0), draw(9, 1)).metrics
 
@@ -94,7 +94,7 @@ def test_a_target_that_got_worse_is_named() -> None:
             width=2,
         )
     )
-    x, y = draw(100, 0, 3)
+    x, y = draw(160, 0, 3)
     judged = decide(models, (x, spoil(y)), draw(300, 1, 3))
     assert any(reason.startswith("1 of 3 classes are worse on the original data: v: ") for reason in judged.objections)
     accepted = decide(models, (x, spoil(y)), draw(300, 1, 3), replace(LIMITS, relabelled=("v",)))
@@ -103,7 +103,7 @@ def test_a_target_that_got_worse_is_named() -> None:
     with pytest.raises(MLScaleError, match="unknown class 'x'"):
         decide(models, (x, y), draw(300, 1, 3), replace(LIMITS, relabelled=("x",)))
     with pytest.raises(MLScaleError, match="a model of regression has no classes to leave out") as caught:
-        decide([regress(-1), regress(0)], draw(60, 0), draw(60, 0), replace(LIMITS, relabelled=("x",)))
+        decide([regress(-1), regress(0)], draw(160, 0), draw(160, 0), replace(LIMITS, relabelled=("x",)))
     assert caught.value.fix == "gate.old=false"
 
 

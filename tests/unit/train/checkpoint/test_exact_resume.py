@@ -16,7 +16,7 @@ import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers import Logger
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset, IterableDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset, RandomSampler
 
 from mlscale.train.checkpoint import step_boundary
 from mlscale.train.checkpoint.exact_resume import KEY, ExactResume
@@ -220,11 +220,49 @@ def test_a_resumed_fit_takes_the_steps_of_the_uninterrupted_one(tmp_path: Path, 
     assert after.callback_metrics == before.callback_metrics
     assert (after.global_step, after.current_epoch) == (before.global_step, before.current_epoch)
     assert all(map(torch.equal, whole.parameters(), again.parameters()))
-    assert (exact.same_layout, exact.inexact) == (True, [])
+    assert (exact.same_layout, exact.inexact, exact.other_batches) == (True, [], False)
     assert exact.replayed == REPLAYED.get((at, name), 0)
     assert (fresh.resumed_step, fresh.same_layout, fresh.inexact, fresh.replayed) == (None, True, [], 0)
     if isinstance(loader, Stateful):
         assert loader.loaded == len(again.log_of_steps)
+
+
+class Drifting(Noisy):
+    """Samples that a generator of the data set's own moves."""
+
+    def __init__(self) -> None:
+        self.generator = np.random.default_rng(3)
+
+    def __getitem__(self, index: int) -> Tensor:
+        return torch.tensor([index + self.generator.random()], dtype=torch.float32)
+
+
+FORGETFUL: dict[str, Callable[[], Any]] = {
+    "sampler": lambda: DataLoader(
+        Noisy(), 2, sampler=RandomSampler(range(2 * STEPS), generator=torch.Generator().manual_seed(3))
+    ),
+    "data set": lambda: DataLoader(Drifting(), 2),
+}
+
+
+@pytest.mark.parametrize("name", FORGETFUL)
+@pytest.mark.parametrize("at", ["2-step", "3-step", "4-epoch", "6-step"])
+def test_other_batches_are_named_and_the_same_ones_are_not(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, at: str
+) -> None:
+    whole, *_ = run(FORGETFUL[name](), saves=tmp_path)
+    again, exact, _ = run(FORGETFUL[name](), resume=tmp_path / f"{at}.ckpt")
+    is_same = again.log_of_steps == whole.log_of_steps[exact.resumed_step :]
+    assert is_same == (at == "2-step"), "in the first epoch the replay brings the generator where it was"
+    assert exact.other_batches == (not is_same)
+    assert ("they are not those before the interruption" in capsys.readouterr().err) == (not is_same)
+
+
+def test_batches_that_a_checkpoint_does_not_record_are_not_called_the_same(tmp_path: Path) -> None:
+    run(LOADERS["shuffled"](), saves=tmp_path)
+    path = change(tmp_path / "6-step.ckpt", lambda content: content[KEY]["ranks"][0].update(batches=[]))
+    _, exact, _ = run(LOADERS["shuffled"](), resume=path)
+    assert (exact.inexact, exact.other_batches) == (["the checkpoint does not record its batches"], False)
 
 
 def test_a_run_that_was_saved_after_its_last_step_ends_its_epoch(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Digests are equal for equal bits, and differ where one bit does."""
 
 import random
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -132,3 +133,23 @@ def test_one_number_in_the_middle_of_the_state_of_a_generator() -> None:
     state["state"]["key"][300] ^= 1
     other.set_state(state)
     assert digests.hash_generator(generator) != digests.hash_generator(other)
+
+
+def test_a_chain_of_batches_changes_with_each_sample_and_not_with_the_layout() -> None:
+    images = torch.zeros(32, 3, 64, 64)
+    images[:, :, 20:40, 20:40] = torch.rand(32, 3, 20, 20)  # borders are alike
+    batch: dict[str, Any] = {"image": images, "label": torch.arange(32), "key": [str(n) for n in range(32)]}
+    same = {**batch, "image": images.contiguous(memory_format=torch.channels_last)}
+    first = digests.chain_batch("", batch)
+    assert digests.chain_batch("", same) == first
+    assert digests.chain_batch(first, batch) != first
+    others = [
+        {**batch, "image": images.roll(1, 0)},
+        {**batch, "label": batch["label"].roll(1)},
+        {**batch, "key": [*batch["key"][1:], "0"]},
+        [images, np.arange(32)],
+        (images, SimpleNamespace(y=np.arange(32.0))),
+        (images, np.array(["a", "b"])),
+        None,
+    ]
+    assert len({first, *(digests.chain_batch("", other) for other in others)}) == 1 + len(others)
