@@ -92,7 +92,7 @@ def find_problems(folder: Path, code: int, stop: Stop) -> list[str]:
         problems.append(f"says step {message[1]}, has step {saved}")
     expected = {CODES[stop.signum]}
     if not message and stop.phase == "exit":
-        expected = {0}  # it was done
+        expected = {0, 130} if stop.signum == signal.SIGINT else {0}  # it was done
     elif not message:
         # Before the training, the system's own end is as good: there is nothing to save.
         expected |= {-stop.signum} if stop.phase == "start-up" else set()

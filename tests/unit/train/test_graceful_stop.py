@@ -1,10 +1,12 @@
 """Signals: the run stops between two steps, with everything saved; a second Ctrl-C stops at once."""
 
 import os
+import pty
 import resource
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -187,6 +189,24 @@ def test_a_hangup_that_nohup_ignores_stays_ignored() -> None:
         signal.signal(signal.SIGHUP, before)
 
 
+def test_a_closed_terminal_is_no_error() -> None:
+    """What it has closed can't be written to; a run that prints its progress there would fail before it has saved."""
+    terminal, ours = pty.openpty()
+    kept = os.dup(1)
+    os.dup2(ours, 1)
+    os.close(ours)
+    os.close(terminal)
+    try:
+        with pytest.raises(OSError, match="Input/output error"):
+            os.write(1, b"x")
+        os.kill(os.getpid(), signal.SIGHUP)
+        os.write(1, b"x")
+        assert signals.get_received_signal() == signal.SIGHUP
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
+
+
 def test_what_arrives_before_the_training_is_for_it_and_what_arrives_after_it_stops_nothing() -> None:
     with signals.note_stop_signals():
         os.kill(os.getpid(), signal.SIGTERM)
@@ -200,7 +220,8 @@ def test_what_arrives_before_the_training_is_for_it_and_what_arrives_after_it_st
 def test_what_is_blocked_arrives_once_it_is_handled() -> None:
     before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     try:
-        os.kill(os.getpid(), signal.SIGTERM)
+        # To this thread: others of the tests do not block it.
+        signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
         with signals.handle_stop_signals():
             assert signals.get_received_signal() == signal.SIGTERM
     finally:
