@@ -128,7 +128,8 @@ def _run_training(cfg: DictConfig, ranks: GatheredRanks | None = None) -> Result
     run_data = RunData()
     facts, encoder = run_data.describe_data(cfg)
     derived = derive_values(cfg, facts, machine, ranks.layout if ranks else None)
-    check_step_settings(add_derived(cfg, derived))
+    if not cfg.resume:  # a job's run is queued by now, and keeps its error
+        check_step_settings(add_derived(cfg, derived))
     start = RunStart.prepare_start(cfg, masker)
     # The run's lock is taken inside the lock of the runs folder, and held until the end of the run.
     with contextlib.ExitStack() as locks:
