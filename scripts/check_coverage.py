@@ -111,21 +111,21 @@ def cases() -> Iterator[Case]:
             yield (
                 f"{name}, 5 % outliers × 10, n {n}",
                 value,
-                lambda rng, seed, n=n, p=place: regression(rng, n, seed, p, 10),
-            )  # type: ignore[misc]
+                lambda rng, seed, n=n, p=place: regression(rng, n, seed, p, 10),  # type: ignore[misc]
+            )
         yield f"mean IoU, images {n}", 0.8 / 1.2, lambda rng, seed, n=n: iou(rng, n, seed)  # type: ignore[misc]
     for n, share, rare in ((100, 0.05, 0.6), (100, 0.05, 0.9), (400, 0.02, 0.7), (1000, 0.01, 0.8)):
         yield (
             f"balanced accuracy, n {n}, class of {share:.0%}",
             (rare + 0.95) / 2,
-            lambda rng, seed, n=n, s=share, r=rare: rare_class(rng, n, seed, s, r),
-        )  # type: ignore[misc]
+            lambda rng, seed, n=n, s=share, r=rare: rare_class(rng, n, seed, s, r),  # type: ignore[misc]
+        )
     for auc, m, n in ((0.7, 10, 90), (0.7, 30, 30), (0.7, 50, 1000), (0.9, 10, 90), (0.9, 10, 1000), (0.97, 30, 30)):
         yield (
             f"average precision, {m} positives, {n} negatives",
             precision_of(auc, m, n),
-            lambda rng, seed, auc=auc, m=m, n=n: auc_of(rng, auc, m, n, seed),
-        )  # type: ignore[misc]
+            lambda rng, seed, auc=auc, m=m, n=n: auc_of(rng, auc, m, n, seed),  # type: ignore[misc]
+        )
     for n in (60, 600):
         yield f"balanced accuracy, n {n}", 0.9, lambda rng, seed, n=n: classes(rng, n, seed, 0)  # type: ignore[misc]
         yield f"macro F1, n {n}", 0.9, lambda rng, seed, n=n: classes(rng, n, seed, 1)  # type: ignore[misc]

@@ -13,10 +13,12 @@ from mlscale.assembly.build import build
 from mlscale.config.targets import has_argument, import_target, takes_group
 from mlscale.errors import MLScaleError, call_all
 from mlscale.tasks.base import Task
+from mlscale.tasks.models import lazy
 from mlscale.tasks.optimizers import build_optimizers
 from mlscale.train.activation_checkpointing import checkpoint_activations
 from mlscale.train.compiled_names import use_uncompiled_names
 from mlscale.train.initial_weights import pretrained
+from mlscale.train.precision import set_memory_layout
 from mlscale.train.strategies.wrapping import count_classes
 
 
@@ -102,6 +104,21 @@ def check_step_settings(cfg: DictConfig) -> None:
                 "task": lambda: build(cfg.task, "task", model=matrix),
             }
         )
+
+
+def set_up_task(cfg: DictConfig, data: pl.LightningDataModule | None = None) -> tuple[pl.LightningModule, str | None]:
+    """Return the task as a run trains it: built, with its layers' shapes, memory layout and activation checkpointing;
+    and a line about that to print, if any.
+
+    Args:
+        data: gives lazy layers their shapes; None leaves them lazy.
+    """
+    task = build_task(cfg)
+    if isinstance(task, Task) and data is not None and hasattr(data, "facts"):
+        # Not in `setup`: DDP has seeded again by then, and weights to start from have been compared with shapes.
+        lazy.materialize_layers(task.model, data)
+    set_memory_layout(task, cfg.precision.get("memory_format"))
+    return task, apply_activation_checkpointing(cfg, task)
 
 
 def apply_activation_checkpointing(cfg: DictConfig, task: pl.LightningModule) -> str | None:

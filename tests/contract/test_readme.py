@@ -12,6 +12,7 @@ import pytest
 
 from mlscale.commands import COMMANDS
 from scripts.readme_commands import Block, blocks
+from scripts.readme_numbers import BENCHMARKS, read_entries, render_readme
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text()
@@ -116,3 +117,19 @@ def test_links_and_pictures_of_the_readme_are_there() -> None:
 
 def test_the_page_of_every_command_is_in_the_contents() -> None:
     assert [name for name in COMMANDS if f"](docs/{name}.md)" not in README] == []
+
+
+def test_its_numbers_are_the_last_that_were_measured() -> None:
+    assert render_readme(README, BENCHMARKS.read_text()) == README
+
+
+def test_the_worst_of_the_last_entries_is_among_the_numbers() -> None:
+    text = """
+<!-- readme 2026-11-29 cost=1.10 cost=0.52 other=3 -->
+<!-- readme 2026-11-24 cost=0.35..0.97 lone=2 -->
+<!-- readme 2026-11-29 cost=1.33 percent=-0.27..0.39 -->
+"""
+    wanted = {"cost": "0.52 to 1.33", "other": "3", "lone": "2", "percent": "−0.27 to 0.39"}
+    assert read_entries(text) == wanted
+    with pytest.raises(ValueError, match="an entry is"):
+        read_entries("<!-- readme yesterday cost=1 -->")

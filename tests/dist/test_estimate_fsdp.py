@@ -12,7 +12,7 @@ pytestmark = pytest.mark.slow
 
 def test_a_rank_requests_what_was_estimated(tmp_path: Path) -> None:
     words = ["strategy=fsdp", "trainer.devices=2", *KNOWN["mlp"]]
-    metrics = estimate(words)
+    metrics = estimate(words)["metrics"]
     ranks = measure_peaks(words, tmp_path / "run", build_counter(tmp_path))
     assert len(ranks) == 2
     peak = median(peak for rank in ranks for peak in rank)

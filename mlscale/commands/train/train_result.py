@@ -57,6 +57,7 @@ def build_train_result(cfg: DictConfig, folder: RunFolder, attempt: ResumePlan |
         ),
         metrics=metrics,
         artifacts=artifacts,
+        details={"time_of": "the training: without the start of the command"},
     )
 
 
