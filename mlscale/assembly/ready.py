@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from mlscale.config.composition.argv import parse_command_line, replace_reference
 from mlscale.config.composition.reference_argument import create_no_reference_error, restate_command
 from mlscale.config.composition.request import Request
+from mlscale.config.names.private_names import check_private_names
 from mlscale.config.schema.model_arguments import REF, REFERENCES
 from mlscale.config.schema.roots import COMMAND_BASES
 from mlscale.errors import MLScaleError, raise_all
@@ -93,6 +94,9 @@ def raise_if_invalid(cfg: DictConfig, request: Request) -> DictConfig:
 
     if COMMAND_BASES[request.command] == "run":  # what builds a LightningModule
         raise_if_imported_before()
+        options = [("strategy", "fsdp"), ("data", "dali")]
+        used = {f"{group}={option}" for group, option in options if option in str(cfg.get(group)).lower()}
+        check_private_names({request.command, *used})
     left_over: dict[str, list[str]] = {}
     if problems := find_problems(request, cfg, left_over):
         from mlscale.config.names.suggest import name_recipe
