@@ -102,7 +102,7 @@ def test_actions_refuse_addresses(command: str, name: str, key: Key) -> None:
 def test_no_key_of_a_path_is_left_out() -> None:
     """A key whose text has a file or folder takes a path, or its text has what else it takes."""
     others = re.compile(
-        r"address|://|as `?ref|a run|version|regular expression|column|key of|price file|added to|anyhow|^names"
+        r"address|://|as `?ref|a run|version|regular expression|column|key of|price file|added to|anyhow|^names|docker|the image with|GB of memory|the mark that"
     )
     missing = [
         f"{option.group}/{option.name}: {field.path}"
