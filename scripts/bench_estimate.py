@@ -4,11 +4,12 @@
     python -m scripts.bench_estimate unseen
     python -m scripts.bench_estimate time --rounds 3
 
-memory: two training steps are traced with fake tensors, and the same two are taken for real under the profiler with
-`profile_memory=True`, whose running total of allocations is what a CUDA device's `max_memory_allocated` is. Printed for
-each model: both peaks, the error of the estimate, and the CPU seconds it took. The real steps run in a process each.
+memory: the command, and a run of the same words that is started by the command, too, in which a library counts the
+memory that torch requests (scripts/allocation_counter.c, which needs a C compiler). Printed: the estimate, the
+median peak of its training steps after the first one, the error of the estimate, what it stated, and how it was found.
 
-unseen: the same on models that nothing was adjusted to, of torchvision and timm, in two layouts and two precisions.
+unseen: the same on models that nothing was adjusted to, of torchvision and timm, in two layouts and two precisions;
+on recurrent networks and transformers; and with settings that change what a step holds.
 
 time: an estimate and a whole run of the same recipe, interleaved, each command on its own. Printed for each round: both
 times, the error of the estimate, and the load of the machine, since what others run on it changes both. One run waits
@@ -22,177 +23,142 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-import torchvision
-from torch import nn
+from pytorch_lightning import LightningDataModule
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
 
-from mlscale.estimate.live_tensors import LiveTensorMode
-from mlscale.estimate.step import StepSettings, run_two_steps
-from mlscale.estimate.step_memory import (
-    TRACE_ERROR,
-    cut_batch,
-    estimate_peak_memory,
-    extrapolate_split,
-    probe_two_steps,
-)
-from mlscale.tasks import MLP, Classification, ResNet
-from mlscale.train.precision import set_memory_layout
+from scripts.bench_estimate_fsdp import RefusedCellError, build_counter, estimate, measure_peaks
 
-SGD = partial(torch.optim.SGD, lr=0.1, momentum=0.9, nesterov=True)
-ADAMW = partial(torch.optim.AdamW, lr=1e-3)
 MLSCALE = [sys.executable, "-m", "mlscale"]
 
 
-@dataclass(frozen=True)
-class Case:
-    """A model, the shape of a sample, and how it is trained."""
+class Samples(LightningDataModule):
+    """Random samples of any shape, in ten classes."""
 
-    model: Callable[[], nn.Module]
-    shape: tuple[int, ...]
-    batch: int
-    optimizer: Callable[..., Any] = SGD
-    precision: str = "32-true"
-    passes: int = 1
-    layout: str | None = None
+    def __init__(self, shape: list[int], batch_size: int = 16) -> None:
+        super().__init__()
+        self.samples = TensorDataset(torch.randn(8 * batch_size, *shape), torch.arange(8 * batch_size) % 10)
+        self.batch_size = batch_size
 
-    def task(self) -> Classification:
-        task = Classification(10, model=self.model(), optimizer=self.optimizer)
-        set_memory_layout(task, self.layout)
-        return task
+    def train_dataloader(self) -> DataLoader[Any]:
+        return DataLoader(self.samples, self.batch_size, drop_last=True)
 
-    def data(self) -> dict[str, Any]:
-        return {"x": torch.randn(self.batch, *self.shape), "y": torch.randint(0, 10, (self.batch,))}
-
-    @property
-    def loop(self) -> StepSettings:
-        return StepSettings(self.precision, self.passes)
+    def val_dataloader(self) -> DataLoader[Any]:
+        return DataLoader(self.samples, self.batch_size)
 
 
-def _torchvision(name: str, **arguments: Any) -> Callable[[], nn.Module]:
-    model: Callable[[], nn.Module] = partial(getattr(torchvision.models, name), num_classes=10, **arguments)
-    return model
+class Recurrent(nn.Module):
+    """A recurrent network of `kind` (LSTM, GRU, RNN) over sequences of 64 values."""
+
+    def __init__(self, kind: str, layers: int = 1, bidirectional: bool = False) -> None:
+        super().__init__()
+        self.layers = getattr(nn, kind)(64, 128, layers, batch_first=True, bidirectional=bidirectional)
+        self.head = nn.Linear(128 * (1 + bidirectional), 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.layers(x)[0][:, -1])
+        return logits
 
 
-CASES = {
-    "mlp 128, batch 64": Case(partial(MLP, 784, 10), (1, 28, 28), 64),
-    "mlp 2×2048, batch 512, AdamW": Case(partial(MLP, 784, 10, [2048, 2048]), (1, 28, 28), 512, ADAMW),
-    "resnet, 8², batch 64": Case(partial(ResNet, 1, 10), (1, 8, 8), 64),
-    "resnet, 28², batch 256": Case(partial(ResNet, 1, 10), (1, 28, 28), 256),
-    "resnet, 28², batch 256, bf16": Case(partial(ResNet, 1, 10), (1, 28, 28), 256, precision="bf16-mixed"),
-    "resnet18, 64², batch 32": Case(_torchvision("resnet18"), (3, 64, 64), 32),
-    "resnet18, 64², batch 32, bf16": Case(_torchvision("resnet18"), (3, 64, 64), 32, precision="bf16-mixed"),
-    "resnet18, 64², batch 16, 2 passes": Case(_torchvision("resnet18"), (3, 64, 64), 16, passes=2),
-    "resnet50, 128², batch 16, AdamW": Case(_torchvision("resnet50"), (3, 128, 128), 16, ADAMW),
-    "mobilenet_v3_small, 128², batch 32": Case(_torchvision("mobilenet_v3_small"), (3, 128, 128), 32),
-    "convnext_tiny, 96², batch 8, AdamW": Case(_torchvision("convnext_tiny"), (3, 96, 96), 8, ADAMW),
-    "vit_b_16, 224², batch 4, AdamW": Case(_torchvision("vit_b_16"), (3, 224, 224), 4, ADAMW),
-    "vit_b_16, 224², batch 4, AdamW, bf16": Case(
-        _torchvision("vit_b_16"), (3, 224, 224), 4, ADAMW, precision="bf16-mixed"
+class Encoder(nn.Module):
+    """A transformer over sequences of 64 values."""
+
+    def __init__(self, layers: int = 2, dropout: float = 0.1) -> None:
+        super().__init__()
+        layer = nn.TransformerEncoderLayer(64, 4, 256, dropout, batch_first=True)
+        self.layers, self.head = nn.TransformerEncoder(layer, layers), nn.Linear(64, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.layers(x).mean(1))
+        return logits
+
+
+def _words(target: str, shape: list[int], *more: str) -> list[str]:
+    data = ["data=none", "data._target_=scripts.bench_estimate.Samples", f"+data.shape={shape}", "+data.batch_size=16"]
+    task = ["task=classification", "+task.num_classes=10", "metric=val/accuracy", "mode=max", "logger=csv"]
+    return [*data, *task, "model=none", f"model._target_={target}", *more]
+
+
+def _timm(name: str, *more: str) -> list[str]:
+    return _words("timm.create_model", [3, 64, 64], f"+model.model_name={name}", "+model.num_classes=10", *more)
+
+
+def _torchvision(name: str, *more: str) -> list[str]:
+    return _words(f"torchvision.models.{name}", [3, 64, 64], "+model.num_classes=10", *more)
+
+
+KNOWN = {
+    "mlp, batch 512, AdamW": ["+recipe=resnet", "model=mlp", "data.batch_size=512", "optimizer=adamw"],
+    "resnet": ["+recipe=resnet"],
+    "resnet, batch 256, bf16": ["+recipe=resnet", "data.batch_size=256", "precision=bf16"],
+    "resnet, 2 passes": ["+recipe=resnet", "trainer.accumulate_grad_batches=2"],
+    "vit": ["+recipe=vit"],
+    "gpt": ["+recipe=gpt", "model.width=64", "model.buckets=4096", "data.length=64"],
+}
+UNSEEN = {
+    f"{name}, {precision}{', channels_last' * is_last}": [
+        *words,
+        f"precision={precision}",
+        *(["precision.memory_format=channels_last"] * is_last),
+    ]
+    for name, words in {
+        "timm convnext_atto": _timm("convnext_atto"),
+        "timm mobilenetv3_small_100": _timm("mobilenetv3_small_100"),
+        "timm efficientnet_b0": _timm("efficientnet_b0"),
+        "timm regnety_002": _timm("regnety_002"),
+        "swin_t": _torchvision("swin_t"),
+        "resnet18": _torchvision("resnet18"),
+    }.items()
+    for precision in ("fp32", "bf16")
+    for is_last in (False, True)
+}
+for kind in ("LSTM", "GRU"):
+    UNSEEN[kind] = _words("scripts.bench_estimate.Recurrent", [100, 64], f"+model.kind={kind}")
+UNSEEN |= {
+    "LSTM, 2 layers, both ways": [*UNSEEN["LSTM"], "+model.layers=2", "+model.bidirectional=true"],
+    "transformer": _words("scripts.bench_estimate.Encoder", [100, 64]),
+    "transformer, bf16, no dropout": _words(
+        "scripts.bench_estimate.Encoder", [100, 64], "precision=bf16", "+model.dropout=0.0"
     ),
+    "convnext_atto, EMA": _timm("convnext_atto", "callbacks=[default,ema]"),
+    "convnext_atto, bf16_true, clipped": _timm("convnext_atto", "precision=bf16_true", "trainer.gradient_clip_val=1"),
+    "convnext_atto, 2 passes, foreach": _timm(
+        "convnext_atto", "trainer.accumulate_grad_batches=2", "+optimizer.foreach=true"
+    ),
+    "convnext_atto, fused AdamW": _timm("convnext_atto", "optimizer=adamw", "+optimizer.fused=true"),
 }
 
 
-def _timm(name: str, **arguments: Any) -> Callable[[], nn.Module]:
-    import timm
-
-    return partial(timm.create_model, name, num_classes=10, **arguments)
-
-
-def _unseen() -> dict[str, Case]:
-    """Return models of many kinds (depthwise and grouped convolutions, windows, mixers), each in two of four ways."""
-    models = {
-        "efficientnet_b0": _torchvision("efficientnet_b0"),
-        "mobilenet_v3_large": _torchvision("mobilenet_v3_large"),
-        "convnext_small": _torchvision("convnext_small"),
-        "densenet121": _torchvision("densenet121"),
-        "shufflenet_v2_x1_0": _torchvision("shufflenet_v2_x1_0"),
-        "regnet_y_400mf": _torchvision("regnet_y_400mf"),
-        "resnext50_32x4d": _torchvision("resnext50_32x4d"),
-        "swin_t": _torchvision("swin_t"),
-        "timm convnextv2_atto": _timm("convnextv2_atto"),
-        "timm ghostnet_100": _timm("ghostnet_100"),
-        "timm mixer_s32_224": _timm("mixer_s32_224"),
-        "timm repvgg_a0": _timm("repvgg_a0"),
-        "timm poolformer_s12": _timm("poolformer_s12"),
-        "timm edgenext_xx_small": _timm("edgenext_xx_small"),
-    }
-    ways: list[dict[str, Any]] = [
-        {},
-        {"layout": "channels_last"},
-        {"precision": "bf16-mixed", "optimizer": ADAMW},
-        {"layout": "channels_last", "precision": "bf16-mixed"},
-    ]
-    cases = {}
-    for number, (name, model) in enumerate(models.items()):
-        side, batch = (224, 2) if "mixer" in name else (64, 20) if number % 2 else (96, 8)
-        for way in (ways[number % 4], ways[(number + 1) % 4]):
-            told = "".join(f", {key}" for key in (way.get("precision", "")[:4], way.get("layout", "")) if key)
-            cases[f"{name}, {side}², batch {batch}{told}"] = Case(model, (3, side, side), batch, **way)
-    return cases
-
-
-def allocated(case: Case) -> int:
-    """The peak of two real steps by the allocator, bytes: its running total from before the task is built."""
-    from torch.profiler import ProfilerActivity, profile
-
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
-        task, batch = case.task(), case.data()
-        run_two_steps(task, batch, case.loop, LiveTensorMode())
-    moments = [
-        (event.start_ns(), event.nbytes())
-        for event in profiler.profiler.kineto_results.events()
-        if event.name() == "[memory]"
-    ]
-    total = peak = 0
-    for _, change in sorted(moments, key=lambda moment: moment[0]):
-        total += change
-        peak = max(peak, total)
-    return peak
-
-
-def memory(cases: dict[str, Case], only: str) -> None:
+def memory(cases: dict[str, list[str]], only: str) -> None:
     """Print the table of memory, of the cases whose name holds `only`."""
-    print("| model | estimate, MiB | allocator, MiB | error | by 4 and 8 samples | CPU s |\n|---|---|---|---|---|---|")
-    errors, others = [], []
-    for name, case in ((name, case) for name, case in cases.items() if only in name):
-        start = time.process_time()
-        found = estimate_peak_memory(case.task, case.data(), case.loop).peak
-        seconds = time.process_time() - start
-        command = [sys.executable, __file__, "allocated", "--case", name]
-        true = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1])
-        other = by_probe(case)
-        errors.append(found / true - 1)
-        shown = ""
-        if other is not None:
-            others.append(other / true - 1)
-            shown = f"{others[-1]:+.1%}"
-        print(
-            f"| {name} | {found / 2**20:,.1f} | {true / 2**20:,.1f} | {errors[-1]:+.2%} | {shown} | {seconds:.1f} |",
-            flush=True,
-        )
-    within = sum(abs(error) <= TRACE_ERROR for error in errors)
+    print("| run | estimate, MiB | run, MiB | error | stated | by |\n|---|---|---|---|---|---|")
+    errors, stated = [], []
+    with tempfile.TemporaryDirectory() as scratch:
+        counter = build_counter(Path(scratch))
+        for number, (name, words) in enumerate(cases.items()):
+            if only not in name:
+                continue
+            try:
+                document = estimate(words)
+                peaks = [peak for rank in measure_peaks(words, Path(scratch, str(number)), counter) for peak in rank]
+            except RefusedCellError as refused:
+                print(refused, file=sys.stderr, flush=True)
+                continue
+            found, true = document["metrics"]["peak_memory_bytes"], statistics.median(peaks)
+            errors.append(found / true - 1)
+            stated.append(document["metrics"]["peak_memory_error_percent"] / 100)
+            how = document["details"]["memory_by"].partition(";")[0]
+            sizes = f"{found / 2**20:,.1f} | {true / 2**20:,.1f} | {errors[-1]:+.2%}"
+            print(f"| {name} | {sizes} | ±{stated[-1]:.0%} | {how} |", flush=True)
+    within = sum(abs(error) <= limit for error, limit in zip(errors, stated, strict=True))
     print(
-        f"\nestimate: {min(errors):+.2%} to {max(errors):+.2%}, median of the absolute error "
-        f"{statistics.median(map(abs, errors)):.2%}; stated ±{TRACE_ERROR:.0%}, held by {within} of {len(errors)}"
+        f"\n{min(errors):+.2%} to {max(errors):+.2%}, median of the absolute error "
+        f"{statistics.median(map(abs, errors)):.2%}; {within} of {len(errors)} within what was stated"
     )
-    print(f"fall-back: {min(others):+.2%} to {max(others):+.2%}")
-
-
-def by_probe(case: Case) -> int | None:
-    """The fall-back of a model that can't be traced: two small real batches, extrapolated."""
-    if case.batch <= 8:
-        return None
-    splits = [
-        (size, probe_two_steps(case.task, cut_batch(case.data(), size), case.loop).split_peak()) for size in (4, 8)
-    ]
-    return sum(extrapolate_split(splits, case.batch).values())
 
 
 WAITING = """
@@ -254,18 +220,13 @@ def _result(folder: str, verb: str, *words: str) -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "what", choices=["memory", "unseen", "time", "allocated"], help="allocated: one case, for memory's use"
-    )
-    parser.add_argument("--case")
+    parser.add_argument("what", choices=["memory", "unseen", "time"])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=20, help="estimate.probe_seconds")
     parser.add_argument("--only", default="", help="runs or models whose name holds this")
     arguments = parser.parse_args()
-    if arguments.what == "allocated":
-        print(allocated(({**CASES, **_unseen()})[arguments.case]))
-    elif arguments.what in ("memory", "unseen"):
-        memory(CASES if arguments.what == "memory" else _unseen(), arguments.only)
+    if arguments.what in ("memory", "unseen"):
+        memory(KNOWN if arguments.what == "memory" else UNSEEN, arguments.only)
     else:
         timing(arguments.rounds, arguments.seconds, arguments.only)
 

@@ -146,13 +146,13 @@ def measure_peaks(words: list[str], folder: Path, counter: Path) -> list[list[in
 
 
 def estimate(words: list[str]) -> dict[str, Any]:
-    """Return the metrics of the command."""
+    """Return the document of the command."""
     command = [sys.executable, "-m", "mlscale", "estimate", *words, "estimate.probe_seconds=0", "output=json"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode not in (0, 4):
         raise RefusedCellError(f"{' '.join(command)}\n{done.stdout}{done.stderr}")
-    metrics: dict[str, Any] = json.loads(done.stdout)["metrics"]
-    return metrics
+    document: dict[str, Any] = json.loads(done.stdout)
+    return document
 
 
 def draw_cells(seed: int, count: int) -> dict[str, list[str]]:
@@ -194,7 +194,7 @@ def main() -> None:
             # A cell's own words come later, and count.
             words = ["strategy=fsdp", "trainer.devices=2", *words]
             try:
-                metrics = estimate(words)
+                metrics = estimate(words)["metrics"]
                 ranks = measure_peaks(words, Path(scratch) / str(number), counter)
             except RefusedCellError as refused:
                 print(refused, file=sys.stderr, flush=True)

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from omegaconf import OmegaConf
+
 from mlscale.config.composition.frozen import add_derived
 from mlscale.culprit import summarize_error
 from mlscale.errors import MLScaleError
@@ -121,13 +123,14 @@ def _compare_candidates(
     import pytorch_lightning as pl
     import torch
 
-    from mlscale.assembly.run_parts import build_task
+    from mlscale.assembly.run_parts import set_up_task
     from mlscale.estimate.step_memory import initialize_lazy_layers
     from mlscale.profile.precision_trial import compare_candidates
     from mlscale.train.lightning.quiet import suppress_library_messages
 
     # The outcome is what is searched: interpolations of it must be null, not the outcome of an earlier probe.
     resolved_cfg = add_derived(cfg, {**derived, **dict.fromkeys(PROBE_KEYS)})
+    OmegaConf.update(resolved_cfg, "precision.memory_format", None, force_add=True)  # each candidate sets its own
     suppress_library_messages()
     torch.set_num_threads(derived["threads"])
     with warnings.catch_warnings():
@@ -137,7 +140,7 @@ def _compare_candidates(
         def build_candidate_task() -> pl.LightningModule:
             # Each candidate starts from the same weights, so that losses can be compared.
             pl.seed_everything(cfg.seed, verbose=False)
-            task = build_task(resolved_cfg)
+            task, _ = set_up_task(resolved_cfg)
             initialize_lazy_layers(task, batches[0])
             return task
 
@@ -172,15 +175,16 @@ def _trace_peak_bytes(
     cfg: DictConfig, derived: Mapping[str, Any], run_data: RunData, measured: CandidateMeasurement
 ) -> int:
     """Return the peak of a step's tensors on a CPU, bytes, traced with fake tensors."""
-    from mlscale.assembly.run_parts import build_task
+    from mlscale.assembly.run_parts import set_up_task
     from mlscale.estimate.step import StepSettings
     from mlscale.estimate.step_memory import trace_two_steps
 
     resolved_cfg = add_derived(cfg, {**derived, **dict.fromkeys(PROBE_KEYS)})
+    OmegaConf.update(resolved_cfg, "precision.memory_format", measured.candidate.memory_format, force_add=True)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=_NO_TRAINER)
         live = trace_two_steps(
-            lambda: build_task(resolved_cfg),
+            lambda: set_up_task(resolved_cfg)[0],
             run_data.load_first_batches(resolved_cfg, 1)[0],
             StepSettings(measured.candidate.precision),
         )

@@ -22,7 +22,7 @@ from mlscale.assembly.hook_layers import configure_own_model
 from mlscale.assembly.lightning_trainer import build_loggers, build_trainer, set_checkpoint_folder
 from mlscale.assembly.remote_checkpoints import attach_uploader
 from mlscale.assembly.run_data import RunData
-from mlscale.assembly.run_parts import apply_activation_checkpointing, build_task
+from mlscale.assembly.run_parts import set_up_task
 from mlscale.config.checkpoint_address import keep_checkpoints_local
 from mlscale.config.metric_choice import follow_own_metrics, is_set
 from mlscale.config.targets import has_argument
@@ -32,8 +32,6 @@ from mlscale.runs.folder import RunFolder
 from mlscale.runs.initial_source import InitialWeights
 from mlscale.secrets.mask import Masker
 from mlscale.task_types.registry import resolve_task_type
-from mlscale.tasks.base import Task
-from mlscale.tasks.models import lazy
 from mlscale.train.after_fit import run_after_fit_hooks
 from mlscale.train.callbacks import StepSeed
 from mlscale.train.callbacks.loss_end import LossEnd, compute_constant_loss
@@ -48,7 +46,6 @@ from mlscale.train.input_size import explain_unsuited_input
 from mlscale.train.lightning.missing_metric import explain_unlogged_metric
 from mlscale.train.lightning.quiet import suppress_library_messages
 from mlscale.train.loggers import finish_loggers
-from mlscale.train.precision import set_memory_layout
 from mlscale.train.process_memory import reset_peak_memory
 from mlscale.train.torch_compile import Compile, set_tf32
 from mlscale.train.trainer_patches import apply_trainer_patches
@@ -73,14 +70,10 @@ def assemble_parts(cfg: DictConfig, run_data: RunData | None = None) -> Assembly
     torch.set_num_threads(cfg.derived.threads)
     if cfg.derived.accelerator == "cuda":
         set_tf32(cfg.get("tf32"))
-    # Seeds, before anything random: the weights of the task are drawn in `build_task`.
+    # Seeds, before anything random: the weights of the task are drawn in `set_up_task`.
     data = (run_data or RunData()).build_for_fit(cfg)
-    task = build_task(cfg)
-    if isinstance(task, Task) and data is not None and hasattr(data, "facts"):
-        # Not in `setup`: DDP has seeded again by then, and weights to start from have been compared with shapes.
-        lazy.materialize_layers(task.model, data)
-    set_memory_layout(task, cfg.precision.get("memory_format"))
-    if (line := apply_activation_checkpointing(cfg, task)) and _is_first_rank():
+    task, line = set_up_task(cfg, data)
+    if line and _is_first_rank():
         print(line, file=sys.stderr, flush=True)
     # Compression joins the run as callbacks: this module does not import it.
     callbacks = [ExactResume(cfg.seed), StepSeed(cfg.seed), build_run_metric(cfg), build_loss_end(cfg, task)]

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import pytorch_lightning as pl
 from omegaconf import DictConfig, OmegaConf
+from torch import nn
 
 from mlscale.assembly.build import build
 from mlscale.config.targets import has_argument, import_target, takes_group
-from mlscale.errors import MLScaleError
+from mlscale.errors import MLScaleError, call_all
 from mlscale.tasks.base import Task
+from mlscale.tasks.models import lazy
+from mlscale.tasks.optimizers import build_optimizers
 from mlscale.train.activation_checkpointing import checkpoint_activations
 from mlscale.train.compiled_names import use_uncompiled_names
 from mlscale.train.initial_weights import pretrained
+from mlscale.train.precision import set_memory_layout
 from mlscale.train.strategies.wrapping import count_classes
 
 
@@ -76,6 +81,44 @@ def build_task(cfg: DictConfig) -> pl.LightningModule:
         rules: Any = OmegaConf.to_container(cfg.get("param_groups") or OmegaConf.create([]), resolve=True)
         task.group_parameters(rules, cfg.get("layer_decay", 1.0))
     return task
+
+
+def check_step_settings(cfg: DictConfig) -> None:
+    """Build the optimizer and the schedule for one small matrix, and a built-in task around it, before anything runs.
+
+    Args:
+        cfg: with its derived values.
+
+    Raises:
+        MLScaleError: a class refuses its settings.
+    """
+    if not str(cfg.task.get("_target_")).startswith("mlscale."):
+        return  # a module of the user's calls them as it likes
+    matrix = nn.Linear(2, 2, bias=False)
+    parts = {name: build(cfg.get(name), name) for name in ("optimizer", "scheduler") if has_argument(cfg.task, name)}
+    # What depends on the device, such as a fused step, is refused where the run's parameters are.
+    with contextlib.suppress(RuntimeError):
+        call_all(
+            {
+                "optimizer": lambda: build_optimizers(matrix, parts.get("optimizer"), parts.get("scheduler")),
+                "task": lambda: build(cfg.task, "task", model=matrix),
+            }
+        )
+
+
+def set_up_task(cfg: DictConfig, data: pl.LightningDataModule | None = None) -> tuple[pl.LightningModule, str | None]:
+    """Return the task as a run trains it: built, with its layers' shapes, memory layout and activation checkpointing;
+    and a line about that to print, if any.
+
+    Args:
+        data: gives lazy layers their shapes; None leaves them lazy.
+    """
+    task = build_task(cfg)
+    if isinstance(task, Task) and data is not None and hasattr(data, "facts"):
+        # Not in `setup`: DDP has seeded again by then, and weights to start from have been compared with shapes.
+        lazy.materialize_layers(task.model, data)
+    set_memory_layout(task, cfg.precision.get("memory_format"))
+    return task, apply_activation_checkpointing(cfg, task)
 
 
 def apply_activation_checkpointing(cfg: DictConfig, task: pl.LightningModule) -> str | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Protocol
 
 from omegaconf import DictConfig
@@ -23,6 +23,7 @@ OF_THE_DATA = (
     "num_classes", "channels", "height", "width", "features", "length", "vocab_size", "targets", "tokenizer",
     "bytes_per_token", "document_end", "padding_share",
 )  # fmt: skip
+_SMALL_TABLE = 1 << 16  # numbers in a batch of a table, up to which one thread is faster than several
 # The same, one for each class or channel.
 LISTS_OF_THE_DATA = ("class_names", "class_counts", "mean", "std")
 
@@ -89,6 +90,10 @@ def derive_values(
     _check_precision(cfg, layout, machine, problems)
     per_device = _derive_per_device_batch(cfg, layout, problems, can_choose_devices=started is None)
     steps = _derive_steps_per_epoch(cfg, facts, problems)
+    ignores_variable = started is not None and started.ignores_thread_variable
+    features = (facts or {}).get("features")
+    if features and features * (per_device or 1) <= _SMALL_TABLE and not _read_typed_threads(ignores_variable):
+        layout = replace(layout, threads=1)
     batches = steps * (cfg.trainer.get("accumulate_grad_batches", 1) or 1) if steps else None
     problems += [
         *check_validation_interval(cfg, batches),
@@ -112,7 +117,7 @@ def derive_values(
         "per_device_batch": per_device,
         "steps_per_epoch": steps,
         "total_steps": _derive_total_steps(cfg, steps),
-        **derive_metric(cfg),
+        **derive_metric(cfg, (facts or {}).get("class_counts") or ()),
         "precision": None,  # what a probe finds, with precision=auto
         "memory_format": None,
     }
@@ -168,9 +173,13 @@ def _derive_layout(
 
 
 def _choose_threads(share: int, *, ignores_variable: bool = False) -> int:
+    return _read_typed_threads(ignores_variable) or max(1, share)
+
+
+def _read_typed_threads(ignores_variable: bool) -> int:
     # Nested OpenMP settings such as "4,2" are not a number: the share of the cores is used then.
     typed = "" if ignores_variable else os.environ.get("OMP_NUM_THREADS", "")
-    return int(typed) if typed.isdigit() and int(typed) else max(1, share)
+    return int(typed) if typed.isdigit() else 0
 
 
 def _resolve_devices(cfg: DictConfig, has: int | None, problems: list[MLScaleError]) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from mlscale.contracts import expect_format
 from mlscale.errors import MLScaleError
 
 DOCUMENT = "servable.yaml"
+DIGEST = "\n# SHA-256 of the lines above: "
 _LARGEST = 96 << 20
 """Largest size, bytes: the file of a tokenizer fits."""
 _MOST_VALUES = 2_000_000
@@ -34,7 +36,10 @@ def read_document(folder: str | Path) -> dict[str, Any]:
         # Both checks come before the YAML document is built.
         if path.stat().st_size > _LARGEST:
             raise ValueError(f"it is over {_LARGEST:,} bytes")
-        text = path.read_text(encoding="utf-8")
+        text, _, digest = path.read_text(encoding="utf-8").partition(DIGEST)
+        # Absent in what an earlier version, or a person, has written.
+        if digest and digest.strip() != compute_digest(text):
+            raise ValueError("its SHA-256 is another: it is not what was exported")
         _check_plain(text)
         document = parse_yaml(text)
         if not isinstance(document, dict):
@@ -48,6 +53,11 @@ def read_document(folder: str | Path) -> dict[str, Any]:
         ) from error
     expect_format("servable", document, str(path))
     return document
+
+
+def compute_digest(text: str) -> str:
+    """Return the SHA-256 of the lines above that with the digest."""
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _check_plain(text: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mlscale.estimate.live_tensors import LiveTensorMode
 
@@ -18,7 +18,7 @@ class StepMemory:
     Attributes:
         peak: the sum of those below, up to `exchange_buffers`.
         parameters: with buffers; where processes share them, those of one process.
-        activations: with the batch, and all other tensors that are alive then.
+        activations: with the batch, and all else that is alive then, what a trace does not see included.
         scratch: of the kernel that runs then; on a CPU.
         error: the error of the peak, as a share of it.
         how: the method, in words.
@@ -68,6 +68,19 @@ class StepMemory:
             own_state=live.own_state_bytes,
             whole_state=live.whole_state_bytes,
             **parts,
+        )
+
+    def add_unseen_bytes(self, count: int, error: float, how: str) -> StepMemory:
+        """Return the memory with bytes that a trace has not seen, negative where it has seen too many.
+
+        Args:
+            error, how: as in the result.
+        """
+        peak = max(self.peak + count, self.parameters)
+        rest = peak - self.peak + self.activations
+        # What is less than nothing of activations is less of the kernels' scratch memory.
+        return replace(
+            self, peak=peak, activations=max(0, rest), scratch=self.scratch + min(0, rest), error=error, how=how
         )
 
     def compute_save_bytes(self, *, is_sharded: bool) -> int:

@@ -19,24 +19,21 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.parameter import is_lazy
 
 from mlscale.culprit import summarize_error
-from mlscale.estimate.kernel_scratch import estimate_cpu_scratch
+from mlscale.estimate.kernel_scratch import count_gloo_copies
 from mlscale.estimate.live_tensors import LiveTensorMode, iterate_tensors
 from mlscale.estimate.memory_parts import StepMemory
 from mlscale.estimate.step import Processes, StepSettings, run_two_steps
 
-# Measured against the allocator's own sum by scripts/bench_estimate.py; see docs/benchmarks.md.
-TRACE_ERROR = 0.03
+MEASURED_ERROR = 0.03  # of the run's own steps; by scripts/bench_estimate.py: see docs/benchmarks.md
 PROCESSES_ERROR = 0.1  # of several processes; by scripts/bench_estimate_fsdp.py
-PROBE_ERROR = 0.25  # small batches may peak elsewhere in the step: up to 14 % too low in measurements
+UNCHECKED_ERROR = 0.25  # of a trace alone, or of small batches, which may peak elsewhere in the step
 _PROBE_SAMPLES = (4, 8)  # samples of the two real batches that the peak is extrapolated from
-_SAFETY_FACTOR = 3  # factor by which free memory must exceed the expected memory of a whole real batch
 
 
 def estimate_peak_memory(
     build: Callable[[], LightningModule],
     batch: object,
     loop: StepSettings,
-    available_bytes: int = 0,
     processes: Processes | None = None,
 ) -> StepMemory:
     """Return the peak memory of a training step on `batch`.
@@ -44,14 +41,11 @@ def estimate_peak_memory(
     Args:
         build: makes the task, with new parameters each time it is called.
         batch: a real one, on the CPU, as from the loader.
-        available_bytes: bytes of this machine that two real steps may use, if a trace is not possible; within them the
-            steps are taken on the whole batch.
         processes: those that train together, of which the first one's memory is estimated; None for one process.
 
     Raises:
         Exception: any error of two real steps, where the trace was not possible either.
     """
-    error = PROCESSES_ERROR if processes else TRACE_ERROR
     ranks = f", as the first of {processes.ranks} processes ({processes.measured_error})" if processes else ""
     try:
         live = trace_two_steps(build, batch, loop, processes)
@@ -59,7 +53,7 @@ def estimate_peak_memory(
         reason = f"a trace was not possible ({shorten(summarize_error(raised), 160, placeholder=' …')})"
     else:
         return StepMemory.read_live_tensors(
-            live, live.split_peak(), error, f"two steps traced with fake tensors{ranks}"
+            live, live.split_peak(), UNCHECKED_ERROR, f"two steps traced with fake tensors{ranks}"
         )
     whole = count_samples(batch)
     probes = [
@@ -68,11 +62,13 @@ def estimate_peak_memory(
         if size < whole
     ]
     splits = [(size, live.split_peak()) for size, live in probes]
-    if not splits or _SAFETY_FACTOR * sum(extrapolate_split(splits, whole).values()) < available_bytes:
+    if not splits:
         live = probe_two_steps(build, batch, loop, processes)
-        return StepMemory.read_live_tensors(live, live.split_peak(), error, f"two real steps{ranks}: {reason}")
+        return StepMemory.read_live_tensors(
+            live, live.split_peak(), UNCHECKED_ERROR, f"two real steps{ranks}: {reason}"
+        )
     how = f"real steps on {' and '.join(str(size) for size, _ in splits)} samples{ranks}, extrapolated: {reason}"
-    return StepMemory.read_live_tensors(probes[-1][1], extrapolate_split(splits, whole), PROBE_ERROR, how)
+    return StepMemory.read_live_tensors(probes[-1][1], extrapolate_split(splits, whole), UNCHECKED_ERROR, how)
 
 
 def trace_two_steps(
@@ -122,7 +118,7 @@ def _count_two_steps(
     fake: FakeTensorMode | None = None,
 ) -> LiveTensorMode:
     """Take two steps and count their tensors: those of the first of several processes, where there are several."""
-    live = LiveTensorMode(estimate_cpu_scratch if loop.cpu_kernels else None)
+    live = LiveTensorMode(count_gloo_copies if loop.cpu_kernels else None)
     with contextlib.ExitStack() as modes:
         prepare = modes.enter_context(processes.simulate_first(loop.precision, live)) if processes else None
         for mode in (fake, live) if fake else (live,):

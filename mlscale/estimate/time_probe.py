@@ -78,8 +78,8 @@ class Clock(Callback):
         if trainer.is_global_zero:
             timing = summarise_timing(
                 self._epochs,
-                _count_loader_batches(trainer.train_dataloader),
-                _count_loader_batches(trainer.val_dataloaders),
+                count_loader_batches(trainer.train_dataloader),
+                count_loader_batches(trainer.val_dataloaders),
             )
             self.path.write_text(json.dumps(asdict(timing)))
 
@@ -217,7 +217,7 @@ def _read_synchronized_time(trainer: Trainer) -> float:
     return time.perf_counter()
 
 
-def _count_loader_batches(loaders: object) -> int | None:
+def count_loader_batches(loaders: object) -> int | None:
     """Return the number of batches of a loader, or of several together; None if one has no length."""
     every: Sequence[Any] = loaders if isinstance(loaders, list | tuple) else [loaders]
     try:

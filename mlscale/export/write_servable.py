@@ -19,6 +19,7 @@ from mlscale.atomic_files import (
     write_text,
 )
 from mlscale.contracts import get_format_tag
+from mlscale.contracts.servable_yaml import DIGEST, compute_digest
 from mlscale.errors import MLScaleError
 from mlscale.export.servable import DOCUMENT, MODEL, PARITY, REFERENCE, Servable, load
 from mlscale.export.warmup import WARMUP, write_warmup
@@ -75,7 +76,7 @@ def write_servable(
 
 
 def _write_document(folder: Path, document: Mapping[str, Any]) -> None:
-    """Write servable.yaml with the digests of all other files; its own it can't list."""
+    """Write servable.yaml with the digests of all other files, and of itself in its last line."""
     files = {
         path.relative_to(folder).as_posix(): {"sha256": compute_sha256(path), "bytes": path.stat().st_size}
         for path in iterate_regular_files(folder)
@@ -83,19 +84,17 @@ def _write_document(folder: Path, document: Mapping[str, Any]) -> None:
         if path != folder / DOCUMENT
     }
     stamped = {"format": get_format_tag("servable"), **document, "files": files}
-    write_text(
-        folder / DOCUMENT,
-        yaml.dump(
-            # Unsorted: people read this file, and its fields are in the order of their importance.
-            convert_to_json(stamped),
-            # In C where PyYAML has it, for the sake of a tokenizer's file.
-            Dumper=getattr(yaml, "CSafeDumper", yaml.SafeDumper),
-            sort_keys=False,
-            allow_unicode=True,
-            default_flow_style=None,
-            width=120,
-        ),
-    )
+    text = yaml.dump(
+        # Unsorted: people read this file, and its fields are in the order of their importance.
+        convert_to_json(stamped),
+        # In C where PyYAML has it, for the sake of a tokenizer's file.
+        Dumper=getattr(yaml, "CSafeDumper", yaml.SafeDumper),
+        sort_keys=False,
+        allow_unicode=True,
+        default_flow_style=None,
+        width=120,
+    ).removesuffix("\n")
+    write_text(folder / DOCUMENT, f"{text}{DIGEST}{compute_digest(text)}\n")
 
 
 def check_free(folder: Path, *, replace: bool = False) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
@@ -10,6 +10,7 @@ from mlscale.profile.step_timers import StepTimes
 
 ROUNDS = 5  # by chance alone, one in 32 would show a gain in each
 MIN_GAIN = 1.05  # the least factor that counts: smaller ones are within the noise of a machine
+_MIN_STRAGGLE = 0.1  # of the time: shorter waits for another rank are within the noise of a machine
 _MIN_WAIT_SHARE = 0.05  # of the time: a shorter wait for data counts as none
 
 
@@ -38,6 +39,39 @@ class Factor:
     def proven(self) -> bool:
         """True if every round shows a gain, and the median is a gain that counts."""
         return len(self.rounds) >= ROUNDS and self.value >= MIN_GAIN and min(self.rounds) > 1
+
+
+@dataclass(frozen=True)
+class Straggler:
+    """A rank that others wait for.
+
+    Attributes:
+        share: of the time of an epoch that the rank which waits most waits for others.
+        part: the largest part of the rank's own time, and its share of that.
+    """
+
+    rank: int
+    share: float
+    part: tuple[str, float]
+
+
+def find_straggler(shares: Sequence[Mapping[str, float]], waiting: str, computing: str) -> Straggler | None:
+    """Return the rank that the others wait for; None where each waits in turn, or where the rank that waits most spends
+    more time on another part than computing.
+
+    Args:
+        shares: of the time of an epoch by part, of each rank.
+        waiting, computing: the parts that are a wait for other ranks, and computing.
+    """
+    waits = [parts.get(waiting, 0.0) for parts in shares]
+    if len(waits) < 2 or max(waits) < _MIN_STRAGGLE or min(waits) > max(waits) / 2:
+        return None
+    longest = max(waits)
+    if any(share > longest for part, share in shares[waits.index(longest)].items() if part not in (waiting, computing)):
+        return None
+    rank = waits.index(min(waits))
+    own = {part: share for part, share in shares[rank].items() if part != waiting}
+    return Straggler(rank, longest, max(own.items(), key=lambda item: item[1]))
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,13 @@ class MachineLoad:
         """True if more processes want to run than there are cores."""
         return self.processes > self.cores
 
+    def compute_uncertainty(self, threads: int) -> float:
+        """Return the share by which `threads` of a run take longer if twice as many other processes want to run; 0 on a
+        machine with free cores.
+        """
+        running = self.processes + threads
+        return self.processes / running if running > self.cores else 0.0
+
     def describe_oversubscription(self) -> str:
         """Return a message; empty on a machine with free cores."""
         return f"the machine is oversubscribed (load {self.processes:.1f} on {self.cores} cores)" if self.busy else ""

@@ -9,18 +9,23 @@ from __future__ import annotations
 import json
 import time
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.profilers import Profiler
+from torch.nn.parallel import DistributedDataParallel
 
+from mlscale.estimate.time_probe import count_loader_batches
 from mlscale.train.lightning.trainer_parts import get_callbacks
 
 COMPUTE, WAIT, TRANSFER, LOOP = "computing", "wait for data", "transfer to the device", "Lightning's loop"
 CHECKPOINT, VALIDATION = "checkpoints", "validation"
+RANKS, EXCHANGE = "wait for other ranks", "exchange of gradients"
 
 _EPOCH, _STEP = "run_training_epoch", "run_training_batch"
 _COMPUTE_HOOKS = frozenset(
@@ -47,6 +52,7 @@ class PartTimes:
         of_steps: seconds of all steps.
         of_epochs: seconds of all ends of epochs, including saves after a validation.
         validation_batches: number of validated batches.
+        epoch_batches, validation_length: batches of one epoch and of one validation without limits, where loaders know.
     """
 
     steps: int = 0
@@ -54,13 +60,18 @@ class PartTimes:
     of_steps: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     of_epochs: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     validation_batches: int = 0
+    epoch_batches: int | None = None
+    validation_length: int | None = None
 
-    def compute_shares(self, steps_per_epoch: int | None, validation_batches: float | None) -> dict[str, float]:
+    def compute_shares(
+        self, steps_per_epoch: int | None, validation_batches: float | None, validations: float = 1
+    ) -> dict[str, float]:
         """Return each part's share of the time of an epoch of the run, the largest first.
 
         Args:
             steps_per_epoch: batches of one process; None where unknown: then steps alone are counted.
             validation_batches: of one process, per training epoch; None where unknown: then validation is left out.
+            validations: per training epoch, each of which may be followed by a checkpoint.
         """
         # The fit is shorter than an epoch of the run: each part is scaled by how often the run has it, steps by the
         # epoch's length, ends of epochs once, validation by its batches.
@@ -71,7 +82,7 @@ class PartTimes:
         if steps_per_epoch:
             for part, spent in self.of_epochs.items():
                 if part != VALIDATION:
-                    seconds[part] += spent / max(1, self.epochs)
+                    seconds[part] += spent / max(1, self.epochs) * (max(1, validations) if part == CHECKPOINT else 1)
             if validation_batches and self.validation_batches:
                 spent = self.of_steps.get(VALIDATION, 0.0) + self.of_epochs.get(VALIDATION, 0.0)
                 seconds[VALIDATION] += spent / self.validation_batches * validation_batches
@@ -86,8 +97,11 @@ class PartTimer(Profiler):
     It needs `NamedParts` among the callbacks: Lightning times neither loggers nor a validation as a whole. On a CUDA
     device it waits for the end of compute, or its time would appear where the host waits next; not tested on a device.
 
+    With several ranks each meets the others before and after its backward pass, so that what it waits there is no
+    computing; `NamedParts` has switched off DDP's own exchange, in which it would wait unseen.
+
     Args:
-        path: the JSON file that the first process of a machine writes at the end of a fit.
+        path: the JSON file of the first rank, which each writes at the end of a fit; others add their number.
         warm_up: steps that are not counted, at least one.
     """
 
@@ -102,10 +116,14 @@ class PartTimer(Profiler):
         self._in_epoch = False
         self._after_validation = False
         self._written = False
+        self.lengths: tuple[int | None, int | None] = (None, None)
+        self.exchange: Callable[[], object] | None = None
 
     def start(self, action_name: str) -> None:
         self._charge_time()
         part = self._get_part(action_name)
+        if part == COMPUTE and action_name.endswith((".training_step", ".backward")):
+            self._meet_ranks()
         # A checkpoint that is saved within a validation is still a checkpoint.
         if self._stack and self._stack[-1][1] in _ENCLOSING_PARTS and part != CHECKPOINT:
             part = self._stack[-1][1]
@@ -120,6 +138,11 @@ class PartTimer(Profiler):
         if self._stack and self._stack[-1][1] == COMPUTE and torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
             torch.cuda.synchronize()
         self._charge_time()
+        if self._stack and self._stack[-1] == (action_name, COMPUTE) and action_name.endswith(".backward"):
+            self._meet_ranks()
+            if self.exchange is not None:
+                self.exchange()
+                self._charge_time(EXCHANGE)
         while self._stack and self._stack.pop()[0] != action_name:
             pass  # an exception left inner actions open
         if action_name == _EPOCH:
@@ -133,15 +156,22 @@ class PartTimer(Profiler):
             self._count_step()
 
     def teardown(self, stage: str | None) -> None:
-        if stage == "fit" and self._local_rank in (None, 0) and not self._written and self._path.parent.is_dir():
+        if stage == "fit" and not self._written and self._path.parent.is_dir():
             # Lightning calls this again when the profiler is garbage-collected: a failed fit's folder is gone by then.
-            self._path.write_text(json.dumps(vars(self._timed)))
+            get_rank_path(self._path, self._local_rank or 0).write_text(json.dumps(vars(self._timed)))
             self._written = True
         super().teardown(stage)
 
-    def _charge_time(self) -> None:
+    def _meet_ranks(self) -> None:
+        """Wait for all ranks, as a part of its own."""
+        if dist.is_initialized():
+            self._charge_time()
+            dist.barrier()
+            self._charge_time(RANKS)
+
+    def _charge_time(self, part: str | None = None) -> None:
         now = time.perf_counter()
-        part = self._stack[-1][1] if self._stack else LOOP
+        part = part or (self._stack[-1][1] if self._stack else LOOP)
         steps = self._in_epoch and not self._after_validation
         (self._timed.of_steps if steps else self._timed.of_epochs)[part] += now - self._since
         self._since = now
@@ -150,7 +180,7 @@ class PartTimer(Profiler):
         if self._warm_up > 0:
             self._warm_up -= 1
             if not self._warm_up:  # the step that ends here is part of the warm-up, too
-                self._timed = PartTimes()
+                self._timed = PartTimes(epoch_batches=self.lengths[0], validation_length=self.lengths[1])
         else:
             self._timed.steps += 1
 
@@ -193,6 +223,14 @@ class NamedParts(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # When training starts, so that all loggers and callbacks exist.
         profiler: Any = trainer.profiler  # type: ignore[attr-defined]  # set by a connector
+        loaders = (trainer.train_dataloader, trainer.val_dataloaders)
+        profiler.lengths = tuple(map(count_loader_batches, loaders))
+        model: Any = trainer.strategy.model
+        if isinstance(model, DistributedDataParallel):
+            model.require_backward_grad_sync = model.require_forward_param_sync = False
+            gradients = torch.zeros(sum(value.numel() for value in model.parameters() if value.requires_grad))
+            gradients = gradients.to(trainer.strategy.root_device)
+            profiler.exchange = lambda: dist.all_reduce(gradients)
         for logger in trainer.loggers:
             for method in ("log_metrics", "save"):
                 _time_method(profiler, logger, method, f"[Logger]{type(logger).__name__}.{method}")
@@ -217,6 +255,11 @@ def _time_method(profiler: Profiler, owner: object, method: str, action: str) ->
             return original(*arguments, **named)
 
     setattr(owner, method, run_timed)
+
+
+def get_rank_path(path: Path, rank: int) -> Path:
+    """Return the path of a rank's file."""
+    return path.with_name(f"{path.name}.{rank}") if rank else path
 
 
 def read_part_times(path: Path) -> PartTimes:

@@ -145,7 +145,8 @@ class App:
                 exchange.route = "page"
                 check_method(exchange, *_READ)
                 headers = page.build_security_headers()
-                self._answers.send_body(exchange, page.render_home_page(model), HTML, headers)
+                content = page.render_home_page(model, needs_key=bool(self._access.key))
+                self._answers.send_body(exchange, content, HTML, headers)
             case ["openapi.json"]:
                 exchange.route = "openapi"
                 check_method(exchange, *_READ)

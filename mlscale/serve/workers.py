@@ -111,7 +111,7 @@ class Workers:
         function, *arguments = call
 
         def decode_small() -> Any:
-            return _LARGE if images.is_large(arguments[-1]) else function(*arguments)
+            return _LARGE if images.is_large(arguments[0], arguments[-1]) else function(*arguments)
 
         def decode_large() -> Any:
             try:

@@ -4,15 +4,19 @@ from pathlib import Path
 from statistics import median
 
 import pytest
+import torch
 
 from scripts.bench_estimate_fsdp import KNOWN, build_counter, estimate, measure_peaks
 
-pytestmark = pytest.mark.slow
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not torch.__version__.startswith("2.13."), reason="FSDP of torch 2.13 alone is estimated"),
+]
 
 
 def test_a_rank_requests_what_was_estimated(tmp_path: Path) -> None:
     words = ["strategy=fsdp", "trainer.devices=2", *KNOWN["mlp"]]
-    metrics = estimate(words)
+    metrics = estimate(words)["metrics"]
     ranks = measure_peaks(words, tmp_path / "run", build_counter(tmp_path))
     assert len(ranks) == 2
     peak = median(peak for rank in ranks for peak in rank)

@@ -160,3 +160,85 @@ def test_ones_own_task_that_looks_at_values_and_data_that_says_nothing(
     assert found["metrics"]["steps"] == 4 * 12
     assert 0 < found["metrics"]["time_s"] < 60
     assert not runs_in(folder)
+
+
+UNSEEN = """
+import torch
+from pytorch_lightning import Callback
+from torch.profiler import ProfilerActivity, profile
+
+
+class Model(torch.nn.Module):
+    def __init__(self, num_classes=10):
+        super().__init__()
+        self.convolutions = torch.nn.Sequential(
+            torch.nn.Conv2d(1, 32, 1), *[torch.nn.Conv2d(32, 32, 3, padding=1, groups=32) for _ in range(3)]
+        )
+        self.lstm, self.head = torch.nn.LSTM(32, 64, batch_first=True), torch.nn.Linear(64, num_classes)
+
+    def forward(self, x):
+        return self.head(self.lstm(self.convolutions(x).flatten(2).transpose(1, 2))[0][:, -1])
+
+
+class AllocatorPeak(Callback):
+    def __init__(self, path):
+        self.path = path
+
+    def setup(self, trainer, pl_module, stage):
+        self.weights = sum(weight.nbytes for weight in pl_module.parameters())
+        self.profiler = profile(activities=[ProfilerActivity.CPU], profile_memory=True)
+        self.profiler.start()
+
+    def on_train_end(self, trainer, pl_module):
+        self.profiler.stop()
+        events = [event for event in self.profiler.profiler.kineto_results.events() if event.name() == "[memory]"]
+        total = peak = self.weights
+        for event in sorted(events, key=lambda each: each.start_ns()):
+            total += event.nbytes()
+            peak = max(peak, total)
+        with open(self.path, "w") as file:
+            file.write(str(peak))
+"""
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        ["precision.memory_format=channels_last"],
+        pytest.param(["precision=bf16", "precision.memory_format=channels_last"], marks=pytest.mark.slow),
+        pytest.param(["callbacks=[default,ema]", "trainer.accumulate_grad_batches=2"], marks=pytest.mark.slow),
+        pytest.param(["precision=bf16_true", "optimizer=adamw", "trainer.gradient_clip_val=1"], marks=pytest.mark.slow),
+    ],
+    ids=["channels_last", "bf16 channels_last", "ema accumulated", "bf16_true clipped"],
+)
+def test_memory_is_that_of_the_run_itself(folder: Path, monkeypatch: pytest.MonkeyPatch, more: list[str]) -> None:
+    """What a trace does not see: the workspace of an LSTM, and copies of depthwise convolutions in another layout."""
+    (folder / "unseen.py").write_text(UNSEEN)
+    monkeypatch.syspath_prepend(folder)
+    words = ["recipe=resnet", "model=none", "model._target_=unseen.Model", "scheduler=none", *more]
+    found = commands.run_command("estimate", [*words, "estimate.probe_seconds=0"])
+    peak = f"+callbacks.peak={{_target_:unseen.AllocatorPeak,path:{folder / 'peak'}}}"
+    commands.run_command(
+        "train", [*words, "trainer.max_epochs=1", "trainer.limit_train_batches=4", "snapshot=false", peak]
+    )
+    assert found.metrics["peak_memory_bytes"] == pytest.approx(int((folder / "peak").read_text()), rel=0.03)
+    assert found.metrics["peak_memory_error_percent"] == 3
+    parts = ("parameters", "gradients", "optimizer_state", "activations", "scratch")
+    assert sum(found.metrics[f"{part}_bytes"] for part in parts) == found.metrics["peak_memory_bytes"]
+
+
+def test_a_batch_that_does_not_fit_is_compared_by_a_few_samples(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "unseen.py").write_text(UNSEEN)
+    monkeypatch.syspath_prepend(folder)
+    words = [
+        "recipe=resnet",
+        "model=none",
+        "model._target_=unseen.Model",
+        "estimate.probe_seconds=0",
+        "data.batch_size=1024",
+    ]
+    # Free memory is set, not taken: so little that a few samples fit, and a batch does not.
+    monkeypatch.setattr(estimate_probe, "get_free_memory", lambda: _BASE_BYTES + 20 * 2**20)
+    found = commands.run_command("estimate", words)
+    assert "compared with real steps on 8 samples, which took" in found.details["memory_by"]
+    assert found.metrics["peak_memory_error_percent"] > 25

@@ -131,6 +131,18 @@ def test_half_precision_is_compared_by_bounds_of_its_own(trained: Path, tmp_path
         commands.run_command("export", of(trained, "fp16=true", "compressed=true", f"to={tmp_path}/none"))
 
 
+def test_without_a_best_checkpoint_the_last_one_is_taken_and_reported(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "runs" / trained.parent.name / trained.name
+    shutil.copytree(trained, run, ignore=shutil.ignore_patterns("best*", "servable"))
+    result = commands.run_command("export", of(run, "samples=40"))
+    assert Path(result.artifacts["checkpoint"]).name == "last.ckpt"
+    assert "export  the run has no best checkpoint: the last one is taken" in capsys.readouterr().err
+    with pytest.raises(MLScaleError, match="no checkpoint 'best'"):
+        commands.run_command("export", of(run, "checkpoint=best"))  # what was typed is not replaced
+
+
 def test_into_a_folder_of_its_own_once(trained: Path, tmp_path: Path) -> None:
     place = tmp_path / "models" / "digits"
     overrides = of(trained, f"to={place}", "checkpoint=last", "samples=40", "licences={model: Apache-2.0}")

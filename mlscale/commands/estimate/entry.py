@@ -13,6 +13,7 @@ from mlscale.config.composition.frozen import add_derived
 from mlscale.config.derive import derive_values
 from mlscale.errors import Exit, MLScaleError
 from mlscale.launch.start_notices import print_masked_lines
+from mlscale.profile.machine_load import measure_load
 from mlscale.report import Result, format_duration, format_size
 from mlscale.runs.host.machine import get_memory_bytes
 from mlscale.secrets.mask import Masker, mask_output
@@ -41,7 +42,8 @@ def run(cfg: DictConfig) -> Result:
     from mlscale.launch.local_devices import detect_local_devices
     from mlscale.launch.local_launch import start_fork_server
 
-    # Limits, prices and the instance are checked first: the measurement takes much longer.
+    load = measure_load()  # first: from here on this process itself is a load on the machine
+    # Limits, prices and the instance are checked before the measurement, which takes much longer.
     settings = EstimateSettings.read_estimate_settings(cfg.estimate)
     prices = load_price_file(settings.prices)
     instance = prices.find_instance(settings.instance) if settings.instance else None
@@ -60,19 +62,19 @@ def run(cfg: DictConfig) -> Result:
 
     with mask_output(masker):
         print_masked_lines([f"estimate  memory: two steps of {_format_batch(resolved_cfg)}"], masker)
-        memory = measure_memory(resolved_cfg, accelerator, run_data)
+        memory = measure_memory(resolved_cfg, accelerator, facts, run_data)
+        time = None
+        if settings.probe_seconds > 0:
+            print_masked_lines(
+                [f"estimate  time: a probe of about {format_duration(settings.probe_seconds)} on this machine"], masker
+            )
+            time = measure_time(resolved_cfg, facts, settings.probe_seconds, memory, run_data, load)
         # On a device only tensors count; on a CPU the process has Python, torch and the data besides.
         most = max(memory.peak, memory.start)
         save_bytes = _compute_save_bytes(memory, resolved_cfg)
         occupied = estimate_occupied_bytes(most) + save_bytes if accelerator == "cpu" else memory.peak
         terms = _estimate_cuda_terms(memory, accelerator, resolved_cfg)
         limit = _resolve_memory_limit(settings, instance, accelerator, resolved_cfg.derived.world_size)
-        time = None
-        if settings.probe_seconds > 0:
-            print_masked_lines(
-                [f"estimate  time: a probe of about {format_duration(settings.probe_seconds)} on this machine"], masker
-            )
-            time = measure_time(resolved_cfg, facts, settings.probe_seconds, memory, run_data)
     return build_estimate_result(
         EstimateMeasurements(memory, terms, accelerator, limit, time, occupied, save_bytes), settings, prices, instance
     )
@@ -197,7 +199,11 @@ def build_estimate_result(
 def _format_estimate(
     measurements: EstimateMeasurements, cost: float, hourly: float | None, instance: Instance | None, error: int
 ) -> str:
-    parts = [f"needs {format_size(measurements.memory.peak)} (±{error} %) per process"]
+    peak = measurements.memory.peak
+    # More than the whole is not an error that goes both ways: a trace then misses most of the memory.
+    most = round(peak * (1 + measurements.memory.error))
+    needed = f"{format_size(peak)} (±{error} %)" if error < 100 else f"{format_size(peak)} to {format_size(most)}"
+    parts = [f"needs {needed} per process"]
     if measurements.terms:
         parts[0] += f" and {format_size(sum(measurements.terms.values()))} that CUDA needs besides (not verified)"
     elif measurements.accelerator == "cpu" and not measurements.resident:
@@ -209,7 +215,7 @@ def _format_estimate(
         step = format_duration(measurements.time.step_s)
         return f"{parts[0]}; {step} a step on this machine, and the run has no end: trainer.max_epochs=… gives it one"
     within = round(measurements.time.error * 100)
-    parts.append(f"{format_duration(measurements.time.seconds)} (±{within} %) on this machine")
+    parts.append(f"{format_duration(measurements.time.seconds)} (±{within} %{measurements.time.busy}) on this machine")
     if hourly is None:
         parts.append("cost unknown")
     else:

@@ -6,22 +6,29 @@ from __future__ import annotations
 
 import math
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
-from omegaconf import DictConfig
+from omegaconf import DictConfig, open_dict
 
 from mlscale.assembly import short_fits as short_fit
 from mlscale.assembly.hook_layers import configure_own_model
-from mlscale.assembly.run_parts import apply_activation_checkpointing, build_task
+from mlscale.assembly.run_parts import build_task, set_up_task
 from mlscale.config.checks.strategy_support import get_strategy_name
 from mlscale.errors import MLScaleError
 from mlscale.estimate import time_probe as probe
 from mlscale.estimate.memory_parts import StepMemory
+from mlscale.estimate.recorded_steps import measure_step_peak
 from mlscale.estimate.run_length import RunLength, compute_run_length, limit_batches
 from mlscale.estimate.step import StepSettings
-from mlscale.estimate.step_memory import cut_batch, estimate_peak_memory
+from mlscale.estimate.step_memory import (
+    MEASURED_ERROR,
+    PROCESSES_ERROR,
+    UNCHECKED_ERROR,
+    cut_batch,
+    estimate_peak_memory,
+)
 from mlscale.runs.host.machine import get_free_memory, get_resident_bytes
 from mlscale.train.graceful_stop import parse_max_time
 from mlscale.train.input_size import explain_unsuited_input
@@ -34,9 +41,12 @@ if TYPE_CHECKING:
 
     from mlscale.assembly.run_data import RunData
     from mlscale.estimate.step import Processes
+    from mlscale.profile.machine_load import MachineLoad
 
 # A process takes 1.1 to 1.8 times what its tensors do (allocator, scratch memory of kernels), and Python and torch.
 _RESIDENT_FACTOR, _BASE_BYTES = 1.8, 700 * 2**20
+# At most, of real steps that are compared with the trace of a larger batch, or for another device.
+_CHECKED_SAMPLES = 8
 _FIRST_PASSES, _FIRST_VALIDATION = 3, 2  # of the fit that warms up and shows how long the next may be
 
 
@@ -52,6 +62,7 @@ class TimeEstimate:
         samples_per_s: throughput of all processes in training; NaN where the batch size is unknown.
         resident_bytes: the most a process of the probe took; None where it took a smaller batch.
         how: a phrase, if the time was extrapolated.
+        busy: a phrase about the load of the machine, if other processes take its cores.
     """
 
     seconds: float
@@ -63,6 +74,7 @@ class TimeEstimate:
     startup_s: float
     resident_bytes: int | None
     how: str
+    busy: str = ""
 
     def collect_time_metrics(self) -> dict[str, float]:
         """Return the metrics by name, with units."""
@@ -77,8 +89,12 @@ class TimeEstimate:
         return metrics | ({"resident_memory_bytes": self.resident_bytes} if self.resident_bytes else {})
 
 
-def measure_memory(cfg: DictConfig, accelerator: str, run_data: RunData) -> StepMemory:
-    """Return the peak memory of one process's training step, from one real batch of the data."""
+def measure_memory(cfg: DictConfig, accelerator: str, facts: Mapping[str, Any] | None, run_data: RunData) -> StepMemory:
+    """Return the peak memory of one process's training step, from one real batch of the data.
+
+    Args:
+        facts: of the data; None if it reports none.
+    """
     loop = StepSettings(
         precision=str(cfg.precision.value),
         passes=cfg.trainer.get("accumulate_grad_batches", 1) or 1,
@@ -93,7 +109,8 @@ def measure_memory(cfg: DictConfig, accelerator: str, run_data: RunData) -> Step
         warnings.filterwarnings("ignore", message=r".*self\.log\(\).*trainer.*")  # there is none here
         try:
             batch = _load_first_batch(cfg, run_data)
-            return _estimate_memory(cfg, batch, loop, get_free_memory())
+            memory = _estimate_memory(cfg, batch, loop, run_data)
+            return _check_memory(cfg, batch, loop, memory, facts, run_data)
         except Exception as error:
             # torch's message about shapes names neither the data nor the model.
             if problem := _explain_unsuited_input(cfg, error, run_data):
@@ -101,17 +118,80 @@ def measure_memory(cfg: DictConfig, accelerator: str, run_data: RunData) -> Step
             raise
 
 
-def _estimate_memory(cfg: DictConfig, batch: object, loop: StepSettings, available_bytes: int = 0) -> StepMemory:
-    """Return the memory of a step of the task as a run trains it: with its activation checkpointing and sharding."""
+def _estimate_memory(
+    cfg: DictConfig,
+    batch: object,
+    loop: StepSettings,
+    run_data: RunData,
+    *,
+    is_alone: bool = False,
+) -> StepMemory:
+    """Return the memory of a step of the task as a run trains it, with its sharding unless `is_alone`."""
 
     def build_trained_task() -> LightningModule:
-        task = build_task(cfg)
+        task, _ = set_up_task(cfg, run_data.build_module(cfg))
         configure_own_model(task)
-        apply_activation_checkpointing(cfg, task)
         return task
 
-    processes = _read_processes(cfg, has_device=not loop.cpu_kernels)
-    return estimate_peak_memory(build_trained_task, batch, loop, available_bytes, processes)
+    processes = None if is_alone else _read_processes(cfg, has_device=not loop.cpu_kernels)
+    return estimate_peak_memory(build_trained_task, batch, loop, processes)
+
+
+def _check_memory(
+    cfg: DictConfig,
+    batch: object,
+    loop: StepSettings,
+    memory: StepMemory,
+    facts: Mapping[str, Any] | None,
+    run_data: RunData,
+) -> StepMemory:
+    """Return the memory, corrected by two steps of the run itself in one process on this machine's CPU; with a larger
+    error where these can't take the whole batch, or where the run is on another device.
+    """
+    samples, device = cfg.derived.per_device_batch, cfg.derived.accelerator
+    is_whole = loop.cpu_kernels and device == "cpu" and _is_fitting(memory.peak)
+    if samples is not None and not is_whole:
+        samples = min(samples, _CHECKED_SAMPLES)
+    alone = memory
+    if not is_whole or cfg.derived.world_size > 1:
+        part = batch if samples is None else cut_batch(batch, samples)
+        alone = _estimate_memory(cfg, part, replace(loop, foreach=False, cpu_kernels=True), run_data, is_alone=True)
+    if device != "cpu" or not _is_fitting(alone.peak):
+        return memory.add_unseen_bytes(0, UNCHECKED_ERROR, f"{memory.how}, not compared with real steps")
+    measured = _measure_own_peak(cfg, samples, facts)
+    unseen = measured - alone.peak
+    if is_whole:
+        # Processes share weights, not activations: each has what one has, and the trace has not seen.
+        error = PROCESSES_ERROR if cfg.derived.world_size > 1 else MEASURED_ERROR
+        return memory.add_unseen_bytes(unseen, error, f"two of the run's own steps; parts: {memory.how}")
+    error, how = UNCHECKED_ERROR, f"{memory.how}, compared with real steps on {samples or 'a batch of'} samples"
+    if abs(unseen) > MEASURED_ERROR * measured:
+        # What it has not seen may grow with the batch as fast as what it has.
+        error = max(error, abs(unseen) / max(1, alone.activations + alone.scratch))
+        how += f", which took {measured / alone.peak:.2f}× the memory of their trace"
+    return memory.add_unseen_bytes(0, error, how)
+
+
+def _measure_own_peak(cfg: DictConfig, samples: int | None, facts: Mapping[str, Any] | None) -> int:
+    """Return the peak of two steps of the run itself, in this process alone, bytes.
+
+    Args:
+        samples: of a batch; None where it is the loader's.
+        facts: of the data.
+    """
+    passes = min(2, cfg.trainer.get("accumulate_grad_batches", 1) or 1)  # more need no more memory
+    with short_fit.provide_scratch_folder("estimate") as folder:
+        callback = {"_target_": "mlscale.estimate.recorded_steps.RecordedSteps"}
+        short = short_fit.shorten_config(cfg, (2 * passes, 0), 1, {"estimate_record": callback}, steps_alone=True)
+        with open_dict(short):
+            short.trainer.update(
+                devices=1, num_nodes=1, accumulate_grad_batches=passes, num_sanity_val_steps=0, profiler=None
+            )
+            if cfg.derived.world_size > 1:
+                short.strategy = {"_target_": "mlscale.train.strategies.single"}
+            if samples is not None:
+                short.data.batch_size = passes * samples
+        return measure_step_peak(lambda: short_fit.run_short_fit(short, facts, folder, command="estimate"))
 
 
 def _read_processes(cfg: DictConfig, has_device: bool) -> Processes | None:
@@ -168,9 +248,17 @@ def _load_first_batch(cfg: DictConfig, run_data: RunData) -> Any:
 
 
 def measure_time(
-    cfg: DictConfig, facts: Mapping[str, Any] | None, seconds: float, memory: StepMemory, run_data: RunData
+    cfg: DictConfig,
+    facts: Mapping[str, Any] | None,
+    seconds: float,
+    memory: StepMemory,
+    run_data: RunData,
+    load: MachineLoad,
 ) -> TimeEstimate:
     """Return the time of the whole run, from short ones with its own loop, data pipeline and callbacks.
+
+    Args:
+        load: of the machine before this command's own work.
 
     A batch that would not fit into what memory is free is extrapolated from the two largest of its halves that do.
     """
@@ -204,9 +292,11 @@ def measure_time(
     passes = cfg.trainer.get("accumulate_grad_batches", 1) or 1
     step_s = passes * timing.pass_s
     throughput = cfg.data.batch_size / step_s if batch and step_s else math.nan
+    uncertainty = load.compute_uncertainty(cfg.derived.threads * cfg.derived.world_size)
     return TimeEstimate(
         seconds=total,
-        error=max(probe.ERROR, timing.spread),  # a machine that is not steady now won't be then
+        # A machine that is not steady now won't be then, nor will it have as many other processes.
+        error=max(probe.ERROR, timing.spread, uncertainty),
         steps=work.passes // passes if work else 0,
         step_s=step_s,
         samples_per_s=throughput,
@@ -214,6 +304,7 @@ def measure_time(
         startup_s=startup,
         resident_bytes=None if how else resident,
         how=how,
+        busy=f", load {load.processes:.1f} on {load.cores} cores" if uncertainty > probe.ERROR else "",
     )
 
 
@@ -232,15 +323,20 @@ def _is_batch_fitting(cfg: DictConfig, samples: int, memory: StepMemory, run_dat
     # Another batch is traced again: activations grow with it, weights do not.
     if samples != cfg.derived.per_device_batch:
         memory = _trace_smaller_batch(cfg, samples, run_data)
+    return _is_fitting(memory.peak, cfg.derived.world_size)
+
+
+def _is_fitting(peak: int, processes: int = 1) -> bool:
+    """Return whether processes with so many bytes of tensors, each, fit into the free memory."""
     free = get_free_memory()
-    # `free` is 0 where the system does not report it: then the batch is tried.
-    return not free or cfg.derived.world_size * (_RESIDENT_FACTOR * memory.peak + _BASE_BYTES) < free
+    # `free` is 0 where the system does not report it: then it is tried.
+    return not free or processes * (_RESIDENT_FACTOR * peak + _BASE_BYTES) < free
 
 
 def _trace_smaller_batch(cfg: DictConfig, samples: int, run_data: RunData) -> StepMemory:
     loop = StepSettings(str(cfg.precision.value), cfg.trainer.get("accumulate_grad_batches", 1) or 1)
     batch = cut_batch(_load_first_batch(cfg, run_data), samples)
-    return _estimate_memory(cfg, batch, loop)
+    return _estimate_memory(cfg, batch, loop, run_data)
 
 
 def _set_batch(cfg: DictConfig, samples: int | None) -> DictConfig:

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlscale.assembly.run_data import RunData
-from mlscale.assembly.trained_model.rebuild import find_checkpoint_file, rebuild_data_and_task, restore_training_config
+from mlscale.assembly.trained_model.evaluation_pass import choose_checkpoint
+from mlscale.assembly.trained_model.rebuild import rebuild_data_and_task, restore_training_config
 from mlscale.atomic_files import report_path_setting
 from mlscale.commands.export.chosen_targets import build_chosen_targets, choose_targets
 from mlscale.commands.export.export_result import build_export_result
@@ -55,7 +56,9 @@ def run(cfg: DictConfig) -> Result:
     model = resolve_reference(cfg.ref, runs_dir=cfg.runs_dir, checkpoint=cfg.checkpoint, quiet=True)
     folder = model.open_run()
     masker = Masker.create_for_run(cfg)
-    checkpoint = find_checkpoint_file(folder.path, str(model.checkpoint), cfg.metric, cfg.mode)
+    checkpoint, is_fallback = choose_checkpoint(model, cfg)
+    if is_fallback:
+        print_masked_lines(["export  the run has no best checkpoint: the last one is taken"], masker)
     to = Path(cfg.to).expanduser().absolute() if cfg.to else folder.path / "servable"
     # Before the work: a folder that the user has named is never overwritten, the run's own servable is replaced.
     check_free(to, replace=not cfg.to)

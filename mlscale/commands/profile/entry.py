@@ -13,7 +13,7 @@ from mlscale.config.derive import derive_values
 from mlscale.errors import MLScaleError
 from mlscale.launch.start_notices import print_masked_lines
 from mlscale.profile import machine_load as load
-from mlscale.profile.bound_verdict import ROUNDS, BoundVerdict, format_headroom
+from mlscale.profile.bound_verdict import ROUNDS, BoundVerdict, Straggler, find_straggler, format_headroom
 from mlscale.profile.machine_load import MachineLoad
 from mlscale.profile.remedies import RemedyTrial, propose_remedies, select_best_remedy
 from mlscale.report import HorizontalBarPlot, Result, format_duration, save_result
@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 _MIN_BETWEEN_SHARE = 0.2  # of the time: so much is worth a word
 _MIN_NAMED_SHARE = 0.1  # of the time: a part that takes so much is named, though another one takes more
 _MIN_SHOWN_SHARE = 0.005  # of the time: a smaller part is left out of table and picture
-_COMPUTE, _WAIT = "computing", "wait for data"  # as diagnose.step_parts, which imports torch, calls them
+# As profile.step_parts, which imports torch, calls them.
+_COMPUTE, _WAIT, _RANKS, _EXCHANGE = "computing", "wait for data", "wait for other ranks", "exchange of gradients"
 
 
 def run(cfg: DictConfig) -> Result:
@@ -80,7 +81,9 @@ class RunProfile:
         load: of the machine before the measurement.
         tried: remedies, in the order in which they were tried; empty if none was requested.
         samples: of a step, over all processes; None if unknown.
-        shares: of the time of an epoch, by part.
+        shares: of the time of an epoch, by part; of the first rank.
+        straggler: the rank that others wait for; None without one.
+        hides_waits: ranks wait for each other while they compute, too, which no timer sees.
         sequence_length: tokens of a sample; 0 of samples that are no sequences.
         padding_share: of them; None of samples that are no sequences.
     """
@@ -92,6 +95,8 @@ class RunProfile:
     shares: dict[str, float] = field(default_factory=dict)
     sequence_length: int = 0
     padding_share: float | None = None
+    straggler: Straggler | None = None
+    hides_waits: bool = False
 
     @property
     def slowest(self) -> str:
@@ -100,15 +105,19 @@ class RunProfile:
 
     @property
     def is_of_step(self) -> bool:
-        """True if a part of the step bounds the run. A loader can take cores from computing only: if another part takes
-        more, its gain is small, or chance.
+        """True if a part of the time other than a wait for data bounds the run: the largest one is the headline.
+
+        A loader can take cores from computing only: if another part takes more, its gain is small, or chance.
         """
-        bound = self.verdict.bound
-        return bound == "step" or (bound == "cores" and self.slowest != _COMPUTE)
+        bound, slowest = self.verdict.bound, self.slowest
+        is_larger = self.shares.get(slowest, 0.0) > max(self.verdict.wait, self.shares.get(_WAIT, 0.0))
+        return bound == "step" or (slowest != _COMPUTE and (bound == "cores" or is_larger))
 
     @property
     def bound(self) -> str:
         """The bound of the run; time is called compute only if it was timed as compute."""
+        if self.straggler:
+            return f"rank {self.straggler.rank}"
         return self.slowest if self.is_of_step else self.verdict.bound
 
 
@@ -133,14 +142,18 @@ def measure_bound(
     verdict = evaluate_rounds(probe.run_rounds(steps))
     accumulate = cfg.trainer.get("accumulate_grad_batches", 1) or 1
     batch = (cfg.get("data") or {}).get("batch_size") if cfg.derived.per_device_batch else None
+    ranks = probe.measure_shares(steps)
+    shares = ranks[0]
     profile = RunProfile(
         verdict,
         machine_load,
         [],
         batch / accumulate if batch else None,
-        probe.measure_shares(steps),
+        shares,
         sequence_length=(facts or {}).get("length") or 0,
         padding_share=(facts or {}).get("padding_share"),
+        straggler=find_straggler(ranks, _RANKS, _COMPUTE),
+        hides_waits=len(ranks) > 1 and _EXCHANGE not in shares,
     )
     print_masked_lines([f"profile  {_describe_bound(profile)}"], masker)
     slowest = profile.slowest if profile.shares.get(profile.slowest, 0.0) >= _MIN_NAMED_SHARE else None
@@ -199,10 +212,17 @@ def _describe_bound(profile: RunProfile) -> str:
     """Return a sentence about the bound of the run."""
     verdict = profile.verdict
     wait, gain = f"{verdict.wait:.0%}", format_headroom(verdict.headroom.value)
-    if profile.is_of_step:
-        took = f" takes {profile.shares[profile.slowest]:.0%} of the time and" if profile.shares else ""
+    if profile.straggler:
+        part, share = profile.straggler.part
         text = (
-            f"{profile.slowest}{took} bounds the run: it waits for data {wait} of the time, "
+            f"rank {profile.straggler.rank} bounds the run: another rank waits for it {profile.straggler.share:.0%} of "
+            f"the time, and {share:.0%} of its own time is {part}"
+        )
+    elif profile.is_of_step:
+        took = f" takes {profile.shares[profile.slowest]:.0%} of the time and" if profile.shares else ""
+        unseen = " or waiting for another rank" if profile.hides_waits and profile.slowest == _COMPUTE else ""
+        text = (
+            f"{profile.slowest}{unseen}{took} bounds the run: it waits for data {wait} of the time, "
             f"a perfect loader gives {gain}"
         )
     elif verdict.bound == "data":
@@ -221,7 +241,7 @@ def _describe_bound(profile: RunProfile) -> str:
 
 def _is_worth_naming(profile: RunProfile, part: str, share: float) -> bool:
     """Return whether a part takes much of the time and has not been named yet."""
-    return share >= _MIN_NAMED_SHARE and part not in (_WAIT, profile.bound)
+    return share >= _MIN_NAMED_SHARE and part not in (_WAIT, profile.bound, _RANKS if profile.straggler else "")
 
 
 def _suggest_remedy(profile: RunProfile, proven: RemedyTrial | None) -> str:
@@ -232,7 +252,7 @@ def _suggest_remedy(profile: RunProfile, proven: RemedyTrial | None) -> str:
         if proven.remedy.workers is not None and proven.factor.value > 1.1 * profile.verdict.headroom.value:
             text += " (more than a perfect loader gave a moment before: the machine is not steady)"
         return f"{text}; {proven.remedy.caution}" if proven.remedy.caution else text
-    if profile.verdict.bound == "unclear":
+    if profile.bound == "unclear":
         return "measure again when the machine is quieter, or longer: profile.seconds=60"
     if not profile.tried:
         return "no remedy tried"

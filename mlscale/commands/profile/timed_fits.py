@@ -123,18 +123,18 @@ class ProfileProbe:
             )
         return timers.compute_step_times(timed, min(warm_up, len(timed[0].done) // 2), self.passes)
 
-    def measure_shares(self, steps: int) -> dict[str, float]:
-        """Return the share of an epoch's time that each part takes, by one more fit: with validation and checkpoints.
+    def measure_shares(self, steps: int) -> list[dict[str, float]]:
+        """Return the share of an epoch's time that each part takes, of each rank, by one more fit: with validation and
+        checkpoints.
 
         Timing each part costs some ten microseconds a step, so no speed is taken from this fit.
         """
         warm_up = min(_WARM_UP_STEPS, max(2, steps // 4))
         passes = min(self.passes or steps + warm_up, steps + warm_up)
         epochs = max(2, -(-(steps + warm_up) // passes))
-        validated = self._compute_validation_batches()
         with short_fit.provide_scratch_folder("profile") as folder:
             times = folder / "parts.json"
-            batches = (passes, _VALIDATION_BATCHES if validated else 0)
+            batches = (passes, _VALIDATION_BATCHES if self._has_validation else 0)
             short = short_fit.shorten_config(self.cfg, batches, epochs, _PARTS_CALLBACK, steps_alone=True, saves=True)
             with open_dict(short):
                 short.trainer.num_sanity_val_steps = 0
@@ -144,24 +144,37 @@ class ProfileProbe:
                     "warm_up": min(warm_up, passes * epochs // 2),
                 }
             short_fit.run_short_fit(short, self.facts, folder, command="profile")
-            return step_parts.read_part_times(times).compute_shares(self.passes, validated)
+            ranks = [
+                step_parts.read_part_times(path)
+                for rank in range(self.cfg.derived.world_size)
+                if (path := step_parts.get_rank_path(times, rank)).is_file()
+            ]
+        length = self.passes or ranks[0].epoch_batches
+        validated, often = self._count_validations(length, ranks[0].validation_length)
+        return [timed.compute_shares(length, validated, often) for timed in ranks]
 
     @property
     def _has_validation(self) -> bool:
         return bool(self.cfg.trainer.get("limit_val_batches") != 0)
 
-    def _compute_validation_batches(self) -> float | None:
-        """Return the number of batches that a process validates per training epoch; None if unknown."""
+    def _count_validations(self, passes: int | None, batches: int | None) -> tuple[float | None, float]:
+        """Return the number of batches that a process validates per training epoch, None if unknown; and how often.
+
+        Args:
+            passes, batches: of an epoch and of a validation; None if unknown.
+        """
         derived, trainer = self.cfg.derived, self.cfg.trainer
+        if derived.val_samples and derived.per_device_batch:
+            batches = -(-derived.val_samples // (derived.per_device_batch * derived.world_size))
         limit = trainer.get("limit_val_batches")
-        if not derived.val_samples or not derived.per_device_batch or not self.passes or limit == 0:
-            return None
-        batches = -(-derived.val_samples // (derived.per_device_batch * derived.world_size))
+        if not batches or not passes or limit == 0:
+            return None, 1.0
         if limit is not None:
             batches = min(batches, limit) if isinstance(limit, int) else max(1, int(batches * limit))
         every = trainer.get("val_check_interval")
-        often = 1.0 if every is None else 1 / every if isinstance(every, float) else self.passes / every
-        return float(batches * often / (trainer.get("check_val_every_n_epoch") or 1))
+        often = 1.0 if every is None else 1 / every if isinstance(every, float) else passes / every
+        often /= trainer.get("check_val_every_n_epoch") or 1
+        return batches * often, often
 
     def apply_remedy(self, remedy: Remedy) -> ProfileProbe:
         """Return the same run with the remedy."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
@@ -120,6 +121,7 @@ def _run_training(cfg: DictConfig, ranks: GatheredRanks | None = None) -> Result
 
         machine = detect_local_devices()
         import_module("mlscale.assembly.run")
+        from mlscale.assembly.run_parts import check_step_settings
         from mlscale.train.graceful_stop import note_stop_signals
     check_dali_machine(cfg, has_cuda=machine.cuda > 0)
     if not cfg.resume:  # a run that resumes may do without its store for a while
@@ -127,6 +129,8 @@ def _run_training(cfg: DictConfig, ranks: GatheredRanks | None = None) -> Result
     run_data = RunData()
     facts, encoder = run_data.describe_data(cfg)
     derived = derive_values(cfg, facts, machine, ranks.layout if ranks else None)
+    if not cfg.resume:  # a job's run is queued by now, and keeps its error
+        check_step_settings(add_derived(cfg, derived))
     start = RunStart.prepare_start(cfg, masker)
     # The run's lock is taken inside the lock of the runs folder, and held until the end of the run.
     with contextlib.ExitStack() as locks:
@@ -147,7 +151,7 @@ def _run_training(cfg: DictConfig, ranks: GatheredRanks | None = None) -> Result
             origin = RunOrigin() if earlier or queued else RunOrigin.resolve_origin(cfg)
             # A resumed run keeps the precision that its first attempt has chosen: another one would give other numbers.
             probed = None if earlier else settle_precision(cfg, derived, machine, run_data)
-            derived |= _restore_choices(cfg, earlier) if earlier else probed.outcome if probed else {}
+            derived |= _restore_choices(cfg, earlier, derived) if earlier else probed.outcome if probed else {}
             folder = earlier or (
                 begin_queued_run(queued, start.config_yaml, derived)
                 if queued
@@ -250,8 +254,8 @@ def _store_encoder(folder: RunFolder, document: Mapping[str, Any] | None) -> Non
         folder.write_json(ENCODER, document)
 
 
-def _restore_choices(cfg: DictConfig, run: RunFolder) -> dict[str, Any]:
-    """Return the precision and the metric that the run chose when it began, where its config leaves them open.
+def _restore_choices(cfg: DictConfig, run: RunFolder, derived: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the precision, threads and metric that the run chose when it began, where its config leaves them open.
 
     Raises:
         MLScaleError: derived.yaml, which holds them, is corrupt.
@@ -264,7 +268,10 @@ def _restore_choices(cfg: DictConfig, run: RunFolder) -> dict[str, Any]:
         why = "which precision or metric the run chose is lost with it"
         fix = f"mlscale {format_override('like', str(run.path))}, a new run; or restore the file from a copy"
         raise MLScaleError(error.what, where=error.where, why=why, fix=fix) from error
-    return restore_probe_outcome(cfg, before) | reuse_choice(cfg, before)
+    # Fewer or more threads would split sums in another way; a typed number wins, and another layout has another share.
+    keeps_threads = not os.environ.get("OMP_NUM_THREADS") and before.get("world_size") == derived["world_size"]
+    threads = {"threads": before["threads"]} if keeps_threads and "threads" in before else {}
+    return restore_probe_outcome(cfg, before) | reuse_choice(cfg, before) | threads
 
 
 def _describe_trust_need(folder: RunFolder) -> list[str]:

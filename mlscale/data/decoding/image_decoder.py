@@ -44,9 +44,12 @@ def decode_image(
         OSError: Pillow can't read it.
     """
     picture = open_picture(content, max_pixels=max_pixels)
-    # Not converted: an image of another kind than the training data is reported.
+    # Not converted: an image of another kind than the training data is reported. Of WebP and GIF, which have no grey of
+    # their own, the pixels decide.
     if channels == 1 and not picture.grey:
-        raise ValueError("it has colours, and the training data is grey")
+        pixels = picture.decode_pixels(3) if content[:4] in (b"RIFF", b"GIF8") else None
+        if pixels is None or (pixels != pixels[..., :1]).any():
+            raise ValueError("it has colours, and the training data is grey")
     channels = channels or (1 if picture.grey else 3)
     whole = (picture.height, picture.width)
     box = Box(0, 0, *whole) if size is None else choose(*whole, size)

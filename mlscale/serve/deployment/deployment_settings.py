@@ -12,8 +12,8 @@ KSERVE, SYSTEMD, DOCKER = "kserve", "systemd", "docker"
 KINDS = (KSERVE, SYSTEMD, DOCKER)
 """Platforms that files are written for."""
 _VARIABLE = re.compile(r"\$\{oc\.env:([A-Za-z_][A-Za-z0-9_]*)(?:,[^}]*)?\}")
-# Where it listens and what it reads is set by the files; the others are about this call alone.
-_OWN_KEYS = frozenset({"ref", "host", "port", "behind_proxy", "deploy", "ready_file", "output", "runs_dir", "name"})
+# Its port and what it reads is set by the files; the others are about this call alone.
+_OWN_KEYS = frozenset({"ref", "port", "deploy", "ready_file", "output", "runs_dir", "name"})
 _QUANTITY = re.compile(r"\d+(\.\d*)?([KMGTPE]i|[mkMGTPE])?")
 _MAX_NAME = 50  # characters: KServe appends to it, and a label has 63 at most
 
@@ -65,11 +65,12 @@ class DeploymentSettings:
         """
         keys = {word.partition("=")[0] for word in self.words}
         words = ["serve", model, f"port={self.port}"]
-        if in_container:
-            words += ["host=0.0.0.0", "behind_proxy=true"]
-            # Its file system is read-only, and gone with it.
-            words += [] if "events" in keys else ["events=null"]
-        return [*words, *self.words]
+        if not in_container:
+            return [*words, *self.words]
+        words += ["host=0.0.0.0", "behind_proxy=true"]
+        # Its file system is read-only, and gone with it.
+        words += [] if "events" in keys else ["events=null"]
+        return [*words, *(word for word in self.words if word.partition("=")[0] not in ("host", "behind_proxy"))]
 
 
 def list_server_words(typed: Sequence[str]) -> tuple[str, ...]:

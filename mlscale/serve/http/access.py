@@ -7,6 +7,8 @@ rebinding) is not this server's. Both are checked before a body is read.
 
 from __future__ import annotations
 
+import base64
+import contextlib
 import hmac
 import ipaddress
 import re
@@ -57,7 +59,8 @@ class Access:
             raise Refused(
                 "this needs the key of the server: send 'Authorization: Bearer <key>' or 'x-api-key: <key>'",
                 401,
-                b"WWW-Authenticate: Bearer\r\n",
+                # A browser asks for the key by the second, as the password.
+                b'WWW-Authenticate: Bearer, Basic realm="the key as password"\r\n',
             )
 
     def _is_server_name(self, host: str) -> bool:
@@ -121,6 +124,9 @@ def check_exposure(address: str, *, loopback: bool, key: bytes, tls: bool, behin
 
 def _read_key(headers: Mapping[bytes, bytes]) -> bytes:
     scheme, _, token = headers.get(b"authorization", b"").partition(b" ")
+    if scheme.lower() == b"basic":
+        with contextlib.suppress(ValueError):
+            return base64.b64decode(token).partition(b":")[2]
     return token.strip() if scheme.lower() == b"bearer" else headers.get(b"x-api-key", b"")
 
 

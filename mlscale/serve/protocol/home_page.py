@@ -23,10 +23,10 @@ _MOST_LABELS = 10_000
 _FORMS = {"table": "table", "text": "text", "document": "text", "image": "image"}
 
 
-def render_home_page(model: ServedModel) -> bytes:
+def render_home_page(model: ServedModel, *, needs_key: bool = False) -> bytes:
     """Return the page, with what it has to know of the model."""
     # Names come from users, and go into HTML; `<` would end the element of the script.
-    data = json.dumps(_describe_model(model)).replace("<", "\\u003c")
+    data = json.dumps({**_describe_model(model), "needs_key": needs_key}).replace("<", "\\u003c")
     values = {"title": escape(model.version), "model": data}
     return _PLACEHOLDER.sub(lambda match: values[match[1]], _read_template()).encode()
 

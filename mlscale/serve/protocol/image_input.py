@@ -7,7 +7,6 @@ that the size of the body does not show, so an image of many pixels is decoded i
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
@@ -47,22 +46,29 @@ def parse_content_type(headers: Mapping[bytes, bytes]) -> bytes:
     return headers.get(b"content-type", b"application/json").partition(b";")[0].strip().lower()
 
 
-def is_large(content: bytes | bytearray | Sequence[bytes]) -> bool:
+def is_large(model: ServedModel, content: bytes | bytearray | Sequence[bytes]) -> bool:
     """Return whether an image has many bytes, or many pixels by its header; False if its header can't be read.
 
     Of a list of images: whether there are several, or a large one.
+
+    Raises:
+        Refused: an image has more pixels than the model takes, before it waits for those that are decoded.
     """
     if not isinstance(content, bytes | bytearray):
-        return len(content) > 1 or is_large(content[0])
+        return len(content) > 1 or is_large(model, content[0])
     if len(content) > _FEW_BYTES:  # to copy it takes long, and so may what follows its header
         return True
     try:
-        # The header only, without a limit: a size over the limit is reported by `decode_image_sample`, as for
-        # small images.
-        picture = open_picture(bytes(content), max_pixels=sys.maxsize)
+        picture = open_picture(bytes(content), max_pixels=_get_image_encoder(model).max_pixels)
+    except TooLarge as error:
+        raise _build_size_refusal(error) from error
     except Exception:  # Pillow raises what its decoders raise; `decode_image_sample` reports it
         return False
     return picture.height * picture.width > _FEW_PIXELS
+
+
+def _build_size_refusal(error: TooLarge) -> Refused:
+    return Refused(f"the image is too large: {error}", 413)
 
 
 def estimate_memory_bytes(model: ServedModel) -> int:
@@ -104,7 +110,7 @@ def decode_image_sample(model: ServedModel, content: bytes) -> NDArray[Any]:
             content, (size[0], size[1]) if encoder.is_resized else None, channels, max_pixels=encoder.max_pixels
         )
     except TooLarge as error:
-        raise Refused(f"the image is too large: {error}", 413) from error
+        raise _build_size_refusal(error) from error
     except Exception as error:  # Pillow raises what its decoders raise
         raise Refused(f"this image can't be decoded: {' '.join(str(error).split())[:300]}") from error
     # Without a resize the model was trained on images of exactly this size, so another size is not guessed.

@@ -237,6 +237,14 @@ def test_ranks_of_another_launcher_share_batch_cores_and_machines(monkeypatch: p
     assert derive_values(config(devices=4), FACTS, BOX, RankLayout(4, 2, 4, False))["world_size"] == 8
 
 
+@pytest.mark.parametrize(("features", "typed", "threads"), [(8, "", 1), (8, "3", 3), (8192, "", 4), (None, "", 4)])
+def test_a_small_table_has_one_thread(
+    monkeypatch: pytest.MonkeyPatch, features: int | None, typed: str, threads: int
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", typed)
+    assert derive_values(config(), {**FACTS, "features": features}, LAPTOP)["threads"] == threads
+
+
 def test_a_resumed_run_is_advised_another_number_of_devices_alone() -> None:
     cfg = config(devices=3)
     cfg.resume = "1skg38w58gxt"

@@ -12,9 +12,13 @@ from mlscale.estimate.live_tensors import LiveTensorMode
 from mlscale.estimate.memory_parts import StepMemory
 from mlscale.estimate.sharded_step import Sharding
 from mlscale.estimate.step import StepSettings
-from mlscale.estimate.step_memory import PROCESSES_ERROR, estimate_peak_memory, trace_two_steps
+from mlscale.estimate.step_memory import UNCHECKED_ERROR, estimate_peak_memory, trace_two_steps
 from mlscale.tasks import Classification
 from mlscale.train.strategies.sharding import ShardSettings
+
+pytestmark = pytest.mark.skipif(
+    not torch.__version__.startswith("2.13."), reason="FSDP of torch 2.13 alone is estimated; another one is refused"
+)
 
 WIDTH, BLOCKS = 256, 4
 BLOCK, REST = 4 * WIDTH * WIDTH, 4 * WIDTH * 10  # bytes of a block that is gathered alone, and of what is left
@@ -127,8 +131,8 @@ def test_steps_that_can_not_be_traced_are_taken_for_real_as_the_first_rank() -> 
         task.model[1] = Choosing(WIDTH, WIDTH, bias=False)  # type: ignore[operator]
         return task
 
-    real = estimate_peak_memory(build_choosing, BATCH, StepSettings(), 2**40, Sharding(2, SETTINGS()))
+    real = estimate_peak_memory(build_choosing, BATCH, StepSettings(), Sharding(2, SETTINGS()))
     assert real.how.startswith("two real steps, as the first of 2 processes (off by")
     assert "a trace was not possible (DataDependentOutputException" in real.how
-    assert real.error == PROCESSES_ERROR
+    assert real.error == UNCHECKED_ERROR
     assert real.peak == pytest.approx(trace(Sharding(2, SETTINGS())).peak, rel=0.01)

@@ -123,6 +123,19 @@ def test_large_logits_are_no_trouble() -> None:
     np.testing.assert_allclose(compute_softmax(given), [[0.7310586, 0.2689414, 0]], rtol=1e-5)
 
 
+@pytest.mark.parametrize(
+    "place", ["name: digits", "labels", "val/accuracy", "sha256", "# SHA-256 of the lines above: "]
+)
+def test_a_document_that_was_altered_is_refused(servable: Servable, place: str) -> None:
+    path = servable.folder / DOCUMENT
+    content = path.read_text()
+    at = content.index(place) + len(place) - 1 + (place[0] == "#")  # of the last line the digest itself
+    path.write_text(content[:at] + chr(ord(content[at]) ^ 1) + content[at + 1 :])
+    with pytest.raises(MLScaleError, match="can't read servable") as caught:
+        load(servable.folder)
+    assert caught.value.why == "its SHA-256 is another: it is not what was exported"
+
+
 @pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize("damage", ["altered", "torn", "gone"])
 def test_a_file_that_is_not_what_was_exported_is_refused(servable: Servable, name: str, damage: str) -> None:

@@ -3,7 +3,7 @@
 import pytest
 
 from mlscale.profile import machine_load as load
-from mlscale.profile.bound_verdict import ROUNDS, Factor, evaluate_rounds
+from mlscale.profile.bound_verdict import ROUNDS, Factor, Straggler, evaluate_rounds, find_straggler
 from mlscale.profile.machine_load import MachineLoad
 from mlscale.profile.remedies import Remedy, RemedyTrial, RunSetup, propose_remedies, select_best_remedy
 from mlscale.profile.step_timers import StepTimes
@@ -40,6 +40,21 @@ def test_figures() -> None:
     assert verdict.predicted == pytest.approx(1 / 0.62)
     assert verdict.real == 1.0
     assert verdict.steps == 10 * ROUNDS
+
+
+@pytest.mark.parametrize(
+    ("ranks", "found"),
+    [
+        ([{"w": 0.6, "c": 0.4}, {"c": 0.9, "w": 0.01}], Straggler(1, 0.6, ("c", 0.9))),
+        ([{"sleep": 0.6, "c": 0.4}, {"w": 0.6, "c": 0.4}], Straggler(0, 0.6, ("sleep", 0.6))),
+        ([{"w": 0.3, "c": 0.7}, {"w": 0.25, "c": 0.75}], None),  # in turn
+        ([{"w": 0.06, "c": 0.94}, {"c": 1.0}], None),
+        ([{"w": 0.2, "validation": 0.5, "c": 0.3}, {"validation": 0.5, "c": 0.5}], None),
+        ([{"c": 1.0}], None),
+    ],
+)
+def test_the_rank_that_others_wait_for(ranks: list[dict[str, float]], found: Straggler | None) -> None:
+    assert find_straggler(ranks, "w", "c") == found
 
 
 def test_a_gain_is_proven_by_every_round() -> None:

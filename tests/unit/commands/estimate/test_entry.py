@@ -12,6 +12,7 @@ from mlscale.errors import Exit, MLScaleError
 from mlscale.estimate.memory_parts import StepMemory
 from mlscale.estimate.prices import load_price_file
 from mlscale.estimate.terms import compute_cuda_overhead
+from mlscale.profile.machine_load import MachineLoad
 from mlscale.report import Result
 
 GIB = 2**30
@@ -70,6 +71,31 @@ def test_the_sentence_and_the_figures() -> None:
     assert result.metrics["needed_memory_bytes"] == 3 * GIB // 2  # what the probe's process took
     assert result.metrics["time_s"] == 7200
     assert result.as_dict()["metrics"]["cost_usd"] is None
+
+
+def test_a_trace_that_misses_most_of_the_memory_is_a_range() -> None:
+    memory = MEMORY.add_unseen_bytes(0, 5.0, "traced")
+    wanted = EstimateSettings.read_estimate_settings({"probe_seconds": 0.0, **NONE})
+    measured = EstimateMeasurements(memory, {}, "cpu", 0, None, OCCUPIED)
+    assert build_estimate_result(measured, wanted, load_price_file(), None).sentence.startswith(
+        "needs 1.0 GiB to 6.0 GiB per process"
+    )
+
+
+@pytest.mark.parametrize("count", [GIB, -GIB // 16, -GIB // 4])
+def test_bytes_that_a_trace_has_not_seen_are_in_the_parts(count: int) -> None:
+    memory = MEMORY.add_unseen_bytes(count, 0.03, "measured")
+    parts = (memory.parameters, memory.gradients, memory.optimizer_state, memory.activations, memory.scratch)
+    assert memory.peak == sum(parts) == GIB + count
+    assert min(parts) >= 0
+
+
+def test_the_load_of_the_machine_is_in_the_range_and_in_the_sentence() -> None:
+    busy = MachineLoad(20.0, 2)
+    assert busy.compute_uncertainty(2) > 0.78  # by so much a run took longer than was stated
+    assert MachineLoad(0.2, 8).compute_uncertainty(2) == 0
+    result = concluded(time=replace(TIME, error=busy.compute_uncertainty(2), busy=", load 20.0 on 2 cores"))
+    assert "2 h 00 min (±91 %, load 20.0 on 2 cores) on this machine" in result.sentence
 
 
 def test_a_price_per_hour() -> None:

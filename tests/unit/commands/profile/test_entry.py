@@ -3,7 +3,7 @@
 import pytest
 
 from mlscale.commands.profile.entry import RunProfile, build_profile_result
-from mlscale.profile.bound_verdict import ROUNDS, Factor, evaluate_rounds
+from mlscale.profile.bound_verdict import ROUNDS, Factor, Straggler, evaluate_rounds
 from mlscale.profile.machine_load import MachineLoad
 from mlscale.profile.remedies import Remedy, RemedyTrial
 from mlscale.profile.step_timers import StepTimes
@@ -67,6 +67,38 @@ def test_more_than_a_perfect_loader_is_no_gain_to_believe() -> None:
     assert "the machine is not steady" in concluded(0.38, 1.6, gave("data.workers=4", 2.8)).sentence
     one_thread = gave("OMP_NUM_THREADS=1 (in the environment)", 2.0)  # which does nothing to the loader
     assert "not steady" not in concluded(0.02, 1.14, one_thread).sentence
+
+
+def test_the_largest_part_is_the_headline_also_where_rounds_contradict_each_other() -> None:
+    small_wait = concluded(0.09, 1.1, validation=0.49, computing=0.42, wait_for_data=0.09)
+    assert small_wait.sentence.startswith("validation takes 49% of the time and bounds the run: it waits for data 9%")
+    assert small_wait.details["bound_by"] == "validation"
+    large_wait = concluded(0.38, 1.6, wait_for_data=0.38, computing=0.35, validation=0.27)
+    assert large_wait.details["bound_by"] == "data"
+    steps = [
+        (StepTimes(10, 1.0, 0.01, 0.0), StepTimes(10, 1 / factor, 0.0, 0.0)) for factor in (1.2, 1.3, 0.9, 1.2, 1.2)
+    ]
+    verdict = evaluate_rounds(steps)
+    assert verdict.bound == "unclear"
+    for part in ("validation", "checkpoints"):
+        result = build_profile_result(RunProfile(verdict, QUIET, [], 64, {part: 0.6, "computing": 0.4}), 12.0)
+        assert result.sentence.startswith(f"{part} takes 60% of the time and bounds the run")
+    result = build_profile_result(RunProfile(verdict, QUIET, [], 64, {"computing": 0.6, "validation": 0.4}), 12.0)
+    assert result.sentence.startswith("unclear what bounds the run")
+
+
+def test_a_rank_that_others_wait_for_and_ranks_that_no_timer_can_tell_apart() -> None:
+    verdict = evaluate_rounds([(StepTimes(10, 1.0, 0.0, 0.0), StepTimes(10, 1.0, 0.0, 0.0))] * ROUNDS)
+    shares = {"wait for other ranks": 0.6, "computing": 0.4}
+    straggler = Straggler(1, 0.6, ("callback Sleeper", 0.7))
+    result = build_profile_result(RunProfile(verdict, QUIET, [], 64, shares, straggler=straggler), 12.0)
+    assert result.sentence.startswith(
+        "rank 1 bounds the run: another rank waits for it 60% of the time, and 70% of its own time is callback "
+        "Sleeper; of the time of an epoch: computing 40%"
+    )
+    assert result.details["bound_by"] == "rank 1"
+    result = build_profile_result(RunProfile(verdict, QUIET, [], 64, {"computing": 1.0}, hides_waits=True), 12.0)
+    assert result.sentence.startswith("computing or waiting for another rank takes 100% of the time and bounds the run")
 
 
 def test_epochs_and_others() -> None:

@@ -7,6 +7,7 @@ import re
 import threading
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import EpsImagePlugin, Image, ImageFile
 
@@ -73,3 +74,18 @@ def test_settings_are_strict_while_any_thread_is_inside(monkeypatch: pytest.Monk
     leave.set()
     thread.join()
     assert ImageFile.LOAD_TRUNCATED_IMAGES
+
+
+@pytest.mark.parametrize("kind", ["WEBP", "GIF", "PNG"])
+@pytest.mark.parametrize("is_grey", [True, False])
+def test_a_grey_model_takes_grey_pixels_of_formats_without_grey(kind: str, is_grey: bool) -> None:
+    values = np.random.default_rng(0).integers(0, 8, (9, 7, 1 if is_grey else 3), np.uint8) * 30
+    image = Image.fromarray(np.broadcast_to(values, (9, 7, 3)).copy())
+    file = io.BytesIO()
+    image.save(file, kind, **({"lossless": True} if kind == "WEBP" else {}))
+    # A PNG has grey of its own: with three channels it is of another kind than the data, whatever they hold.
+    if is_grey and kind != "PNG":
+        assert np.array_equal(decode_image(file.getvalue(), None, 1)[0], values[..., 0])
+        return
+    with pytest.raises(ValueError, match="it has colours, and the training data is grey"):
+        decode_image(file.getvalue(), None, 1)

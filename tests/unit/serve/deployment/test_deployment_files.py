@@ -267,8 +267,15 @@ def test_only_settings_of_the_server_go_along() -> None:
         "registry.root=r", "output=json", "api_key=${oc.env:A}", "hosts=[${oc.env:B,c}]", "behind_proxy=true",
     ]  # fmt: skip
     words = list_server_words(typed)
-    assert words == ("threads=2", "max_batch=4", "api_key=${oc.env:A}", "hosts=[${oc.env:B,c}]")
+    kept = ["threads=2", "max_batch=4", "host=::", "api_key=${oc.env:A}", "hosts=[${oc.env:B,c}]", "behind_proxy=true"]
+    assert words == tuple(kept)
     assert list_variables(words) == ("A", "B")
+    settings = make_settings(words=words, port=80)
+    assert settings.build_arguments("m", in_container=False) == ["serve", "m", "port=80", *kept]
+    # A container listens on all addresses, behind what is before it.
+    first = ["serve", "m", "port=80", "host=0.0.0.0", "behind_proxy=true", "events=null"]
+    others = [word for word in kept if not word.startswith(("host=", "behind"))]
+    assert settings.build_arguments("m", in_container=True) == [*first, *others]
 
 
 @pytest.mark.parametrize(("name", "expected"), [("Digits 2!", "digits-2"), ("7up", "model-7up"), ("é", "model")])

@@ -1,5 +1,6 @@
 """Who may send requests: no page of another site, nobody without the key, and none in the clear to other machines."""
 
+import base64
 import json
 import subprocess
 from collections.abc import Iterator
@@ -89,6 +90,9 @@ def test_clients_name_no_file_and_write_no_line_of_the_log(server: Server, ref: 
     assert server.metric("mlscale_stale") == 0
 
 
+CHALLENGE = 'Bearer, Basic realm="the key as password"'
+
+
 def test_the_key(locked: Server) -> None:
     asks: tuple[tuple[str, bytes | None, dict[str, str]], ...] = (
         ("/predict", ONE, RAW),
@@ -100,12 +104,20 @@ def test_the_key(locked: Server) -> None:
         ("/", None, {}),
     )
     for path, body, kind in asks:
-        for right in ({"Authorization": f"Bearer {KEY}"}, {"authorization": f"bearer {KEY}"}, {"X-API-Key": KEY}):
+        # A browser sends what a person types as the password.
+        typed = {"Authorization": "Basic " + base64.b64encode(f":{KEY}".encode()).decode()}
+        for right in (
+            {"Authorization": f"Bearer {KEY}"},
+            {"authorization": f"bearer {KEY}"},
+            {"X-API-Key": KEY},
+            typed,
+        ):
             assert locked.ask(path, body, {**kind, **right}).status == 200, path
         for wrong in (
             {},
             {"Authorization": KEY},
             {"Authorization": f"Basic {KEY}"},
+            {"Authorization": "Basic " + base64.b64encode(f"{KEY}:".encode()).decode()},
             {"Authorization": "Bearer "},
             {"X-API-Key": KEY[:-1]},
             {"X-API-Key": KEY + "x"},
@@ -113,7 +125,7 @@ def test_the_key(locked: Server) -> None:
             {"Authorization": "Bearer wrong", "X-API-Key": KEY},
         ):
             reply = locked.ask(path, body, {**kind, **wrong})
-            assert (reply.status, reply.headers["WWW-Authenticate"]) == (401, "Bearer"), (path, wrong)
+            assert (reply.status, reply.headers["WWW-Authenticate"]) == (401, CHALLENGE), (path, wrong)
             assert KEY not in reply.body.decode()
     for path in ("/v2/health/live", "/v2/health/ready", "/v2/models/digits/ready"):
         assert locked.ask(path).status == 200

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import json
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from mlscale.serve.http.request_error import Refused
+from mlscale.serve.protocol import image_input as images
 from mlscale.serve.protocol import predict_route as predict
 from mlscale.serve.protocol.refused_bodies import describe_large_body
 from mlscale.serve.served_model import ServedModel
@@ -137,3 +140,11 @@ def test_a_large_body_of_another_type_is_refused_for_its_type(
 ) -> None:
     refused = describe_large_body(models[name], kind, 3_000_000, 380_000, 64)
     assert (refused.status, reason in refused.message) == (status, True), refused.message
+
+
+def test_an_image_over_the_limit_is_refused_by_its_header_before_it_waits(models: dict[str, ServedModel]) -> None:
+    file = io.BytesIO()
+    Image.new("1", (20_000, 20_000)).save(file, "PNG")  # 50 KB, 400 million pixels
+    with pytest.raises(Refused, match="20000×20000 pixels are more than") as refused:
+        images.is_large(models["photos"], file.getvalue())
+    assert refused.value.status == 413

@@ -1,0 +1,93 @@
+"""What a profile of several ranks makes of one that is slower than the others."""
+
+from pathlib import Path
+
+import pytest
+
+from mlscale.assembly.ready import compose_from_overrides
+from mlscale.commands.profile.timed_fits import build_profile_probe
+from mlscale.config.composition.frozen import add_derived
+from mlscale.config.derive import derive_values
+from mlscale.launch.local_devices import detect_local_devices
+from mlscale.profile.bound_verdict import find_straggler
+from mlscale.profile.step_parts import COMPUTE, EXCHANGE, RANKS, VALIDATION
+
+OWN = """
+import os
+import time
+
+import pytorch_lightning as pl
+import torch
+from torch.utils.data import DataLoader, TensorDataset
+
+SLOW = os.environ.get("RANK") == "1"
+
+
+class Late(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        time.sleep(0.1 * SLOW)
+        return gradient
+
+
+class Slow(pl.LightningModule):
+    def __init__(self, where="forward"):
+        super().__init__()
+        self.net, self.where = torch.nn.Linear(4, 1), where
+
+    def on_train_batch_start(self, batch, index):
+        time.sleep(0.2 * SLOW * (self.where == "hook"))
+
+    def training_step(self, batch, index):
+        time.sleep(0.1 * SLOW * (self.where == "computing"))
+        out = self.net(batch[0])
+        return (Late.apply(out) if self.where == "computing" else out).square().mean()
+
+    def validation_step(self, batch, index):
+        time.sleep(0.3 * (self.where == "validation"))
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), 0.1)
+
+    def train_dataloader(self):
+        return DataLoader(TensorDataset(torch.ones(96, 4)), 4)
+
+    def val_dataloader(self):
+        return DataLoader(TensorDataset(torch.ones(96, 4)), 4)
+"""
+WORDS = ["task._target_=profiled_ranks.Slow", "data=none", "model=none", "optimizer=none", "metric=train/loss"]
+
+
+@pytest.mark.parametrize(
+    ("where", "largest"),
+    [
+        ("computing", COMPUTE),  # in the backward pass as well, in which DDP's exchange would hide it
+        pytest.param("hook", "Slow.on_train_batch_start", marks=pytest.mark.slow),
+        pytest.param("validation", None, marks=pytest.mark.slow),
+    ],
+)
+def test_the_rank_that_others_wait_for(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, where: str, largest: str | None
+) -> None:
+    (folder / "profiled_ranks.py").write_text(OWN)
+    monkeypatch.syspath_prepend(folder)
+    cfg = compose_from_overrides("profile", [*WORDS, f"task.where={where}", "trainer.devices=2"])
+    cfg = add_derived(
+        cfg, {**derive_values(cfg, None, detect_local_devices()), "run_dir": "profile", "name": "profile"}
+    )
+    ranks = build_profile_probe(cfg, None).measure_shares(8)
+    assert len(ranks) == 2
+    assert ranks[0][EXCHANGE] > 0
+    straggler = find_straggler(ranks, RANKS, COMPUTE)
+    if largest is None:
+        # Data of one's own that states no length: the loader's counts. All ranks validate, and none waits for long.
+        assert straggler is None
+        assert max(ranks[0], key=lambda part: ranks[0][part]) == VALIDATION
+    else:
+        assert straggler is not None
+        assert (straggler.rank, straggler.part[0]) == (1, largest)
+        assert straggler.share > 0.3
