@@ -117,7 +117,7 @@ def derive_values(
         "per_device_batch": per_device,
         "steps_per_epoch": steps,
         "total_steps": _derive_total_steps(cfg, steps),
-        **derive_metric(cfg),
+        **derive_metric(cfg, (facts or {}).get("class_counts") or ()),
         "precision": None,  # what a probe finds, with precision=auto
         "memory_format": None,
     }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -10,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from mlscale.config.metric_direction import choose_metric, infer_direction
 from mlscale.config.targets import import_target
 from mlscale.errors import MLScaleError
+from mlscale.task_types.rare_classes import describe_imbalance
 from mlscale.task_types.registry import get_task_type, resolve_task_type
 from mlscale.task_types.task_type import TaskType
 
@@ -26,9 +27,12 @@ def is_set(cfg: DictConfig, key: str) -> bool:
     return raw not in (None, _ITS[key])
 
 
-def derive_metric(cfg: DictConfig) -> dict[str, str | None]:
+def derive_metric(cfg: DictConfig, class_counts: Sequence[int] = ()) -> dict[str, str | None]:
     """Return the derived values `metric` and `mode`. A metric that is neither set nor implied by the task is None: it
     is chosen once something has been logged.
+
+    Args:
+        class_counts: training samples of each class, where the data has classes.
     """
     metric, picked_mode = (str(cfg.metric), None) if is_set(cfg, "metric") else _read_checkpoint_metric(cfg)
     mode = str(cfg.mode) if is_set(cfg, "mode") else picked_mode
@@ -36,7 +40,7 @@ def derive_metric(cfg: DictConfig) -> dict[str, str | None]:
         task_type = resolve_configured_type(cfg)
         # With a typed `mode=min` an accuracy can't be meant: the loss is the other metric that every built-in task
         # logs.
-        metric = choose_metric([task_type.default_metric, "val/loss"], mode) if task_type else None
+        metric = choose_metric([task_type.choose_metric(class_counts), "val/loss"], mode) if task_type else None
     return {"metric": metric, "mode": mode or (infer_direction(metric) if metric else None)}
 
 
@@ -92,6 +96,14 @@ def _create_direction_error(metric: str, where: str, key: str) -> MLScaleError:
         why="its name does not show it, and the best checkpoint would be picked by it",
         fix=f"{key}=max\n{key}=min",
     )
+
+
+def describe_classes(cfg: DictConfig) -> str:
+    """Return the shares of the classes of training, of a task with one class for each sample; "" where none is rare."""
+    task_type = resolve_configured_type(cfg)
+    if task_type is None or not task_type.is_one_class:
+        return ""
+    return describe_imbalance(cfg.derived.get("class_counts") or (), cfg.derived.get("class_names") or ())
 
 
 def resolve_configured_type(cfg: DictConfig) -> TaskType | None:

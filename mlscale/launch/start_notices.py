@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 from mlscale.config.derive import count_epoch_steps
+from mlscale.config.metric_choice import describe_classes
 from mlscale.config.schema.roots import find_roots
 from mlscale.data.data_facts import describe_facts
 from mlscale.report.terminal import wrap_text
@@ -37,6 +38,8 @@ def format_start_lines(cfg: DictConfig, facts: Mapping[str, Any] | None) -> list
             f"data      {facts['train_samples']:,} to train, {facts['val_samples']:,} to validate, "
             f"{describe_facts(facts)}"
         )
+    if shares := describe_classes(cfg):
+        lines.append(f"classes   {shares}; judged by {cfg.metric}")
     if derived.per_device_batch:
         accumulate = cfg.trainer.get("accumulate_grad_batches", 1) or 1
         count = derived.steps_per_epoch

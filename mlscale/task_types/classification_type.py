@@ -19,6 +19,7 @@ from mlscale.task_types.paired_metrics import (
     compute_macro_f1,
     count_by_class,
 )
+from mlscale.task_types.rare_classes import is_imbalanced
 from mlscale.task_types.sample_score import SampleScore
 from mlscale.task_types.softmax import compute_softmax
 from mlscale.task_types.task_type import (
@@ -56,6 +57,12 @@ class ClassificationType(TaskType):
     passing_columns = ("probabilities", "logits")
     is_outcome_named = True
     shows_predictions = True
+
+    def choose_metric(self, class_counts: Sequence[int]) -> str:
+        """Return balanced accuracy, or of two classes AUC, where a class is rare: accuracy hardly sees that one."""
+        if not is_imbalanced(class_counts):
+            return self.default_metric
+        return "val/auc" if len(class_counts) == 2 else "val/balanced_accuracy"
 
     def compare_predictions(
         self, first: Mapping[str, NDArray[Any]], second: Mapping[str, NDArray[Any]]

@@ -24,12 +24,14 @@ class TaskInfo:
         labels: names of the classes by number; '0', '1', … where they have none.
         mean, std: of each channel, that images were normalised by; empty where they were not.
         targets: names of what is predicted, in regression.
+        positive: of two classes the number of the one that curves are about; None for the rarer one.
     """
 
     labels: tuple[str, ...] = ()
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
     targets: tuple[str, ...] = ()
+    positive: int | None = None
 
     def get_class_name(self, number: int) -> str:
         """Return the name of a class."""

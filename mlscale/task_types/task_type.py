@@ -112,6 +112,10 @@ class TaskType(EventForms):
     shows_predictions: ClassVar[bool] = False
     output_meanings: ClassVar[Mapping[str, str]] = {}
 
+    def choose_metric(self, class_counts: Sequence[int]) -> str:
+        """Return the metric that judges a run, unless another is set; `class_counts` are of training, () if unknown."""
+        return self.default_metric
+
     # Training, by `mlscale.tasks.TypedTask`.
 
     def compute_losses(self, outputs: Any, y: Tensor) -> Tensor:

@@ -3,12 +3,17 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torchmetrics import Metric, MetricCollection
+from torchmetrics.classification import BinaryAUROC, MulticlassRecall
+from torchmetrics.utilities import dim_zero_cat
 
+from mlscale.task_types.rare_classes import is_imbalanced
 from mlscale.tasks.base import Partial, Task
 from mlscale.tasks.batch import Batch, unpack_batch
-from mlscale.tasks.label_checks import check_labels, check_logits, compute_class_weights
+from mlscale.tasks.label_checks import check_labels, check_logits, check_smoothing, compute_class_weights
 from mlscale.tasks.model_outputs import check_tensor
 
 
@@ -16,14 +21,15 @@ class Classification(Task):
     """The task of classifying samples into `num_classes` classes.
 
     Validation and test metrics are ``val/loss``, ``val/accuracy``, ``test/loss`` and ``test/accuracy``: weighted means
-    over every sample of every rank, of the plain cross-entropy.
+    over every sample of every rank, of the plain cross-entropy. Where a class is rare, also ``balanced_accuracy``, the
+    mean of the recalls of the classes that occur, and with two classes ``auc``, NaN where only one of them occurs.
 
     Args:
         num_classes: the labels are 0 … num_classes - 1, and the model gives that many logits.
         label_smoothing: the share of the target spread over all classes (Szegedy et al. 2016), in training only.
         class_weights: how much the samples of each class count in the training loss: a number for each; 'balanced' for
             the same total for every class; None for equal weights. See `compute_class_weights`.
-        class_counts: training samples of each class, for 'balanced'.
+        class_counts: training samples of each class, for 'balanced', and to tell whether one is rare.
         model: images to logits, (n, …) to (n, num_classes).
         optimizer: see `Task`.
         scheduler: see `Task`.
@@ -49,8 +55,10 @@ class Classification(Task):
         scheduler: Partial | Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(model=model, optimizer=optimizer, scheduler=scheduler)
+        check_smoothing(label_smoothing)
         self.num_classes = num_classes
         self.label_smoothing = label_smoothing
+        self._has_rare_class = is_imbalanced(class_counts or ())
         # Not in checkpoints: it comes from the configuration, and weights alone go into another run.
         self.register_buffer(
             "class_weights", compute_class_weights(class_weights, class_counts, num_classes), persistent=False
@@ -85,6 +93,17 @@ class Classification(Task):
         """Return the loss, and True where the class is right, (n,)."""
         return self.losses(outputs, batch), outputs.argmax(-1) == batch.y
 
+    def metrics(self) -> dict[str, Metric]:
+        """Return balanced accuracy and AUC where a class is rare."""
+        if not self._has_rare_class:
+            return {}
+        balanced = {"balanced_accuracy": _BalancedAccuracy(self.num_classes, average="macro", validate_args=False)}
+        return balanced | ({"auc": _AUC(validate_args=False)} if self.num_classes == 2 else {})
+
+    def update(self, metrics: MetricCollection, outputs: Tensor, batch: Batch) -> None:
+        """Add a batch as probabilities, of which `mlscale evaluate` computes the same metrics."""
+        metrics.update(outputs.float().softmax(-1), batch.y)
+
     def predict_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
         """Return ``logits``, float (n, num_classes)."""
         return {"logits": self(unpack_batch(batch).x)}
@@ -102,3 +121,23 @@ class Classification(Task):
         except IndexError:  # "Target 7 is out of bounds."
             check_labels(y, self.num_classes)
             raise
+
+
+class _BalancedAccuracy(MulticlassRecall):
+    """The mean recall of the classes that occur; torchmetrics counts 0 for one that was only predicted."""
+
+    def compute(self) -> Tensor:
+        occurs = self.tp + self.fn > 0
+        recalls: Tensor = self.tp[occurs] / (self.tp + self.fn)[occurs]
+        return recalls.mean()
+
+
+class _AUC(BinaryAUROC):
+    """AUC of the second class by probabilities (n, 2); NaN where one class is missing, where torchmetrics gives 0."""
+
+    def update(self, probabilities: Tensor, y: Tensor) -> None:
+        super().update(probabilities[:, 1], y)
+
+    def compute(self) -> Tensor:
+        y = dim_zero_cat(self.target)
+        return super().compute() if 0 < y.sum() < len(y) else torch.tensor(torch.nan, device=y.device)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from mlscale.versions.trained_model import TrainedModel
 
 _BUILTIN_SLICES = ("brightness", "size")
+_SHOWN = 10  # classes in a message
 FULL_SPLIT_SETTINGS = {
     "limit_val_batches": 1.0,
     "limit_test_batches": 1.0,
@@ -173,6 +174,7 @@ def evaluate_checkpoint(
     task_type, gather = find_measured_type(parts.task), None
     if task_type is not None:
         about, bright = describe_evaluated_data(parts.data, cfg.derived), "brightness" in _list_slices(cfg)
+        about = replace(about, positive=_find_positive(cfg, about.labels))
         gather = SampleCollector(task_type, about, table, worst=cfg.worst, brightness=bright, seed=cfg.seed)
         get_callbacks(parts.trainer).append(PredictionCollector(gather))
     passes: Any = parts.trainer.validate if cfg.split == "val" else parts.trainer.test
@@ -213,7 +215,7 @@ def evaluate_servable(
     # No Trainer here: the data module's hooks are called by hand, in Lightning's order.
     data.setup("validate" if cfg.split == "val" else "test")
     targets = tuple(target.name for target in servable.names.targets)
-    about = TaskInfo(labels=servable.labels, targets=targets)
+    about = TaskInfo(labels=servable.labels, targets=targets, positive=_find_positive(cfg, servable.labels))
     gather = SampleCollector(
         servable.task_type, about, table, worst=cfg.worst, brightness="brightness" in _list_slices(cfg), seed=cfg.seed
     )
@@ -228,6 +230,22 @@ def describe_evaluated_data(data: LightningDataModule | None, derived: Mapping[s
     from mlscale.evaluate.data_info import describe_task_info
 
     return describe_task_info(data, derived.get("class_names"), derived.get("num_classes"))
+
+
+def _find_positive(cfg: DictConfig, labels: Sequence[str]) -> int | None:
+    """Return the number of the class that `positive` names; None where it is not set."""
+    if cfg.positive is None:
+        return None
+    # As text: YAML reads `true` and `1` as what they look like.
+    wanted = str(cfg.positive).casefold()
+    if len(labels) == 2 and (named := [number for number in (0, 1) if labels[number].casefold() == wanted]):
+        return named[0]
+    raise MLScaleError(
+        f"positive={cfg.positive} is not one of two classes",
+        where="positive",
+        why=f"the classes are {', '.join(labels[:_SHOWN]) or 'not known'}",
+        fix=f"positive={labels[-1]}" if len(labels) == 2 else "leave positive out: curves are of two classes",
+    )
 
 
 def read_slice_columns(cfg: DictConfig, data: LightningDataModule | None, gathered: EvaluatedSamples) -> SliceColumns:

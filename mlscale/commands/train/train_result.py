@@ -7,6 +7,7 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mlscale.config.metric_choice import describe_classes
 from mlscale.report import Result, format_number
 from mlscale.report.text import format_percent
 from mlscale.runs.folder import RunFolder
@@ -52,6 +53,7 @@ def build_train_result(cfg: DictConfig, folder: RunFolder, attempt: ResumePlan |
                 f"{cfg.name}: {_format_key_metric(cfg, metrics, fit['best'])} after {steps:,} step{'s' * (steps != 1)}"
                 + _describe_resumption(fit, attempt)
                 + _format_failed_saves(fit),
+                *filter(None, [describe_classes(cfg)]),
                 *fit.get("remarks", ()),
             ]
         ),
@@ -85,6 +87,8 @@ def _format_key_metric(cfg: DictConfig, metrics: dict[str, Any], best_checkpoint
     shown = [_format_metric(cfg.metric, value) for value in ends if value is not None]
     if not shown:
         return f"no {cfg.metric or 'metric'} was logged"
+    if cfg.metric == "val/auc" and shown[0] == "nan":
+        return "no val/auc, since validation has one class alone (of a table, data.stratify=true holds out each),"
     # Compared as shown: a difference that rounding hides is not worth two numbers.
     if len(set(shown)) == 1 or best_checkpoint is None:
         return f"{cfg.metric} {shown[0]}"

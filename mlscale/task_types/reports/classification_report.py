@@ -14,6 +14,7 @@ from mlscale.stats.bootstrap import bootstrap_intervals
 from mlscale.stats.intervals import Interval, average_intervals, compute_wilson_interval
 from mlscale.task_types.collected_samples import CollectedSamples
 from mlscale.task_types.paired_metrics import compute_macro_f1, count_by_class
+from mlscale.task_types.rare_classes import describe_imbalance
 from mlscale.task_types.report_wording import (
     FEW_SAMPLES_NOTE,
     MIN_RELIABLE_SAMPLES,
@@ -96,9 +97,11 @@ def build_classification_report(gathered: CollectedSamples, seed: int = 0) -> Ev
         "errors": int((~correct).sum()),
         "samples": n,
     }
+    shares = describe_imbalance(confusion.sum(1).tolist(), gathered.task_info.labels)
     return EvaluationReport(
         metrics=metrics,
-        headline=f"accuracy {format_share_interval(accuracy)} of {n:,} samples",
+        headline=f"accuracy {format_share_interval(accuracy)} of {n:,} samples"
+        + (f" ({shares}), balanced accuracy {format_share_interval(whole[0])}" if shares else ""),
         remarks=[
             *_write_remarks(classes, int((~correct).sum())),
             *calibration_result.remarks,

@@ -12,11 +12,14 @@ from mlscale.task_types.report_wording import EvaluationReport, expand_interval
 
 
 def build_threshold_report(gathered: CollectedSamples, seed: int = 0) -> EvaluationReport | None:
-    """Return AUC, average precision and the threshold of the best F1 of class 1; None if only one class occurs."""
-    curve = compute_ranking(gathered.columns["score"], gathered.columns["truth"] == 1, seed=seed)
+    """Return AUC, average precision and the threshold of the best F1 of the positive class; None if it is alone."""
+    score, is_second, positive = gathered.columns["score"], gathered.columns["truth"] == 1, gathered.task_info.positive
+    if positive is None:
+        positive = int(2 * is_second.sum() <= len(is_second))
+    curve = compute_ranking(score if positive else 1 - score, is_second == bool(positive), seed=seed)
     if curve is None:
         return None
-    name = gathered.task_info.get_class_name(1)
+    name = gathered.task_info.get_class_name(positive)
     return EvaluationReport(
         metrics={
             **expand_interval("auc", curve.auc),

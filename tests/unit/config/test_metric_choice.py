@@ -10,6 +10,7 @@ from mlscale.assembly.build import build
 from mlscale.config.metric_choice import (
     check_metric_direction,
     derive_metric,
+    describe_classes,
     follow_own_metrics,
     is_set,
     reuse_choice,
@@ -111,3 +112,33 @@ def test_the_checkpoints_own_metric_judges_the_run() -> None:
     assert derive_metric(config("callbacks.checkpoint.monitor=val/loss")) == {"metric": "val/loss", "mode": "min"}
     typed = config("callbacks.checkpoint.monitor=val/loss", "metric=val/accuracy")
     assert derive_metric(typed) == {"metric": "val/accuracy", "mode": "max"}
+
+
+@pytest.mark.parametrize(
+    ("words", "counts", "metric"),
+    [
+        ([], [960, 40], "val/auc"),
+        ([], [960, 40, 400], "val/balanced_accuracy"),
+        ([], [400, 400], "val/accuracy"),
+        (["metric=val/accuracy"], [960, 40], "val/accuracy"),
+        (["mode=min"], [960, 40], "val/loss"),
+        (["task=segmentation"], [960, 40], "val/miou"),
+        (["+callbacks.checkpoint.monitor=val/loss"], [960, 40], "val/loss"),
+    ],
+)
+def test_a_rare_class_is_judged_by_more_than_accuracy(words: list[str], counts: list[int], metric: str) -> None:
+    cfg = config(*words)
+    chosen = derive_metric(cfg, counts)
+    assert chosen["metric"] == metric
+    # A run that accuracy has judged before is resumed and evaluated by it.
+    before = {"metric": "val/accuracy", "mode": "max"}
+    assert reuse_choice(cfg, before).get("metric") == (None if "metric=" in "".join(words) else "val/accuracy")
+
+
+def test_classes_are_described_for_tasks_of_one_class() -> None:
+    cfg = config()
+    cfg.derived.class_counts, cfg.derived.class_names = [960, 40], ["nein", "ja"]
+    assert describe_classes(cfg) == "4.0 % ja; always nein would reach 96.0 %"
+    other = config("task=segmentation")
+    other.derived.class_counts = [960, 40]  # pixels
+    assert describe_classes(other) == describe_classes(config()) == ""

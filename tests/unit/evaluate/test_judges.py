@@ -85,12 +85,28 @@ def test_a_classifier() -> None:
     json.dumps(convert_to_json(reported.details))
 
 
+def test_the_sentence_names_the_share_of_a_rare_class() -> None:
+    assert "always" not in build_task_report(classified(k=2)).headline
+    gather = SampleCollector(get_task_type("classification"), TaskInfo(("ja", "nein")))
+    y = torch.arange(50).clamp(max=1)  # one ja
+    gather.collect_batch({"logits": torch.tensor([[0.0, 1.0]] * 50)}, (torch.zeros(50, 2), y))
+    headline = build_task_report(gather.collect_samples()).headline
+    assert " of 50 samples (2.0 % ja; always nein would reach 98.0 %), balanced accuracy 50.0 % [" in headline
+
+
 def test_two_classes_have_a_threshold_and_one_class_has_not() -> None:
     gathered = classified(k=2)
     figures = build_task_report(gathered).metrics
     truth, score = gathered.columns["truth"], gathered.columns["score"]
     assert figures["auc"] == pytest.approx(sk.roc_auc_score(truth, score))
-    assert figures["average_precision"] == pytest.approx(sk.average_precision_score(truth, score))
+    assert truth.mean() > 0.5, "the rarer class is the first"
+    for positive, info in ((0, None), (0, 0), (1, 1)):
+        about = replace(gathered, task_info=replace(gathered.task_info, positive=info))
+        report = build_task_report(about)
+        expected = sk.average_precision_score(truth == positive, score if positive else 1 - score)
+        assert report.metrics["average_precision"] == pytest.approx(expected)
+        assert report.metrics["auc"] == figures["auc"]
+        assert any(f"'{NAMES[positive]}' is the positive class" in getattr(each, "text", "") for each in report.blocks)
     gather = SampleCollector(get_task_type("classification"), TaskInfo(("no", "yes")))
     gather.collect_batch(
         {"logits": torch.tensor([[2.0, 0.0]] * 5)}, (torch.zeros(5, 2), torch.zeros(5, dtype=torch.long))

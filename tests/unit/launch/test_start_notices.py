@@ -42,3 +42,13 @@ def test_what_is_left_out_is_counted() -> None:
 )
 def test_how_samples_are_drawn(data: dict[str, Any], reported: str) -> None:
     assert reported in lines(22, **data)["sampling"]
+
+
+def test_the_shares_of_rare_classes_are_named() -> None:
+    task = {"_target_": "mlscale.tasks.Classification"}
+    derived = {"class_counts": [40, 960], "class_names": ["ja", "nein"], "run_dir": "runs/x",
+               "accelerator": "cpu", "threads": 2, "world_size": 1, "per_device_batch": None}  # fmt: skip
+    cfg = OmegaConf.create({"task": task, "metric": "val/auc", "derived": derived, "trainer": {}, "seed": 0,
+                            "precision": {"value": "32-true"}})  # fmt: skip
+    (line,) = (line for line in format_start_lines(cfg, FACTS) if line.startswith("classes"))
+    assert line == "classes   4.0 % ja; always nein would reach 96.0 %; judged by val/auc"

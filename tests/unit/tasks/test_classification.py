@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from pytorch_lightning import LightningDataModule
+from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -205,3 +206,38 @@ def test_the_optimizer_s_own_checks_are_reported() -> None:
 def test_a_task_without_a_model_is_reported() -> None:
     with pytest.raises(MLScaleError, match="the task has no model"):
         classifier(model=None)
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_a_rare_class_has_its_own_metrics(classes: int) -> None:
+    counts = [96, 4] if classes == 2 else [90, 6, 4]
+    y = torch.repeat_interleave(torch.arange(classes), torch.tensor(counts))
+    x = torch.randn(100, 3, generator=torch.Generator().manual_seed(1)) + 0.7 * y[:, None]
+    task = classifier(classes=classes, class_counts=counts)
+    halves = [{"x": x[part], "y": y[part]} for part in (slice(0, None, 2), slice(1, None, 2))]
+    # A sample of weight 0 is in no metric.
+    halves.append({"x": torch.full((1, 3), 50.0), "y": torch.tensor([1]), "weight": torch.zeros(1)})
+    (metrics,) = trainer().validate(task, Loader(halves), verbose=False)
+    with torch.no_grad():
+        shares = task(x).softmax(-1).numpy()
+    expected = balanced_accuracy_score(y.numpy(), shares.argmax(-1))
+    assert metrics["val/balanced_accuracy"] == pytest.approx(expected, abs=1e-6)
+    if classes == 2:
+        assert metrics["val/auc"] == pytest.approx(roc_auc_score(y.numpy(), shares[:, 1]), abs=1e-6)
+    else:
+        assert "val/auc" not in metrics
+
+
+def test_classes_that_are_missing_in_validation_count_in_no_metric() -> None:
+    two, three = classifier(class_counts=[96, 4]), classifier(classes=3, class_counts=[90, 6, 4])
+    for task in (two, three):
+        nn.init.zeros_(task.model.weight)  # type: ignore[arg-type]
+        task.model.bias.data[:] = torch.arange(task.num_classes)  # type: ignore[operator, union-attr]  # the last wins
+    data = [{"x": torch.randn(4, 3), "y": torch.zeros(4, dtype=torch.long)}]
+    (metrics,) = trainer().validate(two, Loader(data), verbose=False)
+    assert np.isnan(metrics["val/auc"])
+    (metrics,) = trainer().validate(three, Loader([{**data[0], "y": torch.tensor([1, 1, 1, 1])}]), verbose=False)
+    assert metrics["val/balanced_accuracy"] == 0
+    three.model.bias.data[:] = torch.tensor([0.0, 1.0, 0.0])  # type: ignore[operator, union-attr]
+    (metrics,) = trainer().validate(three, Loader([{**data[0], "y": torch.tensor([1, 1, 1, 1])}]), verbose=False)
+    assert metrics["val/balanced_accuracy"] == 1

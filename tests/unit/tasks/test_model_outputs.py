@@ -137,8 +137,7 @@ class Conv(nn.Module):
 @pytest.mark.parametrize("kind", ["classification", "multilabel", "regression", "language", "segmentation"])
 def test_output_objects_train_as_their_logits_alone(kind: str, wrap: Callable[[Tensor], Any]) -> None:
     rows, tokens = torch.randn(4, 3), torch.randint(5, (4, 6))
-    build: Callable[[Callable[[Tensor], Any]], Task]
-    build, x, y = {
+    cases: dict[str, tuple[Callable[[Callable[[Tensor], Any]], Task], Tensor, Tensor]] = {
         "classification": (lambda w: Classification(2, model=Gives(w)), rows, torch.tensor([0, 1, 1, 0])),
         "multilabel": (lambda w: Multilabel(2, model=Gives(w)), rows, torch.ones(4, 2)),
         "regression": (lambda w: Regression(2, model=Gives(w)), rows, torch.ones(4, 2)),
@@ -148,9 +147,11 @@ def test_output_objects_train_as_their_logits_alone(kind: str, wrap: Callable[[T
             torch.randn(4, 3, 3),
             torch.zeros(4, 3, 3, dtype=torch.long),
         ),
-    }[kind]  # type: ignore[assignment]
-    results = []
-    for used in (wrap, lambda logits: logits):
+    }
+    build, x, y = cases[kind]
+    results: list[tuple[Any, ...]] = []
+    wraps: list[Callable[[Tensor], Any]] = [wrap, lambda logits: logits]
+    for used in wraps:
         torch.manual_seed(0)
         task = build(used)
         batch = {"x": x, "y": y}

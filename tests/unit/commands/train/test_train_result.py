@@ -59,3 +59,17 @@ def test_other_batches_are_not_called_the_same_samples(tmp_path: Path) -> None:
     sentence = build_train_result(cfg, folder, ResumePlan(folder, None, 10, (), other_batches=other)).sentence
     assert sentence.endswith(f"; resumed from step 10 (processes 2 before, 1 now) with {other}")
     assert "the same samples" in build_train_result(cfg, folder).sentence
+
+
+@pytest.mark.parametrize("auc", [0.75, None])
+def test_the_shares_of_rare_classes_are_named_at_the_end(tmp_path: Path, auc: float | None) -> None:
+    (tmp_path / "results").mkdir()
+    fit = {**FIT, "peak_memory_bytes": 1, "metrics": {"val/auc": auc}, "resumed_step": None}
+    (tmp_path / "results/fit.json").write_text(json.dumps(fit))
+    derived = {"class_counts": [40, 960], "class_names": ["ja", "nein"]}
+    task = {"_target_": "mlscale.tasks.Classification"}
+    cfg = OmegaConf.create({"name": "run", "metric": "val/auc", "task": task, "derived": derived})
+    folder: Any = SimpleNamespace(path=tmp_path)
+    sentence = build_train_result(cfg, folder).sentence
+    assert sentence.endswith("after 10 steps; 4.0 % ja; always nein would reach 96.0 %")
+    assert ("validation has one class alone" in sentence) is (auc is None)
