@@ -44,7 +44,7 @@ _ROWS = (
         "as Lightning's",
     ),
     ("Runs killed at random, resumed and compared", "resume", "{resume_identical} of 100 identical, five layouts"),
-    ("Estimated peak memory", "estimates", "off by {estimate_percent} % over 28 cases, on a CPU"),
+    ("Estimated peak memory", "estimates", "off by {estimate_percent} % over {estimate_runs} runs, on a CPU"),
     (
         "Serving JSON, CPU time of a request, compared with FastAPI",
         "serving",

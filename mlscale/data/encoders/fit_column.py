@@ -16,6 +16,7 @@ from mlscale.data.table_parsing.columns import (
     mark_missing,
     parse_number,
     separate_numbers,
+    suggest_number_keys,
 )
 from mlscale.data.table_parsing.date_texts import are_mostly_dates
 from mlscale.errors import MLScaleError
@@ -64,6 +65,15 @@ def fit_column(name: str, given: Column, categorical: bool, unit: str, where: st
             "and a later one unknown",
             fix=f"{format_override('data.ignore', [name])}, which leaves it out; or write it as a number, such as "
             f"days\n{format_override('data.categorical', [name])}, which takes categories all the same",
+        )
+    is_text = not categorical and not isinstance(present, np.ndarray) and not are_codes(present)
+    if is_text and (key := suggest_number_keys(present)):
+        other = next(text for text in present if isinstance(text, str) and parse_number(text) is None)
+        raise MLScaleError(
+            f"the column {name!r} holds numbers and other texts",
+            where=where,
+            why=f"such as {other!r}",
+            fix=f"{key}\n{format_override('data.categorical', [name])}, which takes all of them for categories",
         )
     category = CategoryColumn.fit(name, values)
     if not any(category.values):

@@ -16,7 +16,7 @@ from mlscale.data.encoders.encoder import INPUT, EncodedSamples, Encoder, Tensor
 from mlscale.data.encoders.fit_column import fit_column
 from mlscale.data.encoders.row_values import RowStep, build_no_row_error, describe_absent_columns, is_utf8
 from mlscale.data.encoders.table_columns import CategoryColumn, NumberColumn, TableColumn
-from mlscale.data.table_parsing.columns import NO_VALUE_TEXTS, DataTable
+from mlscale.data.table_parsing.columns import NO_VALUE_TEXTS, DataTable, format_texts, suggest_number_keys
 from mlscale.errors import MLScaleError, raise_all
 
 NUMBERS, TEXTS = "numbers", "texts"
@@ -88,6 +88,11 @@ class TableEncoder(Encoder):
         together = format_override("data.ignore", [*ignored, *problems])
         for name, refused in problems.items():
             refused.fix = refused.fix.replace(format_override("data.ignore", [name]), together)
+        keys = {name: suggest_number_keys(train.columns[name]) for name in problems if name in train.texts}
+        asking = [name for name, key in keys.items() if "data.missing=" in key]
+        joined = suggest_number_keys([text for name in asking for text in format_texts(train.columns[name])])
+        for name in asking:
+            problems[name].fix = problems[name].fix.replace(keys[name], joined)
         raise_all(list(problems.values()))
         if not columns:
             raise MLScaleError("the table has no column but those that are ignored", where=where, fix="data.ignore=[]")

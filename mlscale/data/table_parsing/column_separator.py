@@ -27,7 +27,7 @@ _GROUPED = r"^\s*[+-]?[1-9]\d{0,2}(\.\d{3})+\s*$"  # 5.354 and 1.606.356
 _BELOW_A_THOUSAND = r"^\s*[+-]?\d{1,3}\s*$"
 
 
-def find_separator(path: Path) -> str:
+def find_separator(path: Path, encoding: str = "utf-8-sig") -> str:
     """Return the character that divides the columns of a CSV or TSV file.
 
     It is the one that the ending of its name promises, a tab for `.tsv`, else a comma, unless another one divides the
@@ -37,7 +37,7 @@ def find_separator(path: Path) -> str:
         OSError: the file can't be read.
     """
     expected = "\t" if path.name.lower().removesuffix(".gz").endswith(".tsv") else ","
-    return _find_other_separator(_read_head(path), expected) or expected
+    return _find_other_separator(_read_head(path, encoding), expected) or expected
 
 
 def replace_decimal_commas(rows: Rows, separator: str, *, as_numbers: bool = False) -> Rows:
@@ -71,6 +71,18 @@ def replace_decimal_commas(rows: Rows, separator: str, *, as_numbers: bool = Fal
         if as_numbers and pc.all(is_number).as_py():
             column = pc.utf8_trim_whitespace(column).cast(pa.float64())
         rows = rows.set_column(position, rows.schema.field(position).name, column)
+    return rows
+
+
+def remove_thousands(rows: pa.Table, mark: str) -> pa.Table:
+    """Return rows of texts without the mark that divides the thousands of numbers."""
+    import pyarrow.compute as pc
+
+    grouped = rf"^\s*[+-]?\d{{1,3}}([{mark}]\d{{3}})+([.,]\d+)?\s*$"
+    for position, name in enumerate(rows.column_names):
+        texts = rows.column(position)
+        plain = pc.replace_substring(texts, mark, "")
+        rows = rows.set_column(position, name, pc.if_else(pc.match_substring_regex(texts, grouped), plain, texts))
     return rows
 
 
@@ -110,12 +122,12 @@ def replace_decimal_comma(text: str, separator: str) -> str:
     return text.replace(".", "").replace(",", ".")
 
 
-def _read_head(path: Path) -> str:
+def _read_head(path: Path, encoding: str) -> str:
     """Return the first lines of a file, without one that is cut off."""
     with open_bytes(path) as file:
         head = file.read(_HEAD)
-    # The separators are the same in all encodings that a spreadsheet writes, so that a wrong one does no harm here.
-    text = head.decode("utf-8-sig", errors="replace")
+    # The separators are the same in most encodings, so that a wrong one does no harm here.
+    text = head.decode(encoding, errors="replace")
     return text[: text.rfind("\n") + 1] or text if len(head) == _HEAD else text
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -28,6 +30,7 @@ NO_VALUE_TEXTS = MISSING_TEXTS | ERROR_VALUES
 """Texts that are neither numbers nor names, whatever else a column holds."""
 
 _MOST_SHOWN = 20
+_THOUSANDS = ",.' \u00a0\u202f"
 _LIST_KEYS = ("data.ignore", "data.categorical")
 _COLUMN_KEYS = (
     *_LIST_KEYS, "data.units", "data.target", "data.text", "data.label", "data.group_on", "data.time_on",
@@ -182,6 +185,22 @@ def parse_numbers(texts: Texts) -> Numbers | None:
             return None
         values[row], some = number, True
     return values if some else None
+
+
+def suggest_number_keys(texts: Column) -> str:
+    """Return the setting that makes all texts numbers or missing values, for a message; "" where half are neither
+    numbers nor have divided thousands."""
+    given = [text for text in drop_no_values(texts) if isinstance(text, str)]
+    # Truth values among other texts are names.
+    others = Counter(text for text in given if parse_number(text) is None or text.strip().lower() in ("true", "false"))
+    for mark in _THOUSANDS:
+        grouped = re.compile(rf"\s*[+-]?\d{{1,3}}([{mark}]\d{{3}})+([.,]\d+)?\s*")
+        rest = sum(count for text, count in others.items() if not grouped.fullmatch(text))
+        if others and rest < sum(others.values()) and rest * 2 <= len(given):
+            return format_override("data.thousands", mark)
+    if not others or sum(others.values()) * 2 > len(given):
+        return ""
+    return format_override("data.missing", [text for text, _ in others.most_common(_MOST_SHOWN)])
 
 
 def parse_number(text: str) -> float | None:

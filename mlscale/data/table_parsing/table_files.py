@@ -10,12 +10,12 @@ from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from mlscale.data.shards.system_files import drop_system_files
-from mlscale.data.table_parsing.column_separator import find_separator, replace_decimal_commas
+from mlscale.data.table_parsing.column_separator import find_separator, remove_thousands, replace_decimal_commas
 from mlscale.data.table_parsing.columns import MISSING_TEXTS, Column, DataTable, Numbers, are_codes, parse_numbers
 from mlscale.data.table_parsing.row_numbers import name_row, number_rows
 from mlscale.data.table_parsing.text_encoding import suggest_conversion
@@ -38,8 +38,27 @@ _FORMATS_BY_EXTENSION = {
 }
 
 
+class TableForm(NamedTuple):
+    """How the numbers and texts of files are written.
+
+    Attributes:
+        missing: texts that stand for a missing value, besides the usual ones.
+        thousands: the mark that divides thousands in CSV files; None for none.
+        encoding: of CSV files.
+    """
+
+    missing: tuple[str, ...] = ()
+    thousands: str | None = None
+    encoding: str = "utf-8"
+
+
 def read_table(
-    paths: str | Sequence[str], *, where: str, texts: Collection[str] = (), times: Collection[str] = ()
+    paths: str | Sequence[str],
+    *,
+    where: str,
+    texts: Collection[str] = (),
+    times: Collection[str] = (),
+    form: TableForm | None = None,
 ) -> DataTable:
     """Return the rows of all files that paths or globs name, in the order of their paths.
 
@@ -49,6 +68,7 @@ def read_table(
     Args:
         texts: columns of texts that stay as they are written, since those of another split do not all read as numbers.
         times: columns of dates and times, which become seconds since 1970; they are unreadable otherwise.
+        form: see `TableForm`; None for files that have the usual one.
 
     Raises:
         MLScaleError: pyarrow is not installed (exit code 5); a file is missing, malformed, too large, of another kind
@@ -58,7 +78,8 @@ def read_table(
     files = find_table_files([paths] if isinstance(paths, str) else list(paths), where)
     if (total := sum(path.stat().st_size for path in files)) > MOST_BYTES:
         raise _build_too_large_error(f"{len(files)} file{'s' * (len(files) != 1)}", total, where)
-    tables = [read_arrow_table(path, where) for path in files]
+    tables = [read_arrow_table(path, where, form=form) for path in files]
+    missing = form.missing if form is not None else ()
     first = tables[0].column_names
     for path, table in zip(files, tables, strict=True):
         # In any order: columns are joined by name.
@@ -84,7 +105,7 @@ def read_table(
         )
     columns, unreadable = dict[str, Column](), dict[str, str]()
     for name in first:
-        column = convert_column([table.column(name) for table in tables], name in texts, name in times)
+        column = convert_column([table.column(name) for table in tables], name in texts, name in times, missing)
         # Reported where the column is used: it may be left out.
         if isinstance(column, str):
             unreadable[name] = column
@@ -146,13 +167,16 @@ def find_table_files(
     return paths
 
 
-def read_arrow_table(path: Path, where: str, columns: Sequence[str] | None = None) -> Any:
+def read_arrow_table(
+    path: Path, where: str, columns: Sequence[str] | None = None, form: TableForm | None = None
+) -> Any:
     """Return a pyarrow table; everything in a CSV file is text.
 
     Args:
         path: of one of `find_table_files`.
         where: the key path that names it, for errors.
         columns: of Parquet files those that are read; None for all.
+        form: see `read_table`.
 
     Raises:
         MLScaleError: the file is malformed or too large.
@@ -161,10 +185,11 @@ def read_arrow_table(path: Path, where: str, columns: Sequence[str] | None = Non
 
     ending = path.suffix.lower()
     readers: dict[str, Callable[[Path, str], Any]] = {
-        "CSV": _read_csv,
+        "CSV": partial(_read_csv, form=form or TableForm()),
         "Parquet": partial(_read_parquet, columns=columns),
         "JSON Lines": _read_json_lines,
     }
+    key = "data.encoding" if form is not None and _FORMATS_BY_EXTENSION[ending] == "CSV" else ""
     try:
         table = readers[_FORMATS_BY_EXTENSION[ending]](path, where)
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
@@ -172,7 +197,7 @@ def read_arrow_table(path: Path, where: str, columns: Sequence[str] | None = Non
             f"{path.name} cannot be read as {_FORMATS_BY_EXTENSION[ending]}",
             where=where,
             why=" ".join(str(error).split())[:300],
-            fix=suggest_conversion(path, error) or "write it again, or remove the lines that are named",
+            fix=suggest_conversion(path, error, key) or "write it again, or remove the lines that are named",
         ) from error
     if table.num_columns > MOST_COLUMNS:
         raise MLScaleError(
@@ -186,21 +211,25 @@ def read_arrow_table(path: Path, where: str, columns: Sequence[str] | None = Non
     return table
 
 
-def _read_csv(path: Path, _where: str) -> Any:
+def _read_csv(path: Path, _where: str, form: TableForm) -> Any:
     import pyarrow as pa
     from pyarrow import csv
 
     # A quoted field may hold line ends.
-    separator = find_separator(path)
+    separator = find_separator(path, "utf-8-sig" if form.encoding == "utf-8" else form.encoding)
+    read = csv.ReadOptions(encoding=form.encoding)
     parse = csv.ParseOptions(delimiter=separator, newlines_in_values=True)
-    with csv.open_csv(path, parse_options=parse) as heading:
+    with csv.open_csv(path, read_options=read, parse_options=parse) as heading:
         # Only the first block is read here.
         names = heading.schema.names
     # As text: pyarrow infers types from the first block, and a later one may hold other values.
     convert = csv.ConvertOptions(
-        column_types=dict.fromkeys(names, pa.string()), null_values=sorted(MISSING_TEXTS), strings_can_be_null=True
+        column_types=dict.fromkeys(names, pa.string()),
+        null_values=sorted({*MISSING_TEXTS, *form.missing}),
+        strings_can_be_null=True,
     )
-    return replace_decimal_commas(csv.read_csv(path, parse_options=parse, convert_options=convert), separator)
+    table = csv.read_csv(path, read_options=read, parse_options=parse, convert_options=convert)
+    return replace_decimal_commas(remove_thousands(table, form.thousands) if form.thousands else table, separator)
 
 
 def _read_parquet(path: Path, where: str, columns: Sequence[str] | None = None) -> Any:
@@ -230,13 +259,14 @@ def _read_json_lines(path: Path, _where: str) -> Any:
     return table
 
 
-def convert_column(parts: Sequence[Any], as_written: bool, as_times: bool) -> Column | str:
+def convert_column(parts: Sequence[Any], as_written: bool, as_times: bool, missing: Sequence[str] = ()) -> Column | str:
     """Return numbers or texts, from the same column of several pyarrow tables; of others the names of their types.
 
     Args:
         parts: the column of each table.
         as_written: texts stay texts, also where all read as numbers.
         as_times: dates and times become seconds since 1970.
+        missing: texts that stand for a missing value.
     """
     import pyarrow as pa
 
@@ -248,7 +278,7 @@ def convert_column(parts: Sequence[Any], as_written: bool, as_times: bool) -> Co
     if all(n or d or e for n, d, e in zip(numeric, decimal, empty, strict=True)):
         return np.concatenate([_convert_numbers(part) for part in parts])
     if all(pa.types.is_string(k) or pa.types.is_large_string(k) or e for k, e in zip(kinds, empty, strict=True)):
-        texts = [value for part in parts for value in part.to_pylist()]
+        texts = [None if value in missing else value for part in parts for value in part.to_pylist()]
         numbers = None if as_written or are_codes(texts) else parse_numbers(texts)
         return texts if numbers is None else numbers
     if as_times and all(pa.types.is_timestamp(k) or pa.types.is_date(k) for k in kinds):

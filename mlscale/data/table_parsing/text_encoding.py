@@ -29,12 +29,15 @@ def raise_for_encoding(path: Path) -> None:
             decoder.decode(chunk)
 
 
-def suggest_conversion(path: Path, error: Exception) -> str | None:
-    """Return the command that writes a file as UTF-8, if an error says that it is not; else None."""
+def suggest_conversion(path: Path, error: Exception, key: str = "") -> str | None:
+    """Return the command that writes a file as UTF-8, or the setting `key` with its encoding, if an error says that it
+    is not; else None."""
     # pyarrow has an error of its own class, whose text alone names the cause.
     if not isinstance(error, UnicodeDecodeError) and "utf8" not in str(error).lower().replace("-", ""):
         return None
     encoding = _guess_encoding(path)
+    if key:
+        return f"{key}={encoding.replace('latin1', 'cp1252')}"
     if path.suffix.lower() == ".gz":
         plain = path.with_suffix("")
         return f"gzip -dc {shlex.quote(str(path))} | iconv -f {encoding} -t utf8 > {_name_converted(plain)}"

@@ -10,13 +10,17 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from mlscale.config.names.suggest import format_override
 from mlscale.data.array_data import MemoryData, refuse_bad_samples
 from mlscale.data.class_labels import Classes, are_numbers, encode_labels, find_classes, parse_label
 from mlscale.data.data_facts import DataFacts
+from mlscale.data.encoders.table_columns import NumberColumn
 from mlscale.data.encoders.table_encoder import EncodedTable, TableEncoder
 from mlscale.data.inspection.leaking_columns import find_leaking_columns, format_leaking_column
+from mlscale.data.order.bad_samples import BadSample
 from mlscale.data.order.policy import Policy
 from mlscale.data.shards.sample_source import Label
+from mlscale.data.shards.system_files import report_once
 from mlscale.data.split_rows import Array, SplitRows, compute_split_version
 from mlscale.data.table_parsing.column_units import read_column_units
 from mlscale.data.table_parsing.columns import (
@@ -28,6 +32,7 @@ from mlscale.data.table_parsing.columns import (
     format_texts,
     format_values,
     separate_numbers,
+    suggest_number_keys,
 )
 from mlscale.data.table_parsing.spreadsheet_errors import ERROR_VALUES, describe_error_value
 from mlscale.data.windows.table_window import read_table_window, write_table_window
@@ -36,6 +41,8 @@ from mlscale.errors import MLScaleError
 from mlscale.task_types.task_type import TargetColumn
 
 _MAX_CLASSES = 1000
+_INDEX_NAMES = ("", "Unnamed: 0", "__index_level_0__")
+"""Names that pandas gives an index without one, in CSV files, those that were written again, and Parquet."""
 
 
 class TableRows:
@@ -191,6 +198,12 @@ class TabularData(MemoryData):
         train.require_columns({f"data.{key}": names for key, names in names_by_key.items()})
         columns = [train.get_column(name, where="data.target") for name in self.targets]
         names = [name for name in (*train.columns, *train.unreadable) if name not in (*self.targets, *self.ignore)]
+        for name in names:
+            if name in _INDEX_NAMES:
+                leave_out = format_override("data.ignore", [*self.ignore, name])
+                report_once(
+                    f"data      the column {name!r} is an index that pandas has written: {leave_out} leaves it out"
+                )
         encoder = TableEncoder.fit(
             train, names, self.categorical, self.units, where="data.train", ignored=list(self.ignore)
         )
@@ -202,7 +215,7 @@ class TabularData(MemoryData):
         else:
             splits, classes = self._encode_numbers(tables, encoded), None
         for split, rows in splits.items():
-            refuse_bad_samples(rows, self.policy, where=f"data.{split}")
+            self._refuse_bad_rows(rows, train, where=f"data.{split}")
         width = len(encoder.feature_names)
         mean, std = ((), ()) if classes else _compute_target_scale(splits["train"])
         facts = DataFacts(
@@ -220,10 +233,31 @@ class TabularData(MemoryData):
         )
         return splits, facts
 
+    def _refuse_bad_rows(self, rows: SplitRows, train: DataTable, where: str) -> None:
+        """Raise for bad rows, see `refuse_bad_samples`, with the setting that makes texts numbers or missing values."""
+        try:
+            refuse_bad_samples(rows, self.policy, where=where)
+        except BadSample as bad:
+            columns = self._encoder.columns if self._encoder is not None else ()
+            names = [column.name for column in columns if isinstance(column, NumberColumn)]
+            keys = [suggest_number_keys(train.columns[name]) for name in (*names, *self.targets) if name in train.texts]
+            bad.fix = "\n".join(dict.fromkeys(filter(None, [*keys, bad.fix])))
+            raise
+
     def _encode_classes(
         self, tables: Mapping[str, DataTable], encoded: Mapping[str, EncodedTable]
     ) -> tuple[dict[str, SplitRows], Classes]:
         (target,) = self.targets
+        given = tables["train"].get_column(target, where="data.target")
+        is_asked = self.target_type == "auto" and not (
+            target in tables["train"].texts and are_codes(format_texts(given))
+        )
+        if is_asked and (key := suggest_number_keys(given)):
+            raise MLScaleError(
+                f"the column {target!r} holds numbers and other texts",
+                where="data.target",
+                fix=f"{key}\ndata.target_type=class, if they are names of classes",
+            )
         written = {
             split: format_texts(table.get_column(target, where=f"data.target: {split}"))
             for split, table in tables.items()

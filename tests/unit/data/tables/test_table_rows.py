@@ -63,7 +63,7 @@ def test_other_splits_are_read_as_training_is(tmp_path: Path) -> None:
     """A column of texts stays one where another file happens to hold nothing but numbers or truth values."""
     train = csv(tmp_path, "code,vip,y\n01,True,true\nx,False,false\n7.0,maybe,both\n")
     val = csv(tmp_path, "code,vip,y\n01,False,false\n7.0,True,true\n", "b.csv")
-    data = TableFiles(train, "y", val=val, test=val)
+    data = TableFiles(train, "y", val=val, test=val, categorical=["code"])
     assert data.facts().class_names == ("both", "false", "true")
     for split in ("val", "test"):
         x, y = rows(data, split)
@@ -80,6 +80,62 @@ def test_numbers_that_name_categories_are_the_same_however_they_are_written(tmp_
         {"zip": ["1234", "0777", None, "x"]}, ["a", "b", "c", "d"]
     )  # as `mlscale predict` reads a CSV file
     assert data.encoder().encode_table(table, where="input").x.tolist() == [[0, 1, 0], [0, 0, 1], [1, 0, 0], [0, 0, 0]]
+
+
+def _numbers(text: str, count: int = 40) -> list[str]:
+    return [text if row % 10 == 3 else str(row / 4) for row in range(count)]
+
+
+def _two_columns(tmp_path: Path, first: list[str], second: list[str], encoding: str = "utf-8") -> str:
+    lines = [f'"{a}","{b}",{"uv"[row % 2]}' for row, (a, b) in enumerate(zip(first, second, strict=True))]
+    (tmp_path / "t.csv").write_text("\n".join(["größe,b,y", *lines, ""]), encoding=encoding)
+    return str(tmp_path / "t.csv")
+
+
+def test_texts_for_missing_values_are_named_and_taken_as_such(tmp_path: Path) -> None:
+    path = _two_columns(tmp_path, _numbers("?"), _numbers("-"))
+    with pytest.raises(Problems) as caught:
+        TableFiles(path, "y").facts()
+    assert [problem.fix.split("\n")[0] for problem in caught.value.problems] == ["'data.missing=[?,-]'"] * 2
+    data = TableFiles(path, "y", missing=["?", "-"])
+    assert [column["type"] for column in data.encoder().describe_raw_input()["columns"]] == ["number", "number"]
+
+
+def test_a_single_text_among_numbers_is_answered_by_the_same_key(tmp_path: Path) -> None:
+    path = _two_columns(tmp_path, ["?", *_numbers("1", 39)], _numbers("2"))
+    with pytest.raises(MLScaleError, match=r"is '\?', no number") as caught:
+        TableFiles(path, "y", val=path).facts()
+    assert caught.value.fix.startswith("'data.missing=[?]'\n")
+    assert TableFiles(path, "y", val=path, missing=["?"]).facts().features == 3
+
+
+@pytest.mark.parametrize(("mark", "typed"), [(",", "\"data.thousands=','\""), ("'", "data.thousands")])
+def test_divided_thousands_are_named_and_read(tmp_path: Path, mark: str, typed: str) -> None:
+    prices = [f"{1000 + 37 * row:,}.5".replace(",", mark) for row in range(40)]
+    path = _two_columns(tmp_path, prices, _numbers("2"))
+    with pytest.raises(MLScaleError, match="holds numbers and other texts") as caught:
+        TableFiles(path, "y", val=path).facts()
+    assert typed in caught.value.fix
+    with pytest.raises(MLScaleError, match="holds numbers and other texts"):
+        TableFiles(path, "größe", val=path).facts()
+    data = TableFiles(path, "größe", val=path, thousands=mark)
+    assert rows(data, "val")[1].ravel().tolist()[:2] == [1000.5, 1037.5]
+
+
+def test_the_encoding_is_named_and_read(tmp_path: Path) -> None:
+    path = _two_columns(tmp_path, _numbers("1"), _numbers("2"), "cp1252")
+    with pytest.raises(MLScaleError, match="cannot be read as CSV") as caught:
+        TableFiles(path, "y", val=path).facts()
+    assert caught.value.fix == "data.encoding=cp1252"
+    columns = TableFiles(path, "y", val=path, encoding="cp1252").encoder().describe_raw_input()["columns"]
+    assert [column["name"] for column in columns] == ["größe", "b"]
+
+
+def test_an_index_of_pandas_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = [f"{row},{row % 7},{'uv'[row % 2]}" for row in range(40)]
+    (tmp_path / "i.csv").write_text("\n".join([",a,y", *lines, ""]))
+    TableFiles(str(tmp_path / "i.csv"), "y").facts()
+    assert "the column '' is an index that pandas has written" in capsys.readouterr().err
 
 
 def test_units_are_kept_with_the_columns(tmp_path: Path) -> None:
