@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from mlscale import commands
+from mlscale.assembly.confirmed_fixes import confirm_fixes
 from mlscale.config.composition.argv import parse_command_line
 from mlscale.config.composition.request import Request
 from mlscale.errors import MLScaleError
@@ -45,7 +46,7 @@ def compose(overrides: Sequence[str] = (), *, command: str = "train") -> DictCon
     # Both before torch is imported: OpenMP reads its wait policy once, and targets are searched on sys.path.
     make_user_code_importable()
     wait_passively()
-    with defer_garbage_collection():
+    with defer_garbage_collection(), confirm_fixes(command, overrides):
         return compose_command_config(_parse_overrides(command, overrides))
 
 
@@ -85,7 +86,7 @@ def run(command: str, config: DictConfig | Sequence[str] = ()) -> Result:
     request = resolve_base_config(_parse_overrides(command, cfg.derived.overrides or ()))
     # Emptied, because the check takes derived values that are filled in for typed ones.
     cfg.derived = dict.fromkeys(cfg.derived)
-    return run_on_config(command, _ensure_shareable(check_again(cfg, request, request.overrides)))
+    return run_on_config(command, _ensure_shareable(check_again(cfg, request)))
 
 
 def compose_command_config(request: Request) -> DictConfig:

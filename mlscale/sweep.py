@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -72,7 +72,7 @@ class Sweep:
         print(f"\njob {len(self.jobs)}  {' '.join(_strip_plus(job.overrides))}", file=sys.stderr)
         runs = set(folder.glob(f"*/{RUN}"))
         try:
-            cfg = raise_if_invalid(cfg, self.request, overrides)
+            cfg = raise_if_invalid(cfg, replace(self.request, overrides=tuple(overrides)))
             # After the check, which refuses derived values that are set.
             cfg.derived.sweep_dir = str(folder)
             _set_tracker_group(cfg, folder.name)

@@ -47,11 +47,12 @@ def build(node: Mapping[str, Any] | None, where: str, **supplied: object) -> Any
             # `train` removes the run folder of a config that could not be built: nothing has run yet.
             cause.unbuilt = True
             raise cause from None
-        own = find_user_line(error)
+        own, reason = find_user_line(error), find_innermost_reason(error)
+        named = [key for key in node if re.search(rf"\b{re.escape(str(key))} must\b", reason)]
         problem = MLScaleError(
             f"{node.get('_target_', 'the node')} could not be built",
-            where=f"{where}: {own}" if own else where,
-            why=find_innermost_reason(error),
+            where=f"{where}: {own}" if own else f"{where}.{named[0]}" if named else where,
+            why=reason,
             fix=_suggest_fix(node, where, unknown),
             # Raised in the user's own code it is a bug there; otherwise the config has passed wrong arguments.
             exit=Exit.BUG if own else Exit.USER,

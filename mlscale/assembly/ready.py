@@ -51,7 +51,7 @@ def compose_checked(request: Request) -> DictConfig:
 
     cfg = compose_config(request)
     _refuse_scheduler(cfg, request)
-    return raise_if_invalid(cfg, request, list(request.overrides))
+    return raise_if_invalid(cfg, request)
 
 
 def _refuse_scheduler(cfg: DictConfig, request: Request) -> None:
@@ -71,28 +71,34 @@ def _refuse_scheduler(cfg: DictConfig, request: Request) -> None:
     )
 
 
-def raise_if_invalid(cfg: DictConfig, request: Request, overrides: Sequence[str]) -> DictConfig:
-    """Return `cfg` if tier 1 finds no problems; the typed overrides are noted in it for run.json."""
+def find_problems(
+    request: Request, cfg: DictConfig, left_over: dict[str, list[str]] | None = None
+) -> list[MLScaleError]:
+    """Return the problems of tier 1 of a composed config; `left_over` as for `check_config`."""
     from mlscale.config.checks.check import check_config
-    from mlscale.config.checks.local_code import describe_local_code
     from mlscale.config.composition.origin import create_origin_lookup
+
+    return check_config(
+        cfg,
+        groups=request.roots.get_command_groups(request.command),
+        origin=create_origin_lookup(request.command, list(request.overrides), request.roots),
+        command=request.command,
+        command_files=request.roots.list_command_files(request.command),
+        left_over=left_over,
+    )
+
+
+def raise_if_invalid(cfg: DictConfig, request: Request) -> DictConfig:
+    """Return `cfg` if tier 1 finds no problems; the typed overrides are noted in it for run.json."""
+    from mlscale.config.checks.local_code import describe_local_code
 
     if COMMAND_BASES[request.command] == "run":  # what builds a LightningModule
         raise_if_imported_before()
         options = [("strategy", "fsdp"), ("data", "dali")]
         used = {f"{group}={option}" for group, option in options if option in str(cfg.get(group)).lower()}
         check_private_names({request.command, *used})
-    origin = create_origin_lookup(request.command, list(overrides), request.roots)
     left_over: dict[str, list[str]] = {}
-    problems = check_config(
-        cfg,
-        groups=request.roots.get_command_groups(request.command),
-        origin=origin,
-        command=request.command,
-        command_files=request.roots.list_command_files(request.command),
-        left_over=left_over,
-    )
-    if problems:
+    if problems := find_problems(request, cfg, left_over):
         from mlscale.config.names.suggest import name_recipe
         from mlscale.secrets.mask import Masker
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import pytorch_lightning as pl
 from omegaconf import DictConfig, OmegaConf
+from torch import nn
 
 from mlscale.assembly.build import build
 from mlscale.config.targets import has_argument, import_target, takes_group
-from mlscale.errors import MLScaleError
+from mlscale.errors import MLScaleError, call_all
 from mlscale.tasks.base import Task
 from mlscale.tasks.models import lazy
+from mlscale.tasks.optimizers import build_optimizers
 from mlscale.train.activation_checkpointing import checkpoint_activations
 from mlscale.train.compiled_names import use_uncompiled_names
 from mlscale.train.initial_weights import pretrained
@@ -78,6 +81,29 @@ def build_task(cfg: DictConfig) -> pl.LightningModule:
         rules: Any = OmegaConf.to_container(cfg.get("param_groups") or OmegaConf.create([]), resolve=True)
         task.group_parameters(rules, cfg.get("layer_decay", 1.0))
     return task
+
+
+def check_step_settings(cfg: DictConfig) -> None:
+    """Build the optimizer and the schedule for one small matrix, and a built-in task around it, before anything runs.
+
+    Args:
+        cfg: with its derived values.
+
+    Raises:
+        MLScaleError: a class refuses its settings.
+    """
+    if not str(cfg.task.get("_target_")).startswith("mlscale."):
+        return  # a module of the user's calls them as it likes
+    matrix = nn.Linear(2, 2, bias=False)
+    parts = {name: build(cfg.get(name), name) for name in ("optimizer", "scheduler") if has_argument(cfg.task, name)}
+    # What depends on the device, such as a fused step, is refused where the run's parameters are.
+    with contextlib.suppress(RuntimeError):
+        call_all(
+            {
+                "optimizer": lambda: build_optimizers(matrix, parts.get("optimizer"), parts.get("scheduler")),
+                "task": lambda: build(cfg.task, "task", model=matrix),
+            }
+        )
 
 
 def set_up_task(cfg: DictConfig, data: pl.LightningDataModule | None = None) -> tuple[pl.LightningModule, str | None]:

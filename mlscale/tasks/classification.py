@@ -13,7 +13,7 @@ from torchmetrics.utilities import dim_zero_cat
 from mlscale.task_types.rare_classes import is_imbalanced
 from mlscale.tasks.base import Partial, Task
 from mlscale.tasks.batch import Batch, unpack_batch
-from mlscale.tasks.label_checks import check_labels, check_logits, compute_class_weights
+from mlscale.tasks.label_checks import check_labels, check_logits, check_smoothing, compute_class_weights
 from mlscale.tasks.model_outputs import check_tensor
 
 
@@ -55,6 +55,7 @@ class Classification(Task):
         scheduler: Partial | Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(model=model, optimizer=optimizer, scheduler=scheduler)
+        check_smoothing(label_smoothing)
         self.num_classes = num_classes
         self.label_smoothing = label_smoothing
         self._has_rare_class = is_imbalanced(class_counts or ())

@@ -6,8 +6,18 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from mlscale.errors import MLScaleError
+
+
+def check_smoothing(label_smoothing: float) -> None:
+    """Let torch refuse a share that is none, when a task is built and not at its first batch.
+
+    Raises:
+        RuntimeError: it is below 0 or above 1.
+    """
+    functional.cross_entropy(torch.zeros(1, 2), torch.zeros(1, dtype=torch.long), label_smoothing=label_smoothing)
 
 
 def check_logits(logits: int, classes: int | None) -> None:

@@ -13,7 +13,7 @@ from torchmetrics.classification import MultilabelAveragePrecision, MultilabelEx
 from mlscale.errors import MLScaleError
 from mlscale.tasks.base import Partial, Task
 from mlscale.tasks.batch import Batch, unpack_batch
-from mlscale.tasks.label_checks import check_logits
+from mlscale.tasks.label_checks import check_logits, check_smoothing
 from mlscale.tasks.model_outputs import check_tensor
 
 
@@ -52,6 +52,7 @@ class Multilabel(Task):
         scheduler: Partial | Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(model=model, optimizer=optimizer, scheduler=scheduler)
+        check_smoothing(label_smoothing)
         self.num_classes, self.threshold, self.label_smoothing = num_classes, threshold, label_smoothing
         self.map_thresholds = map_thresholds
 

@@ -54,14 +54,7 @@ def _create_optimizer(module: nn.Module, optimizer: Partial, rules: Rules, layer
     except (TypeError, ValueError) as error:  # torch checks settings that exclude each other
         if "only supports 2D" in str(error):
             raise _create_matrix_error(module) from error
-        refused = MLScaleError(
-            "the optimizer can't be built with these settings",
-            where="optimizer",
-            why=str(error),
-            fix="mlscale config show origin=true prints where each setting comes from",
-        )
-        refused.unbuilt = True
-        raise refused from error
+        raise _create_refusal("optimizer", optimizer, error) from error
     if groups:
         # Before the schedule is made, which keeps the rates that it finds as its base.
         scale_learning_rates(made)
@@ -87,4 +80,19 @@ def _create_schedule(scheduler: Partial, optimizer: Optimizer) -> Any:
     given = scheduler.keywords if isinstance(scheduler, partial) else {}
     grouped = any(SCALE in group for group in optimizer.param_groups)
     rates = {key: given[key] for key in _LARGEST if grouped and isinstance(given.get(key), int | float)}
-    return scheduler(optimizer, **{key: compute_group_rates(optimizer, rate) for key, rate in rates.items()})
+    try:
+        return scheduler(optimizer, **{key: compute_group_rates(optimizer, rate) for key, rate in rates.items()})
+    except (TypeError, ValueError) as error:
+        raise _create_refusal("scheduler", scheduler, error) from error
+
+
+def _create_refusal(group: str, made: Partial, error: Exception) -> MLScaleError:
+    """Return the error for settings that a class refuses, with the one whose value its message names."""
+    given = made.keywords if isinstance(made, partial) else {}
+    named = [key for key, value in given.items() if str(value) in str(error).split()]
+    where = f"{group}.{named[0]}" if len(named) == 1 else group
+    what = f"{where} is {given[named[0]]}" if len(named) == 1 else f"the {group} can't be built with these settings"
+    fix = "mlscale config show origin=true prints where each setting comes from"
+    refused = MLScaleError(what, where=where, why=str(error), fix=fix)
+    refused.unbuilt = True
+    return refused

@@ -43,9 +43,7 @@ class OneCycle(OneCycleLR):
         three_phase: bool = False,
     ) -> None:
         if not 0 <= pct_start < 1:
-            raise _make_schedule_error(
-                "pct_start", pct_start, "it is the part of the run that warms up, below 1", "0.25"
-            )
+            raise _make_schedule_error("pct_start", pct_start, "it is the part of the run that warms up, below 1")
         super().__init__(
             optimizer,
             max_lr,
@@ -89,11 +87,9 @@ class Warmup(LRScheduler):
         final: float = 0.0,
     ) -> None:
         if warmup < 0:
-            raise _make_schedule_error(
-                "warmup", warmup, "below 1 it is the part of the run, else optimizer steps", "0.05"
-            )
+            raise _make_schedule_error("warmup", warmup, "below 1 it is the part of the run, else optimizer steps")
         if not 0 <= final <= 1:
-            raise _make_schedule_error("final", final, "it is a part of the learning rate, 0 to 1", "0")
+            raise _make_schedule_error("final", final, "it is a part of the learning rate, 0 to 1")
         self.total_steps = total_steps
         self.warmup_steps = round(warmup * total_steps if warmup < 1 else warmup)
         self.shape = shape
@@ -117,9 +113,8 @@ class Warmup(LRScheduler):
         return self.final + (1 - self.final) * left
 
 
-def _make_schedule_error(name: str, value: float, why: str, instead: str) -> MLScaleError:
-    error = MLScaleError(
-        f"scheduler.{name} is {value}", where=f"scheduler.{name}", why=why, fix=f"scheduler.{name}={instead}"
-    )
+def _make_schedule_error(name: str, value: float, why: str) -> MLScaleError:
+    fix = f"scheduler.{name}={value / 100:g}" if 1 < value < 100 else ""  # percent
+    error = MLScaleError(f"scheduler.{name} is {value}", where=f"scheduler.{name}", why=why, fix=fix)
     error.unbuilt = True
     return error

@@ -30,6 +30,20 @@ WITHOUT_FIX = {
     "mlscale.runs.recover.read_run_manifest": (
         "never shown: caught below, where the report says what seals the run again"
     ),
+    # What was typed means nothing here: the reason names what is near, and the page.
+    **dict.fromkeys(
+        (
+            "mlscale.config.checks.refused_keys.check_unknown_key",
+            "mlscale.config.composition.argv._check_flags",
+            "mlscale.config.composition.hydra_errors._explain_error",
+            "mlscale.config.composition.hydra_errors._report_unknown_option",
+            "mlscale.config.composition.hydra_keys.check_effect",
+            "mlscale.config.names.not_yet.create_error",
+            "mlscale.config.schema.values.check_value_type",
+            "mlscale.tasks.schedules._make_schedule_error",
+        ),
+        "no fix would mean what was typed; the page is named in its place",
+    ),
     "mlscale.serve.server.run_load": "for clients, who learn nothing of the server's inside; its log has the exception",
 }
 

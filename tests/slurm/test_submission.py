@@ -113,7 +113,7 @@ def test_a_sweep_is_one_array(site: Site) -> None:
         site.wait_for_end(run)
     table = site.call("runs", "sweep", "last", code=4)
     assert " done " in table
-    assert "failed: the optimizer can't be built with these settings" in table
+    assert "failed: optimizer.lr is -1" in table
     assert "submitted array" in site.call("runs", "sweep", "last", "resubmit=true", code=0)
     lost = [run for run in runs if read_record(run).earlier]
     assert len(lost) == 1

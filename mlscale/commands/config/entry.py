@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from mlscale.assembly.confirmed_fixes import confirm_fixes
 from mlscale.commands import COMMANDS, find_command
 from mlscale.commands.config import COMMAND
 from mlscale.commands.options import Options, read_options
@@ -38,9 +39,11 @@ def main(argv: Sequence[str]) -> int:
         return int(Exit.DONE)
     # Passed on: the parser of configs reads the flag itself.
     folders = [word for folder in options.config_dir for word in ("--config-dir", folder)]
-    request = parse_command_line(command, [*options.overrides, *folders])
-    if options.action == "check":
-        return _check_request(request, as_json=options.output == "json")
+    words = [*options.overrides, *folders]
+    with confirm_fixes(command, words):
+        request = parse_command_line(command, words)
+        if options.action == "check":
+            return _check_request(request, as_json=options.output == "json")
     if request.multirun:
         raise MLScaleError(
             "config show prints one config, and -m makes several",

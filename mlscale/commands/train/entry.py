@@ -121,6 +121,7 @@ def _run_training(cfg: DictConfig, ranks: GatheredRanks | None = None) -> Result
 
         machine = detect_local_devices()
         import_module("mlscale.assembly.run")
+        from mlscale.assembly.run_parts import check_step_settings
         from mlscale.train.graceful_stop import note_stop_signals
     check_dali_machine(cfg, has_cuda=machine.cuda > 0)
     if not cfg.resume:  # a run that resumes may do without its store for a while
@@ -128,6 +129,8 @@ def _run_training(cfg: DictConfig, ranks: GatheredRanks | None = None) -> Result
     run_data = RunData()
     facts, encoder = run_data.describe_data(cfg)
     derived = derive_values(cfg, facts, machine, ranks.layout if ranks else None)
+    if not cfg.resume:  # a job's run is queued by now, and keeps its error
+        check_step_settings(add_derived(cfg, derived))
     start = RunStart.prepare_start(cfg, masker)
     # The run's lock is taken inside the lock of the runs folder, and held until the end of the run.
     with contextlib.ExitStack() as locks:

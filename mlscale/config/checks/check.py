@@ -26,7 +26,6 @@ from mlscale.config.schema import key_owners as rules
 from mlscale.config.schema.documented_fields import MISSING
 from mlscale.config.schema.target_nodes import Node, iterate_outermost_nodes, join_path
 from mlscale.config.schema.values import create_missing_error
-from mlscale.config.suggestions.joined_classes import join_classes
 from mlscale.config.suggestions.joined_fixes import find_choices, find_settings, join_fixes
 from mlscale.config.suggestions.near_nodes import correct_first_part
 from mlscale.config.suggestions.unknown_keys import suggest_key
@@ -78,7 +77,6 @@ def _join_fixes(config: CheckedConfig, problems: list[MLScaleError]) -> None:
         for problem, other in zip(problems, again, strict=True):
             if not find_choices([problem]):
                 problem.fix, problem.why = other.fix, other.why
-    join_classes(problems)
     join_fixes(problems, config.names)
 
 

@@ -11,7 +11,6 @@ from mlscale.config.names import not_yet
 from mlscale.config.names.foreign_names import Alias, load_foreign_names
 from mlscale.config.names.suggest import format_override
 from mlscale.config.schema import key_owners as rules
-from mlscale.config.schema.model_arguments import REF, REFERENCES
 from mlscale.config.schema.roots import COMMAND_BASES
 from mlscale.config.schema.target_nodes import join_path
 from mlscale.config.suggestions.alias_meanings import render_alias, takes
@@ -48,7 +47,6 @@ def check_unknown_key(config: CheckedConfig, path: str, value: object, why: str 
             what,
             where=config.describe_origin(path),
             why=f"it is a key of `mlscale {owners[0]}`{others}",
-            fix=_suggest_other_command(owners[0], path, value),
         )
         return
     free = alias is not None and takes(alias, value, config.names)  # `run_name=yolo` is a name
@@ -75,14 +73,6 @@ def _find_other_owners(config: CheckedConfig, path: str) -> list[str]:
         for command in COMMAND_BASES
         if command != config.command and path in config.fields.get_own_fields(command)
     ]
-
-
-def _suggest_other_command(command: str, path: str, value: object) -> str:
-    """Return the command with the key, and with a model where it does not start without one."""
-    takes_reference = REFERENCES.get(command)
-    needs_model = takes_reference is not None and not takes_reference.is_optional and path != REF
-    model = [takes_reference.examples[0]] if takes_reference is not None and needs_model else []
-    return " ".join(["mlscale", command, *model, format_override(path, value)])
 
 
 def create_owned_key_error(config: CheckedConfig, path: str, value: object) -> MLScaleError:

@@ -83,6 +83,8 @@ def _parse_flags(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--run", "-r", action="store_true")
     parser.add_argument("--multirun", "-m", action="store_true")
     parser.add_argument("--config-dir", "-cd", action="append", default=[])
+    parser.add_argument("--config-path", "-cp")
+    parser.add_argument("--config-name", "-cn")
     parser.add_argument("--info", "-i", nargs="?", const="all", choices=_INFO)
     words = list(argv)
     # argparse would take the word after a bare `--info` as its value: `--info recipe=x` means all of it. Backwards,
@@ -105,6 +107,10 @@ def _check_flags(known: argparse.Namespace) -> Iterator[MLScaleError]:
     if len(flags) > 1:
         what = f"{' and '.join(flags)} exclude each other"
         yield MLScaleError(what, where="command line", fix=f"leave {' or '.join(flags)} out")
+    for flag in ("config_path", "config_name"):
+        if getattr(known, flag) is not None:
+            why = "a command has its own primary config; --config-dir adds a folder, recipe= selects in it"
+            yield MLScaleError(f"--{flag.replace('_', '-')} has no effect", where="command line", why=why)
     for name in ("resolve", "package"):
         if getattr(known, name) and not known.cfg:
             value = f" {known.package}" if name == "package" else ""
@@ -132,7 +138,6 @@ def _check_all_words(command: str, words: Sequence[str], roots: Roots) -> list[M
     problems = list(_check_words(command, words, roots))
     if len(problems) > 1:
         from mlscale.config.names.suggest import format_override
-        from mlscale.config.suggestions.joined_classes import join_classes
         from mlscale.config.suggestions.joined_fixes import find_choices, find_settings, join_fixes
         from mlscale.config.suggestions.templates import get_default_names, settle_settings
 
@@ -144,7 +149,6 @@ def _check_all_words(command: str, words: Sequence[str], roots: Roots) -> list[M
         for problem, other in zip(problems, again, strict=True):
             if not find_choices([problem]):
                 problem.fix, problem.why = other.fix, other.why
-        join_classes(problems)
         join_fixes(problems, settle_settings(get_default_names(roots.groups), settings))
     return problems
 
@@ -285,6 +289,8 @@ def _suggest_several(command: str, key: str, value: str, roots: Roots, words: Se
     """Return the overrides that several values of a key may mean: a sweep, and a list where the key may take one."""
     if elsewhere := _list_elsewhere(command, key, value, roots, words):
         return elsewhere
+    if "interval(" in value:
+        return ""  # which Hydra's own sweeper refuses
     from mlscale.config.suggestions.templates import get_default_names, parse_yaml_word
 
     several = parse_yaml_word(f"[{value}]")

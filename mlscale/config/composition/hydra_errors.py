@@ -29,19 +29,20 @@ from mlscale.config.schema.roots import COMMAND_BASES, COMMAND_GROUP, Roots
 from mlscale.config.suggestions.alias_meanings import explain_refused_option, find_group_option
 from mlscale.config.suggestions.completed_advice import complete_advice
 from mlscale.config.suggestions.config_names import Advice, Names
-from mlscale.config.suggestions.distant_names import find_distant_options
 from mlscale.config.suggestions.templates import get_default_names, parse_yaml_word, settle_settings
 from mlscale.errors import MLScaleError
 
 # Hydra's errors hold texts, not data: these patterns match the messages of Hydra 1.3.
 _NOT_FOUND = re.compile(r"In '(?P<file>[^']*)': Could not (?:find|load) '(?P<group>.+)/(?P<option>[^/']*)'")
 _AMBIGUOUS = re.compile(r"Ambiguous value for argument '(?P<key>[^=]*)=(?P<value>.*)'")
+_OTHER_VALUE = re.compile(r"The value of '(?P<key>[^']*)' is (?P<value>.*) and not (?P<typed>.*)\.$")
 _DELETE = re.compile(r"Could not delete (?:from config\.|.*?:)? ?'?(?P<key>[^'\s]+)'?")
 _GROUP = re.compile(r"Could not override '(?P<key>[^']*)'")
 _TWICE = re.compile(r"Multiple values for (?P<group>\S+?)\. To override a value use 'override \S+: (?P<option>.*)'")
 _MORE_THAN_ONCE = re.compile(r"(?P<group>\S+) appears more than once in the final defaults list")
 _IN = re.compile(r"In '(?P<group>.+)/(?P<option>[^/']+)': ")
 _FORCED = re.compile(rf"force-add of config groups is not supported: '\+\+{COMMAND_GROUP}=(?P<value>[^']*)'")
+_PLUGINS = ("optuna-sweeper", "ax-sweeper", "nevergrad-sweeper", "joblib-launcher", "submitit-launcher", "ray-launcher")
 _COMMON = frozenset({"auto", "default", "none"})  # names of options of several groups
 _MISSING_PRIMARY = re.compile(r"Cannot find primary config '(?P<name>[^']*)'")
 
@@ -115,6 +116,10 @@ def _explain_error(
             why=f"options: {', '.join(options)}",
             fix=_translate_option(key, value) or f"{key}={_choose_option_for(value, options)}",
         ), culprit
+    if match := _OTHER_VALUE.search(text):
+        culprit = f"~{match['key']}={match['typed']}"
+        what = f"'{match['key']}' is {match['value']}, and only {match['typed']} would be removed"
+        return MLScaleError(what, where=_describe_culprit(culprit, match["key"])), culprit
     if isinstance(error, ConfigCompositionException) and "delete" in text and (match := _DELETE.search(text)):
         return _report_absent_removal(match["key"], overrides, roots, retry)
     if match := _FORCED.search(text):  # a folder of settings, not a group to select from
@@ -137,7 +142,6 @@ def _explain_error(
             f"'{match['key']}' can't be set this way",
             where=_describe_culprit(culprit, match["key"]),
             why=_get_first_line(text),
-            fix=f"{match['key'].partition('@')[0]}=<option>; mlscale config show prints what there is",
         ), culprit
     if match := _TWICE.search(text) or _MORE_THAN_ONCE.search(text):
         group = match["group"]
@@ -156,7 +160,6 @@ def _explain_error(
             "the config can't be composed",
             where="command line or config files",
             why=text.strip(),
-            fix="mlscale config show, which prints every key there is",
         ), None
     return None, None
 
@@ -185,6 +188,11 @@ def _report_unknown_option(
     culprit = next((item for item in overrides if _is_selecting(item, group, option)), None)
     known = f"options: {', '.join(options)}" if options else "no config folder has this group"
     spelled = group if group in roots.groups else (find_nearest(group, roots.groups) or group)
+    if group.startswith("hydra/"):
+        name = f"{option.partition('_')[0]}-{group.removeprefix('hydra/')}"
+        fix = f"pip install hydra-{name}" if name in _PLUGINS else ""
+        what, why = f"no plugin of Hydra gives {group}={option}", "each is a package of its own"
+        return MLScaleError(what, where=_describe_culprit(culprit, group), why=why, fix=fix), culprit
     # Not typed, so a defaults list selects it.
     selected_by = "" if culprit else find_selecting_file(group, option, overrides, roots)
     where = _describe_culprit(culprit, group) if culprit else selected_by or f"{file}.yaml: defaults"
@@ -262,8 +270,6 @@ def _suggest_nearest_option(group: str, option: str, culprit: str | None, roots:
         return f"{group}={''.join(best if word == option else word for word in words)}"
     if meant := find_group_option(group, option, get_default_names(roots.groups)):
         return meant
-    if distant := find_distant_options(option, options):
-        return "\n".join(f"{group}={item}" for item in distant)
     return f"{group}=<{'|'.join(options)}>" if options else f"{group}={option}"
 
 

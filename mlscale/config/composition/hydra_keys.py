@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from mlscale.config.names import not_yet
 from mlscale.errors import MLScaleError
 
 # Why a setting has no effect, and what to type: {value} is what was typed, "" for leaving it out.
@@ -15,13 +14,13 @@ _INSTEAD: Mapping[str, tuple[str, str]] = {
     "hydra.output_subdir": ("a run keeps config.yaml and derived.yaml in its folder", ""),
     "hydra.job.chdir": ("a run stays in the folder where it was started; its files go to its own folder", ""),
     "hydra.job.name": ("name is what a run is called", "name={value}"),
-    "hydra.job.env_set": ("environment variables are set before the command", "export NAME=value"),
-    "hydra.verbose": ("a run writes its log into the logs folder of its run folder", "MLSCALE_TRACEBACK=1 mlscale …"),
+    "hydra.job.env_set": ("environment variables are set before the command", ""),
+    "hydra.verbose": ("a run writes its log into the logs folder of its run folder", ""),
     "hydra.job_logging": ("a run writes its log into the logs folder of its run folder", ""),
     "hydra.hydra_logging": ("a run writes its log into the logs folder of its run folder", ""),
     "hydra.searchpath": ("config folders are named by a flag", "--config-dir {value}"),
-    "hydra.mode": ("a flag asks for several jobs", "mlscale -m …"),
-    "hydra.callbacks": ("callbacks of a run are Lightning's", "callbacks=[default,…]"),
+    "hydra.mode": ("a flag asks for several jobs", ""),
+    "hydra.callbacks": ("callbacks of a run are Lightning's", ""),
 }
 _OF_A_SWEEP = ("hydra.sweep.dir", "hydra.sweeper", "hydra.launcher")
 
@@ -34,15 +33,8 @@ def check_effect(word: str, *, multirun: bool) -> Iterator[MLScaleError]:
         return
     if _is_below(key, _OF_A_SWEEP):
         if not multirun:
-            # A plugin's option or key, such as optuna or n_trials: -m alone would not make it work.
-            named = value if key in ("hydra.sweeper", "hydra.launcher") else ".".join(key.split(".")[2:])
-            if feature := not_yet.find_feature_of_key(named):
-                yield feature.create_error(f"{typed}={value}", _describe_word(word))
-                return
-            why = "it belongs to a sweep"
-            yield MLScaleError(
-                f"'{typed}' has no effect", where=_describe_word(word), why=why, fix=f"mlscale -m … {word}"
-            )
+            why = "it belongs to a sweep, which -m starts"
+            yield MLScaleError(f"'{typed}' has no effect", where=_describe_word(word), why=why)
         return
     yield _create_effect_error(typed, key, _describe_word(word), value)
 

@@ -31,6 +31,8 @@ def explain_unreadable(
     odd_key = bool(_ODD_IN_KEY.search(key)) or not _can_be_read(f"{key}=1" if sign else key)
     why = (
         _explain_reason(key, _ODD_IN_KEY, "a key is names with dots between")
+        if odd_key and "[" not in key
+        else "a list is set as a whole: key=[1,2]"
         if odd_key
         else _explain_reason(value, _ODD_IN_OPTION)
     )
@@ -39,7 +41,6 @@ def explain_unreadable(
         fix for fix in _suggest_overrides(key, value, sign, groups, setting, odd_key=odd_key) if fix and "'" not in fix
     )
     fix = next((fix for fix in readable if "<" in fix or _can_be_read(fix)), "")
-    fix = fix or "mlscale config show prints every key there is"
     return MLScaleError(f"'{typed}' can't be read", where="command line", why=why, fix=fix)
 
 
@@ -90,7 +91,7 @@ def _suggest_overrides(
     group = key.partition("@")[0]
     if odd_key and "@" in key:
         yield f"{group}=<{'|'.join(groups[group])}>" if group in groups else ""
-    elif odd_key:
+    elif odd_key and "[" not in key:
         # The odd character was typed for a dot or an underscore, or is one too many.
         for between in (".", "_", ""):
             meant = _ODD_IN_KEY.sub(between, key).strip("._")
@@ -102,5 +103,5 @@ def _suggest_overrides(
         if known and len(known) == len(names):
             yield f"{key}=[{','.join(known)}]" if "[" in value else f"{key}={','.join(known)}"
         yield f"{key}=<{'|'.join(options)}>"
-    elif key:
+    elif key and not odd_key:
         yield f"{key}=<value>"

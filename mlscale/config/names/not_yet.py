@@ -29,10 +29,8 @@ class Feature:
         Args:
             typed: the key or option as it was typed.
         """
-        fix = self.instead or "leave it out"
-        return MLScaleError(
-            f"'{typed}' is not supported yet", where=where, why=f"not part of mlscale yet: {self.what}", fix=fix
-        )
+        why = f"not part of mlscale yet: {self.what}" + (f"; near to it: {self.instead}" if self.instead else "")
+        return MLScaleError(f"'{typed}' is not supported yet", where=where, why=why)
 
 
 @cache

@@ -71,8 +71,6 @@ class JobFacts:
         if group == "task" and option in TASK_METRICS:
             free = self.target_type_is_free and {option, self.task} <= {"classification", "regression"}
             return option == self.task or self.kind == ANY or free
-        if group == "compress" and option != "none":
-            return self.task in ("", "classification")
         return True
 
     def fits_key(self, path: str) -> bool:
@@ -90,9 +88,7 @@ class JobFacts:
             return f"{group}={option} is for {kinds}; this run has {data}{of}{task}"
         if group == "data":
             return f"{group}={option} has it; this run has {data}{of}"
-        if group in ("model", "compress"):
-            if group == "compress":
-                return f"{group}={option} is for classification; this run has{task.removeprefix(' and')}"
+        if group == "model":
             return f"{group}={option} has it; this run has {self.chosen.get(group, 'another model')}"
         return f"it is {group}={option}; this run has {data}{of}{task}, and its samples have no other labels"
 

@@ -37,7 +37,7 @@ _TIME = Type("time", lambda value: isinstance(value, str) and value.count(":") =
 _DURATION = Type(
     "time",
     lambda value: isinstance(value, str) and [part.isdigit() for part in value.split(":")] == [True] * 4,
-    {"type": "string", "examples": ["00:11:55:00"]},
+    {"type": "string"},
 )
 # Lightning decides by the type: an int is a number of batches, a float a part of them.
 _BATCHES = make_union(at_least(0), _part(zero=True), NONE)
@@ -47,6 +47,7 @@ _OBJECT = Type("object", DICT.accepts, DICT.schema)
 RANGES: Mapping[str, Type] = {
     "data.batch_size": make_union(at_least(1), NONE),
     "data.workers": make_union(at_least(0), make_literal("auto")),
+    "optimizer.momentum": make_union(_part(zero=True), make_literal(0)),
     "trainer.accumulate_grad_batches": at_least(1),
     "trainer.devices": make_union(at_least(1), make_literal(-1, "auto"), _DIGITS),
     "trainer.limit_train_batches": _SOME_BATCHES,

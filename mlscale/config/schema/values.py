@@ -30,6 +30,10 @@ def check_value_type(
     """
     if _is_deferred(value):
         return
+    if value == "None" and types:  # Python's word, of which YAML and Hydra make a text
+        fix = f"{path}=null" if all(kind.accepts(None) for kind in types) else ""
+        yield MLScaleError(f"'{path}' is the text 'None'", where=where(path), why="no value is null", fix=fix)
+        return
     for kind in types:
         if not kind.accepts(value):
             if (address := find_address(value)) and PATH.text in kind.text:
@@ -37,7 +41,7 @@ def check_value_type(
                 return
             meant = meant_here(path, value)
             why = meant[1] if meant else field.text if field else ""
-            fix = meant[0] if meant else format_override(path, _find_valid_value(value, kind, field, parameter, types))
+            fix = meant[0] if meant else format_override(path, _find_valid_value(path, value, kind, field, types))
             text = kind.text
             if not is_finite(value):
                 text = "a finite number" if isinstance(value, float) else "of finite numbers"
@@ -86,7 +90,7 @@ def check_resolved_value(
     outside, why = "oc.env" in raw and isinstance(value, str), field.text if field else ""
     long = isinstance(value, str) and len(value) >= _SECRET_LENGTH
     description = f"a text of {len(str(value))} characters" if long else _describe_value(value)
-    fix = format_override(path, _find_valid_value(raw if outside or long else value, kind, field, parameter))
+    fix = format_override(path, _find_valid_value(path, raw if outside or long else value, kind, field))
     if outside and kind.accepts(_decode_text(str(value))):
         why = "an environment variable is text until oc.decode reads it"
         fix = format_override(path, "${oc.decode:" + raw + "}")
@@ -141,11 +145,15 @@ def _describe_value(value: object) -> str:
     )
 
 
-def convert_value(value: object, types: Sequence[Type]) -> tuple[bool, object]:
-    """Return whether a value is of all `types`, as it is or in another form of the same meaning; and that form."""
+def convert_value(value: object, types: Sequence[Type], path: str = "") -> tuple[bool, object]:
+    """Return whether a value is of all `types`, as it is or in another form of the same meaning; and that form.
+
+    Args:
+        path: the key, whose name states the unit of its numbers.
+    """
     if _can_become(value, types):
         return True, value
-    for form in _generate_value_forms(value, types[0]):
+    for form in _generate_value_forms(value, types[0], path):
         if all(kind.accepts(form) for kind in types):
             return True, form
     return False, value
@@ -160,9 +168,18 @@ def _can_become(value: object, types: Sequence[Type]) -> bool:
     return (isinstance(value, str) and _is_deferred(value)) or all(kind.accepts(value) for kind in types)
 
 
-_QUOTES = "\"'“”„‘’«»`"
-_SUCH_AS = re.compile(r"such as ([^\s,;:)]+)")  # the example in the comment of a key that is a text
-_THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2}(,\d{3})+")
+def _find_valid_value(path: str, value: object, kind: Type, field: Field | None, types: Sequence[Type] = ()) -> object:
+    """Return a value of this type, and of all `types`, that means what was typed; a placeholder where none does."""
+    # `part=3` is a part of `3/8`: the number in quotes would be no part.
+    is_example = isinstance(value, int | float) and field is not None and "such as " in field.text
+    forms = () if is_example else _generate_value_forms(value, kind, _add_unit(path, field))
+    return next((form for form in forms if all(item.accepts(form) for item in (kind, *types))), _Placeholder(kind.text))
+
+
+def _add_unit(path: str, field: Field | None) -> str:
+    """Return the key with the unit that its comment opens with, where its name has none: `strategy.timeout`."""
+    unit = re.match(r"(seconds|minutes|hours)\b", field.text) if field is not None else None
+    return f"{path}_{unit[1]}" if unit else path
 
 
 class _Placeholder:
@@ -173,47 +190,53 @@ class _Placeholder:
         return f"<{self.text}>"
 
 
-def _find_valid_value(
-    value: object, kind: Type, field: Field | None, parameter: Parameter | None, types: Sequence[Type] = ()
-) -> object:
-    """Return a value of this type, and of all `types`: what was typed in the right form, else the shipped default, else
-    an example, else a placeholder.
+_QUOTES = "\"'“”„‘’«»`"
+_THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2}(,\d{3})+")
+_TIMES = {
+    name: seconds
+    for names, seconds in (
+        ("ms", 0.001), ("s sec secs second seconds", 1), ("m min mins minute minutes", 60),
+        ("h hr hrs hour hours", 3600), ("d day days", 86400),
+    )
+    for name in names.split(" ")
+}  # fmt: skip
+_SIZES = {"kb": 1e3, "k": 1e3, "mb": 1e6, "m": 1e6, "gb": 1e9, "g": 1e9, "tb": 1e12, "t": 1e12}
+_COUNTS = {"": 1, "k": 1e3, "K": 1e3, "M": 1e6}
+_UNIT_OF_KEY = re.compile(r"(?:.*[._])?(?P<unit>ms|s|seconds|minutes|hours|mb|gb)")
+_WITH_UNIT = re.compile(r"(?P<number>\d+\.?\d*|\.\d+) ?(?P<unit>[A-Za-z]+)")
+
+
+def _convert_unit(text: str, path: str, kind: Type) -> Iterator[object]:
+    """Yield a number with a unit in the unit of the key: `90s` is 1.5 of `max_minutes`, `1k` of a count a thousand, and
+    `1h` of Lightning's time 00:01:00:00; nothing where the key has another kind of unit.
     """
-    kinds = (kind, *types)
-    example = _SUCH_AS.search(field.text) if isinstance(value, int | float) and field is not None else None
-    if example is not None and all(item.accepts(example[1]) for item in kinds):
-        return example[1]  # `part=3` is a part of `3/8`: the number in quotes would be no part
-    for candidate in _generate_value_forms(value, kind):
-        if all(item.accepts(candidate) for item in kinds):
-            return candidate
-    if "enum" in kind.schema:
-        return _Placeholder(kind.text)  # any of them may be the opposite of what was meant
-    if isinstance(value, dict):
-        return _Placeholder(kind.text)  # a schedule or settings: no number is what was meant
-    for default in (field.default if field else None, parameter.default if parameter else None):
-        if default is not None and not _is_deferred(default) and all(item.accepts(default) for item in kinds):
-            return default
-    return next((example for item in kinds for example in _list_examples(item)), _Placeholder(kind.text))
-
-
-def _list_examples(kind: Type) -> list[object]:
-    """Return the values that a type, or a member of it, gives as examples."""
-    members = kind.schema.get("anyOf", ())
-    schemas = [kind.schema, *(members if isinstance(members, list) else ())]
-    return [example for schema in schemas for example in schema.get("examples", ())]
+    if re.fullmatch(r"\d+:\d\d:\d\d", text):
+        yield f"00:{text.zfill(8)}"  # hours first
+    typed, own = _WITH_UNIT.fullmatch(text), _UNIT_OF_KEY.fullmatch(path)
+    if typed is None:
+        return
+    number, unit = float(typed["number"]), typed["unit"]
+    if "time" in kind.text.split(" or ") and unit.lower() in _TIMES:
+        minutes, seconds = divmod(round(number * _TIMES[unit.lower()]), 60)
+        yield f"{minutes // 1440:02}:{minutes // 60 % 24:02}:{minutes % 60:02}:{seconds:02}"
+        return
+    of_key = own["unit"] if own else ""
+    units = next(units for units in (_COUNTS, _TIMES, _SIZES) if of_key in units)
+    if (unit := unit.lower() if of_key else unit) in units:
+        converted = float(f"{number * units[unit] / units[of_key]:.12g}")
+        yield int(converted) if converted.is_integer() else converted
 
 
 def _parse_numbers(text: str) -> Iterator[int | float]:
-    """Yield the numbers that a text may mean: `1,000` is a thousand, `0,5` a half, `30s` thirty."""
+    """Yield the numbers that a text may mean: `1,000` is a thousand, `0,5` a half."""
     plain = text.replace(",", "" if _THOUSANDS.fullmatch(text) else ".")
     # int first: `2` for a number of workers must not become 2.0.
     for read in (int, float):
-        for form in (plain, plain.rstrip("msx")):
-            with contextlib.suppress(ValueError):
-                yield read(form)
+        with contextlib.suppress(ValueError):
+            yield read(plain)
 
 
-def _generate_value_forms(value: object, kind: Type) -> Iterator[object]:
+def _generate_value_forms(value: object, kind: Type, path: str = "") -> Iterator[object]:
     if isinstance(value, str):
         text = value.strip().strip(_QUOTES).lower()
         if text in ("true", "yes", "on", "false", "no", "off"):
@@ -223,6 +246,7 @@ def _generate_value_forms(value: object, kind: Type) -> Iterator[object]:
             yield from (number / 100 for number in _parse_numbers(text[:-1]))
         else:
             yield from _parse_numbers(text)
+            yield from _convert_unit(value.strip().strip(_QUOTES), path, kind)
         words = [
             word for word in kind.text.split(" or ") if word not in ("int", "float", "bool", "str", "list", "null")
         ]
@@ -235,7 +259,8 @@ def _generate_value_forms(value: object, kind: Type) -> Iterator[object]:
         yield int(value)
     elif isinstance(value, int) and not isinstance(value, bool):
         yield str(value)
-        yield bool(value)
+        if value in (0, 1):
+            yield bool(value)
     elif isinstance(value, float) and is_finite(value):
         yield str(value)
     if isinstance(value, list):

@@ -36,11 +36,9 @@ def translate_alias(alias: Alias, path: str, value: object, names: Names) -> Adv
     if alias.group and (refused := explain_refused_option(alias.group, value)):
         return Advice(f"leave {path} out", refused)
     typed = convert_typed(alias.convert, value, names)
-    # First a template that takes the value as typed; an example only where none does.
-    for exactly in (True, False):
-        for template in alias.to:
-            if fix := fill_template(template, typed, names, exactly=exactly):
-                return Advice(fix, why if exactly else join_reasons(why, "the value is an example"), exactly)
+    for template in alias.to:
+        if fix := fill_template(template, typed, names):
+            return Advice(fix, why)
     if "metric={metric}" in alias.to and (logged := TASK_METRICS.get(names.facts.task)):
         metrics = ", ".join(f"val/{metric}" for metric in logged)
         return Advice(f"leave {path} out", f"task={names.facts.task} logs {metrics}: metric takes one of these")

@@ -41,9 +41,8 @@ def complete_advice(advice: Advice, path: str, names: Names) -> Advice:
     if any(_stops_cycling(word, names) for word in needed):
         fix += " scheduler.cycle_momentum=false"
     fix += "".join(f" {betas}" for word in needed if (betas := _restore_betas(word, names)))
-    fix, needs = _add_processes(fix, names)
     swaps = [text for word in needed if (text := _describe_swap(word, needed, names))]
-    why = join_reasons(advice.why, needs, *swaps, *_describe_cycle(needed, names))
+    why = join_reasons(advice.why, *swaps, *_describe_cycle(needed, names))
     return replace(advice, fix=leave_typed_out(fix, names, path), why=why)
 
 
@@ -63,15 +62,6 @@ def _contradicts_typed(word: str, names: Names) -> bool:
     key = word.partition("=")[0]
     is_typed = key in _OF_DEVICES and names.is_typed(key)
     return is_typed and word != format_override(key, names.values(key))
-
-
-def _add_processes(fix: str, names: Names) -> tuple[str, str]:
-    """Return a fix that chooses DDP with more than one process, and the reason: with one it has no effect."""
-    # With its default of one process DDP has no effect.
-    several = names.is_typed("trainer.devices") or names.values("trainer.devices") not in (None, 1)
-    if "strategy=ddp" not in fix.split(" ") or "trainer.devices" in fix or several:
-        return fix, ""
-    return f"{fix} trainer.devices=2", "one process unless trainer.devices is set: 2 is an example"
 
 
 def join_reasons(*reasons: str) -> str:

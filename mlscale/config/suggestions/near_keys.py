@@ -10,8 +10,9 @@ from mlscale.config.names.name_distance import compute_distance, fold_name
 from mlscale.config.names.suggest import format_override, is_override
 from mlscale.config.schema.documented_fields import MISSING, Option, get_shipped_fields
 from mlscale.config.schema.values import convert_value
+from mlscale.config.suggestions.completed_advice import REPLACED_GROUPS
 from mlscale.config.suggestions.config_names import Advice, Names
-from mlscale.config.suggestions.templates import find_example, get_option_types, is_fact_of_data
+from mlscale.config.suggestions.templates import get_option_types, is_fact_of_data
 
 _MISSING_PREFIX = 0.5  # `lr` for optimizer.lr
 _PART_OF_PREFIX = 0.3  # `checkpoint.keep` for callbacks.checkpoint.keep
@@ -108,27 +109,24 @@ def extract_key(fix: str) -> str:
 
 
 def advise_value(path: str, value: object, names: Names) -> Advice:
-    """Return the override of a key; where it does not take the value, an example, or else what it takes."""
+    """Return the override of a key; where it does not take the value, what it takes."""
     types = names.types(path)
-    fits, form = convert_value(value, types)
+    fits, form = convert_value(value, types, path)
     if fits:
         return Advice(format_override(path, form))
-    what = f"{path} takes {types[-1].text}"
-    example = find_example(path, types, names)
-    if example is None:
-        return Advice(f"{path}=<{types[-1].text}>", exact=False)
-    return Advice(format_override(path, example), f"{what}, such as this value", exact=False)
+    return Advice(f"{path}=<{types[-1].text}>", f"{path} takes {types[-1].text}", exact=False)
 
 
 def _advise_option(option: Option, path: str, value: object, names: Names) -> KeyCandidate | None:
     """Return the option that brings a key, and the key; in words where it is not for this job, or needs more than the
     key. None where it takes no such value.
     """
-    fits, form = convert_value(value, get_option_types(option.group, option.name).get(path, ()))
+    fits, form = convert_value(value, get_option_types(option.group, option.name).get(path, ()), path)
     if not fits:
         return None
     suits = names.facts.fits(option.group, option.name)
-    if not suits or any(item.default == MISSING and item.path != path for item in option.fields):
+    replaces = option.group in REPLACED_GROUPS and option.group in names.facts.chosen
+    if replaces or not suits or any(item.default == MISSING and item.path != path for item in option.fields):
         chosen = names.facts.chosen.get(option.group)
         others = [item.name for item in _iterate_options(names) if _is_like(item, option, path, names)]
         what = f"{path} is a key of {', '.join(f'{option.group}={name}' for name in others)}"
@@ -160,7 +158,7 @@ def generate_candidates(path: str, value: object, names: Names) -> Iterator[KeyC
     for name in names.paths:
         cost = _compute_cost(path, name, front)
         if cost is not None:
-            fits, _ = convert_value(value, names.types(name))
+            fits, _ = convert_value(value, names.types(name), name)
             # A value that does not fit rules a key out, unless its group was typed: then the value is the mistake.
             if fits or front(name.rpartition(".")[0]) == 0:
                 yield KeyCandidate(cost + (0 if fits else _WRONG_VALUE), advise_value(name, value, names))

@@ -11,7 +11,7 @@ from math import prod
 import yaml
 
 from mlscale.config.names.suggest import format_hydra_value, format_override
-from mlscale.config.schema.documented_fields import MISSING, get_shipped_fields
+from mlscale.config.schema.documented_fields import get_shipped_fields
 from mlscale.config.schema.job_facts import create_facts
 from mlscale.config.schema.roots import get_shipped_folder
 from mlscale.config.schema.target_nodes import Node
@@ -30,12 +30,9 @@ _FACTS = frozenset(
 _FILES = ("pt", "pth", "ckpt", "onnx", "safetensors", "bin", "yaml", "yml", "json", "py")
 
 
-def fill_template(template: str, value: object, names: Names, *, exactly: bool = True) -> str:
+def fill_template(template: str, value: object, names: Names) -> str:
     """Return the overrides of a template with the value in it; "" if this config has no such key, or not for this
     value.
-
-    Args:
-        exactly: only with a value that fits; otherwise with an example where it does not.
     """
     # A whole command, such as `mlscale export`: nothing to fill in.
     if template.startswith("mlscale "):
@@ -78,11 +75,9 @@ def fill_template(template: str, value: object, names: Names, *, exactly: bool =
             if types is None or fact or not names.facts.fits_key(key):
                 return ""
             kinds = types if isinstance(types, Sequence) else ()
-            fits, form = convert_value(filled.value, kinds) if kinds else (True, filled.value)
+            fits, form = convert_value(filled.value, kinds, key) if kinds else (True, filled.value)
             if not fits:
-                form = None if exactly or "{" not in right else find_example(key, kinds, names)
-                if form is None:
-                    return ""
+                return ""
             filled = _Filled(form)
         words.append(format_override(key, filled.value))
     return " ".join(words)
@@ -104,20 +99,6 @@ def is_fact_of_data(path: str, names: Names) -> bool:
     """Return whether the data decides the value of a key: `model.num_classes` of a built-in model."""
     value = names.values(path)
     return isinstance(value, str) and value in _FACTS
-
-
-def find_example(path: str, types: Sequence[Type], names: Names) -> object:
-    """Return a value that a key takes, in place of one that it does not: the one that it has, else the documented one.
-    None where there is none, or where it is a choice: any option may be the opposite of what was meant.
-    """
-    documented = (
-        item.default for option in get_shipped_fields().options for item in option.fields if item.path == path
-    )
-    for value in (names.values(path), *documented):
-        known = value is not None and value != MISSING and not (isinstance(value, str) and "${" in value)
-        if known and all(kind.accepts(value) and "enum" not in kind.schema for kind in types):
-            return value
-    return None
 
 
 def _fill_value(right: str, value: object, names: Names) -> _Filled | None:

@@ -16,7 +16,6 @@ from mlscale.config.schema.key_owners import BUILDS_SEVERAL
 from mlscale.config.suggestions.alias_meanings import find_group_option, translate_alias
 from mlscale.config.suggestions.completed_advice import complete_advice
 from mlscale.config.suggestions.config_names import Advice, Names
-from mlscale.config.suggestions.distant_names import find_distant_keys, find_group_of_value
 from mlscale.config.suggestions.near_keys import (
     KeyCandidate,
     advise_value,
@@ -80,15 +79,7 @@ def _suggest(path: str, value: object, names: Names) -> Advice | None:
         return Advice(option)
     explained = lacking or _explain_refused(path)
     certain = same if same is not None and same.exact else None
-    return (
-        certain
-        or meant
-        or explained
-        or same
-        or find_group_of_value(path, value, names)
-        or find_nearest_key(path, value, names)
-        or find_distant_keys(path, value, names)
-    )
+    return certain or meant or explained or same or find_nearest_key(path, value, names)
 
 
 def _suggest_in_group(path: str, value: object, names: Names, *, typed: str) -> Advice | None:

@@ -39,7 +39,7 @@ def problems(words: list[str]) -> list[MLScaleError]:
         ("", "logger.wandb.projct=x", "logger=[csv,wandb] logger.wandb.project=x"),
         ("", "logger.wandb.job_type=x", "leave logger.wandb.job_type out"),
         ("", "callbacks.model_summary.max_depth=1", "trainer.enable_model_summary=true"),
-        ("", "logger.comet.workspace=x", "logger=csv"),
+        ("", "logger.comet.workspace=x", ""),
     ],
 )
 def test_the_key_that_was_meant(chosen: str, typed: str, fix: str) -> None:

@@ -42,7 +42,7 @@ def test_an_optimizer_takes_no_number_that_is_not_finite_whatever_its_annotation
     found = problems("optimizer._target_=torch.optim.RMSprop", "optimizer.alpha=nan", "optimizer.lr=inf")
     assert [problem.what.partition(" ")[0] for problem in found] == ["'optimizer.lr'", "'optimizer.alpha'"]
     (problem,) = problems("optimizer=adamw", "optimizer.betas=[nan,0.9]")
-    assert problem.fix == "optimizer.betas=[0.9,0.999]"
+    assert "<" in problem.fix
 
 
 def test_third_party_code_may_take_infinity(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -51,4 +51,4 @@ def test_third_party_code_may_take_infinity(tmp_path: Path, monkeypatch: pytest.
     target = "model._target_=with_bounds.Net"
     assert problems(target, "model.clip=inf") == []
     (problem,) = problems(target, "model.n=inf")
-    assert problem.fix == "model.n=1"
+    assert problem.fix == "'model.n=<int>'"

@@ -53,7 +53,7 @@ def _refuse(command: str, words: list[str]) -> list[str]:
     """Return what is wrong with a command line before a command looks for a run, or starts anything."""
     request = parse_command_line(command, words)
     try:
-        raise_if_invalid(compose_config(request), request, list(request.overrides))
+        raise_if_invalid(compose_config(request), request)
     except MLScaleError as error:
         return [problem.what for problem in (error.problems if isinstance(error, Problems) else [error])]
     return []
@@ -102,7 +102,8 @@ def test_actions_refuse_addresses(command: str, name: str, key: Key) -> None:
 def test_no_key_of_a_path_is_left_out() -> None:
     """A key whose text has a file or folder takes a path, or its text has what else it takes."""
     others = re.compile(
-        r"address|://|as `?ref|a run|version|regular expression|column|key of|price file|added to|anyhow|^names"
+        r"address|://|as `?ref|a run|version|regular expression|column"
+        r"|key of|price file|added to|anyhow|^names|docker|the image with|GB of memory|the mark that"
     )
     missing = [
         f"{option.group}/{option.name}: {field.path}"
@@ -125,5 +126,5 @@ def test_the_cache_is_no_address(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_path_of_a_file_address_is_the_fix() -> None:
     request = parse_command_line("train", ["runs_dir=file:///a b/runs"])
     with pytest.raises(MLScaleError) as caught:
-        raise_if_invalid(compose_config(request), request, list(request.overrides))
+        raise_if_invalid(compose_config(request), request)
     assert caught.value.fix == "'runs_dir=/a b/runs'"

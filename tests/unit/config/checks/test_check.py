@@ -197,7 +197,7 @@ def test_quick_and_without_torch(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("typed", "meant"),
-    [("0,01", "0.01"), ("“0.01”", "0.01"), ("5%", "0.05"), ("1,000", "1000"), ("«3e-4»", "0.0003"), ("0.1s", "0.1")],
+    [("0,01", "0.01"), ("“0.01”", "0.01"), ("5%", "0.05"), ("1,000", "1000"), ("«3e-4»", "0.0003")],
 )
 def test_a_number_that_is_written_otherwise_is_suggested_as_meant(typed: str, meant: str) -> None:
     request = parse_command_line("train", ["+recipe=resnet"])

@@ -34,8 +34,7 @@ unknown key 'callbacks.emaa.foo'
   fix:   callbacks.ema.every=3 callbacks.ema.every=<int>
 'callbacks.comet' is not supported yet
   where: command line: callbacks.comet
-  why:   not part of mlscale yet: this tracker
-  fix:   logger=csv
+  why:   not part of mlscale yet: this tracker; near to it: logger=csv
 unknown key 'callbacks.ema.foo'
   where: command line: callbacks.ema.foo
   why:   not supported: the option callbacks=ema takes decay, warmup, every, start, gamma
@@ -105,8 +104,8 @@ the _target_ of 'logger.mine' does not exist: no_such_package.Mine
   fix:   callbacks=[default,early_stopping] callbacks.early_stopping.patience=3
 'callbacks.mixup' has no _target_
   where: command line: callbacks.mixup
-  why:   the α of a Beta distribution; 0 for none; the value is an example
-  fix:   augment=mixup augment.mixup=0.0
+  why:   every entry of 'callbacks' is an object to build
+  fix:   callbacks.mixup._target_=<package.module.Class>
 """,
     ),
     (
@@ -161,12 +160,10 @@ unknown key 'logger.tensorboard.x'
   fix:   leave logger.tensorboard.x out
 'logger.comet' is not supported yet
   where: command line: logger.comet
-  why:   not part of mlscale yet: this tracker
-  fix:   logger=csv
+  why:   not part of mlscale yet: this tracker; near to it: logger=csv
 'logger.neptune' is not supported yet
   where: command line: logger.neptune
-  why:   not part of mlscale yet: this tracker
-  fix:   logger=csv
+  why:   not part of mlscale yet: this tracker; near to it: logger=csv
 """,
     ),
     (

@@ -80,7 +80,7 @@ unknown key 'optimiser.lr'
 'seed' must be int, not the text 'x'
   where: my.yaml: seed
   why:   weights, order and augmentation; the same seed gives a bitwise identical run
-  fix:   seed=0
+  fix:   'seed=<int>'
 """,
     ),
     (
@@ -140,7 +140,7 @@ unknown key 'url'
 'lifecycle.slo.p99_ms' must be float or null, not the text 'fast'
   where: command line: lifecycle.slo.p99_ms
   why:   what 99 % of the answers may take, ms; null for no limit
-  fix:   lifecycle.slo.p99_ms=250.0
+  fix:   'lifecycle.slo.p99_ms=<float or null>'
 unknown key 'lifecycle.slo.p98_ms'
   where: command line: lifecycle.slo.p98_ms
   why:   several names are equally near
@@ -175,7 +175,7 @@ unknown key 'fmt'
 'port' must be int, not the text 'x'
   where: command line: port
   why:   the port; 0 for a free one
-  fix:   port=8000
+  fix:   'port=<int>'
 'model.a' has no effect: 'model' has no _target_, so it builds nothing
   where: command line: model.a
   fix:   model._target_=<package.module.Class>
@@ -191,11 +191,11 @@ unknown key 'fmt'
 'estimate.instance' must be str or null, not 3
   where: command line: estimate.instance
   why:   a machine of the price file, such as aws/g5.xlarge
-  fix:   estimate.instance=aws/g5.xlarge
+  fix:   'estimate.instance=<str or null>'
 'seed' must be int, not the text 'x'
   where: command line: seed
   why:   weights, order and augmentation; the same seed gives a bitwise identical run
-  fix:   seed=0
+  fix:   'seed=<int>'
 """,
     ),
 ]

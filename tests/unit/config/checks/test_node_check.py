@@ -12,7 +12,7 @@ CASES = [
         """
 'optimizer.lr' must be float, not the text 'fast'
   where: command line: optimizer.lr
-  fix:   optimizer.lr=0.001
+  fix:   'optimizer.lr=<float>'
 unknown key 'optimizer.wd'
   where: command line: optimizer.wd
   why:   torch.optim.AdamW takes no 'wd'
@@ -44,7 +44,7 @@ unknown key 'optimizer.wd'
         """
 'optimizer._check_' must be bool, not 3
   where: command line: optimizer._check_
-  fix:   optimizer._check_=true
+  fix:   'optimizer._check_=<bool>'
 """,
     ),
     (
@@ -66,7 +66,7 @@ unknown key 'optimizer.l'
 'seed' must be int, not the text 'x'
   where: command line: seed
   why:   weights, order and augmentation; the same seed gives a bitwise identical run
-  fix:   seed=0
+  fix:   'seed=<int>'
 """,
     ),
     (
@@ -75,7 +75,7 @@ unknown key 'optimizer.l'
         """
 'optimizer.lr' must be float, ${name} is the text 'abc'
   where: command line: optimizer.lr
-  fix:   optimizer.lr=0.001
+  fix:   'optimizer.lr=<float>'
 """,
     ),
     (
@@ -84,13 +84,13 @@ unknown key 'optimizer.l'
         """
 'optimizer.eps' must be float, ${name} is the text 'abc'
   where: command line: optimizer.eps
-  fix:   optimizer.eps=1e-08
+  fix:   'optimizer.eps=<float>'
 'optimizer.lr' must be float, ${name} is the text 'abc'
   where: command line: optimizer.lr
-  fix:   optimizer.lr=0.001
+  fix:   'optimizer.lr=<float>'
 'optimizer.foreach' must be bool or null, ${seed} is 3
   where: command line: optimizer.foreach
-  fix:   optimizer.foreach=true
+  fix:   'optimizer.foreach=<bool or null>'
 """,
     ),
     (
@@ -99,7 +99,7 @@ unknown key 'optimizer.l'
 'seed' must be int, not the text 'cloud_tpu_v3'
   where: command line: seed
   why:   weights, order and augmentation; the same seed gives a bitwise identical run
-  fix:   seed=0
+  fix:   'seed=<int>'
 """,
     ),
     (

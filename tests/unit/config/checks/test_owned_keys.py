@@ -60,6 +60,7 @@ unknown key 'foo.b'
   fix:   'mode=<max or min>'
 unknown key 'modl'
   where: command line: modl
+  why:   mode takes max or min
   fix:   mode=<max or min>
 """,
     ),
@@ -86,6 +87,7 @@ unknown key 'mode.widths'
         """
 unknown key 'mode'
   where: command line: mode
+  why:   mode takes max or min
   fix:   mode=<max or min>
 """,
     ),
@@ -155,8 +157,7 @@ unknown key 'model.bia.b'
   fix:   precision is one of auto, bf16, bf16_true, fp16, fp16_true, fp32
 'trainer.strategy=deepspeed_stage_2' is not supported yet
   where: command line: trainer.strategy
-  why:   not part of mlscale yet: DeepSpeed, and other launchers' sharding
-  fix:   strategy=fsdp
+  why:   not part of mlscale yet: DeepSpeed, and other launchers' sharding; near to it: strategy=fsdp
 'trainer.enable_checkpointing' is not set here
   where: command line: trainer.enable_checkpointing
   why:   the group 'callbacks' has what writes checkpoints
@@ -168,8 +169,7 @@ unknown key 'model.bia.b'
         """
 'trainer.precision=fp8' is not supported yet
   where: command line: trainer.precision
-  why:   not part of mlscale yet: training in 8 bits and less
-  fix:   precision=bf16
+  why:   not part of mlscale yet: training in 8 bits and less; near to it: precision=bf16
 """,
     ),
     (
@@ -208,8 +208,8 @@ unknown key 'model.bia.b'
   fix:   leave optimizer.params out
 unknown key 'optimizer.lrr'
   where: command line: optimizer.lrr
-  why:   optimizer.lr takes float, such as this value
-  fix:   optimizer.lr=0.001
+  why:   optimizer.lr takes float
+  fix:   optimizer.lr=<float>
 """,
     ),
     (

@@ -13,11 +13,9 @@ CASES = [
 unknown key 'ref'
   where: command line: ref
   why:   it is a key of `mlscale evaluate`, and of export, estimate, …
-  fix:   mlscale evaluate ref=last
 unknown key 'split'
   where: command line: split
   why:   it is a key of `mlscale evaluate`
-  fix:   mlscale evaluate last split=test
 """,
     ),
     (
@@ -26,7 +24,6 @@ unknown key 'split'
 unknown key 'to'
   where: command line: to
   why:   it is a key of `mlscale evaluate`, and of export, prepare, …
-  fix:   mlscale evaluate last to=preds
 """,
     ),
     (
@@ -167,7 +164,7 @@ unknown key 'precision.los_scale'
 'precision.loss_scale' must be float, not the text 'x'
   where: command line: precision.loss_scale
   why:   where the scale begins; it halves where gradients overflow
-  fix:   precision.loss_scale=65536.0
+  fix:   'precision.loss_scale=<float>'
 """,
     ),
     (
@@ -176,7 +173,6 @@ unknown key 'precision.los_scale'
 unknown key 'lifecycle.slo.p99_ms'
   where: command line: lifecycle.slo.p99_ms
   why:   it is a key of `mlscale lifecycle`
-  fix:   mlscale lifecycle lifecycle.slo.p99_ms=50
 """,
     ),
     (
@@ -220,12 +216,10 @@ unknown key 'data.xyz'
         """
 'deepspeed=true' is not supported yet
   where: command line: deepspeed
-  why:   not part of mlscale yet: DeepSpeed, and other launchers' sharding
-  fix:   strategy=fsdp
+  why:   not part of mlscale yet: DeepSpeed, and other launchers' sharding; near to it: strategy=fsdp
 'sweep.a=1' is not supported yet
   where: command line: sweep.a
-  why:   not part of mlscale yet: a search for hyper-parameters
-  fix:   -m optimizer.lr=0.1,0.01
+  why:   not part of mlscale yet: a search for hyper-parameters; near to it: -m optimizer.lr=0.1,0.01
 unknown key 'tpu'
   where: command line: tpu
   why:   not supported: trainer.accelerator is cpu, gpu (CUDA, ROCm) or mps; CUDA_VISIBLE_DEVICES picks the devices

@@ -136,7 +136,7 @@ unknown key 'task.weight_decay'
         """
 'task.gamma' must be float, not the text 'x'
   where: command line: task.gamma
-  fix:   task.gamma=2.0
+  fix:   'task.gamma=<float>'
 'task.model' is not set here
   where: command line: task.model
   why:   the group 'model' owns it

@@ -14,12 +14,12 @@ from mlscale.errors import MLScaleError
 @pytest.mark.parametrize(
     ("mistake", "fix"),
     [
-        ("trainer.max_time=1", "trainer.max_time=00:11:55:00"),
-        ("trainer.max_time=banana", "trainer.max_time=00:11:55:00"),
+        ("trainer.max_time=1h", "trainer.max_time=00:01:00:00"),
+        ("trainer.max_time=12:30:00", "trainer.max_time=00:12:30:00"),
         ("seed=-1", "seed=0"),
         ("~callbacks.progres", "~callbacks.progress"),
         ("~logger.mine", "leave ~logger.mine out"),
-        ("optimizer._target_=torch.optim.sdg", "optimizer._target_=torch.optim.SGD"),
+        ("optimizer._target_=torch.optim.adamw", "optimizer._target_=torch.optim.AdamW"),
     ],
 )
 def test_the_mistake_is_gone_once_its_fix_is_typed(mistake: str, fix: str) -> None:

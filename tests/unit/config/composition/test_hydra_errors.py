@@ -33,7 +33,7 @@ CASES = {
         "unknown option 'adam' of the group 'optimizer'\n"
         "  where: command line: optimizer=adam\n"
         f"  why:   options: {options('optimizer')}\n"
-        "  fix:   optimizer=adamw",
+        "  fix:   optimizer._target_=torch.optim.Adam",
     ),
     "unknown option in a list": (
         ["callbacks=[default,early_stoping]"],

@@ -17,16 +17,16 @@ WITHOUT_EFFECT = {
     "hydra.job.chdir=true": "leave hydra.job.chdir out",
     "hydra.job.name=x": "name=x",
     "hydra.job.name=${x}": "name=${x}",
-    "hydra.verbose=true": "MLSCALE_TRACEBACK=1 mlscale …",
+    "hydra.verbose=true": "leave hydra.verbose out",
     "hydra/job_logging=default": "leave hydra/job_logging out",
     "hydra.job_logging.root.level=INFO": "leave hydra.job_logging.root.level out",
     "hydra/hydra_logging=colorlog": "leave hydra/hydra_logging out",
     "hydra.searchpath=[mine]": "--config-dir mine",
-    "hydra.mode=MULTIRUN": "mlscale -m …",
+    "hydra.mode=MULTIRUN": "leave hydra.mode out",
     "hydra.help.app_name=x": "leave hydra.help.app_name out",
     "~hydra.run": "runs_dir=<value>",
-    "hydra.sweep.dir=out": "mlscale -m … hydra.sweep.dir=out",
-    "hydra/launcher=basic": "mlscale -m … hydra/launcher=basic",
+    "hydra.sweep.dir=out": "",
+    "hydra/launcher=basic": "",
 }
 
 

@@ -79,7 +79,7 @@ def test_of_a_file_that_belongs_to_another_group_nothing_is_printed() -> None:
         (["override /model: resnet50"], 3,
          "take 'resnet50' out of the defaults, and type model=resnet18 model._target_=torchvision.models.resnet50"),
         (["resnt"], 3, "write 'resnet' in place of 'resnt'"),
-        (["override /logger: comet"], 3, "logger=csv"),
+        (["override /logger: comet"], 3, ""),
         (["/optimizer: adamw"], 3, "write `- override /optimizer: adamw`"),
     ],
 )  # fmt: skip

@@ -51,7 +51,7 @@ def test_what_was_meant(typed: str, fix: str) -> None:
 )
 def test_nothing_wrong_is_suggested(typed: str) -> None:
     found = problem(typed)
-    assert found.fix.startswith("mlscale config show") or "=<" in found.fix
+    assert not found.fix or "=<" in found.fix
     assert not any(word in str(found) for word in PARSER)
 
 

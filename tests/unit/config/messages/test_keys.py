@@ -278,7 +278,6 @@ unknown key 'precision.vlue'
 unknown key 'split'
   where: command line: split=test
   why:   it is a key of `mlscale evaluate`
-  fix:   mlscale evaluate last split=test
 """,
     ),
 ]

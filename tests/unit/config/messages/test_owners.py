@@ -24,7 +24,7 @@ CASES = [
 'trainer.strategy' is not set here
   where: command line: trainer.strategy=ddp_find_unused_parameters_true
   why:   the group 'strategy' owns it
-  fix:   strategy=ddp strategy.find_unused_parameters=true trainer.devices=2
+  fix:   strategy=ddp strategy.find_unused_parameters=true
 """,
     ),
     (

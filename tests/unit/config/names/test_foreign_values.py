@@ -42,7 +42,7 @@ def alias(name: str) -> Alias:
         ("dataset", "fashion-mnist", "data=fashion_mnist"),
         ("load_from_disk", "birds", "data=image_table data.train=birds"),
         ("report_to", "wandb", "logger=wandb"),
-        ("distributed_backend", "nccl", "strategy=ddp trainer.devices=2"),
+        ("distributed_backend", "nccl", "strategy=ddp"),
         ("greater_is_better", False, "mode=min"),
         (
             "warmup_epochs",
@@ -88,7 +88,7 @@ def alias(name: str) -> Alias:
         ("scale", [0.08, 1.0], "augment=crop augment.area=[0.08,1.0]"),
         ("pretrained", "w.pt", "init_from=w.pt"),
         ("project", "runs/p", "runs_dir=runs/p"),
-        ("accelerator", "ddp", "strategy=ddp trainer.devices=2"),
+        ("accelerator", "ddp", "strategy=ddp"),
         ("verbose", True, "leave verbose out"),
         ("dr", 0.1, "leave dr out"),
         ("model_dtype", "bfloat16", "precision=bf16_true"),

@@ -16,7 +16,7 @@ from tests.unit.config.names.composed_names import names
         (["--opt-betas", "0.9", "0.95"], "optimizer=adamw optimizer.betas=[0.9,0.95]"),
         (["--input-size", "3", "224", "224"], "data.image_size=224"),
         (["--output", "out"], "runs_dir=out"),
-        (["hydra/sweeper=optuna"], "-m optimizer.lr=0.1,0.01"),
+        (["hydra/sweeper=optuna"], ""),
     ],
 )
 def test_words_of_other_command_lines(words: list[str], fix: str) -> None:
