@@ -68,7 +68,7 @@ def draw_cast(frames: Sequence[Frame]) -> str:
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {high}" width="{width}" height="{high}">',
         "<title>mlscale in a terminal: an error with its fix, a training, an export</title>",
-        _write_style(total),
+        _write_style(total, _find_first_screen(frames)),
         f'<rect width="{width}" height="{high}" rx="8" fill="{_PAGE}"/>',
         "<defs>", *(_draw_line(line, name) for line, name in drawn.items() if line), "</defs>",
     ]  # fmt: skip
@@ -82,10 +82,17 @@ def draw_cast(frames: Sequence[Frame]) -> str:
     return "\n".join([*parts, "</svg>"]) + "\n"
 
 
-def _write_style(total: float) -> str:
+def _find_first_screen(frames: Sequence[Frame]) -> float:
+    """Return when the first command has printed all, s: there is a pause, and before it an empty screen."""
+    first = next((number for number, frame in enumerate(frames) if frame.seconds >= 2), 0)
+    return sum(frame.seconds for frame in frames[:first])
+
+
+def _write_style(total: float, begin: float) -> str:
+    # A negative delay: the picture begins there, and comes to what was before at its end.
     return (
         "<style>text{font:14px ui-monospace,SFMono-Regular,Menlo,Consolas,'DejaVu Sans Mono',monospace;white-space:pre}"
-        f".f{{visibility:hidden;animation:{total:.2f}s step-end infinite}}"
+        f".f{{visibility:hidden;animation:{total:.2f}s step-end {-begin - 0.01:.2f}s infinite}}"
         "@media (prefers-reduced-motion:reduce){.f{animation:none}#end{visibility:visible}}</style>"
     )
 

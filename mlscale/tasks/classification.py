@@ -127,9 +127,10 @@ class _BalancedAccuracy(MulticlassRecall):
     """The mean recall of the classes that occur; torchmetrics counts 0 for one that was only predicted."""
 
     def compute(self) -> Tensor:
-        occurs = self.tp + self.fn > 0
-        recalls: Tensor = self.tp[occurs] / (self.tp + self.fn)[occurs]
-        return recalls.mean()
+        hits: Any = self.tp
+        support: Any = hits + self.fn
+        recall: Tensor = (hits / support)[support > 0].mean()
+        return recall
 
 
 class _AUC(BinaryAUROC):

@@ -232,12 +232,12 @@ def test_classes_that_are_missing_in_validation_count_in_no_metric() -> None:
     two, three = classifier(class_counts=[96, 4]), classifier(classes=3, class_counts=[90, 6, 4])
     for task in (two, three):
         nn.init.zeros_(task.model.weight)  # type: ignore[arg-type]
-        task.model.bias.data[:] = torch.arange(task.num_classes)  # type: ignore[operator, union-attr]  # the last wins
+        task.model.bias.data[:] = torch.arange(task.num_classes)  # type: ignore[operator]  # the last wins
     data = [{"x": torch.randn(4, 3), "y": torch.zeros(4, dtype=torch.long)}]
     (metrics,) = trainer().validate(two, Loader(data), verbose=False)
     assert np.isnan(metrics["val/auc"])
     (metrics,) = trainer().validate(three, Loader([{**data[0], "y": torch.tensor([1, 1, 1, 1])}]), verbose=False)
     assert metrics["val/balanced_accuracy"] == 0
-    three.model.bias.data[:] = torch.tensor([0.0, 1.0, 0.0])  # type: ignore[operator, union-attr]
+    three.model.bias.data[:] = torch.tensor([0.0, 1.0, 0.0])  # type: ignore[operator]
     (metrics,) = trainer().validate(three, Loader([{**data[0], "y": torch.tensor([1, 1, 1, 1])}]), verbose=False)
     assert metrics["val/balanced_accuracy"] == 1
