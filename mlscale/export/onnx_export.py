@@ -97,8 +97,8 @@ def _explain_trace_error(error: BaseException) -> MLScaleError:
     trace = next((str(node.meta.get("stack_trace")) for node in nodes if isinstance(node, torch.fx.Node)), "")
     calls = [(file, int(line), name) for file, line, name in re.findall(r'File "(.+)", line (\d+), in (\S+)', trace)]
     where = find_user_line(error) or find_innermost_call(reversed(calls))
-    if place := re.match(r"(.+):(\d+), in ", where):
-        where += f": {linecache.getline(str(Path(place[1]).absolute()), int(place[2])).strip()}"
+    if line_match := re.match(r"(.+):(\d+), in ", where):
+        where += f": {linecache.getline(str(Path(line_match[1]).absolute()), int(line_match[2])).strip()}"
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     why = shorten(f"{type(error).__name__}: {lines[0] if lines else ''}", 300, placeholder=" …")
     if type(error).__name__ == "GuardOnDataDependentSymNode":
