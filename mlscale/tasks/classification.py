@@ -139,6 +139,6 @@ class _AUC(BinaryAUROC):
     def update(self, probabilities: Tensor, y: Tensor) -> None:
         super().update(probabilities[:, 1], y)
 
-    def compute(self) -> Tensor:
+    def compute(self) -> Tensor:  # type: ignore[override]  # as BinaryAUROC's own
         y = dim_zero_cat(self.target)
         return super().compute() if 0 < y.sum() < len(y) else torch.tensor(torch.nan, device=y.device)
