@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import hashlib
 import os
 from collections.abc import Sequence
@@ -15,6 +14,7 @@ from mlscale.data.shards.system_files import (
     count_skipped,
     is_system_file,
     is_system_folder,
+    match_paths,
     report_skipped,
 )
 from mlscale.data.table_parsing.table_form import USUAL_FORM, TableForm
@@ -226,9 +226,7 @@ def _expand_paths(words: Sequence[str]) -> list[str]:
     """Return the files that match paths and globs."""
     paths: list[str] = []
     for word in words:
-        text = os.path.expanduser(word)
-        # An existing path is taken literally, though its name may contain [ or *. Sorted, as the order gives the rows.
-        matched = [text] if os.path.exists(text) else sorted(glob.glob(text))
+        matched = match_paths(os.path.expanduser(word))  # sorted, as the order gives the rows
         if not matched:
             raise MLScaleError(
                 "input not found", where=f"input={word}", fix="input=<an existing file, or a glob of such>"

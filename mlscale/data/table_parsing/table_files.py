@@ -5,7 +5,6 @@ Files are not trusted: their size is bounded while they are read, and errors nam
 
 from __future__ import annotations
 
-import glob
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from importlib.util import find_spec
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mlscale.data.shards.system_files import drop_system_files
+from mlscale.data.shards.system_files import drop_system_files, match_paths
 from mlscale.data.table_parsing.column_separator import find_separator, remove_thousands, replace_decimal_commas
 from mlscale.data.table_parsing.columns import MISSING_TEXTS, Column, DataTable, Numbers, are_codes, parse_numbers
 from mlscale.data.table_parsing.row_numbers import name_row, number_rows
@@ -132,9 +131,8 @@ def find_table_files(
     known = (*_FORMATS_BY_EXTENSION, *extensions)
     paths: list[Path] = []
     for pattern in patterns:
-        names = glob.glob(str(Path(pattern).expanduser()), recursive=True)
-        # glob lists names in the order of the file system.
-        matches = sorted(Path(name) for name in drop_system_files(names, where=where))
+        names = match_paths(str(Path(pattern).expanduser()))
+        matches = [Path(name) for name in drop_system_files(names, where=where)]
         if not (matches := [path for path in matches if path.is_file()]):
             raise MLScaleError(
                 f"table not found: {pattern!r}",
