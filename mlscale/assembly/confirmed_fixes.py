@@ -121,6 +121,7 @@ class _Trial:
         if {word.lstrip("+") for word in words} <= self._typed or not self.passes(together):
             return False, ""
         before, after = self._tried[()][1], self._add(together)[1]
+        # As they are written, interpolations unresolved: a derived value that is equal by chance is another setting.
         pairs = [(_select(before, word), _select(after, word)) for word in words]
         if all(old == new for old, new in pairs):
             return False, f"{' '.join(words)} is what this run has"
@@ -136,6 +137,7 @@ class _Trial:
 
     def _is_named(self, text: str) -> bool:
         """Return whether what is wrong names an option or a class: another model is not a fix of a key."""
+        # Of a dotted path the class: `torch.optim.Adam` is named by who typed `Adam`.
         option = fold_name(text.rpartition(".")[2])
         return bool(_NAME.match(option)) and any(
             name in option or option in name or find_nearest(name, [option]) for name in self._names

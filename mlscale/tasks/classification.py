@@ -129,6 +129,7 @@ class _BalancedAccuracy(MulticlassRecall):
     def compute(self) -> Tensor:
         hits: Any = self.tp
         support: Any = hits + self.fn
+        # 0 / 0 of a class that does not occur is NaN, and left out before the mean.
         recall: Tensor = (hits / support)[support > 0].mean()
         return recall
 
