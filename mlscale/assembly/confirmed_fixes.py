@@ -59,7 +59,10 @@ def confirm_fixes(command: str, argv: Sequence[str]) -> Iterator[None]:
 def _confirm(command: str, argv: list[str], problems: Sequence[MLScaleError]) -> None:
     """Leave each problem those lines of its fix that pass."""
     first = [_read_words(problem.fix.partition("\n")[0]) for problem in problems if "<" not in problem.fix]
-    trial = _Trial(command, argv, problems) if any(first) else None
+    trial = None
+    if any(first):
+        with contextlib.suppress(MLScaleError):  # what is wrong is not among the words: nothing can be tried
+            trial = _Trial(command, argv, problems)
     # Together first: one may need another, and most errors have fixes that pass.
     together = tuple(chain(*first))
     passes = trial is not None and trial.passes(together)
@@ -81,7 +84,11 @@ def _confirm(command: str, argv: list[str], problems: Sequence[MLScaleError]) ->
 
 
 class _Trial:
-    """The configuration without the words that are wrong, in which fixes are tried."""
+    """The configuration without the words that are wrong, in which fixes are tried.
+
+    Raises:
+        MLScaleError: it has an error without any words, too.
+    """
 
     def __init__(self, command: str, argv: Sequence[str], problems: Sequence[MLScaleError]) -> None:
         self._command, self._typed = command, {word.lstrip("+") for word in argv}
@@ -94,6 +101,8 @@ class _Trial:
             try:
                 self._tried[()] = self._compose(())
             except MLScaleError as error:
+                if not self._others:
+                    raise
                 others = _list_other_words(command, self._others, error.list_problems())
                 self._others = others if len(others) < len(self._others) else []
 
@@ -112,6 +121,7 @@ class _Trial:
         if {word.lstrip("+") for word in words} <= self._typed or not self.passes(together):
             return False, ""
         before, after = self._tried[()][1], self._add(together)[1]
+        # As they are written, interpolations unresolved: a derived value that is equal by chance is another setting.
         pairs = [(_select(before, word), _select(after, word)) for word in words]
         if all(old == new for old, new in pairs):
             return False, f"{' '.join(words)} is what this run has"
@@ -127,6 +137,7 @@ class _Trial:
 
     def _is_named(self, text: str) -> bool:
         """Return whether what is wrong names an option or a class: another model is not a fix of a key."""
+        # Of a dotted path the class: `torch.optim.Adam` is named by who typed `Adam`.
         option = fold_name(text.rpartition(".")[2])
         return bool(_NAME.match(option)) and any(
             name in option or option in name or find_nearest(name, [option]) for name in self._names

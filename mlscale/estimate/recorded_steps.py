@@ -45,6 +45,7 @@ class _CopiedBatch:
         self._batch = copy.deepcopy(next(iter(loader)))
 
     def __iter__(self) -> Iterator[Any]:
+        # The fit limits its steps, and a loader that ended would add the end of an epoch.
         while True:
             yield self._batch
 

@@ -173,6 +173,7 @@ def check_own_answers(model: ServedModule, tensors: Mapping[str, Any], tolerance
     own = {name: np.stack([pair[name][0] for pair in pairs]) for name in outputs}
     if _are_close({name: values[EXAMPLES:] for name, values in outputs.items()}, own, tolerance):
         return
+    # The layers that do so most often; a mean over the batch in the user's own code has no name to print.
     layers = [
         path.removeprefix("task.")
         for path, layer in model.named_modules()

@@ -10,6 +10,7 @@ import numpy as np
 
 from mlscale.data.decoding.image_files import is_image_file
 from mlscale.data.table_parsing.row_numbers import name_row
+from mlscale.data.table_parsing.table_form import USUAL_FORM, TableForm
 from mlscale.errors import MLScaleError
 from mlscale.export.required_extras import require_extra
 from mlscale.predict.input_items import InputItem, compute_files_digest
@@ -38,6 +39,7 @@ class TableInputs:
         kind: of the model's encoder. The columns that a 'table' takes are read by `read_rows`, those of a CSV file as
             texts; the texts of a 'text' or 'document' are read as bytes.
         trained_on: the column of texts that the model was trained on, which is scored where the files have it.
+        form: how the rows of a 'table' are written.
 
     Raises:
         MLScaleError: pyarrow is not installed (exit code 5); a file can't be read, or lacks a column.
@@ -51,11 +53,12 @@ class TableInputs:
         columns: Sequence[str],
         kind: str = "",
         trained_on: str | None = None,
+        form: TableForm = USUAL_FORM,
     ) -> None:
         require_extra("predict", "pyarrow")
         encoded, self._takes_texts = kind == "table", kind in TEXT_KINDS
         self._paths, self._key = list(paths), key
-        self._files = [open_table(path, kind == "table") for path in self._paths]
+        self._files = [open_table(path, form if encoded else None) for path in self._paths]
         # The first file's columns apply to all; a column that another file lacks is an error before the first row.
         schema = self._files[0].schema
         for path, file in zip(self._paths, self._files, strict=True):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import hashlib
 import os
 from collections.abc import Sequence
@@ -15,8 +14,10 @@ from mlscale.data.shards.system_files import (
     count_skipped,
     is_system_file,
     is_system_folder,
+    match_paths,
     report_skipped,
 )
+from mlscale.data.table_parsing.table_form import USUAL_FORM, TableForm
 from mlscale.errors import MLScaleError
 from mlscale.predict.input_items import InputItem, Inputs
 
@@ -39,6 +40,7 @@ def open_inputs(
     columns: Sequence[str],
     kind: str = "",
     trained_on: str | None = None,
+    form: TableForm = USUAL_FORM,
 ) -> Inputs:
     """Return the inputs of `spec`: a folder of files, files, tar shards (path, brace pattern, glob, folder), or tables.
 
@@ -51,6 +53,7 @@ def open_inputs(
             arrays, 'table' takes columns by name, and the others images.
         trained_on: the column of a table's texts, or the member of shards, that the model was trained on; None where
             it is not known.
+        form: how the rows of a 'table' are written.
 
     Raises:
         MLScaleError: nothing exists there, or it is not an input.
@@ -69,11 +72,11 @@ def open_inputs(
         tables = [name for name in sorted(names) if name.lower().endswith(TABLES) and not is_system_file(name)]
         # Which reports what is skipped.
         if tables and not list_files(folder, _get_file_kind(kind)[1]):
-            return TableInputs([str(folder / name) for name in tables], member, key, columns, kind, trained_on)
+            return TableInputs([str(folder / name) for name in tables], member, key, columns, kind, trained_on, form)
         return FolderInputs(folder, kind)
     # A .json file in a folder may hold anything; one that is named is meant.
     if all(word.lower().endswith((*TABLES, ".json")) for word in words):
-        return TableInputs(_expand_paths(words), member, key, columns, kind, trained_on)
+        return TableInputs(_expand_paths(words), member, key, columns, kind, trained_on, form)
     if all(word.rpartition(".")[2].lower() in _get_file_kind(kind)[1] for word in words):
         return FileInputs(_expand_paths(words))
     _raise_if_not_shards(words, kind)
@@ -223,9 +226,7 @@ def _expand_paths(words: Sequence[str]) -> list[str]:
     """Return the files that match paths and globs."""
     paths: list[str] = []
     for word in words:
-        text = os.path.expanduser(word)
-        # An existing path is taken literally, though its name may contain [ or *. Sorted, as the order gives the rows.
-        matched = [text] if os.path.exists(text) else sorted(glob.glob(text))
+        matched = match_paths(os.path.expanduser(word))  # sorted, as the order gives the rows
         if not matched:
             raise MLScaleError(
                 "input not found", where=f"input={word}", fix="input=<an existing file, or a glob of such>"

@@ -10,6 +10,8 @@ import numpy as np
 
 from mlscale.data.table_parsing.column_separator import find_separator, replace_decimal_commas
 from mlscale.data.table_parsing.row_numbers import number_rows
+from mlscale.data.table_parsing.table_files import read_csv_texts
+from mlscale.data.table_parsing.table_form import TableForm
 from mlscale.data.table_parsing.text_encoding import suggest_conversion
 from mlscale.errors import MLScaleError
 from mlscale.predict.json_table import JsonTable
@@ -61,25 +63,31 @@ class ParquetTable:
 
 
 class CsvTable:
-    """A CSV or TSV file, in memory."""
+    """A CSV or TSV file, in memory.
 
-    def __init__(self, path: str, texts: bool) -> None:
+    Args:
+        path: of the file.
+        form: how its values are written, which are read as texts; None finds the types of the columns.
+    """
+
+    def __init__(self, path: str, form: TableForm | None) -> None:
         import pyarrow as pa
         from pyarrow import csv
 
         self._path, separator = path, find_separator(Path(path))
         self._parse = csv.ParseOptions(delimiter=separator, newlines_in_values=True)
-        with csv.open_csv(path, parse_options=self._parse) as heading:
-            names = heading.schema.names
-        as_text = csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=True)
-        convert = as_text if texts else csv.ConvertOptions()
-        self._table = csv.read_csv(path, parse_options=self._parse, convert_options=convert)
-        if separator != ",":
+        if form is not None:
+            self._table = read_csv_texts(Path(path), form)
+        else:
+            self._table = csv.read_csv(path, parse_options=self._parse)
+        if form is None and separator != ",":
             # From texts: a point that divides thousands would be read as a decimal point.
-            written = self._table if texts else csv.read_csv(path, parse_options=self._parse, convert_options=as_text)
-            numbers = replace_decimal_commas(written, separator, as_numbers=not texts)
+            types = dict.fromkeys(self._table.column_names, pa.string())
+            as_text = csv.ConvertOptions(column_types=types, strings_can_be_null=True)
+            written = csv.read_csv(path, parse_options=self._parse, convert_options=as_text)
+            numbers = replace_decimal_commas(written, separator, as_numbers=True)
             for position, field in enumerate(numbers.schema):
-                if texts or not pa.types.is_string(field.type):
+                if not pa.types.is_string(field.type):
                     self._table = self._table.set_column(position, field.name, numbers.column(position))
         self.schema, self.rows = self._table.schema, self._table.num_rows
         self.numbers = number_rows(Path(path), self.rows)
@@ -106,13 +114,13 @@ class CsvTable:
         self.schema = self._table.schema
 
 
-def open_table(path: str, texts: bool = False) -> Any:
+def open_table(path: str, form: TableForm | None = None) -> Any:
     import pyarrow as pa
 
     try:
         if path.lower().endswith(JSON_FILES):
             return JsonTable(path)
-        return ParquetTable(path) if path.lower().endswith(".parquet") else CsvTable(path, texts)
+        return ParquetTable(path) if path.lower().endswith(".parquet") else CsvTable(path, form)
     except (pa.ArrowException, OSError, ValueError) as error:
         why = " ".join(str(error).split())[:300]
         fix = suggest_conversion(Path(path), error) or "input=<another file>"

@@ -31,6 +31,7 @@ def describe_imbalance(counts: Sequence[int], names: Sequence[object] = ()) -> s
     """
     if not is_imbalanced(counts):
         return ""
+    # Fewer names than classes: some that training has are in no sample of validation, or the other way round.
     called = [*map(str, names), *map(str, range(len(names), len(counts)))]
     rare, large = (format_percent(pick(counts) / sum(counts), unit=" %") for pick in (min, max))
     rarest, largest = (called[counts.index(pick(counts))] for pick in (min, max))

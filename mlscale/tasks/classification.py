@@ -129,6 +129,7 @@ class _BalancedAccuracy(MulticlassRecall):
     def compute(self) -> Tensor:
         hits: Any = self.tp
         support: Any = hits + self.fn
+        # 0 / 0 of a class that does not occur is NaN, and left out before the mean.
         recall: Tensor = (hits / support)[support > 0].mean()
         return recall
 
@@ -139,6 +140,6 @@ class _AUC(BinaryAUROC):
     def update(self, probabilities: Tensor, y: Tensor) -> None:
         super().update(probabilities[:, 1], y)
 
-    def compute(self) -> Tensor:
+    def compute(self) -> Tensor:  # type: ignore[override]  # as BinaryAUROC's own
         y = dim_zero_cat(self.target)
         return super().compute() if 0 < y.sum() < len(y) else torch.tensor(torch.nan, device=y.device)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mlscale.atomic_files import report_path_setting
 from mlscale.commands.predict.rank_worker import PredictWork, score_rank_parts
+from mlscale.data.table_parsing.table_form import TableForm
 from mlscale.errors import MLScaleError
 from mlscale.export.engines.execution_provider import CPU
 from mlscale.export.engines.runtime import build_runtime
@@ -95,6 +96,7 @@ def prepare_work(cfg: DictConfig, subject: TrainedModel) -> tuple[PredictWork, d
             "columns": tuple(cfg.columns),
             "kind": source.kind,
             "trained_on": read_trained_column(subject.home),
+            "form": source.form,
         },
         "folder": str(Path(cfg.to).expanduser().absolute()),
         "threads": threads,
@@ -145,6 +147,7 @@ class _ModelSource(NamedTuple):
 
     digest: str
     kind: str
+    form: TableForm
     accelerator: str = "cpu"
     servable: str | None = None
     config: str | None = None
@@ -160,8 +163,9 @@ def _locate_servable(subject: TrainedModel) -> _ModelSource:
     assert subject.servable is not None
     encoder = read_document(subject.servable).get("encoder")
     # Format 1 has none.
-    kind = str(encoder.get("kind", "")) if isinstance(encoder, Mapping) else ""
-    return _ModelSource(compute_sha256(subject.servable / DOCUMENT), kind, servable=str(subject.servable))
+    encoder = encoder if isinstance(encoder, Mapping) else {}
+    kind, form = str(encoder.get("kind", "")), TableForm.parse(encoder.get("settings", {}))
+    return _ModelSource(compute_sha256(subject.servable / DOCUMENT), kind, form, servable=str(subject.servable))
 
 
 def _locate_checkpoint(cfg: DictConfig, subject: TrainedModel) -> _ModelSource:
@@ -181,6 +185,7 @@ def _locate_checkpoint(cfg: DictConfig, subject: TrainedModel) -> _ModelSource:
     return _ModelSource(
         digest,
         restored.kind,
+        TableForm.parse((restored.encoder or {}).get("settings", {})),
         str(restored.cfg.derived.accelerator),
         config=OmegaConf.to_yaml(restored.cfg),
         encoder=restored.encoder,

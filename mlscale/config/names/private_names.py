@@ -37,9 +37,11 @@ def check_private_names(used: Collection[str]) -> None:
     for module, row in table.items():
         if not set(row["refuses"]) <= set(used):
             continue
+        # A name that is anywhere in the source counts as there: how it is bound differs between versions.
         source, package = _read_source(module), module.partition(".")[0]
         package = _PACKAGES.get(package, package)
         lacking = [name for name in row["names"] if not re.search(rf"\b{name}\b", source)]
+        # What the name does may change while it stays: such a row works with one version only.
         is_other = not version(package).startswith(row.get("only", ""))
         if lacking or is_other:
             how = "another" if is_other else "no"
@@ -60,6 +62,7 @@ def _read_source(module: str) -> str:
     spec = find_spec(root)
     if spec is None or spec.origin is None:
         return ""
+    # The parts below a package are not imported to be found, as `find_spec` would do with a dotted name.
     path = Path(spec.origin).parent.joinpath(*rest)
     files = [path.with_suffix(end) for end in (".py", ".pyi")] + [path / f"__init__{end}" for end in (".py", ".pyi")]
     return "".join(file.read_text("utf-8") for file in files if file.is_file())

@@ -27,6 +27,7 @@ from mlscale.data.table_parsing.columns import (
     separate_numbers,
 )
 from mlscale.data.table_parsing.spreadsheet_errors import ERROR_VALUES, describe_error_value
+from mlscale.data.table_parsing.table_form import USUAL_FORM, TableForm
 
 _LARGEST, _LARGEST_FEATURE = sys.float_info.max, float(np.finfo(np.float32).max)
 
@@ -44,6 +45,7 @@ class NumberColumn:
         maximum: of the training values.
         indicator: a second feature is 1 where a value was missing: in training some were.
         unit: of the values, such as mm; empty where none is stated.
+        form: how raw values are written; the encoder's.
     """
 
     type: ClassVar[str] = "number"
@@ -55,6 +57,7 @@ class NumberColumn:
     maximum: float
     indicator: bool
     unit: str = ""
+    form: TableForm = USUAL_FORM
 
     @classmethod
     def fit(cls, name: str, values: Numbers, unit: str = "") -> NumberColumn:
@@ -119,7 +122,7 @@ class NumberColumn:
 
     def to_document(self) -> dict[str, Any]:
         """Return the column as JSON values."""
-        return {"type": self.type, **asdict(self)}
+        return {"type": self.type, **{key: value for key, value in asdict(self).items() if key != "form"}}
 
     @classmethod
     def parse_document(cls, document: Mapping[str, Any]) -> NumberColumn:
@@ -128,7 +131,7 @@ class NumberColumn:
         if not all(map(math.isfinite, numbers.values())) or numbers["std"] <= 0:
             raise ValueError(f"the column {document['name']!r} has the statistics {numbers}")
         name, unit = str(document["name"]), str(document.get("unit", ""))
-        return cls(name=name, indicator=bool(document["indicator"]), unit=unit, **numbers)
+        return cls(name=name, indicator=bool(document["indicator"]), unit=unit, form=USUAL_FORM, **numbers)
 
     def encode_values(self, values: Numbers) -> NDArray[np.float64]:
         """Return the features of values, float64 (n, 1 or 2)."""
@@ -143,6 +146,8 @@ class NumberColumn:
         Raises:
             ValueError: it is not a finite number, or one beyond the limits.
         """
+        if isinstance(value, str):
+            value = self.form.clean_text(value)
         if value is None:
             return math.nan
         if isinstance(value, str):
@@ -170,12 +175,14 @@ class CategoryColumn:
         name: of the column.
         values: the texts, sorted; a missing value is one of them, the empty text, where training has it.
         of_numbers: training has numbers that name categories, such as postcodes: 07 and 7.0 are the same one.
+        form: how raw values are written; the encoder's.
     """
 
     type: ClassVar[str] = "category"
     name: str
     values: tuple[str, ...]
     of_numbers: bool
+    form: TableForm = USUAL_FORM
 
     @classmethod
     def fit(cls, name: str, values: Column) -> CategoryColumn:
@@ -251,6 +258,8 @@ class CategoryColumn:
         Raises:
             ValueError: it is neither a text nor a number, or marks a formula that failed.
         """
+        if isinstance(value, str) and value not in self.positions:
+            value = self.form.clean_text(value)
         if value is None:
             return ""
         if isinstance(value, str):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, ClassVar, NamedTuple, Self
 
@@ -16,7 +16,8 @@ from mlscale.data.encoders.encoder import INPUT, EncodedSamples, Encoder, Tensor
 from mlscale.data.encoders.fit_column import fit_column
 from mlscale.data.encoders.row_values import RowStep, build_no_row_error, describe_absent_columns, is_utf8
 from mlscale.data.encoders.table_columns import CategoryColumn, NumberColumn, TableColumn
-from mlscale.data.table_parsing.columns import NO_VALUE_TEXTS, DataTable, format_texts, suggest_number_keys
+from mlscale.data.table_parsing.columns import DataTable, format_texts, suggest_number_keys
+from mlscale.data.table_parsing.table_form import USUAL_FORM, TableForm
 from mlscale.errors import MLScaleError, raise_all
 
 NUMBERS, TEXTS = "numbers", "texts"
@@ -62,6 +63,7 @@ class TableEncoder(Encoder):
         *,
         where: str,
         ignored: Sequence[str] = (),
+        form: TableForm = USUAL_FORM,
     ) -> TableEncoder:
         """Return the encoder of training rows.
 
@@ -72,6 +74,7 @@ class TableEncoder(Encoder):
             units: of columns of numbers, by name.
             where: the key path of the training split, for errors.
             ignored: the columns that are left out already, for errors.
+            form: how raw values are written.
 
         Raises:
             MLScaleError: a column holds nothing, or nearly as many texts as rows; all such columns together.
@@ -96,7 +99,7 @@ class TableEncoder(Encoder):
         raise_all(list(problems.values()))
         if not columns:
             raise MLScaleError("the table has no column but those that are ignored", where=where, fix="data.ignore=[]")
-        return cls(tuple(columns))
+        return cls(tuple(replace(column, form=form) for column in columns))
 
     @cached_property
     def _column_names(self) -> tuple[str, ...]:
@@ -129,12 +132,14 @@ class TableEncoder(Encoder):
         return {"type": "table", "columns": [column.describe_schema() for column in self.columns]}
 
     def describe_settings(self) -> dict[str, Any]:
-        return {"columns": [column.to_document() for column in self.columns]}
+        return {"columns": [column.to_document() for column in self.columns], **self.columns[0].form.describe()}
 
     @classmethod
     def parse_settings(cls, settings: Mapping[str, Any]) -> Self:
         classes: Mapping[str, type[TableColumn]] = {"number": NumberColumn, "category": CategoryColumn}
-        return cls(tuple(classes[column["type"]].parse_document(column) for column in settings["columns"]))
+        form = TableForm.parse(settings)
+        columns = (classes[column["type"]].parse_document(column) for column in settings["columns"])
+        return cls(tuple(replace(column, form=form) for column in columns))
 
     def encode_table(self, table: DataTable, *, where: str) -> EncodedTable:
         """Return the features of a table's rows.
@@ -186,7 +191,7 @@ class TableEncoder(Encoder):
                 text = value if kind is str and not column.of_numbers else column.read_value(value)
                 position = positions.get(text)
                 # A text of a missing value is not a category itself; an error value of a spreadsheet is refused.
-                if position is None and text in NO_VALUE_TEXTS:
+                if position is None:
                     position = positions.get(column.read_value(text))
                 if position is not None:
                     features[position] = 1.0
@@ -301,7 +306,7 @@ class TableEncoder(Encoder):
             for column in self._category_columns:
                 name = column.name
                 value = row[name]
-                is_plain = value.__class__ is str and not column.of_numbers and value not in NO_VALUE_TEXTS
+                is_plain = value.__class__ is str and not column.of_numbers and value in column.positions
                 text = value if is_plain else column.read_value(value)
                 # ONNX Runtime takes UTF-8 alone, and JSON can hold half of a surrogate pair, which is no category.
                 texts.append(text if text.isascii() or is_utf8(text) else column.unknown_text)

@@ -59,7 +59,7 @@ class BucketStore:
 
     def list_files(self, pattern: str) -> dict[str, RemoteStat] | None:
         scheme = pattern.partition("://")[0]
-        if any(mark in pattern for mark in "*?["):
+        if any(mark in pattern for mark in "*?[") and not self._call(self._files._exists, pattern):
             matches = self._call(self._files._glob, pattern, detail=True)
             entries = list(matches.values())
         else:

@@ -19,7 +19,7 @@ from typing import ClassVar
 
 from mlscale.data.cache_folder import get_cache_dir, write_aside
 from mlscale.data.decoding.image_files import is_image_file
-from mlscale.data.shards.system_files import drop_system_files
+from mlscale.data.shards.system_files import drop_system_files, match_paths
 from mlscale.errors import Exit, MLScaleError, Problems, raise_all
 
 ReadSpan = Callable[[int, int], bytes]
@@ -205,7 +205,7 @@ def _expand_pattern(path: str, where: str) -> list[str]:
     matches: list[str] = []
     missing: list[str] = []
     for part in parts:
-        matched = [part] if os.path.exists(part) else sorted(glob.glob(part)) if glob.has_magic(part) else []
+        matched = [part] if os.path.exists(part) else match_paths(part) if glob.has_magic(part) else []
         matches += matched
         if not matched:
             missing.append(part)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import sys
 from collections.abc import Iterable, Mapping
@@ -18,6 +19,14 @@ _FOLDERS = {
     # Of Windows; @eaDir is of Synology's storage systems.
     *("$recycle.bin", "system volume information", "@eadir"),
 }
+
+
+def match_paths(pattern: str) -> list[str]:
+    """Return the sorted paths that a glob names. What exists of it is a name, whatever `?`, `*` or `[` it has."""
+    name = pattern
+    while name and not os.path.exists(name):
+        name = os.path.dirname(name)
+    return sorted(glob.glob(glob.escape(name) + pattern[len(name) :], recursive=True))
 
 
 class SkippedFiles(NamedTuple):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from mlscale.data.table_parsing.columns import NO_VALUE_TEXTS
+from mlscale.data.table_parsing.table_form import format_grouped_numbers
 from mlscale.data.table_parsing.text_encoding import open_bytes
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ def remove_thousands(rows: pa.Table, mark: str) -> pa.Table:
     """Return rows of texts without the mark that divides the thousands of numbers."""
     import pyarrow.compute as pc
 
-    grouped = rf"^\s*[+-]?\d{{1,3}}([{mark}]\d{{3}})+([.,]\d+)?\s*$"
+    grouped = f"^{format_grouped_numbers(mark)}$"
     for position, name in enumerate(rows.column_names):
         texts = rows.column(position)
         plain = pc.replace_substring(texts, mark, "")

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from mlscale.config.names.suggest import find_nearest, format_override
 from mlscale.data.table_parsing.column_units import format_units_override
 from mlscale.data.table_parsing.spreadsheet_errors import ERROR_VALUES, NOT_AVAILABLE
+from mlscale.data.table_parsing.table_form import format_grouped_numbers
 from mlscale.errors import MLScaleError, raise_all
 
 Numbers = NDArray[np.float64]
@@ -194,7 +195,7 @@ def suggest_number_keys(texts: Column) -> str:
     # Truth values among other texts are names.
     others = Counter(text for text in given if parse_number(text) is None or text.strip().lower() in ("true", "false"))
     for mark in _THOUSANDS:
-        grouped = re.compile(rf"\s*[+-]?\d{{1,3}}([{mark}]\d{{3}})+([.,]\d+)?\s*")
+        grouped = re.compile(format_grouped_numbers(mark))
         rest = sum(count for text, count in others.items() if not grouped.fullmatch(text))
         if others and rest < sum(others.values()) and rest * 2 <= len(given):
             return format_override("data.thousands", mark)

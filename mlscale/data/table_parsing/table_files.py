@@ -5,19 +5,19 @@ Files are not trusted: their size is bounded while they are read, and errors nam
 
 from __future__ import annotations
 
-import glob
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mlscale.data.shards.system_files import drop_system_files
+from mlscale.data.shards.system_files import drop_system_files, match_paths
 from mlscale.data.table_parsing.column_separator import find_separator, remove_thousands, replace_decimal_commas
 from mlscale.data.table_parsing.columns import MISSING_TEXTS, Column, DataTable, Numbers, are_codes, parse_numbers
 from mlscale.data.table_parsing.row_numbers import name_row, number_rows
+from mlscale.data.table_parsing.table_form import USUAL_FORM, TableForm
 from mlscale.data.table_parsing.text_encoding import suggest_conversion
 from mlscale.errors import Exit, MLScaleError
 
@@ -38,20 +38,6 @@ _FORMATS_BY_EXTENSION = {
 }
 
 
-class TableForm(NamedTuple):
-    """How the numbers and texts of files are written.
-
-    Attributes:
-        missing: texts that stand for a missing value, besides the usual ones.
-        thousands: the mark that divides thousands in CSV files; None for none.
-        encoding: of CSV files.
-    """
-
-    missing: tuple[str, ...] = ()
-    thousands: str | None = None
-    encoding: str = "utf-8"
-
-
 def read_table(
     paths: str | Sequence[str],
     *,
@@ -68,7 +54,7 @@ def read_table(
     Args:
         texts: columns of texts that stay as they are written, since those of another split do not all read as numbers.
         times: columns of dates and times, which become seconds since 1970; they are unreadable otherwise.
-        form: see `TableForm`; None for files that have the usual one.
+        form: see `TableForm`; None for the usual one.
 
     Raises:
         MLScaleError: pyarrow is not installed (exit code 5); a file is missing, malformed, too large, of another kind
@@ -79,7 +65,6 @@ def read_table(
     if (total := sum(path.stat().st_size for path in files)) > MOST_BYTES:
         raise _build_too_large_error(f"{len(files)} file{'s' * (len(files) != 1)}", total, where)
     tables = [read_arrow_table(path, where, form=form) for path in files]
-    missing = form.missing if form is not None else ()
     first = tables[0].column_names
     for path, table in zip(files, tables, strict=True):
         # In any order: columns are joined by name.
@@ -105,7 +90,8 @@ def read_table(
         )
     columns, unreadable = dict[str, Column](), dict[str, str]()
     for name in first:
-        column = convert_column([table.column(name) for table in tables], name in texts, name in times, missing)
+        parts = [table.column(name) for table in tables]
+        column = convert_column(parts, name in texts, name in times, form or USUAL_FORM)
         # Reported where the column is used: it may be left out.
         if isinstance(column, str):
             unreadable[name] = column
@@ -145,9 +131,8 @@ def find_table_files(
     known = (*_FORMATS_BY_EXTENSION, *extensions)
     paths: list[Path] = []
     for pattern in patterns:
-        names = glob.glob(str(Path(pattern).expanduser()), recursive=True)
-        # glob lists names in the order of the file system.
-        matches = sorted(Path(name) for name in drop_system_files(names, where=where))
+        names = match_paths(str(Path(pattern).expanduser()))
+        matches = [Path(name) for name in drop_system_files(names, where=where)]
         if not (matches := [path for path in matches if path.is_file()]):
             raise MLScaleError(
                 f"table not found: {pattern!r}",
@@ -185,7 +170,7 @@ def read_arrow_table(
 
     ending = path.suffix.lower()
     readers: dict[str, Callable[[Path, str], Any]] = {
-        "CSV": partial(_read_csv, form=form or TableForm()),
+        "CSV": lambda path, _: read_csv_texts(path, form or USUAL_FORM),
         "Parquet": partial(_read_parquet, columns=columns),
         "JSON Lines": _read_json_lines,
     }
@@ -211,7 +196,8 @@ def read_arrow_table(
     return table
 
 
-def _read_csv(path: Path, _where: str, form: TableForm) -> Any:
+def read_csv_texts(path: Path, form: TableForm) -> Any:
+    """Return the columns of a CSV file as texts, with decimal points and without marks between thousands."""
     import pyarrow as pa
     from pyarrow import csv
 
@@ -259,14 +245,16 @@ def _read_json_lines(path: Path, _where: str) -> Any:
     return table
 
 
-def convert_column(parts: Sequence[Any], as_written: bool, as_times: bool, missing: Sequence[str] = ()) -> Column | str:
+def convert_column(
+    parts: Sequence[Any], as_written: bool, as_times: bool, form: TableForm = USUAL_FORM
+) -> Column | str:
     """Return numbers or texts, from the same column of several pyarrow tables; of others the names of their types.
 
     Args:
         parts: the column of each table.
         as_written: texts stay texts, also where all read as numbers.
         as_times: dates and times become seconds since 1970.
-        missing: texts that stand for a missing value.
+        form: see `TableForm`.
     """
     import pyarrow as pa
 
@@ -278,7 +266,7 @@ def convert_column(parts: Sequence[Any], as_written: bool, as_times: bool, missi
     if all(n or d or e for n, d, e in zip(numeric, decimal, empty, strict=True)):
         return np.concatenate([_convert_numbers(part) for part in parts])
     if all(pa.types.is_string(k) or pa.types.is_large_string(k) or e for k, e in zip(kinds, empty, strict=True)):
-        texts = [None if value in missing else value for part in parts for value in part.to_pylist()]
+        texts = [form.clean_text(value) for part in parts for value in part.to_pylist()]
         numbers = None if as_written or are_codes(texts) else parse_numbers(texts)
         return texts if numbers is None else numbers
     if as_times and all(pa.types.is_timestamp(k) or pa.types.is_date(k) for k in kinds):

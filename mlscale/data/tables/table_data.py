@@ -11,7 +11,8 @@ from mlscale.data.inspection.leaks import describe_split_leaks
 from mlscale.data.order.policy import Policy, PolicyArguments, TolerantPolicyArguments
 from mlscale.data.table_parsing.columns import Column, DataTable, format_texts, format_values
 from mlscale.data.table_parsing.hold_out import HoldOut
-from mlscale.data.table_parsing.table_files import TableForm, read_table
+from mlscale.data.table_parsing.table_files import read_table
+from mlscale.data.table_parsing.table_form import TableForm
 from mlscale.data.tables.table_rows import TabularData
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ class TableFiles(TabularData):
         categorical: see `TabularData`.
         units: see `TabularData`.
         missing: texts that stand for a missing value, besides the usual ones.
-        thousands: the mark that divides thousands in CSV files; None for none.
+        thousands: the mark that divides thousands; None for none.
         encoding: of CSV files.
         policy: see `Policy`; `augment` gets one row, float32 (features,). A bad sample is a row without a target, or
             with text in a column of numbers.
@@ -73,16 +74,16 @@ class TableFiles(TabularData):
             policy=Policy(**policy),
         )
         self._train, self._val, self._test = train, val, test
-        self._form = TableForm(tuple(missing), thousands, encoding)
+        self.form = TableForm(tuple(missing), thousands, encoding)
 
     def _read_tables(self) -> dict[str, DataTable]:
         times = [self.hold_out.time_on] if self.hold_out.time_on else []
-        train = read_table(self._train, where="data.train", times=times, form=self._form)
+        train = read_table(self._train, where="data.train", times=times, form=self.form)
         train.require_columns({"data.group_on": self.hold_out.columns[:1]} if self.hold_out.group_on else {})
         given = {"val": self._val, "test": self._test}
         others = {
             # A column of texts in training stays one in other splits, even if all its values there read as numbers.
-            split: read_table(paths, where=f"data.{split}", texts=train.texts, times=times, form=self._form)
+            split: read_table(paths, where=f"data.{split}", texts=train.texts, times=times, form=self.form)
             for split, paths in given.items()
             if paths is not None
         }

@@ -35,6 +35,7 @@ from mlscale.data.table_parsing.columns import (
     suggest_number_keys,
 )
 from mlscale.data.table_parsing.spreadsheet_errors import ERROR_VALUES, describe_error_value
+from mlscale.data.table_parsing.table_form import USUAL_FORM
 from mlscale.data.windows.table_window import read_table_window, write_table_window
 from mlscale.data.windows.window_folder import WHERE as WINDOWS
 from mlscale.errors import MLScaleError
@@ -116,6 +117,7 @@ class TabularData(MemoryData):
             )
         self.target_type, self.ignore, self.categorical = target_type, tuple(ignore), tuple(categorical)
         self.units = read_column_units(units)
+        self.form = USUAL_FORM
         self._encoder: TableEncoder | None = None
         self.feature_names: tuple[str, ...] = ()
         self._unknown: dict[str, dict[str, int]] = {}
@@ -205,7 +207,7 @@ class TabularData(MemoryData):
                     f"data      the column {name!r} is an index that pandas has written: {leave_out} leaves it out"
                 )
         encoder = TableEncoder.fit(
-            train, names, self.categorical, self.units, where="data.train", ignored=list(self.ignore)
+            train, names, self.categorical, self.units, where="data.train", ignored=list(self.ignore), form=self.form
         )
         self._encoder, self.feature_names = encoder, encoder.feature_names
         encoded = {split: encoder.encode_table(table, where=f"data.{split}") for split, table in tables.items()}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import glob
 import hashlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mlscale.atomic_files import suggest_restore
-from mlscale.data.shards.system_files import drop_system_files
+from mlscale.data.shards.system_files import drop_system_files, match_paths
 from mlscale.data.table_parsing.hold_out import hash_to_fraction
 from mlscale.errors import MLScaleError
 
@@ -172,7 +171,7 @@ def _find_text_files(pattern: str, where: str) -> Iterator[Path]:
     if path.is_dir():
         paths = [candidate for candidate in path.rglob("*.txt") if candidate.is_file()]
     else:
-        paths = [candidate for name in glob.glob(str(path), recursive=True) if (candidate := Path(name)).is_file()]
+        paths = [candidate for name in match_paths(str(path)) if (candidate := Path(name)).is_file()]
     if not paths:
         raise MLScaleError(
             f"text file not found: {pattern!r}",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import gzip
 import json
 from collections.abc import Iterator, Sequence
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mlscale.config.names.suggest import find_nearest, format_override
+from mlscale.data.shards.system_files import match_paths
 from mlscale.data.table_parsing.column_separator import find_separator, replace_decimal_commas
 from mlscale.data.table_parsing.row_numbers import find_row_number, name_row
 from mlscale.data.table_parsing.text_encoding import raise_for_encoding, suggest_conversion
@@ -76,7 +76,7 @@ def find_log_files(path: Path) -> list[Path]:
         if files:
             return files
         raise _make_absent_error(path, path, f"the folder has no file that ends in {', '.join(FORMATS[:4])}")
-    if files := sorted(match for text in glob.glob(str(path)) if (match := Path(text)).is_file()):
+    if files := [match for text in match_paths(str(path)) if (match := Path(text)).is_file()]:
         return files
     # The nearest folder that exists: what is in it shows where the path goes wrong.
     folder = next(parent for parent in path.parents if parent.is_dir())

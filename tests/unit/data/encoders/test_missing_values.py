@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -11,10 +12,13 @@ import pytest
 from pyarrow import csv, parquet
 
 from mlscale.data.encoders.encoder import INPUT
+from mlscale.data.encoders.stored_encoder import parse_encoder
 from mlscale.data.encoders.table_encoder import TableEncoder
 from mlscale.data.table_parsing.columns import MISSING_TEXTS, DataTable
 from mlscale.data.table_parsing.spreadsheet_errors import ERROR_VALUES, NOT_AVAILABLE
 from mlscale.data.table_parsing.table_files import read_table
+from mlscale.data.tables.table_data import TableFiles
+from mlscale.predict.inputs import open_inputs
 
 NAMES = ("mm", "island", "zip")
 
@@ -129,3 +133,33 @@ def test_a_category_of_an_earlier_encoder_may_be_called_as_a_missing_value() -> 
     assert encoder.unpack_samples(encoder.pack_samples([{"country": "NA"}] * 40).tensors)[INPUT][0].tolist() == [0, 1]
     table = DataTable({"country": ["NA", "null"]}, ["0", "1"])
     assert encoder.encode_table(table, where="data").x.tolist() == [[0, 1], [0, 0]]
+
+
+def test_the_forms_of_training_are_those_of_requests_and_of_files_to_score(tmp_path: Path) -> None:
+    lines = [f"{['1 234,5', '?', '7,5', '-'][row % 4]};{['a', 'b', '-'][row % 3]};{'uv'[row % 2]}" for row in range(48)]
+    path = tmp_path / "t.csv"
+    path.write_text("\n".join(["mm;island;y", *lines, ""]))
+    data = TableFiles(str(path), "y", val=str(path), missing=["?", "-"], thousands=" ")
+    encoder = parse_encoder(json.loads(json.dumps(data.encoder().to_document())), where="encoder")
+    assert encoder == data.encoder()
+    given: Any = [
+        {"mm": "?", "island": "-"},
+        {"mm": "1 234.5", "island": "a"},
+        {"mm": "-", "island": "?"},
+    ]
+    plain: Any = [
+        {"mm": None, "island": None},
+        {"mm": 1234.5, "island": "a"},
+        {"mm": None, "island": ""},
+    ]
+    for one, other in zip(given, plain, strict=True):
+        assert encoder.encode_sample(one)[INPUT].tobytes() == encoder.encode_sample(other)[INPUT].tobytes()
+        for count in (1, 40):
+            sent, expected = (encoder.pack_samples([row] * count) for row in (one, other))
+            assert not sent.bad
+            np.testing.assert_equal(dict(sent.tensors), dict(expected.tensors))
+    inputs = open_inputs(str(path), member=None, key=None, columns=(), kind="table", form=data.form)
+    scored = encoder.pack_samples(inputs.read_rows(range(48), ("mm", "island"))[1])  # type: ignore[attr-defined]
+    assert not scored.bad
+    trained, _ = data.get_rows("val").take_samples(np.arange(48))
+    assert encoder.unpack_samples(scored.tensors)[INPUT].tobytes() == trained.tobytes()

@@ -49,6 +49,15 @@ def test_the_same_batches_as_from_files(folder: Path, bucket: Any, train: str) -
     assert list_batches(data) == list_batches(local)
 
 
+def test_an_object_whose_name_has_marks_of_a_pattern(folder: Path, bucket: Any) -> None:
+    content = (folder / "train" / "001.tar").read_bytes()
+    bucket.put_object(Bucket="photos", Key="train[1]/[0].tar", Body=content)
+    bucket.put_object(Bucket="photos", Key="train1/0.tar", Body=content[:1024])
+    data = WebDataset("s3://photos/train[1]/[0].tar", folder / "val", batch_size=20)
+    (folder / "[0].tar").write_bytes(content)
+    assert list_batches(data) == list_batches(WebDataset(folder / "[0].tar", folder / "val", batch_size=20))
+
+
 def test_a_copy_that_differs_from_its_etag_is_read_again(
     folder: Path, bucket: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

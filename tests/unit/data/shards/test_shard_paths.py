@@ -8,9 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from mlscale.data.image_tables.find_rows import find_rows
 from mlscale.data.shards.index_builder import ForeignShard
 from mlscale.data.shards.shard_paths import Shard, find_shards
+from mlscale.data.table_parsing.table_files import find_table_files
+from mlscale.data.text.documents import find_text_files
 from mlscale.errors import Exit, MLScaleError, Problems
+from mlscale.events.foreign.log_files import find_log_files
+from mlscale.predict.inputs import open_inputs
 from tests.unit.data.conftest import write_tar
 
 
@@ -38,6 +43,25 @@ def test_every_way_to_name_shards(folder: Path) -> None:
 def test_a_path_that_exists_is_taken_as_it_stands(tmp_path: Path, name: str) -> None:
     write_tar(tmp_path / name, [("a.txt", b"x")])
     assert names(str(tmp_path / name)) == [name]
+
+
+@pytest.mark.parametrize("name", ["a?b", "[z]", "*", "x [1]"])
+def test_what_exists_of_a_pattern_is_a_name_for_every_reader(tmp_path: Path, name: str) -> None:
+    for folder in (name, "azb", "z", "x 1"):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        (tmp_path / folder / f"{name}.csv").write_text(f"a,b\n{len(folder)},2\n")
+        (tmp_path / folder / f"{name}.txt").write_text(folder)
+        write_tar(tmp_path / folder / "0.tar", [("a.txt", b"x")])
+    for spec in (str(tmp_path / name / f"{name}.csv"), str(tmp_path / name / "*.csv")):
+        found = [tmp_path / name / f"{name}.csv"]
+        assert find_table_files([spec], "data.train") == found
+        assert list(find_rows(spec, "data.train")["train"].files) == found
+        assert find_log_files(Path(spec)) == found
+        assert len(open_inputs(spec, member=None, key=None, columns=())) == 1
+    texts = find_text_files(str(tmp_path / name / f"{name}.txt"), where="data.train")
+    assert [path.read_text() for path in texts] == [name]
+    shards = find_shards(str(tmp_path / name / "*.tar"), where="data.train")
+    assert [shard.path for shard in shards] == [str(tmp_path / name / "0.tar")]
 
 
 def test_equal_names_are_reported_apart(tmp_path: Path) -> None:
