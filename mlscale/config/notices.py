@@ -148,10 +148,8 @@ def _collect_batch_notices(cfg: DictConfig) -> list[str]:
     typed = any(word.startswith("data.batch_size=") for word in cfg.derived.get("overrides") or ())
     if not isinstance(default, int) or default == device_batch or typed:
         return []
-    keeps = f"data.batch_size={default * cfg.data.batch_size // device_batch}"
-    return [
-        f"batch_size={device_batch} takes the place of {default}, the default of {cfg.data['_target_']}: {keeps} keeps it"
-    ]
+    fact = f"batch_size={device_batch} takes the place of {default}, the default of {cfg.data['_target_']}"
+    return [f"{fact}: data.batch_size={default * cfg.data.batch_size // device_batch} keeps it"]
 
 
 def _collect_promise_notices(cfg: DictConfig) -> list[str]:

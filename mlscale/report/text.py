@@ -169,7 +169,7 @@ def format_metric(name: str, value: float) -> str:
 
 
 def format_metrics(metrics: Mapping[str, float | None], command: str) -> list[tuple[str, str]]:
-    """Return a command's metrics as pairs of readable name and value; `x_low` and `x_high` are shown as the interval of `x`."""
+    """Return a command's metrics as readable names and values; `x_low` and `x_high` are the interval of `x`."""
     shown = []
     for name, value in metrics.items():
         ends = [metrics.get(f"{name}_{end}") for end in ("low", "high")]
