@@ -53,8 +53,10 @@ def leave_typed_out(fix: str, names: Names, path: str = "") -> str:
         path: the key that is fixed: what was typed for it is wrong.
     """
     words = fix.split(" ")
-    suiting = [word for word in words if word.startswith(f"{path}=") or not _contradicts_typed(word, names)]
-    return " ".join(suiting or words)
+    # A fix of one word stays: to find out what was typed may need all files again.
+    if len(words) > 1:
+        words = [word for word in words if word.startswith(f"{path}=") or not _contradicts_typed(word, names)] or words
+    return " ".join(words)
 
 
 def _contradicts_typed(word: str, names: Names) -> bool:
