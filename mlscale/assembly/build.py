@@ -49,11 +49,13 @@ def build(node: Mapping[str, Any] | None, where: str, **supplied: object) -> Any
             raise cause from None
         own, reason = find_user_line(error), find_innermost_reason(error)
         named = [key for key in node if re.search(rf"\b{re.escape(str(key))} must\b", reason)]
+        kind = node.get("_target_", "the node")
+        what = f"{where}.{named[0]} is {node[named[0]]}" if named else f"{kind} could not be built"
         problem = MLScaleError(
-            f"{node.get('_target_', 'the node')} could not be built",
+            what,
             where=f"{where}: {own}" if own else f"{where}.{named[0]}" if named else where,
             why=reason,
-            fix=_suggest_fix(node, where, unknown),
+            fix=_suggest_fix(node, where, unknown, named),
             # Raised in the user's own code it is a bug there; otherwise the config has passed wrong arguments.
             exit=Exit.BUG if own else Exit.USER,
         )
@@ -61,7 +63,9 @@ def build(node: Mapping[str, Any] | None, where: str, **supplied: object) -> Any
         raise problem from error
 
 
-def _suggest_fix(node: Mapping[str, Any], where: str, unknown: Sequence[str]) -> str:
+def _suggest_fix(node: Mapping[str, Any], where: str, unknown: Sequence[str], named: Sequence[str]) -> str:
+    if named:
+        return "mlscale config show origin=true prints where each setting comes from"
     if node.get("_target_") == "timm.create_model" and (models := _find_similar_models(str(node.get("model_name")))):
         return "\n".join(f"{where}.model_name={name}" for name in models)
     if where in _PARTIAL_GROUPS and not node.get("_partial_"):

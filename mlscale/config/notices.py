@@ -8,6 +8,7 @@ from omegaconf import OmegaConf
 
 from mlscale.config.checks.checkpoint_interval import collect_checkpoint_notices
 from mlscale.config.checks.strategy_support import collect_strategy_notices
+from mlscale.config.signatures.unpacked_keywords import inspect_signature
 from mlscale.config.targets import has_argument, has_precision_plugin, import_target, takes_group
 
 if TYPE_CHECKING:
@@ -140,6 +141,17 @@ def get_inelastic_source(cfg: DictConfig) -> str:
     return "" if promises is not None and promises.elastic else str(cfg.data["_target_"])
 
 
+def _collect_batch_notices(cfg: DictConfig) -> list[str]:
+    """Return a line where the config's batch size takes the place of that of a user's data, and was not typed."""
+    device_batch, own = cfg.derived.get("per_device_batch"), inspect_signature(import_target(cfg.data)).parameters
+    default = own["batch_size"].default if device_batch and "batch_size" in own else None
+    typed = any(word.startswith("data.batch_size=") for word in cfg.derived.get("overrides") or ())
+    if not isinstance(default, int) or default == device_batch or typed:
+        return []
+    fact = f"batch_size={device_batch} takes the place of {default}, the default of {cfg.data['_target_']}"
+    return [f"{fact}: data.batch_size={default * cfg.data.batch_size // device_batch} keeps it"]
+
+
 def _collect_promise_notices(cfg: DictConfig) -> list[str]:
     if not cfg.get("data"):
         return ["data=none: order and resume are whatever the task's own loaders give"]
@@ -148,7 +160,8 @@ def _collect_promise_notices(cfg: DictConfig) -> list[str]:
     if promises is None:
         return [
             f"{cfg.data['_target_']} is used unchanged: exact order, exact resume and equal global batches on other "
-            "device counts are not promised"
+            "device counts are not promised",
+            *_collect_batch_notices(cfg),
         ]
     lost = [name for name in ("order", "resume", "elastic") if not getattr(promises, name)]
     return [f"{cfg.data['_target_']} does not promise: {', '.join(lost)}"] if lost else []

@@ -112,10 +112,8 @@ def _group_metrics(logged: Mapping[str, Points]) -> dict[str, dict[str, Points]]
 
 
 def _build_line_plot(name: str, logged: Mapping[str, Points], events: Sequence[PlotEvent]) -> LinePlot:
-    words = _PROPER_NAMES.get(name, name.replace("_", " ").replace("/", " "))
-    title, unit, zero = _SETTINGS.get(
-        name, (words if name in _PROPER_NAMES else words[:1].upper() + words[1:], words, False)
-    )
+    words = _PROPER_NAMES.get(name, name)
+    title, unit, zero = _SETTINGS.get(name, (words, words, False))
     series = [Series(item, [y for _, y in points], [x for x, _ in points]) for item, points in logged.items()]
     # A line alone has no legend: its axis names it.
     y_name = series[0].name if len(series) == 1 and name not in _SETTINGS else unit

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from functools import cache
@@ -62,17 +63,20 @@ def render_page(
         failed: what it means that `ok` is false; by default what the command says then.
         facts: texts that are shown below the metrics, by name.
     """
+    command = title.partition(" ")[0]
+    # A first word that names a model is kept as `ref=`, and was typed without.
+    typed = re.sub(r"^(mlscale \S+ )ref=", r"\1", shlex.join(["mlscale", command, *overrides]))
     return _load_template().render(
         title=_clean_text(title),
         sentence=_clean_text(sentence),
         ok=ok,
-        failed=failed or _FAILED.get(re.split("[ -]", title, maxsplit=1)[0], "not met"),
-        metrics=[(_clean_text(name), value) for name, value in format_metrics(metrics)],
+        failed=failed or _FAILED.get(command.partition("-")[0], "not met"),
+        metrics=[(_clean_text(name), value) for name, value in format_metrics(metrics, command)],
         facts=[(_clean_text(name), _clean_text(text)) for name, text in facts.items()],
         artifacts=[(_clean_text(name), _clean_text(str(path))) for name, path in artifacts.items()],
         figures=[_prepare_plot(figure) for figure in figures],
         steps=[_prepare_step(step) for step in steps],
-        overrides=[_clean_text(word) for word in overrides],
+        typed=_clean_text(typed) if overrides else "",
         written=datetime.now().astimezone().strftime("%-d %B %Y, %H:%M %Z"),
     )
 

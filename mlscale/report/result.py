@@ -84,7 +84,7 @@ class Result:
     def format_text(self) -> str:
         """Return the text for a terminal: the sentence, the metrics, the artifacts, and tables for the terminal."""
         blocks = [wrap_text(add_typed_folder(self.sentence))]
-        rows = [*format_metrics(self.metrics), *select_facts(self.details).items()]
+        rows = [*format_metrics(self.metrics, self.command), *select_facts(self.details).items()]
         rows += [(name, str(path)) for name, path in self.artifacts.items()]
         if rows:
             blocks.append(format_key_values(rows))

@@ -19,6 +19,9 @@ _READABLE_NAMES = {
     "headspace_spread_percent": "its spread between rounds",
     "predicted_headspace_ratio": "predicted by the timers alone, ratio",
 }
+# Of the metrics of a run those that mlscale measures: the others are logged by a task, which may be the user's.
+_LOGGING = ("train", "evaluate")
+_MEASURED = re.compile(r"throughput_(samples|tokens)_per_s|padding_percent|time_s|peak_memory_bytes")
 _LEAST_WIDTH = 12  # the smallest width to which a column is cut
 
 
@@ -165,8 +168,8 @@ def format_metric(name: str, value: float) -> str:
     return format_number(value)
 
 
-def format_metrics(metrics: Mapping[str, float | None]) -> list[tuple[str, str]]:
-    """Return metrics as pairs of readable name and value; `x_low` and `x_high` are shown as the interval of `x`."""
+def format_metrics(metrics: Mapping[str, float | None], command: str) -> list[tuple[str, str]]:
+    """Return a command's metrics as readable names and values; `x_low` and `x_high` are the interval of `x`."""
     shown = []
     for name, value in metrics.items():
         ends = [metrics.get(f"{name}_{end}") for end in ("low", "high")]
@@ -177,7 +180,7 @@ def format_metrics(metrics: Mapping[str, float | None]) -> list[tuple[str, str]]
         known = [end for end in ends if end is not None and end == end]
         if len(known) == 2:
             text += " [" + ", ".join(format_metric(name, end) for end in known) + "]"
-        shown.append((format_metric_name(name), text))
+        shown.append((format_metric_name(name, command), text))
     return shown
 
 
@@ -186,8 +189,14 @@ def is_number_like(text: str) -> bool:
     return all(_NUMERIC.match(word) for word in re.sub(r"[\[\],%−–]", " ", text).split())
 
 
-def format_metric_name(name: str) -> str:
-    """Return a metric's readable name, without the unit that `format_metric` shows: best val/accuracy."""
+def format_metric_name(name: str, command: str = "train") -> str:
+    """Return a metric's readable name, without the unit that `format_metric` shows; what a task logs keeps its name.
+
+    Args:
+        command: whose result the metric is of.
+    """
+    if command in _LOGGING and not _MEASURED.fullmatch(name):
+        return re.sub("^best_", "best ", name)
     unit = next((unit for unit in _UNITS if name.endswith(unit)), "")
     if name in _READABLE_NAMES:
         return _READABLE_NAMES[name]

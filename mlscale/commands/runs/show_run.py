@@ -41,7 +41,7 @@ def show_run(options: Options) -> int:
     print(format_key_values([("run", run.path), ("status", status), *about]))
     for command, result in run.results.items():
         metrics = [
-            (format_metric_name(name), shown_metric(name, value))
+            (format_metric_name(name, command), shown_metric(name, value))
             for name, value in result["metrics"].items()
             if value is not None
         ]

@@ -53,13 +53,13 @@ def _build_plots(history: ModelHistory) -> Iterator[Figure]:
         scored = [check for check in checks if check.score and check.score.name == name]
         scores = [check.score for check in scored if check.score]
         lines = {
-            format_metric_name(name): [score.value for score in scores],
+            format_metric_name(name, "monitor"): [score.value for score in scores],
             "lower end": [score.low for score in scores],
             "upper end": [score.high for score in scores],
             "reference": [score.reference for score in scores],
         }
         series = [_build_series(title, scored, values) for title, values in lines.items()]
-        shown = format_metric_name(name)
+        shown = format_metric_name(name, "monitor")
         yield LinePlot(shown.capitalize(), series, _TIME, shown, events=events, is_time=True)
     drift = [_build_series("largest change", checks, [check.levels.get("drift") for check in checks])]
     yield LinePlot("Drift", drift, _TIME, "relative to the limit", True, (("limit", 1.0),), events=events, is_time=True)
@@ -142,7 +142,7 @@ def _format_last_score(checks: Sequence[CheckRecord]) -> str:
         return "-"
     last = known[-1]
     ends = [format_number(end, 3) if end is not None else "?" for end in (last.low, last.high)]
-    return f"{format_metric_name(last.name)} {format_number(last.value or 0.0, 3)} ({ends[0]} to {ends[1]})"
+    return f"{format_metric_name(last.name, 'monitor')} {format_number(last.value or 0.0, 3)} ({ends[0]} to {ends[1]})"
 
 
 def _format_cycle_time(begun: str, ended: str) -> str:

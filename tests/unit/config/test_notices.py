@@ -19,6 +19,11 @@ class Elsewhere:
     """Data that says nothing of itself."""
 
 
+class Batched:
+    def __init__(self, batch_size: int = 16) -> None:
+        self.batch_size = batch_size
+
+
 class Forgetful:
     promises: ClassVar[Promises] = Promises(order=True, resume=False, elastic=False)
 
@@ -55,6 +60,12 @@ def test_what_is_lost_is_reported() -> None:
     assert reported({"_target_": f"{HERE}.Forgetful"}) == [f"{HERE}.Forgetful does not promise: resume, elastic"]
     (line,) = reported({"_target_": f"{HERE}.Elsewhere"})
     assert line.startswith(f"{HERE}.Elsewhere is used unchanged: exact order, exact resume and equal global batches")
+    data = {"_target_": f"{HERE}.Batched", "batch_size": 128}
+    assert reported(data, derived={"per_device_batch": 64})[1:] == [
+        f"batch_size=64 takes the place of 16, the default of {HERE}.Batched: data.batch_size=32 keeps it"
+    ]
+    assert reported(data, derived={"per_device_batch": 64, "overrides": ["data.batch_size=128"]})[1:] == []
+    assert reported(data, derived={"per_device_batch": 16})[1:] == []
     assert reported({}) == ["data=none: order and resume are whatever the task's own loaders give"]
 
 

@@ -45,10 +45,11 @@ def written(**changes: Any) -> str:
 
 
 def test_a_page_says_what_the_table_says() -> None:
-    text = Elements(written(overrides=["+recipe=resnet"])).text()
+    text = Elements(written(overrides=["+recipe=resnet", "name=a b"])).text()
     for shown in ("resnet trained", "val/accuracy", "0.98", "1 min 14 s", "1.0 GiB", "not measured", "/r", "✓ ok"):
         assert shown in text
-    assert "+recipe=resnet" in text
+    assert "mlscale train +recipe=resnet 'name=a b'" in text
+    assert "mlscale evaluate last split=val" in written(title="evaluate · a", overrides=["ref=last", "split=val"])
     assert "✗ not met" in Elements(written(ok=False)).text()
     for title, word in (
         ("monitor-again · m:v1", "alert"),

@@ -3,6 +3,7 @@
 import pytest
 
 from mlscale.report import format_duration, format_key_values, format_number, format_size, format_table
+from mlscale.report.curves import build_run_plots
 from mlscale.report.text import format_metric, format_metric_name, format_percent, format_size_change, measure_width
 
 
@@ -91,7 +92,21 @@ def test_metric_by_its_unit() -> None:
     ],
 )
 def test_a_label_leaves_the_unit_to_the_value(name: str, shown: str) -> None:
-    assert format_metric_name(name) == shown
+    assert format_metric_name(name, "loadtest") == shown
+
+
+@pytest.mark.parametrize("name", ["train_loss", "my_train_acc", "val_ex_ms", "Valid/F1_score", "val/macro_f1"])
+def test_what_a_task_logs_keeps_its_name(name: str) -> None:
+    assert [format_metric_name(name, command) for command in ("train", "evaluate")] == [name, name]
+    assert format_metric_name(f"best_{name}") == f"best {name}"
+    (plot,) = build_run_plots({name: [(0, 1.0), (1, 2.0)]}, "")
+    assert plot.title in name
+    assert plot.series[0].name == name
+
+
+@pytest.mark.parametrize("name", ["throughput_samples_per_s", "time_s", "peak_memory_bytes", "padding_percent"])
+def test_what_mlscale_measures_of_a_run_is_in_words(name: str) -> None:
+    assert format_metric_name(name) == format_metric_name(name, "estimate") != name
 
 
 @pytest.mark.parametrize(
