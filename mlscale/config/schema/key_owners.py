@@ -93,7 +93,8 @@ def is_owned(path: str, target: object, value: object) -> bool:
 KEEP_THEIR_DEFAULTS: Mapping[str, frozenset[str]] = {
     "data": frozenset({
         "root", "image_size", "workers", "sampling", "weights", "epoch_samples", "last", "on_bad_sample", "train",
-        "val", "test", "image_key", "label_key", "labels", "classes", "allow", "index", "mix", "val_fraction",
+        "val", "test", "image_key", "label_key", "label_field", "labels", "classes", "allow", "index", "mix",
+        "val_fraction",
     }),
     "task": frozenset({"label_smoothing", "class_weights"}),
     "strategy": frozenset({"timeout"}),  # Lightning's is a timedelta

@@ -33,6 +33,8 @@ class TarBackend(ShardBackend):
         labels: the labels of each image: 'one' class, 'several', or a class for each pixel, by a 'mask'.
         label_key: extension of the label member; None for cls, json or mask.png. One: a whole number from 0, or a class
             name, which are numbered in sorted order. Several: see `several.read_labels`; masks: `masks.decode_mask`.
+        label_field: where the label is in the JSON of its member: a key, or several that are joined by '.'; None where
+            it is all of the member.
         classes: see `ImageBackend`.
         image_size: see `ImageBackend`.
         workers: threads that decode, per process.
@@ -57,6 +59,7 @@ class TarBackend(ShardBackend):
         test: Spec | None = None,
         image_key: str | None = None,
         label_key: str | None = None,
+        label_field: str | None = None,
         image_size: int | None = None,
         workers: int | str = "auto",
         allow: Sequence[str] = (),
@@ -100,7 +103,8 @@ class TarBackend(ShardBackend):
         check_word("incomplete", incomplete, _INCOMPLETE)
         self._skip_incomplete, self._verify = incomplete == "skip", verify
         # `super().__init__` has refused unknown labels.
-        self._image_key, self._label_key, self._allow = image_key, label_key or LABELS[labels], tuple(allow)
+        self._label_key = label_key or ("json" if label_field else LABELS[labels])
+        self._image_key, self._label_field, self._allow = image_key, label_field, tuple(allow)
 
     def _find_shards(self, spec: Spec, where: str) -> list[Shard]:
         return find_shards(spec, where=where, allow=self._allow, find_remote=self._find_remote)
@@ -111,6 +115,7 @@ class TarBackend(ShardBackend):
             build_index(shards, where=where, keep=self._index, verify=self._verify),
             image_key=self._image_key,
             label_key=self._label_key,
+            label_field=self._label_field,
             allow=self._allow,
             where=where,
             # Several labels and masks are read by the code that decodes them.

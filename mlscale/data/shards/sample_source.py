@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection
+from functools import reduce
+from operator import getitem
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -92,6 +95,7 @@ class TarSource:
         index: the shards' index.
         image_key: extension of the image member; several that are alternatives are joined by ';'. None finds it.
         label_key: extension of the label member.
+        label_field: of the JSON of a label member, its label: a key, or several that are joined by '.'; None for all.
         one: each sample has one class, and all are read; otherwise callers read the label members themselves.
         skip_incomplete: leave out samples that lack their image or label, and report how many; else they are an error.
         allow: 'pickle' decodes pickled members.
@@ -111,8 +115,10 @@ class TarSource:
         where: str,
         one: bool = True,
         skip_incomplete: bool = False,
+        label_field: str | None = None,
     ) -> None:
         self._index, self._skip_incomplete = index, skip_incomplete
+        self._where, self._label_field = where, label_field
         label_key = label_key.lower()
         self._columns = self._find_image_columns(image_key, label_key, where)
         for column in self._columns:
@@ -160,8 +166,15 @@ class TarSource:
         return self._read_member(sample, self._label_column)
 
     def read_labels(self) -> tuple[str, list[bytes]]:
-        """Return extension and bytes of the label members of all samples. For small ones."""
-        return self._index.extensions[self._label_column], self._index.read_column(self._label_column)
+        """Return extension and bytes of the label members of all samples, or of their field. For small ones.
+
+        Raises:
+            MLScaleError: a member lacks the field.
+        """
+        contents = self._index.read_column(self._label_column)
+        if self._label_field is not None:
+            contents = [self._take_field(sample, content, self._label_field) for sample, content in enumerate(contents)]
+        return self._index.extensions[self._label_column], contents
 
     def compute_label_checksums(self) -> NDArray[np.uint32]:
         """Return the CRC-32 of each label member, (n,). Members are read only if it is not recorded."""
@@ -253,13 +266,24 @@ class TarSource:
         return extensions.index(label_key)
 
     def _decode_labels(self, label_key: str, where: str) -> list[Label]:
-        contents = self._index.read_column(self._label_column)
+        _, contents = self.read_labels()
         # Most contents are those of one of a few classes.
         known = {
             content: self._decode_sample_label(content, label_key, contents, where)
             for content in dict.fromkeys(contents)
         }
         return list(map(known.__getitem__, contents))
+
+    def _take_field(self, sample: int, content: bytes, field: str) -> bytes:
+        try:
+            return json.dumps(reduce(getitem, field.split("."), json.loads(content))).encode()
+        except Exception as error:
+            raise MLScaleError(
+                f"the label of sample {self.get_key(sample)} has no field {field!r}",
+                where=self._where,
+                why=f"its {self._index.describe_column(self._label_column)} begins {content[:80]!r}",
+                fix="data.label_field=<a key of every sample's JSON>",
+            ) from error
 
     def _decode_sample_label(self, content: bytes, extension: str, contents: list[bytes], where: str) -> Label:
         try:
@@ -270,7 +294,9 @@ class TarSource:
                 f"the label of sample {self._index.get_sample_name(contents.index(content))} cannot be read",
                 where=where,
                 why=f"{error} (its {self._index.describe_column(self._label_column)} begins {content[:40]!r})",
-                fix="a label is a whole number from 0, or the name of a class",
+                fix="data.label_field=<the key of the label in it>"
+                if extension == "json"
+                else "a label is a whole number from 0, or the name of a class",
             ) from error
 
     def _build_missing_error(self, absent: NDArray[np.bool_], member: str, where: str) -> MLScaleError:

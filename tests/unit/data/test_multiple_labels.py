@@ -12,8 +12,10 @@ import pytest
 import torch
 
 from mlscale.data import Augment, WebDataset
-from mlscale.errors import MLScaleError
+from mlscale.errors import MLScaleError, Problems
 from tests.unit.data.conftest import picture, write_tar
+
+TAGS: tuple[list[str], ...] = (["cat"], [], ["cat", "dog"])
 
 
 def vector(*values: Any, dtype: type = np.uint8) -> bytes:
@@ -29,13 +31,26 @@ def data(folder: Path, contents: list[bytes], extension: str = "json", **choices
         for member in ((f"{i}.png", picture(i)), (f"{i}.{extension}", content))
     ]
     path = write_tar(folder / "0.tar", members)
-    return WebDataset(path, path, labels="several", **{"batch_size": len(contents), **choices})
+    return WebDataset(path, path, **{"labels": "several", "batch_size": len(contents), **choices})
 
 
 def labels_of(made: WebDataset) -> list[list[float]]:
     (batch,) = made.val_dataloader()
     assert batch["y"].dtype == torch.float32
     return batch["y"].tolist()  # type: ignore[no-any-return]
+
+
+def test_labels_are_a_field_of_the_json_of_img2dataset(tmp_path: Path) -> None:
+    contents = [json.dumps({"key": f"{i}", "n": i % 2, "meta": {"tags": tags}}).encode() for i, tags in enumerate(TAGS)]
+    assert labels_of(data(tmp_path / "a", contents, label_field="meta.tags")) == [[1, 0], [0, 0], [1, 1]]
+    one = data(tmp_path / "b", contents, label_field="n", labels="one")
+    (batch,) = one.val_dataloader()
+    assert batch["y"].tolist() == [0, 1, 0]
+    for field, found in (("meta.no", "has no field"), ("meta.tags.0", "has no field"), ("meta", "cannot be read")):
+        with pytest.raises(MLScaleError, match=f"the label of sample 0.tar/0 {found}") as caught:
+            data(tmp_path / "b", contents, label_field=field, labels="one").facts()
+        assert isinstance(caught.value, Problems)  # of both splits
+        assert caught.value.problems[0].fix.startswith("data.label_field=<")
 
 
 def test_numbers_names_and_vectors(tmp_path: Path) -> None:
