@@ -128,7 +128,9 @@ def _advise_option(option: Option, path: str, value: object, names: Names) -> Ke
     replaces = option.group in REPLACED_GROUPS and option.group in names.facts.chosen
     if replaces or not suits or any(item.default == MISSING and item.path != path for item in option.fields):
         chosen = names.facts.chosen.get(option.group)
-        others = [item.name for item in _iterate_options(names) if _is_like(item, option, path, names)]
+        others = [
+            item.name for item in _iterate_options(names) if item == option or _is_like(item, option, path, names)
+        ]
         what = f"{path} is a key of {', '.join(f'{option.group}={name}' for name in others)}"
         advice = Advice(what, f"this run has {chosen}" if chosen else "", exact=False)
         return KeyCandidate(_NOT_COMPLETE if suits else _OTHER_JOB, advice)

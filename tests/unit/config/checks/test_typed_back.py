@@ -19,7 +19,7 @@ from mlscale.errors import MLScaleError
         ("seed=-1", "seed=0"),
         ("~callbacks.progres", "~callbacks.progress"),
         ("~logger.mine", "leave ~logger.mine out"),
-        ("optimizer._target_=torch.optim.adamw", "optimizer._target_=torch.optim.AdamW"),
+        ("optimizer._target_=torch.optim.adamw", "optimizer._target_=torch.optim.adamw.AdamW"),
     ],
 )
 def test_the_mistake_is_gone_once_its_fix_is_typed(mistake: str, fix: str) -> None:

@@ -120,7 +120,7 @@ def test_typos_are_answered_with_the_key_that_was_meant() -> None:
         ("strategy.name", "ddp", "strategy=ddp"),
         ("optimizer.amsgrad", True, "optimizer.amsgrad is a key of optimizer=adamw"),
         ("save_dir", "out", "runs_dir=out"),
-        ("trainer.max_epoch", "ten", "trainer.max_epochs=<int or null>"),
+        ("trainer.max_epoch", "ten", "trainer.max_epochs=<int ≥ -1 or null>"),
         ("trainer.max_epoch", "10", "trainer.max_epochs=10"),
         ("terminate_on_nan", False, "leave terminate_on_nan out"),
         ("data.Val", None, "data.val is a key of data=dali, data=image_table, data=tfrecord, data=webdataset"),
