@@ -62,12 +62,11 @@ unknown key 'optimzer._target_'
   fix:   optimizer._target_=torch.optim.SGD
 unknown key 'optimzer.lr'
   where: command line: optimzer.lr
-  why:   torch.optim.SGD has it
-  fix:   optimizer.lr=1
+  why:   options that have it: optimizer=adamw, optimizer=adamw_8bit, optimizer=sgd
+  fix:   optimizer=adamw optimizer.lr=1
 unknown key 'optimzer.momntum'
   where: command line: optimzer.momntum
-  why:   torch.optim.SGD has it
-  fix:   optimizer.momentum=0.5
+  fix:   optimizer=sgd optimizer.momentum=0.5
 """,
     ),
     (
