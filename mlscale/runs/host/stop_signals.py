@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import signal
 from collections.abc import Iterator
-from multiprocessing import resource_tracker
+from multiprocessing import current_process, resource_tracker, util
 
+OWN_NAME = "mlscale-"  # the names of processes begin so that let stop signals arrive when they are ready for them
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
 
 
@@ -30,3 +31,13 @@ def block_stop_signals() -> Iterator[None]:
 def unblock_stop_signals() -> None:
     """Let stop signals arrive in this thread, those that were sent before included."""
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+
+
+def _unblock_in_foreign_process(_: object) -> None:
+    """Let stop signals arrive in a process that a user's code started from the fork server: its pool ends it by one."""
+    if not current_process().name.startswith(OWN_NAME):
+        unblock_stop_signals()
+
+
+# Called in each process that is started from one that has imported this, as the fork server has.
+util.register_after_fork(block_stop_signals, _unblock_in_foreign_process)
