@@ -231,7 +231,6 @@ def test_help_in_front_of_a_command_is_the_commands(folder: Path, capsys: pytest
     [
         ("help rums", "mlscale runs"),
         ("help last", "mlscale --help"),
-        ("prepare part=3", "part=3/8"),
         ("prepare out=shards", "to=shards"),
         ("serve last trainer.devices=2", "leave trainer.devices out"),
     ],
