@@ -16,7 +16,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from mlscale import contracts
 from mlscale.errors import Exit, MLScaleError, raise_all
 from mlscale.file_locks import hold_folder, lock_file, remove_abandoned_folders
 
@@ -66,12 +65,6 @@ def encode_text(text: str) -> bytes:
 def write_json(path: Path, value: object) -> None:
     """Write JSON, by `write_text`: NaN and infinities become null, types that JSON lacks become their text."""
     write_text(path, json.dumps(convert_to_json(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
-
-
-def write_checked_json(path: Path, document: Mapping[str, Any]) -> None:
-    """Write JSON, by `write_json`, with its checksum as `sha256`."""
-    written = json.loads(json.dumps(convert_to_json(document)))
-    write_json(path, {**written, "sha256": contracts.compute_checksum(written)})
 
 
 def append_line(path: Path, line: str) -> None:

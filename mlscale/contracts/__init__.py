@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from importlib import resources
 from typing import Any
 
+from mlscale.atomic_files import convert_to_json
 from mlscale.errors import MLScaleError
 
 # The current format of each contract; its schema is <name>.json in this folder.
@@ -51,6 +52,12 @@ def compute_checksum(document: Mapping[str, Any]) -> str:
     """Return the SHA-256 of a JSON document without its own key `sha256`."""
     rest = {key: value for key, value in document.items() if key != "sha256"}
     return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+
+
+def add_checksum(document: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a document as it is written, with its checksum as `sha256`."""
+    written = json.loads(json.dumps(convert_to_json(document)))
+    return {**written, "sha256": compute_checksum(written)}
 
 
 def has_right_checksum(document: Mapping[str, Any]) -> bool:

@@ -21,7 +21,6 @@ from mlscale.atomic_files import (
     read_json,
     remove_leftovers,
     write_bytes,
-    write_checked_json,
     write_json,
 )
 from mlscale.data.images.image_modules import ImageData
@@ -330,7 +329,7 @@ def _write_document(
         "bytes": {split: sum(path.stat().st_size for path in files) for split, files in paths.items()},
         "shards": {split: _describe_files(files) for split, files in paths.items()},
     }
-    write_checked_json(folder / DOCUMENT, document)
+    write_json(folder / DOCUMENT, contracts.add_checksum(document))
 
 
 def _describe_files(paths: Sequence[Path]) -> list[dict[str, Any]]:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from mlscale import contracts
-from mlscale.atomic_files import read_json, write_bytes, write_checked_json, write_json
+from mlscale.atomic_files import read_json, write_bytes, write_json
 from mlscale.data.encoders.token_encoders import TokenDocumentEncoder
 from mlscale.data.inspection.shared_documents import find_equal_documents
 from mlscale.data.text.document_parts import DocumentPart, read_documents
@@ -263,7 +263,7 @@ def _write_document(
         "shared_documents": _find_shared_documents(folder, splits),
         "splits": splits,
     }
-    write_checked_json(path, document)
+    write_json(path, contracts.add_checksum(document))
 
 
 def count_source_bytes(source: TokenSource) -> int:
