@@ -129,7 +129,11 @@ def test_its_first_argument_may_be_a_trained_model(
     [
         ("weigh.unt=g", "unknown key 'weigh.unt'", "weigh.unit=g"),
         ("weigh.scale.stpe=1", "unknown key 'weigh.scale.stpe'", "weigh.scale.step=1"),
-        ("weigh.scale.step=wide", "'weigh.scale.step' must be float, not the text 'wide'", "weigh.scale.step=0.125"),
+        (
+            "weigh.scale.step=wide",
+            "'weigh.scale.step' must be float, not the text 'wide'",
+            "of the scale; see docs/configuration.md",
+        ),
         ("optimizer.lrr=0.5", "unknown key 'optimizer.lrr'", "optimizer.lr=0.5"),
     ],
 )

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from mlscale import contracts
 from mlscale.atomic_files import write_bytes
 from mlscale.cli import main
 from mlscale.data import TextFiles, TokenFiles
@@ -178,7 +179,8 @@ def test_another_tokenizer(tmp_path: Path) -> None:
 def test_ids_that_do_not_fit(tmp_path: Path) -> None:
     write(read_texts(tmp_path), tmp_path / "tokens")
     path = tmp_path / "tokens/dataset.json"
-    path.write_text(path.read_text().replace('"uint16"', '"uint8"'))
+    document = json.loads(path.read_text().replace('"uint16"', '"uint8"'))
+    path.write_text(json.dumps(contracts.add_checksum(document)))
     with pytest.raises(MLScaleError, match="ids of 320 tokens do not fit into uint8") as caught:
         read(tmp_path / "tokens").facts()
     assert "256 ids" in caught.value.why
