@@ -19,6 +19,7 @@ from PIL import Image
 from pytorch_lightning import LightningModule
 from torch import Tensor, nn
 
+from mlscale.data.decoding.fast_decoder import DECODE_VERSION
 from mlscale.data.encoders.document_encoder import DocumentEncoder
 from mlscale.data.encoders.encoder import Encoder, TensorSpec
 from mlscale.data.encoders.image_encoder import ImageEncoder
@@ -129,7 +130,7 @@ def draw_documents(rng: np.random.Generator, count: int) -> list[str | bytes]:
 def build_examples() -> dict[str, TaskExample]:
     """One of each task type and kind of input; the weights are always the same."""
     torch.manual_seed(0)
-    image = ImageEncoder((3, 8, 6), "uint8", True, 10_000, (120.0, 115.0, 90.0), (60.0, 61.0, 59.0), 2)
+    image = ImageEncoder((3, 8, 6), "uint8", True, 10_000, (120.0, 115.0, 90.0), (60.0, 61.0, 59.0), DECODE_VERSION)
     table = fit_random(np.random.default_rng(1))
     features, text = table.inputs[0].shape[0], TextEncoder(24)
     tensors = TensorEncoder((TensorSpec("left", "float32", (3,)), TensorSpec("right", "float32", (2,))))

@@ -11,6 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from mlscale.atomic_files import read_json
+from mlscale.data.decoding.fast_decoder import DECODE_VERSION
 from mlscale.data.encoders.encoder import Encoder, TensorSpec
 from mlscale.data.encoders.image_encoder import ImageEncoder
 from mlscale.data.encoders.table_columns import CategoryColumn, NumberColumn
@@ -64,7 +65,7 @@ def classify(numbers: NDArray[np.float64], texts: NDArray[np.object_], shift: fl
     return {"logits": np.stack([score, 2 - score], 1).astype(np.float32)}
 
 
-PICTURES = ImageEncoder((1, 8, 8), "uint8", False, 100, (), (), 2)
+PICTURES = ImageEncoder((1, 8, 8), "uint8", False, 100, (), (), DECODE_VERSION)
 ROWS: list[tuple[str, Any]] = [
     ("empty", {}),
     ("a", {"mm": 0.25, "island": "Dream"}),
@@ -194,7 +195,7 @@ def test_samples_are_of_several_classes_and_the_particular_ones() -> None:
         (TextEncoder(4), b"long enough", ["an empty text", "sample 1, longer than the model reads"]),
         (TextEncoder(40), "é".encode(), ["an empty text", "sample 1, not ASCII"]),
         (
-            ImageEncoder((1, 8, 8), "uint8", False, 100, (), (), 2),
+            ImageEncoder((1, 8, 8), "uint8", False, 100, (), (), DECODE_VERSION),
             b"\x89PNG..",
             ["half of an image", "sample 1, as .png"],
         ),

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mlscale.data.decoding.fast_decoder import DECODE_VERSION
 from mlscale.data.decoding.image_decoder import decode_image
 from mlscale.data.encoders.document_encoder import SCORED, DocumentEncoder
 from mlscale.data.encoders.encoder import INPUT, TensorSpec
@@ -18,7 +19,7 @@ from mlscale.data.encoders.text_encoder import TextEncoder
 
 
 def build_image_encoder(shape: tuple[int, int, int] = (3, 8, 6), dtype: str = "uint8", *, resize: bool = True) -> Any:
-    return ImageEncoder(shape, dtype, resize, 10_000, (), (), 2)
+    return ImageEncoder(shape, dtype, resize, 10_000, (), (), DECODE_VERSION)
 
 
 def save(size: tuple[int, int], form: str = "PNG", *, orientation: int = 1, mode: str = "RGB") -> bytes:

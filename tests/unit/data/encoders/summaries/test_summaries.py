@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mlscale.data.decoding.fast_decoder import DECODE_VERSION
 from mlscale.data.encoders.document_encoder import DocumentEncoder
 from mlscale.data.encoders.encoder import EncodedSamples, TensorSpec
 from mlscale.data.encoders.image_encoder import ImageEncoder
@@ -59,7 +60,7 @@ def test_an_image_has_light_detail_size_and_colours() -> None:
     pixels[::2] = 200, 100, 50
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "PNG")
-    encoder = ImageEncoder((3, 40, 60), "uint8", True, 10_000, (), (), 2)
+    encoder = ImageEncoder((3, 40, 60), "uint8", True, 10_000, (), (), DECODE_VERSION)
     packed = encoder.pack_samples([file.getvalue(), np.full((3, 40, 60), 7, np.uint8)])
     columns = create_summary(encoder).summarize_samples(packed)
     grey = 0.299 * 200 + 0.587 * 100 + 0.114 * 50
@@ -80,7 +81,7 @@ def test_an_image_has_light_detail_size_and_colours() -> None:
 def test_a_large_photo_keeps_its_own_size() -> None:
     file = io.BytesIO()
     Image.new("L", (90, 70)).save(file, "JPEG")
-    encoder = ImageEncoder((1, 8, 8), "uint8", True, 10_000, (), (), 2)
+    encoder = ImageEncoder((1, 8, 8), "uint8", True, 10_000, (), (), DECODE_VERSION)
     columns = create_summary(encoder).summarize_samples(encoder.pack_samples([file.getvalue()]))
     assert (get_numbers(columns, "width"), get_numbers(columns, "height")) == ([90], [70])
     assert "red" not in columns
