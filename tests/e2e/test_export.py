@@ -46,9 +46,7 @@ def test_a_run_becomes_a_servable(trained: Path, bundled: Path) -> None:
     assert result.metrics["onnx_val/accuracy"] == pytest.approx(evaluated)
     assert 0 < result.metrics["max_abs_error"] < 1e-4
     assert {f"batch_{size}_max_abs_error" for size in (1, 3, 32)} <= set(result.metrics)
-    assert (
-        min(result.metrics[f"{engine}_{clock}_ms"] for engine in ("onnx", "torch") for clock in ("cpu", "latency")) > 0
-    )
+    assert min(result.metrics[f"{engine}_cpu_ms"] for engine in ("onnx", "torch")) > 0
     assert f"{result.metrics['torch_latency_ratio']:.1f}× as long" in result.sentence
 
     servable = load(trained / "servable")
