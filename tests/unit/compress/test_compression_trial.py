@@ -140,7 +140,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*does not have many workers.*",
     ("task", "data", "what", "why"),
     [
         (Embedding(), Rows(False), "int8 can't be judged: no metric of the task is known", "the task states no type"),
-        (Branches(), Rows(True), "the model can't be exported to ONNX", "GuardOnDataDependent"),
+        (Branches(), Rows(True), "the model can't be exported to ONNX", "Python code decides by the values"),
         (OneRow(), Rows(True), "the output 'mean' is", "a servable answers each sample"),
         (Subtracts(), Rows(True), "there is nothing to quantise", "the graph has none"),
         (Classes(), Rows(True, loaders=0), "the data module has 0 validation loaders", ""),
