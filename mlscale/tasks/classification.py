@@ -29,7 +29,7 @@ class Classification(Task):
         label_smoothing: the share of the target spread over all classes (Szegedy et al. 2016), in training only.
         class_weights: how much the samples of each class count in the training loss: a number for each; 'balanced' for
             the same total for every class; None for equal weights. See `compute_class_weights`.
-        class_counts: training samples of each class, for 'balanced', and to tell whether one is rare.
+        class_counts: training samples of each class, for 'balanced', and to find rare ones.
         model: images to logits, (n, …) to (n, num_classes).
         optimizer: see `Task`.
         scheduler: see `Task`.
