@@ -68,7 +68,7 @@ def launch_ranks(main: RankMain, folder: Path, world_size: int, checkpoint: Path
 
     failures.clear_rank_failures(folder)
     server = _ForkServer.find_running()
-    # Port 0: the system picks a free one, so that several runs can start at once, and no other program takes it before rank 0.
+    # Port 0: the system picks a free one: several runs can start at once, and no other program takes it before rank 0.
     store = TCPStore(_HOST, 0, is_master=True, timeout=timedelta(minutes=10), wait_for_workers=False)
     context = multiprocessing.get_context("forkserver")
     ranks: list[Any] = []
