@@ -91,6 +91,10 @@ def launch_ranks(main: RankMain, folder: Path, world_size: int, checkpoint: Path
         return
     if own := failures.find_own_failure(folder, world_size):
         raise own
+    # A killed fork server closes its connections, of which multiprocessing makes 255, a moment before it is gone.
+    end = time.monotonic() + (5 if ranks[failed].exitcode == 255 else 0)
+    while not server.is_gone() and time.monotonic() < end:
+        time.sleep(_LISTEN_SECONDS)
     if server.is_gone():
         raise failures.explain_killed_fork_server(folder)
     if stopped_by:
