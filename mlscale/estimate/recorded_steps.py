@@ -62,7 +62,7 @@ def measure_step_peak(fit: Callable[[], object]) -> int:
     for name, size in events:
         held += size
         if name.startswith(_READY):
-            others = held - int(name.removeprefix(_READY))  # what the data holds is no part of a step
+            others = held - int(name.removeprefix(_READY))  # without what the data holds
         peak = held if name == _START else max(peak, held)
     return peak - others
 

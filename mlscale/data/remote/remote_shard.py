@@ -251,7 +251,7 @@ class RemoteShard(ForeignShard):
                 at = self._resume_after(error, at, reached, attempts)
 
     def _resume_after(self, error: Exception, at: int, reached: int, attempts: Attempts) -> int:
-        # Without ranges the next attempt begins at the first byte: that is no progress.
+        # Without ranges the next attempt starts at the first byte, so nothing was gained.
         if reached > at and self.stat.has_ranges:
             attempts.record_progress()
         attempts.record_failure(error)

@@ -1,4 +1,4 @@
-"""Auxiliary outputs are trained on, logits are taken out of output objects, and what is no tensor is named."""
+"""Auxiliary outputs are trained on, logits are taken out of output objects, and what is not a tensor is named."""
 
 from __future__ import annotations
 
