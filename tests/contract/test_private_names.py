@@ -59,7 +59,7 @@ def test_each_private_use_is_in_the_table() -> None:
     assert len(uses) > 40, "the search finds them"
     assert sorted(use for use in uses if use[1] not in known) == []
     unused = {name for row in table.values() for name in row["names"]} - {name for _, name in uses}
-    shared = {"_get_node", "_device_mesh", "_schema", "_version", "_content", "collective_ops"}  # mlscale has such names, too
+    shared = {"_get_node", "_device_mesh", "_schema", "_version", "_content", "collective_ops"}  # also mlscale's
     assert unused - shared == set()
 
 
