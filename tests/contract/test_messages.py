@@ -33,6 +33,7 @@ WITHOUT_FIX = {
     # What was typed means nothing here: the reason names what is near, and the page.
     **dict.fromkeys(
         (
+            "mlscale.config.checks.check._check_plain_key",
             "mlscale.config.checks.refused_keys.check_unknown_key",
             "mlscale.config.composition.argv._check_flags",
             "mlscale.config.composition.compose._create_compose_error",

@@ -122,6 +122,9 @@ class _ConfigCheck:
                     other.startswith(f"{name}.") for other in self._config.top_fields
                 )
                 yield from self._check_plain_key(name, item) if known else check_unknown_key(self._config, name, item)
+        elif field is None and (keys := [key for key in self._config.top_fields if key.startswith(f"{path}.")]):
+            what, where = f"'{path}' holds keys, and is no value", self._config.describe_origin(path)
+            yield MLScaleError(what, where=where, why=f"its keys: {', '.join(keys)}")
         elif value == MISSING:
             yield create_missing_error(path, field, self._config.describe_origin(path))
         elif field is not None and field.type is not None:

@@ -28,3 +28,12 @@ def test_fixes_of_one_command_line_suit_each_other(recipe: str, typed: str, fixe
     with pytest.raises(MLScaleError) as caught:
         mlscale.compose([f"+recipe={recipe}", *typed.split()])
     assert [problem.fix for problem in caught.value.list_problems()] == fixes
+
+
+@pytest.mark.parametrize(
+    ("command", "typed"), [("estimate", "estimate=abc"), ("train", "debugger=null"), ("profile", "profile=3")]
+)
+def test_a_value_for_what_holds_keys_is_refused(command: str, typed: str) -> None:
+    with pytest.raises(MLScaleError, match="holds keys") as caught:
+        mlscale.compose([typed], command=command)
+    assert (caught.value.fix, "docs/configuration.md" in caught.value.why) == ("", True)
