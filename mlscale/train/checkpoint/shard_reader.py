@@ -80,6 +80,7 @@ class _SafeReader(FileSystemReader):
 
 class _IndexUnpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
+        module = "pathlib" if module == "pathlib._local" else module  # where Python 3.13 alone has its classes
         if (module, name) in _CLASSES:
             return super().find_class(module, name)
         # Types of numbers and layouts are pickled by their names, such as torch.float32.
