@@ -13,8 +13,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 from mlscale.errors import Exit
 from mlscale.launch.threads import wait_passively
@@ -29,16 +28,16 @@ _ranks: dict[str, subprocess.Popen[bytes]] = {}
 class _Process(subprocess.Popen[bytes]):
     """A process of this program. Those of ranks are kept: after a signal torch's agent reports no exit codes."""
 
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)
-        if rank := (options.get("env") or {}).get("LOCAL_RANK"):
-            _ranks[rank] = self
+    def __init__(self, args: Sequence[str], env: Mapping[str, str] | None = None, **options: object) -> None:
+        super().__init__(args, env=env, **options)  # type: ignore[call-overload]  # as they were given
+        if env and "LOCAL_RANK" in env:
+            _ranks[env["LOCAL_RANK"]] = self
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run torchrun's agent; return the exit code of the ranks, as `choose_exit_code` has it."""
     wait_passively()
-    subprocess.Popen = _Process  # type: ignore[misc]  # before torch imports it
+    subprocess.Popen = _Process  # type: ignore[assignment,misc]  # before torch imports it
     # Until torch's agent handles them: nothing has begun, and another start is to come.
     for signum in (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
         signal.signal(signum, lambda *_: os._exit(int(Exit.SAVED)))
