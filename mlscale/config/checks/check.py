@@ -123,7 +123,7 @@ class _ConfigCheck:
                 )
                 yield from self._check_plain_key(name, item) if known else check_unknown_key(self._config, name, item)
         elif field is None and (keys := [key for key in self._config.top_fields if key.startswith(f"{path}.")]):
-            what, where = f"'{path}' holds keys, and is no value", self._config.describe_origin(path)
+            what, where = f"'{path}' is a mapping of keys, not a value", self._config.describe_origin(path)
             yield MLScaleError(what, where=where, why=f"its keys: {', '.join(keys)}")
         elif value == MISSING:
             yield create_missing_error(path, field, self._config.describe_origin(path))

@@ -34,6 +34,6 @@ def test_fixes_of_one_command_line_suit_each_other(recipe: str, typed: str, fixe
     ("command", "typed"), [("estimate", "estimate=abc"), ("train", "debugger=null"), ("profile", "profile=3")]
 )
 def test_a_value_for_what_holds_keys_is_refused(command: str, typed: str) -> None:
-    with pytest.raises(MLScaleError, match="holds keys") as caught:
+    with pytest.raises(MLScaleError, match="mapping of keys") as caught:
         mlscale.compose([typed], command=command)
     assert (caught.value.fix, "docs/configuration.md" in caught.value.why) == ("", True)
