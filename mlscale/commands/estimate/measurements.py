@@ -20,7 +20,12 @@ from mlscale.errors import MLScaleError
 from mlscale.estimate import time_probe as probe
 from mlscale.estimate.memory_parts import StepMemory
 from mlscale.estimate.recorded_steps import measure_step_peak
-from mlscale.estimate.run_length import RunLength, compute_run_length, limit_batches
+from mlscale.estimate.run_length import (
+    RunLength,
+    compute_run_length,
+    count_validation_batches,
+    limit_batches,
+)
 from mlscale.estimate.step import StepSettings
 from mlscale.estimate.step_memory import (
     MEASURED_ERROR,
@@ -314,7 +319,7 @@ def _plan_run_length(cfg: DictConfig, timing: probe.Timing) -> RunLength | None:
             cfg.trainer,
             derived.steps_per_epoch * accumulate,
             total * accumulate if total is not None else None,
-            _count_validation_batches(cfg),
+            count_validation_batches(cfg.derived),
         )
     if timing.all_passes is None:
         return None
@@ -325,20 +330,13 @@ def _plan_run_length(cfg: DictConfig, timing: probe.Timing) -> RunLength | None:
     return compute_run_length(cfg.trainer, passes, min(ends, default=None), timing.all_validation_batches)
 
 
-def _count_validation_batches(cfg: DictConfig) -> int | None:
-    derived = cfg.derived
-    if derived.val_samples is None or not derived.per_device_batch:
-        return None
-    return int(-(-derived.val_samples // (derived.per_device_batch * derived.world_size)))
-
-
 def _probe_time(cfg: DictConfig, facts: Mapping[str, Any] | None, seconds: float) -> tuple[probe.Timing, float, int]:
     """Run a short fit to warm up, then one of about `seconds`; return the timing, seconds that a run takes once, and
     bytes.
     """
     accumulate = cfg.trainer.get("accumulate_grad_batches", 1) or 1
     passes = cfg.derived.steps_per_epoch * accumulate if cfg.derived.steps_per_epoch else None
-    validation = _count_validation_batches(cfg)
+    validation = count_validation_batches(cfg.derived)
     if validation is not None:
         validation = limit_batches(cfg.trainer.get("limit_val_batches"), validation)
     few = (min(_FIRST_PASSES * accumulate, passes or _FIRST_PASSES), min(_FIRST_VALIDATION, validation or 2))
