@@ -64,6 +64,7 @@ def run(cfg: DictConfig) -> Result:
         measure_memory,
         measure_time,
     )
+    from mlscale.estimate.terms import compute_cuda_overhead
 
     with mask_output(masker):
         print_masked_lines([f"estimate  memory: two steps of {_format_batch(resolved_cfg)}"], masker)
@@ -76,9 +77,10 @@ def run(cfg: DictConfig) -> Result:
             time = measure_time(resolved_cfg, facts, settings.probe_seconds, run_data, load)
         # On a device only tensors count; on a CPU the process has Python, torch and the data besides.
         most = max(memory.peak, memory.start)
-        save_bytes = _compute_save_bytes(memory, resolved_cfg)
+        is_sharded = bool(resolved_cfg.strategy.get("sharded_checkpoint", False))
+        save_bytes = memory.compute_save_bytes(is_sharded=is_sharded) if memory.start else 0
         occupied = estimate_occupied_bytes(most) + save_bytes if accelerator == "cpu" else memory.peak
-        terms = _estimate_cuda_terms(memory, accelerator, resolved_cfg)
+        terms = compute_cuda_overhead(memory, resolved_cfg.derived.world_size) if accelerator == "cuda" else {}
         limit = _resolve_memory_limit(settings, instance, accelerator, resolved_cfg.derived.world_size)
     return build_estimate_result(
         EstimateMeasurements(memory, terms, accelerator, limit, time, occupied, save_bytes), settings, prices, instance
@@ -105,13 +107,6 @@ class EstimateSettings:
         Raises:
             MLScaleError: an invalid limit.
         """
-        if node["accelerator"] not in (None, "cpu", "cuda", "mps"):
-            raise MLScaleError(
-                f"unknown accelerator '{node['accelerator']}'",
-                where="estimate.accelerator",
-                why="it is one of cpu, cuda, mps",
-                fix="estimate.accelerator=cpu",
-            )
         limit = node["memory_limit"]
         # As text: YAML reads 1000000 as a number, and 24GiB as text.
         values = {**node, "memory_limit": None if limit is None else parse_bytes(str(limit))}
@@ -251,21 +246,6 @@ def _list_exceeded_limits(
         amount = f"${cost:,.2f}" if math.isfinite(cost) else "an unknown cost"
         exceeded.append(f"{amount} is more than estimate.budget_usd={settings.budget_usd:g}")
     return exceeded
-
-
-def _compute_save_bytes(memory: StepMemory, cfg: DictConfig) -> int:
-    """Return what a checkpoint of a sharded model takes of the host's memory; 0 where the model is whole."""
-    if not memory.start:
-        return 0
-    return memory.compute_save_bytes(is_sharded=bool(cfg.strategy.get("sharded_checkpoint", False)))
-
-
-def _estimate_cuda_terms(memory: StepMemory, accelerator: str, cfg: DictConfig) -> dict[str, int]:
-    from mlscale.estimate.terms import compute_cuda_overhead
-
-    if accelerator != "cuda":
-        return {}
-    return compute_cuda_overhead(memory, cfg.derived.world_size)
 
 
 def _resolve_memory_limit(

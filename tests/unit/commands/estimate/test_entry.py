@@ -181,8 +181,3 @@ def test_amounts_of_memory(text: str, count: int) -> None:
 def test_no_amounts_of_memory(text: str) -> None:
     with pytest.raises(MLScaleError, match="is not an amount of memory"):
         parse_bytes(text)
-
-
-def test_an_accelerator_that_is_none() -> None:
-    with pytest.raises(MLScaleError, match="unknown accelerator 'tpu'"):
-        concluded(accelerator="tpu")
