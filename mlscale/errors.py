@@ -31,6 +31,10 @@ class Exit(IntEnum):
     TERMINATED = 143
 
 
+STOPS = (Exit.SAVED, Exit.INTERRUPTED, Exit.TERMINATED)
+"""The exit codes of what was stopped, and did not fail."""
+
+
 class MLScaleError(Exception):
     """An error with its remedy.
 

@@ -83,8 +83,10 @@ def draw_cast(frames: Sequence[Frame]) -> str:
 
 
 def _find_first_screen(frames: Sequence[Frame]) -> float:
-    """Return when the first command has printed all, s: there is a pause, and before it an empty screen."""
-    first = next((number for number, frame in enumerate(frames) if frame.seconds >= 2), 0)
+    """Return when a command has printed all, s, and the screen is full: there is a pause, and before it a black box."""
+    full = 0.9 * max(len(frame.lines) for frame in frames)
+    pauses = [number for number, frame in enumerate(frames) if frame.seconds >= 2]
+    first = next((number for number in pauses if sum(map(bool, frames[number].lines)) >= full), 0)
     return sum(frame.seconds for frame in frames[:first])
 
 

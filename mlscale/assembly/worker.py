@@ -19,7 +19,7 @@ from mlscale.assembly.end_notification import notify_run_end
 from mlscale.atomic_files import create_write_error
 from mlscale.config.composition import frozen
 from mlscale.culprit import wrap_unforeseen_error
-from mlscale.errors import MLScaleError
+from mlscale.errors import Exit, MLScaleError
 from mlscale.launch import debugger
 from mlscale.launch import garbage_collection as garbage
 from mlscale.launch import hung_process as hung
@@ -75,12 +75,12 @@ def _report_failure(folder: Path, rank: int, error: Exception) -> int:
         # A collective fails in every rank when one rank ends: the error to report is that rank's.
         if what := failures.classify_remote_failure(error):
             failures.write_remote_failure(folder, rank, what, error)
-        else:
-            known = error if isinstance(error, MLScaleError) else wrap_unforeseen_error(error, f"rank {rank}")
-            failures.write_rank_failure(folder, rank, known)
+            return int(Exit.ENVIRONMENT)
+        known = error if isinstance(error, MLScaleError) else wrap_unforeseen_error(error, f"rank {rank}")
+        failures.write_rank_failure(folder, rank, known)
+        return int(known.exit)
     except OSError:
         return failures.UNWRITTEN
-    return 1
 
 
 def train_run_folder(folder: Path, checkpoint: Path | None = None, run_data: RunData | None = None) -> None:

@@ -104,7 +104,8 @@ class SegmentAppender:
         first = _EPOCH + timedelta(microseconds=table["time"].cast(pa.int64())[0].as_py())
         sink = pa.BufferOutputStream()
         table = table.replace_schema_metadata(stamp_schema(self._contract, table.schema, replaces).metadata)
-        pq.write_table(table, sink, compression="zstd")
+        # Dictionaries make small segments larger; zstd, which takes three times as long, is for those that stay.
+        pq.write_table(table, sink, compression="zstd" if replaces else "snappy", use_dictionary=False)
         content = sink.getvalue().to_pybytes()
         day = day or self.folder / first.strftime("%Y-%m-%d")
         try:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -88,7 +89,7 @@ class Servable:
         """Names of the classes by number."""
         return self.names.labels
 
-    @property
+    @cached_property
     def format(self) -> int:
         """The format of the document."""
         return int(str(self.document["format"]).rpartition("/")[2])

@@ -16,6 +16,7 @@ from multiprocessing import forkserver, spawn
 from pathlib import Path
 from typing import Any
 
+from mlscale.errors import STOPS
 from mlscale.launch import rank_failures as failures
 from mlscale.launch.garbage_collection import is_own_process
 from mlscale.runs.host import processes as process
@@ -120,7 +121,8 @@ def _build_rank_variables(rank: int, world_size: int, port: int) -> dict[str, st
 def _wait_for_ranks(ranks: list[Any], get_received_signal: Callable[[], int]) -> int | None:
     """Wait until all ranks have ended; return the first one that failed, or None.
 
-    A stop signal is passed on to all, once, and after a failure the others are ended.
+    A stop signal is passed on to all, once, and after a failure the others are ended; where one was stopped, as by
+    `trainer.max_time`, the others are, too.
     """
     failed: int | None = None
     is_ending, deadline = False, float("inf")
@@ -128,9 +130,12 @@ def _wait_for_ranks(ranks: list[Any], get_received_signal: Callable[[], int]) ->
         connections.wait([rank.sentinel for rank in running], _LISTEN_SECONDS)
         failed = _find_failed(ranks) if failed is None else failed
         stop = get_received_signal()
+        # Ranks agree to stop, so the others end by themselves, once they have saved and uploaded.
+        have_agreed = failed is not None and ranks[failed].exitcode in STOPS
         if not is_ending and (stop or failed is not None):
-            is_ending, deadline = True, time.monotonic() + (_SAVE_SECONDS if stop else _END_SECONDS)
-            for rank in running:
+            is_ending = True
+            deadline = time.monotonic() + (_SAVE_SECONDS if stop or have_agreed else _END_SECONDS)
+            for rank in [] if have_agreed else running:
                 with contextlib.suppress(ProcessLookupError):  # it has ended meanwhile
                     os.kill(rank.pid, stop or signal.SIGTERM)
         if time.monotonic() > deadline:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mlscale.atomic_files import create_write_error
-from mlscale.errors import Exit, MLScaleError
+from mlscale.errors import STOPS, Exit, MLScaleError
 from mlscale.runs.checkpoint_files.checkpoint_search import suggest_resume
 from mlscale.secrets.mask import Masker
 
@@ -65,8 +65,9 @@ def write_remote_failure(folder: Path, rank: int, what: str, error: BaseExceptio
 
 
 def has_rank_failures(folder: Path) -> bool:
-    """Return True if a rank has failed, so that the others need not continue."""
-    return any((folder / "logs").glob("rank*-failure.json"))
+    """Return True if a rank has failed, so that the others need not continue; not if it was stopped, as all are."""
+    records = (json.loads(path.read_text()) for path in (folder / "logs").glob("rank*-failure.json"))
+    return any(record["exit"] not in STOPS for record in records)
 
 
 def find_own_failure(folder: Path, world_size: int) -> MLScaleError | None:

@@ -225,41 +225,38 @@ class Inference:
             self._record_unpredicted(ids, model, exchange, "failed", request.samples)
             self._answers.send_refusal(exchange, Refused(f"the model '{model.name}' failed on these inputs", 500))
             return
-        named = b"mlscale-version: %b\r\nmlscale-id: %b\r\n" % (model.version.encode(), ids[0].encode())
-        refuse = partial(self._answers.send_refusal, exchange)
-
-        def compress_response(written: Written) -> Written:
-            body, kind, headers = written
-            body, headers = compress_body(body, headers, exchange.headers)
-            return body, kind, headers
-
-        def send_encoded(written: Written) -> None:
-            self._answers.send_body(exchange, written[0], written[1], written[2] + named)
-
+        refuse, send = partial(self._answers.send_refusal, exchange), partial(self._send_written, exchange, model)
         try:
             if (numbers := protocol.numbers(request, result)) > INLINE_NUMBERS:
                 # Without the samples and other outputs, which are not needed: they would be copied to the process.
                 slim, selected = request._replace(samples=NO_SAMPLES), protocol.select(request, result)
                 call = (protocol.write, model.portable, slim, ids, selected)
+                compress = partial(_compress_written, exchange)
                 self._workers.run_in_process(
-                    exchange, call, send_encoded, refuse, compress_response, memory_bytes=numbers * _WRITTEN_BYTES
+                    exchange, call, send, refuse, compress, memory_bytes=numbers * _WRITTEN_BYTES
                 )
                 return
             if protocol.has_files(result):  # to read them takes milliseconds, in which others are not stopped
-
-                def write_response() -> Written:
-                    return compress_response(protocol.write(model, request, ids, result))
-
-                self._workers.run_in_thread(exchange, write_response, send_encoded, refuse)
+                self._workers.run_in_thread(
+                    exchange,
+                    lambda: _compress_written(exchange, protocol.write(model, request, ids, result)),
+                    send,
+                    refuse,
+                )
                 return
             written = protocol.write(model, request, ids, result)
         except Refused as refused:
             refuse(refused)
             return
         if len(written[0]) > COMPRESSED_TO and b"accept-encoding" in exchange.headers:
-            self._workers.run_in_thread(exchange, partial(compress_response, written), send_encoded, refuse)
+            self._workers.run_in_thread(exchange, partial(_compress_written, exchange, written), send, refuse)
         else:
-            send_encoded(written)
+            send(written)
+
+    def _send_written(self, exchange: Exchange, model: ServedModel, written: Written) -> None:
+        body, kind, headers = written
+        headers += b"mlscale-version: %b\r\nmlscale-id: %b\r\n" % (model.version.encode(), exchange.id.encode())
+        self._answers.send_body(exchange, body, kind, headers)
 
     def _build_ids(self, named: str, client_ids: Sequence[str], rows: int) -> Sequence[str]:
         """Return an id for each sample: the client's, or a generated one."""
@@ -325,3 +322,9 @@ class Inference:
             spent = 1000 * (time.perf_counter() - exchange.arrived)
             given = None if samples is None else samples.as_encoded()
             self.events.add_events(ids, subject=model.event_subject, samples=given, latency_ms=spent, outcome=outcome)
+
+
+def _compress_written(exchange: Exchange, written: Written) -> Written:
+    body, kind, headers = written
+    body, headers = compress_body(body, headers, exchange.headers)
+    return body, kind, headers

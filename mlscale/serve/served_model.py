@@ -36,7 +36,7 @@ _WINDOW_BYTES = 64
 """Bytes of JSON that are read in the time of one window of a document."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False, slots=True)  # not frozen, which takes longer to make: there is one for each request
 class Outputs:
     """The outputs of a version for n samples.
 
@@ -166,8 +166,8 @@ class ServedModel:
         with np.errstate(invalid="ignore", over="ignore"):
             columns = servable.task_type.build_predictions(tensors, servable.names.labels)
             if self.has_one_class:
-                # Its other numbers follow from the probabilities.
-                finite = np.asarray(np.isfinite(columns["probabilities"]).all(axis=-1))
+                # The largest probability, which is NaN where any of them is; its other numbers follow from them.
+                finite = np.asarray(np.isfinite(columns["confidence"]))
             else:
                 finite = _mark_finite(tensors, columns, samples.size)
         return Outputs(tensors, columns, finite)

@@ -23,7 +23,6 @@ from mlscale.runs.checkpoint_files.checkpoint_search import suggest_resume
 from mlscale.runs.host.stop_signals import STOP_SIGNALS, unblock_stop_signals
 from mlscale.train.checkpoint.failed_saves import has_last_save_failed
 from mlscale.train.checkpoint.step_boundary import is_accumulating
-from mlscale.train.checkpoint.uploader import is_waiting_for_uploads
 
 _TIME_IS_UP = 1000  # above the number of any signal, so it also wins the ranks' maximum
 _RESUME = "mlscale runs resume last"
@@ -41,6 +40,7 @@ _is_noting = False
 _on_second = "end"
 _is_restarted = False
 _has_run_failed: Callable[[], bool] = lambda: False  # noqa: E731 - replaced by `handle_stop_signals`
+_has_fit_ended = False
 
 
 @contextlib.contextmanager
@@ -66,9 +66,9 @@ def handle_stop_signals(
         is_restarted: whether a launcher starts the run again by its exit code: SIGTERM, which schedulers send ahead of
             a preemption, then ends with the code of a run that has saved.
     """
-    global _received, _folder, _has_run_failed, _on_second, _is_restarted
+    global _received, _folder, _has_run_failed, _has_fit_ended, _on_second, _is_restarted
     _received, _folder, _has_run_failed = _received if _is_noting else 0, folder, has_run_failed
-    _on_second, _is_restarted = on_second, is_restarted
+    _has_fit_ended, _on_second, _is_restarted = False, on_second, is_restarted
     if threading.current_thread() is not threading.main_thread():  # Python lets no other thread set handlers
         yield
         return
@@ -132,8 +132,8 @@ def _handle_signal(signum: int, frame: FrameType | None) -> None:
     if signum == signal.SIGHUP:
         _leave_closed_terminal()
     again = time.monotonic() - _since > _ECHO_SECONDS
-    # A rank that waits for its uploads is not in a call that never returns.
-    is_over = signum == signal.SIGTERM and _has_run_failed() and not is_waiting_for_uploads()
+    # A fit that has ended, by an error of its own, is not in a call that never returns: it may wait for its uploads.
+    is_over = signum == signal.SIGTERM and not _has_fit_ended and _has_run_failed()
     is_second = signum == signal.SIGINT == _received and again and _on_second != "ignore"
     if is_second or is_over:
         if is_second and _on_second == "raise":
@@ -195,6 +195,10 @@ class StopOnSignal(Checkpoint):
             self._request = self._get_stop_request()
         if self._request and not is_accumulating(trainer):
             self._save_and_stop(trainer)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        global _has_fit_ended
+        _has_fit_ended = True
 
     def _get_stop_request(self) -> int:
         return _received or (_TIME_IS_UP if time.monotonic() > self._deadline else 0)

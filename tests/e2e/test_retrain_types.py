@@ -115,10 +115,11 @@ def test_texts_of_another_domain(place: RetrainPlace) -> None:
     texts, labels = make_texts(600, {"food": ["bread", "salt", "oven"], "sport": ["goal", "team", "match"]})
     lines = (json.dumps({"text": text, "label": label}) for text, label in zip(texts, labels, strict=True))
     (place.folder / "train.jsonl").write_text("\n".join(lines))
-    source = ("data=text_table", f"data.train={place.folder}/train.jsonl", "data.length=64", "data.batch_size=32")
-    held = "data.val_fraction=0.5"  # as many as a challenger of a champion without errors needs
+    # Validation has as many as a challenger of a champion without errors needs.
+    source = ("data=text_table", f"data.train={place.folder}/train.jsonl", "data.val_fraction=0.5")
     small = ("model.buckets=4096", "model.width=16", "trainer.max_epochs=6", "optimizer.lr=0.02")
-    place.train_champion("augment=none", "task=text", "model=ngrams", *source, held, *small)
+    batches = ("data.length=64", "data.batch_size=32")
+    place.train_champion("augment=none", "task=text", "model=ngrams", *source, *batches, *small)
     texts, labels = make_texts(300, {"food": ["Brot", "Salz", "Käse"], "sport": ["Tor", "Liga", "Spieler"]})
     place.leave_events(texts, labels)
     result = place.retrain("passes=10")

@@ -47,9 +47,9 @@ _EXTRAS = {
     "export": _ONNX, "loadtest": ("locust",), "mlflow": ("mlflow-skinny",), "monitor": ("pyarrow",),
     "notify": ("apprise",), "predict": ("onnxruntime", "pyarrow"), "remote": ("fsspec",), "s3": ("fsspec", "s3fs"),
     "gs": ("fsspec", "gcsfs"), "az": ("fsspec", "adlfs"),
-    "retrain": (*_ONNX, "pyarrow"), "serve": ("onnxruntime", "httptools", "pyarrow", "uvloop"), "table": ("pyarrow",),
-    "openvino": ("openvino",), "tensorboard": ("tensorboard",), "tfserving": (*_ONNX, "tensorflow-cpu"),
-    "tfrecord": ("google-crc32c", "protobuf"), "timm": ("timm",),
+    "retrain": (*_ONNX, "pyarrow"), "serve": ("onnxruntime", "httptools", "orjson", "pyarrow", "uvloop"),
+    "table": ("pyarrow",), "openvino": ("openvino",), "tensorboard": ("tensorboard",),
+    "tfserving": (*_ONNX, "tensorflow-cpu"), "tfrecord": ("google-crc32c", "protobuf"), "timm": ("timm",),
     "tokenizers": ("tokenizers",),
 }  # fmt: skip
 # Flags of /proc/cpuinfo, of x86 and Arm, that matter for training and inference.

@@ -77,7 +77,7 @@ def run(cfg: DictConfig) -> Result:
             time = measure_time(resolved_cfg, facts, settings.probe_seconds, run_data, load)
         # On a device only tensors count; on a CPU the process has Python, torch and the data besides.
         most = max(memory.peak, memory.start)
-        is_sharded = bool(resolved_cfg.strategy.get("sharded_checkpoint", False))
+        is_sharded = bool((resolved_cfg.get("strategy") or {}).get("sharded_checkpoint"))
         save_bytes = memory.compute_save_bytes(is_sharded=is_sharded) if memory.start else 0
         occupied = estimate_occupied_bytes(most) + save_bytes if accelerator == "cpu" else memory.peak
         terms = compute_cuda_overhead(memory, resolved_cfg.derived.world_size) if accelerator == "cuda" else {}

@@ -11,7 +11,7 @@ from mlscale.commands.retrain.cycle_result import build_retrain_result
 from mlscale.commands.retrain.cycle_settings import parse_gate_limits
 from mlscale.commands.retrain.cycle_steps import run_cycle
 from mlscale.commands.retrain.running_cycle import RunningCycle, is_promoted, resume_or_recover
-from mlscale.errors import Exit, MLScaleError
+from mlscale.errors import STOPS, Exit, MLScaleError
 from mlscale.launch.start_notices import print_masked_lines
 from mlscale.report import Result, save_result
 from mlscale.secrets.mask import Masker
@@ -115,7 +115,7 @@ def _is_refusal(error: BaseException, cycle: RetrainingCycle, runs_dir: str) -> 
 def was_stopped(error: BaseException) -> bool:
     """Return whether a user has ended it: by Ctrl-C, or by a signal to the training."""
     if isinstance(error, MLScaleError):
-        return error.exit in (Exit.SAVED, Exit.INTERRUPTED, Exit.TERMINATED)
+        return error.exit in STOPS
     return not isinstance(error, Exception)
 
 

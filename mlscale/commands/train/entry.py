@@ -30,7 +30,7 @@ from mlscale.config.derive import derive_values
 from mlscale.config.metric_choice import reuse_choice
 from mlscale.config.names.suggest import format_override
 from mlscale.config.notices import collect_notices, get_inelastic_source
-from mlscale.errors import Exit, MLScaleError
+from mlscale.errors import STOPS, Exit, MLScaleError
 from mlscale.launch.early_stop import EarlyStop, choose_early_signals, handle_early_signals
 from mlscale.launch.external.external_launcher import JOIN_TIMEOUT, ExternalRank, find_external_rank
 from mlscale.launch.garbage_collection import defer_garbage_collection
@@ -297,6 +297,5 @@ def _classify_ending(error: BaseException) -> str:
     if isinstance(error, KeyboardInterrupt | EarlyStop):
         return "interrupted"
     if isinstance(error, MLScaleError):
-        stopped = (Exit.SAVED, Exit.INTERRUPTED, Exit.TERMINATED)
-        return "diverged" if error.exit == Exit.DIVERGED else "interrupted" if error.exit in stopped else "failed"
+        return "diverged" if error.exit == Exit.DIVERGED else "interrupted" if error.exit in STOPS else "failed"
     return "failed"

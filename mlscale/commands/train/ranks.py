@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mlscale.errors import Exit, MLScaleError
+from mlscale.errors import STOPS, Exit, MLScaleError
 from mlscale.launch.external.rank_layout import RankLayout
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from mlscale.launch.external.first_rank import FirstRank
 
 # Outcomes that another start would repeat, and stops that were asked for.
-_FINAL_EXITS = (Exit.USER, Exit.DIVERGED, Exit.GATE, Exit.SAVED, Exit.INTERRUPTED, Exit.TERMINATED)
+_FINAL_EXITS = (Exit.USER, Exit.DIVERGED, Exit.GATE, *STOPS)
 
 
 def read_launch_setting(cfg: DictConfig, key: str, default: float) -> float:

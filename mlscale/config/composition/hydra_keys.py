@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from mlscale.config.schema.local_paths import create_address_error, is_address
 from mlscale.errors import MLScaleError
 
 # Why a setting has no effect, and what to type: {value} is what was typed, "" for leaving it out.
@@ -35,6 +36,8 @@ def check_effect(word: str, *, multirun: bool) -> Iterator[MLScaleError]:
         if not multirun:
             why = "it belongs to a sweep, which -m starts"
             yield MLScaleError(f"'{typed}' has no effect", where=_describe_word(word), why=why)
+        if key == "hydra.sweep.dir" and is_address(value):
+            yield create_address_error(key, value, _describe_word(word))
         return
     yield _create_effect_error(typed, key, _describe_word(word), value)
 

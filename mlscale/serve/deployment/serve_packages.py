@@ -7,7 +7,7 @@ from importlib.metadata import PackageNotFoundError, requires, version
 
 from packaging.requirements import Requirement
 
-_SERVER = ("hydra-core", "omegaconf", "numpy", "httptools", "uvloop", "pyarrow", "simplejpeg", "pillow")
+_SERVER = ("hydra-core", "omegaconf", "numpy", "httptools", "orjson", "uvloop", "pyarrow", "simplejpeg", "pillow")
 # Imported before it is known which kind of model is served.
 _ENGINES = {"cpu": ("onnxruntime",), "openvino": ("onnxruntime", "openvino")}
 _LEFT_OUT = "openvino-telemetry"  # not imported, see `import_openvino`

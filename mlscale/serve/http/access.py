@@ -13,8 +13,7 @@ import hmac
 import ipaddress
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, field
 
 from mlscale.errors import MLScaleError
 from mlscale.serve.http.request_error import Refused
@@ -22,6 +21,8 @@ from mlscale.serve.http.request_error import Refused
 _LOCAL = re.compile(r"(.+\.)?localhost")
 _SHORTEST_KEY = 16
 _SAFE = (b"GET", b"HEAD", b"OPTIONS")
+_SENDER = (b"host", b"origin", b"sec-fetch-site")
+_MOST_ALLOWED, _LONGEST_ALLOWED = 256, 512
 _DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 
 
@@ -40,6 +41,7 @@ class Access:
     hosts: frozenset[str] = frozenset()
     bound: str = "localhost"
     check_host: bool = True
+    _allowed: set[tuple[bytes | None, ...]] = field(default_factory=set, init=False, compare=False, repr=False)
 
     def check_request(self, method: bytes, headers: Mapping[bytes, bytes], *, key: bool = True) -> None:
         """Raise unless a request may be answered; `key`: True if it needs the key.
@@ -47,13 +49,13 @@ class Access:
         Raises:
             Refused: for another host or of another origin (403), or without the key (401).
         """
-        host = headers.get(b"host", b"").decode("latin-1")
-        if self.check_host and host and not self._is_server_name(host):
-            name = _parse_host_name(host)[:200]
-            raise Refused(f"'{name}' is not a name of this server; hosts=[{name}] at its start would make it one", 403)
-        # A page that only reads is kept out by the same-origin policy: its browser does not show it the response.
-        if method not in _SAFE:
-            self._check_origin(headers, host)
+        # A client states the same with each request, and to check it takes as long as to parse a request.
+        stated = (method, *map(headers.get, _SENDER))
+        if stated not in self._allowed:
+            self._check_sender(method, headers)
+            # What clients choose is remembered up to some kilobytes.
+            if len(self._allowed) < _MOST_ALLOWED and sum(len(text or b"") for text in stated) < _LONGEST_ALLOWED:
+                self._allowed.add(stated)
         # Constant-time comparison: the time of a plain one would reveal the key byte by byte.
         if key and self.key and not hmac.compare_digest(_read_key(headers), self.key):
             raise Refused(
@@ -62,6 +64,15 @@ class Access:
                 # A browser asks for the key by the second, as the password.
                 b'WWW-Authenticate: Bearer, Basic realm="the key as password"\r\n',
             )
+
+    def _check_sender(self, method: bytes, headers: Mapping[bytes, bytes]) -> None:
+        host = headers.get(b"host", b"").decode("latin-1")
+        if self.check_host and host and not self._is_server_name(host):
+            name = _parse_host_name(host)[:200]
+            raise Refused(f"'{name}' is not a name of this server; hosts=[{name}] at its start would make it one", 403)
+        # A page that only reads is kept out by the same-origin policy: its browser does not show it the response.
+        if method not in _SAFE:
+            self._check_origin(headers, host)
 
     def _is_server_name(self, host: str) -> bool:
         name = _parse_host_name(host)
@@ -137,7 +148,6 @@ def _parse_host_name(host: str) -> str:
     return host.partition(":")[0].lower().removesuffix(".")
 
 
-@lru_cache(256)  # a client sends the same name with each request, and to read an address takes two microseconds
 def _is_address(name: str) -> bool:
     """Return whether a host is an IP address, which DNS rebinding can't forge: it needs a name."""
     try:

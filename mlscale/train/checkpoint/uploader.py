@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,24 +18,6 @@ from mlscale.runs.remote_checkpoints.run_store import find_missing
 from mlscale.runs.remote_checkpoints.store_access import describe_store_error
 from mlscale.runs.remote_checkpoints.upload_copy import copy_for_upload, remove_copy, remove_left_copies
 from mlscale.train.checkpoint.save_messages import print_warning
-
-_closing = 0  # uploaders that wait for their last uploads
-
-
-def is_waiting_for_uploads() -> bool:
-    """Return True while the process waits for its last uploads, which ends in bounded time."""
-    return _closing > 0
-
-
-@contextlib.contextmanager
-def _defer_end() -> Iterator[None]:
-    """Keep a SIGTERM from ending the process in this block: other ranks have no uploads, and end before."""
-    global _closing
-    _closing += 1
-    try:
-        yield
-    finally:
-        _closing -= 1
 
 
 @dataclass(frozen=True)
@@ -127,8 +109,7 @@ class CheckpointUploader:
             self._has_compared = self._has_compared and not self._is_store_ahead
             self._is_closing, self._failures = True, 0
             self._changed.notify_all()
-        with _defer_end():
-            self._thread.join(seconds)
+        self._thread.join(seconds)
         with self._changed:
             left = self._list_waiting()
             if not self._has_compared:  # what the store lacks of an earlier process is not known

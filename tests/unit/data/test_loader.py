@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 import zipfile
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -132,7 +133,7 @@ def make_photo_tables(folder: Path, pictures: list[bytes]) -> Any:
     code = re.findall(r"```python\n(.*?)```", page, re.DOTALL)[1]
     names: dict[str, Any] = {}
     exec(compile(code, "docs/loader.md", "exec"), names)
-    with sqlite3.connect(folder / "photos.db") as base:
+    with closing(sqlite3.connect(folder / "photos.db")) as base, base:
         base.execute("create table photos(split, name, label, image)")
         rows = [
             ("train" if i % 5 else "val", f"{i}", ("cat", "dog")[i % 2], content) for i, content in enumerate(pictures)

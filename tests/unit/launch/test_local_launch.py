@@ -2,9 +2,13 @@
 
 import multiprocessing
 import signal
+import sys
 import time
 
-from mlscale.launch.local_launch import start_fork_server
+import pytest
+
+from mlscale.errors import Exit
+from mlscale.launch.local_launch import _wait_for_ranks, start_fork_server
 
 
 def test_a_users_process_from_the_fork_server_is_ended_by_terminate() -> None:
@@ -17,3 +21,16 @@ def test_a_users_process_from_the_fork_server_is_ended_by_terminate() -> None:
     process.kill()
     process.join()
     assert ended == -signal.SIGTERM
+
+
+@pytest.mark.parametrize(("code", "ended"), [(Exit.SAVED, 0), (Exit.TERMINATED, 0), (Exit.USER, -signal.SIGTERM)])
+def test_only_a_failure_of_a_rank_ends_the_others(code: Exit, ended: int) -> None:
+    """Of a stop, on which they agree, they may still have to save and to upload."""
+    start_fork_server(2)
+    context = multiprocessing.get_context("forkserver")
+    first = context.Process(target=time.sleep, args=(3 if ended == 0 else 600,))
+    other = context.Process(target=sys.exit, args=(int(code),))
+    first.start()
+    other.start()
+    assert _wait_for_ranks([first, other], lambda: 0) == 1
+    assert first.exitcode == ended

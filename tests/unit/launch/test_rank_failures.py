@@ -89,3 +89,10 @@ def test_a_stop_that_saved_nothing_is_not_75_and_names_what_is_there(
     error = failures.explain_unsaved_stop(run, signum)
     assert (error.what, error.exit) == (f"stopped by {signum.name}, nothing new is saved", code)
     assert error.fix.endswith(", from step 10")
+
+
+@pytest.mark.parametrize(("code", "has_failed"), [(Exit.SAVED, False), (Exit.TERMINATED, False), (Exit.BUG, True)])
+def test_a_rank_that_was_stopped_has_not_failed(tmp_path: Path, code: Exit, has_failed: bool) -> None:
+    assert not failures.has_rank_failures(tmp_path)
+    failures.write_rank_failure(tmp_path, 1, MLScaleError("stopped, or not", exit=code))
+    assert failures.has_rank_failures(tmp_path) == has_failed

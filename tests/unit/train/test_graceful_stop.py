@@ -226,3 +226,23 @@ def test_what_is_blocked_arrives_once_it_is_handled() -> None:
             assert signals.get_received_signal() == signal.SIGTERM
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def test_a_fit_that_has_ended_is_not_ended_by_the_failure_of_another_rank(tmp_path: Path) -> None:
+    """It may wait for its uploads, long after the others, which have none, are gone."""
+    later: list[int] = []
+
+    class Late(At):
+        def on_exception(self, *_: Any) -> None:
+            os.kill(os.getpid(), signal.SIGTERM)
+            later.append(signals.get_received_signal())
+
+    def fail(*_: object) -> None:
+        raise ValueError("trouble")
+
+    run = trainer(callbacks=[signals.StopOnSignal(str(tmp_path / "last.ckpt")), Late(fail)], enable_checkpointing=True)
+    apply_trainer_patches(run)
+    run.callbacks.sort(key=lambda callback: isinstance(callback, Late))  # type: ignore[attr-defined]  # set by Lightning
+    with signals.handle_stop_signals(has_run_failed=lambda: True), pytest.raises(ValueError, match="trouble"):
+        fit(run, classifier(), batches(6))
+    assert later == [signal.SIGTERM]

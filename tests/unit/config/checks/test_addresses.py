@@ -86,6 +86,11 @@ def test_each_form_of_address_is_refused_and_an_interpolated_one(address: str, m
     assert expected in _refuse("train", ["runs_dir=${oc.env:PLACE}"])
 
 
+def test_the_folder_of_a_sweep_is_no_address() -> None:
+    with pytest.raises(MLScaleError, match=r"hydra.sweep.dir takes a path of this machine"):
+        parse_command_line("train", ["-m", "hydra.sweep.dir=s3://bucket/x", "seed=1,2"])
+
+
 @pytest.mark.parametrize("path", ["runs", "/a:b/c", "./s3:/x", "C:/runs", "a b/s3://x", "2026-12-01T10:00", "résumé:1"])
 def test_paths_are_no_addresses(path: str) -> None:
     assert not is_address(path)

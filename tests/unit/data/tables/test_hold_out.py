@@ -24,10 +24,10 @@ def write(path: Path, rows: Sequence[Sequence[object]], names: Sequence[str]) ->
 
 def make_rows(seed: int, count: int = 400) -> list[list[object]]:
     draw = np.random.default_rng(seed)
-    days = draw.permutation(count)
+    days = np.datetime64("2026-01-01") + draw.permutation(count).astype("timedelta64[D]")
     return [
         [
-            round(float(draw.normal()), 6), f"p{draw.integers(40)}", str(np.datetime64("2026-01-01") + int(days[row])),
+            round(float(draw.normal()), 6), f"p{draw.integers(40)}", str(days[row]),
             "rare" if row % 20 == 0 else "usual",
         ]
         for row in range(count)

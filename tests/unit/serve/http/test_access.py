@@ -176,6 +176,23 @@ def test_names_of_a_host() -> None:
     Access(hosts=frozenset({"*"})).check_request(b"GET", {b"host": b"anything"})
 
 
+def test_what_is_remembered_of_a_client_changes_no_decision_and_is_bounded() -> None:
+    access = Access(key=b"k" * 16)
+    program = {b"host": b"localhost", b"x-api-key": b"k" * 16}
+    page = {**program, b"origin": b"http://evil.example"}
+    for _ in range(3):
+        access.check_request(b"POST", program)
+        access.check_request(b"GET", page)  # its browser does not show it the response
+        for headers in (page, {**program, b"host": b"evil.example"}, {b"host": b"localhost"}):
+            with pytest.raises(Refused):
+                access.check_request(b"POST", headers)
+    for number in range(1_000):
+        access.check_request(b"GET", {**program, b"host": b"a%d.localhost" % number})
+        access.check_request(b"GET", {**program, b"host": b"a" * (number + 1) + b".localhost"})
+    assert len(access._allowed) == 256
+    assert sum(len(text or b"") for stated in access._allowed for text in stated) < 256 * 512
+
+
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A certificate of localhost that signs itself, and its key."""

@@ -89,7 +89,7 @@ from tests.unit.serve.raw_samples.raw_requests import JSON, TEXT
         ),
         ("penguins", JSON, b"\x80\1\2", 400, "the body is not JSON: it is binary, not UTF-8 text (byte 1)"),
         ("reviews", JSON, b'"a\xff"', 400, "it is binary, not UTF-8 text (byte 3); a text by itself is sent"),
-        ("reviews", JSON, b"[" * 5000, 400, "the body is not JSON: it is nested too deep"),
+        ("reviews", JSON, b"[" * 200_000, 400, "the body is not JSON: it is nested too deep"),
         ("sums", JSON, {"inputs": [{"left": [1, 2], "right": [1, float("nan")]}]}, 400, "value 2 is not a finite"),
         # No image, though it begins with the letters of a bitmap's first bytes.
         ("reviews", JSON, b"BMW is a make", 400, "the body is not JSON: Expecting value: line 1"),
