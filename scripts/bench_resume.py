@@ -20,7 +20,7 @@ are identical.
 
 `--signals` sends TERM, INT, HUP and USR1 instead, to the command or to its process group, in each layout of one machine
 and in phases that are drawn: the run must save, report that truly by message and exit code, leave no process, and
-resume to the same.
+resume to the same. With `slurm` among the layouts, jobs get TERM while they start, too: each must be requeued.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ import json
 import math
 import random
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -44,21 +45,24 @@ if __name__ == "__main__":
 
 from scripts import run_phases  # noqa: E402
 from scripts.resume_layouts import (  # noqa: E402
+    HELD_START,
     HUNG_SECONDS,
     RANKS,
     SHARDED,
     Attempt,
+    JobAttempt,
     create_attempt,
     find_reference_layout,
     find_run,
     is_local,
     list_typed_words,
+    signal_starting_job,
     start_cluster,
     wait_for_end,
 )
 from scripts.resume_tables import Kill, Timings, print_tables  # noqa: E402
 from scripts.same_run import differences  # noqa: E402
-from scripts.signal_matrix import CASES, Stop, print_table, stop_attempt  # noqa: E402
+from scripts.signal_matrix import CASES, JOB_RECEIVERS, Stop, print_table, stop_attempt  # noqa: E402
 
 SHORT = ["snapshot=false", "trainer.accelerator=cpu", "+trainer.val_check_interval=0.5"]
 VARIANTS = [
@@ -278,6 +282,29 @@ def run_signals(bench: Bench, rounds: int, first_variant: int) -> list[Stop]:
     return stops
 
 
+def run_job_starts(bench: Bench, rounds: int, variant: int) -> list[Stop]:
+    """Stop jobs of SLURM while they start, all of their processes or their script; each is to be requeued."""
+    stops = []
+    for number, receivers in enumerate(JOB_RECEIVERS * rounds):
+        reference, folder = bench.find_reference(variant, "slurm"), bench.folder / f"job-{number}"
+        run_phases.begin_attempt(folder)
+        stop = Stop(signal.SIGTERM, receivers, "slurm", "start-up")
+        first = JobAttempt(folder, [*build_words(variant, "slurm", folder), HELD_START], "slurm")
+        first.submit()
+        signal_starting_job(folder, receivers)
+        again = create_attempt(folder, first.words, "slurm", first)
+        if not wait_for_end(first) or not wait_for_end(again) or not again.has_succeeded:
+            stop.problems.append("not requeued")
+            first.end()
+        else:
+            stop.problems += differences(reference, find_run(folder))[:4]
+        stops.append(stop)
+        print(f"{number} {stop.signum.name} {receivers:<8} slurm        start-up", *stop.problems, flush=True)
+        if not stop.problems and not bench.keep:
+            shutil.rmtree(folder)
+    return stops
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run the trials and print the tables; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -292,12 +319,15 @@ def main(argv: list[str] | None = None) -> int:
     folder = args.keep or Path(tempfile.mkdtemp(prefix="bench-resume-"))
     bench = Bench(folder, random.Random(args.seed), args.keep is not None)
     begin = time.monotonic()
+    cluster = start_cluster() if "slurm" in layouts else contextlib.nullcontext()
     if args.signals:
         stops = run_signals(bench, args.signals, args.seed)
+        if "slurm" in layouts:
+            with cluster:
+                stops += run_job_starts(bench, args.signals, args.seed % len(VARIANTS))
         print(f"\nseed {args.seed}, {time.monotonic() - begin:.0f} s")
         print_table(stops)
         return int(any(stop.problems for stop in stops))
-    cluster = start_cluster() if "slurm" in layouts else contextlib.nullcontext()
     # Ctrl-C ends it with the report so far.
     with cluster, contextlib.suppress(KeyboardInterrupt):
         run_trials(bench, layouts, args.kills, args.per_run, args.seed)

@@ -29,6 +29,8 @@ RANKS = {"1": 1, "2": 2, FSDP: 2, PARTS: 2, "torchrun": 2, "2xtorchrun": 2, "slu
 """The layouts, and their numbers of processes."""
 HUNG_SECONDS = 600.0
 _POLL_SECONDS = 0.002
+HELD_START = "launch.setup=['touch begun; until [ -e sent ]; do sleep 0.2; done']"
+"""What is typed for a job of SLURM that waits for `signal_starting_job`."""
 _SUBMITTED = ["launch=slurm", "launch.nodes=2", "launch.grace_s=30", "launch.max_failures=50"]
 
 
@@ -133,15 +135,17 @@ class JobAttempt(Attempt):
 
     number: int = 0
 
+    def submit(self) -> None:
+        """Submit the job."""
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), ATTEMPT: self.name}
+        with (self.folder / "output").open("ab") as output:
+            words = [*MLSCALE, *self.words, *_SUBMITTED]
+            subprocess.run(words, cwd=self.folder, env=environment, stdout=output, stderr=output, check=True)
+
     def start(self) -> None:
-        """Submit the job, or wait for nothing: it is requeued."""
+        """Submit the job, unless it is requeued, and wait for its ranks."""
         if self.number == 0:
-            self.words = [*self.words, *_SUBMITTED]
-            environment = {**os.environ, "PYTHONPATH": str(ROOT), ATTEMPT: self.name}
-            with (self.folder / "output").open("ab") as output:
-                subprocess.run(
-                    [*MLSCALE, *self.words], cwd=self.folder, env=environment, stdout=output, stderr=output, check=True
-                )
+            self.submit()
         end = time.monotonic() + HUNG_SECONDS
         while not self.list_tasks() and not self.is_over() and time.monotonic() < end:
             time.sleep(0.02)
@@ -185,6 +189,25 @@ def create_attempt(folder: Path, words: list[str], layout: str, before: Attempt 
     if isinstance(before, JobAttempt):
         return JobAttempt(folder, words, layout, before.name, before.number + 1)
     return JobAttempt(folder, words, layout)
+
+
+def signal_starting_job(folder: Path, receivers: str) -> None:
+    """Send SIGTERM to a job that was submitted from `folder` with `HELD_START`, until its start is recorded.
+
+    Args:
+        receivers: `--full`, all of its processes, or `--batch`, its script; as scancel has them.
+    """
+    run = find_run(folder)
+    end = time.monotonic() + HUNG_SECONDS
+    while not (record := read_job_record(run)) or not record.starts:
+        if time.monotonic() > end:
+            raise TimeoutError(f"no start of a job: {run}")
+        if (folder / "begun").exists():
+            # The first signal ends what waits; the next ones come while the start is reported.
+            assert record is not None
+            subprocess.run(["scancel", "--signal=TERM", receivers, record.id], check=True)
+            (folder / "sent").touch()
+        time.sleep(0.2)
 
 
 def wait_for_end(attempt: Attempt, seconds: float = HUNG_SECONDS) -> bool:

@@ -23,6 +23,8 @@ CODES = {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGHUP: 143, signal.SIG
 RECEIVERS = ("command", "group")
 LAYOUTS = ("1", "2", FSDP, PARTS)
 CASES = tuple(product(CODES, RECEIVERS, LAYOUTS))
+JOB_RECEIVERS = ("--full", "--batch")
+"""Who gets a signal while a job of SLURM starts, as scancel has it: all of its processes, or its script."""
 _LEFT_SECONDS = 3.0  # that processes have to end after the command; on an idle machine they are gone before it
 
 
@@ -123,3 +125,5 @@ def print_table(stops: list[Stop]) -> None:
     phases = {phase: [stop for stop in stops if stop.phase == phase] for phase in run_phases.PHASES}
     counts = (f"{phase} {sum(not stop.problems for stop in these)} of {len(these)}" for phase, these in phases.items())
     print(f"\n{', '.join(counts)}")
+    if jobs := [stop for stop in stops if stop.layout == "slurm"]:
+        print(f"jobs of SLURM, TERM while they start: {sum(not stop.problems for stop in jobs)} of {len(jobs)}")

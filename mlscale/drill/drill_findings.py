@@ -33,6 +33,7 @@ class DrillFacts:
     """The observations of a drill.
 
     Attributes:
+        starting: how a start of the job ended that was stopped before it trained.
         ending: how the job ended.
         killed_step: optimizer steps that it had completed.
         resumed_step: optimizer steps at which the restarted job began; None where it never began.
@@ -46,6 +47,7 @@ class DrillFacts:
         hosts: the host names before and after.
     """
 
+    starting: JobEnding
     ending: JobEnding
     killed_step: int
     resumed_step: int | None
@@ -68,18 +70,18 @@ class DrillFacts:
 def list_findings(rules: PlatformRules, facts: DrillFacts) -> list[DrillFinding]:
     """Return the faults, in the order in which a job meets them."""
     findings = []
-    ending = facts.ending
-    # A job that was killed has no exit code, so it is one or the other.
-    if ending.needed_s is not None and ending.code is None:
-        findings.append(_find_short_grace(rules, ending))
-    elif not rules.accepts_exit(ending.code):
-        findings.append(
-            DrillFinding(
-                "exit",
-                f"ended with exit code {ending.code}, and {rules.name} restarts {int(Exit.SAVED)} alone",
-                "the log of the run has its error: the same with keep=true",
+    for ending, when in ((facts.starting, " while it started"), (facts.ending, "")):
+        # A job that was killed has no exit code, so it is one or the other.
+        if ending.needed_s is not None and ending.code is None and not when:
+            findings.append(_find_short_grace(rules, ending))
+        elif not rules.accepts_exit(ending.code):
+            findings.append(
+                DrillFinding(
+                    "exit",
+                    f"ended{when} with exit code {ending.code}, and {rules.name} restarts {int(Exit.SAVED)} alone",
+                    "the log of the run has its error: the same with keep=true",
+                )
             )
-        )
     if facts.missing:
         names = ", ".join(facts.missing)
         text = f"{rules.name} does not pass {names} to the restarted job"

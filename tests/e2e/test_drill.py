@@ -35,6 +35,7 @@ def test_a_pod_resumes_on_two_processes_and_another_host(folder: Path) -> None:
     done = drill(folder, "launch=kubernetes", "launch.claim=runs", "launch.grace_s=120", "report=seen")
     result = read_result(done)
     assert done.returncode == 0, result["sentence"]
+    assert "started   and ended, by SIGTERM: exit code 75 after " in done.stderr
     assert result["metrics"]["lost_steps"] == 0
     assert result["metrics"]["killed_step"] == result["metrics"]["resumed_step"] == 5
     assert "resumed on 2 processes in place of 1" in result["sentence"]

@@ -1,6 +1,7 @@
 """A run killed by SIGKILL goes on to the bit: twelve moments of its life, one process and two, every recipe."""
 
 import os
+import re
 import signal
 import time
 from collections.abc import Callable
@@ -10,6 +11,8 @@ import pytest
 
 from mlscale.cli import main
 from mlscale.runs.host import processes as process
+from scripts.kill_processes import find_processes, kill_processes
+from scripts.resume_layouts import Attempt
 from scripts.same_run import differences
 from tests.conftest import runs_in
 from tests.resume.commands import ROOT, WORDS, end, ended
@@ -84,3 +87,28 @@ def test_ranks_end_soon_after_their_launcher(folder: Path) -> None:
     while any(process.is_alive(rank, None) for rank in ranks):
         time.sleep(0.05)
         assert time.monotonic() - killed < 10  # half a second; a busy machine takes longer
+
+
+@SLOW
+def test_no_process_is_left_when_the_launcher_has_ended(folder: Path) -> None:
+    """Not even a fork server that can't notice it, as one that imports torch: the system ends it."""
+    words = [*WORDS, "trainer.max_epochs=1000", "trainer.devices=2", end("exit", folder)]
+    attempt = Attempt(folder, words, "2")
+    attempt.start()
+    deadline = time.monotonic() + 120
+    try:
+        while len(ranks := list((folder / "notes").glob("rank-*"))) < 2:
+            assert not attempt.is_over(), (folder / "output").read_text()
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        (line,) = re.findall(r"^PPid:.*", Path(f"/proc/{ranks[0].name[5:]}/status").read_text(), re.MULTILINE)
+        server = int(line.split()[1])
+        assert server != attempt.process.pid
+        os.kill(server, signal.SIGSTOP)
+        attempt.process.kill()
+        attempt.process.wait()
+        while left := find_processes(attempt.name, all_kinds=True):
+            assert time.monotonic() < deadline, left
+            time.sleep(0.05)
+    finally:
+        kill_processes([process.pid for process in find_processes(attempt.name, all_kinds=True)])

@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from scripts.resume_layouts import HELD_START, signal_starting_job
 from scripts.same_run import differences
+from scripts.signal_matrix import JOB_RECEIVERS
 from tests.slurm.conftest import Site, read_json, read_record, wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -53,24 +55,18 @@ def test_a_preemption(site: Site, undisturbed: Path) -> None:
     expect_identical(undisturbed, run, starts=2)
 
 
-@pytest.mark.parametrize("receivers", ["--full", "--batch"])
+@pytest.mark.parametrize("receivers", JOB_RECEIVERS)
 def test_a_signal_while_a_job_starts(site: Site, undisturbed: Path, receivers: str) -> None:
     """As SLURM ends what a node still ran that it had lost: also what has started there since."""
-    # The first signal ends one of these; the next ones come while the start is reported.
-    run = site.submit("launch.setup=['touch begun; until [ -e sent ]; do sleep 0.2; done']")
-    job = read_record(run).id
-    wait_until((site.folder / "begun").exists, "start")
-    while not read_record(run).starts:
-        site.cluster.call("scancel", "--signal=TERM", receivers, job)
-        (site.folder / "sent").touch()
-        time.sleep(0.2)
+    run = site.submit(HELD_START)
+    signal_starting_job(site.folder, receivers)
     record = site.wait_for_end(run)
     assert (record.starts[0].code, record.starts[0].cause) == (143, "killed by signal 15"), record
     expect_identical(undisturbed, run, starts=2)
 
 
 def test_a_job_that_is_cancelled_while_it_starts_is_not_requeued(site: Site) -> None:
-    run = site.submit("launch.setup=['touch begun; until [ -e sent ]; do sleep 0.2; done']")
+    run = site.submit(HELD_START)
     job = read_record(run).id
     wait_until((site.folder / "begun").exists, "start")
     site.cluster.call("scancel", job)

@@ -69,10 +69,13 @@ class _Drill:
     def play(self) -> DrillFacts:
         devices, batch = _read_sizes(self.cfg)
         wanted = self.cfg.restart_devices or choose_restart_size(devices, batch or 1)
-        first, ending = self.job.run_until_ended(devices, self.cfg.stop_step, float(self.cfg.grace_limit_s))
+        limit = float(self.cfg.grace_limit_s)
+        starting = self.job.stop_while_starting(devices, limit)
+        self._print_lines(f"started   and ended, {_describe_ending(self.rules, starting)}")
+        first, ending = self.job.run_until_ended(devices, self.cfg.stop_step, limit)
         killed = first.records.last_step or 0
         self._print_lines(f"ended     at step {killed:,}, {_describe_ending(self.rules, ending)}")
-        facts = DrillFacts(ending, killed, None, devices, wanted, batch, hosts=(first.records.host, ""))
+        facts = DrillFacts(starting, ending, killed, None, devices, wanted, batch, hosts=(first.records.host, ""))
         facts, restarted = self._restart_until_begun(facts)
         if restarted is None or restarted.records.first_step is None:
             return facts

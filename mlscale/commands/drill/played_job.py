@@ -57,6 +57,14 @@ class PlayedJob:
         """Return the folder of the runs as a node sees it."""
         return self.folder / ("volume" if self.rules.survives else node) / "runs"
 
+    def stop_while_starting(self, devices: int, limit_s: float) -> JobEnding:
+        """Start the job as it was submitted, and end it by the platform's rules once it has a run folder."""
+        runs = self.get_runs_folder("node-0")
+        with self._play_attempt("node-0", DrillOrder("starting", last_step=1), devices, 0, dict(os.environ)) as node:
+            while not any(runs.glob("*/*/run.json")) and node.get_exit_code() is None:
+                time.sleep(_POLL_SECONDS)
+            return end_job(node, self.rules, runs, limit_s, lambda: None)
+
     def run_until_ended(self, devices: int, stop_step: int | None, limit_s: float) -> tuple[AttemptOutcome, JobEnding]:
         """Start the job as it was submitted, and end it by the platform's rules.
 

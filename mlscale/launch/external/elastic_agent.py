@@ -11,20 +11,33 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from mlscale.errors import Exit
 from mlscale.launch.threads import wait_passively
 
 _SIGNALS = "SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1"
 _SHUTDOWN_SECONDS = 86_400  # the platform's SIGKILL ends ranks that take too long
-_RESTARTED = (int(Exit.SAVED), int(Exit.TERMINATED))
+# Of ranks that the signal has ended before they handled it: nothing was to be saved, and another start is to come.
+_EARLY = tuple(-number for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1))
+_ranks: dict[str, subprocess.Popen[bytes]] = {}
+
+
+class _Process(subprocess.Popen[bytes]):
+    """A process of this program. Those of ranks are kept: after a signal torch's agent reports no exit codes."""
+
+    def __init__(self, args: Sequence[str], env: Mapping[str, str] | None = None, **options: object) -> None:
+        super().__init__(args, env=env, **options)  # type: ignore[call-overload]  # as they were given
+        if env and "LOCAL_RANK" in env:
+            _ranks[env["LOCAL_RANK"]] = self
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run torchrun's agent; return the exit code: 75 after a signal of the platform, else that of the first rank."""
+    """Run torchrun's agent; return the exit code of the ranks, as `choose_exit_code` has it."""
     wait_passively()
+    subprocess.Popen = _Process  # type: ignore[assignment,misc]  # before torch imports it
     # Until torch's agent handles them: nothing has begun, and another start is to come.
     for signum in (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
         signal.signal(signum, lambda *_: os._exit(int(Exit.SAVED)))
@@ -41,7 +54,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         torchrun.run(args)  # type: ignore[no-untyped-call]
     except SignalException as stop:
-        return int(Exit.INTERRUPTED if stop.sigval == signal.SIGINT else Exit.SAVED)
+        codes = [process.returncode for process in _ranks.values()]
+        return int(Exit.INTERRUPTED) if stop.sigval == signal.SIGINT else choose_exit_code(codes)
     except ChildFailedError as error:
         codes = [failure.exitcode for failure in error.failures.values()]
         return choose_exit_code([error.get_first_failure()[1].exitcode, *codes])
@@ -51,11 +65,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 def choose_exit_code(codes: Sequence[int]) -> int:
     """Return the exit code of a node from those of its ranks, the first failure first; a signal is 128 plus its number.
 
-    75 where all of them were stopped and have saved: an error of one of them is not repaired by another start.
+    75 where they were stopped and have saved, or had not begun; 143 where they could not save. An error of one of them
+    is not repaired by another start.
     """
-    failed = [code for code in codes if code not in _RESTARTED]
+    failed = [code for code in codes if code not in (Exit.DONE, Exit.SAVED, Exit.TERMINATED, *_EARLY)]
     if not failed:
-        return int(Exit.SAVED)
+        return int(Exit.TERMINATED if Exit.TERMINATED in codes and Exit.SAVED not in codes else Exit.SAVED)
     return 128 - failed[0] if failed[0] < 0 else failed[0]
 
 

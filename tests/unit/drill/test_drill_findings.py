@@ -12,7 +12,8 @@ from tests.unit.drill.rules import make_rules
 
 def make_facts(**values: Any) -> DrillFacts:
     usual: dict[str, Any] = {
-        "ending": JobEnding(11.2, 75), "killed_step": 12, "resumed_step": 12, "devices": 2, "restart_devices": 1,
+        "starting": JobEnding(0.4, 75), "ending": JobEnding(11.2, 75),
+        "killed_step": 12, "resumed_step": 12, "devices": 2, "restart_devices": 1,
         "batch_size": 64, "hosts": ("node-1", "node-2"),
     }  # fmt: skip
     return DrillFacts(**usual | values)
@@ -39,6 +40,7 @@ def test_a_drill_without_a_fault_says_what_was_needed() -> None:
     [
         ({}, {"ending": JobEnding(40.1, None)}, "grace", "needs 40 s, kubernetes gives 30 s", "launch.grace_s=61"),
         ({}, {"ending": JobEnding(600.0, None, False)}, "grace", "needs more than 600 s", "launch.grace_s=900"),
+        ({}, {"starting": JobEnding(2.0, -15)}, "exit", "ended while it started with exit code -15", "keep=true"),
         ({}, {"ending": JobEnding(2.0, 1)}, "exit", "exit code 1, and kubernetes restarts 75 alone", "keep=true"),
         ({}, {"missing": ["A", "B"]}, "secret", "does not pass A, B", "launch.variables=[A]"),
         ({"survives": False}, {"resumed_step": 0}, "folder", "/mnt/runs is lost", "launch.claim=runs"),

@@ -18,7 +18,7 @@ folder = Path(sys.argv[1])
 def save(*_):
     time.sleep(0.5)
     (folder / f"saved-{os.environ['RANK']}").touch()
-    sys.exit(143)
+    sys.exit(143 if sys.argv[2:] == ["full"] else 75)
 signal.signal(signal.SIGTERM, save)
 if sys.argv[2:] == ["fail"]:
     sys.exit(5)
@@ -28,7 +28,19 @@ time.sleep(120)
 
 
 @pytest.mark.parametrize(
-    ("codes", "exit_code"), [([75], 75), ([143, 75], 75), ([5, 75], 5), ([75, 5], 5), ([-9], 137), ([3], 3)]
+    ("codes", "exit_code"),
+    [
+        ([75], 75),
+        ([143, 75], 75),
+        ([5, 75], 5),
+        ([75, 5], 5),
+        ([-9], 137),
+        ([3], 3),
+        ([143, 143], 143),
+        ([], 75),
+        ([-15, -15], 75),
+        ([-15, 143], 143),
+    ],
 )
 def test_the_exit_code_is_that_of_the_ranks(codes: list[int], exit_code: int) -> None:
     assert choose_exit_code(codes) == exit_code
@@ -49,15 +61,18 @@ def start_agent(folder: Path, *words: str) -> "subprocess.Popen[bytes]":
 
 
 @pytest.mark.slow
-def test_a_signal_reaches_the_ranks_which_save_and_the_node_ends_with_75(tmp_path: Path) -> None:
-    agent = start_agent(tmp_path)
+@pytest.mark.parametrize(("words", "code"), [((), 75), (("full",), 143)])
+def test_a_signal_reaches_the_ranks_and_the_node_ends_with_75_once_they_have_saved(
+    tmp_path: Path, words: tuple[str, ...], code: int
+) -> None:
+    agent = start_agent(tmp_path, *words)
     deadline = time.monotonic() + 120
     while len(list(tmp_path.glob("ready-*"))) < 2:
         assert time.monotonic() < deadline
         assert agent.poll() is None
         time.sleep(0.05)
     agent.send_signal(signal.SIGTERM)
-    assert agent.wait(60) == 75
+    assert agent.wait(60) == code
     assert len(list(tmp_path.glob("saved-*"))) == 2
 
 
