@@ -81,6 +81,9 @@ def _confirm(trial: _Trial, problems: Sequence[MLScaleError]) -> None:
                 is_fix, reason = (
                     trial.judge(words, words) if words not in first and trial.passes(words) else (False, "")
                 )
+            if is_fix and line.startswith("-m ") and "[" not in line:  # each job of a sweep
+                key, _, values = line.split()[1].rstrip(",").partition("=")
+                is_fix = all(trial.passes((f"{key}={value}",)) for value in values.split(","))
             if is_fix:
                 lines.append(line)
         if not lines:

@@ -159,7 +159,13 @@ def test_drawn_fixes_are_typed() -> None:
     assert [fault for recipe, words in _draw(1, 8) for fault in _find_faults(recipe, words)] == []
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(2, 6))
+def test_more_drawn_fixes_are_typed(seed: int) -> None:
+    assert [fault for recipe, words in _draw(seed, 25) for fault in _find_faults(recipe, words)] == []
+
+
 @pytest.mark.nightly
-@pytest.mark.parametrize("seed", range(2, 8))
+@pytest.mark.parametrize("seed", range(6, 21))
 def test_many_drawn_fixes_are_typed(seed: int) -> None:
     assert [fault for recipe, words in _draw(seed, 50) for fault in _find_faults(recipe, words)] == []

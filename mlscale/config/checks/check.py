@@ -58,6 +58,9 @@ def check_config(
     return problems
 
 
+_FEW = 12  # keys that a message can hold
+
+
 class _ConfigCheck:
     """One config under check; each method yields the problems of what it is named for."""
 
@@ -124,7 +127,7 @@ class _ConfigCheck:
                 yield from self._check_plain_key(name, item) if known else check_unknown_key(self._config, name, item)
         elif field is None and (keys := [key for key in self._config.top_fields if key.startswith(f"{path}.")]):
             what, where = f"'{path}' is a mapping of keys, not a value", self._config.describe_origin(path)
-            yield MLScaleError(what, where=where, why=f"its keys: {', '.join(keys)}")
+            yield MLScaleError(what, where=where, why=f"its keys: {', '.join(keys[:_FEW])}")
         elif value == MISSING:
             yield create_missing_error(path, field, self._config.describe_origin(path))
         elif field is not None and field.type is not None:

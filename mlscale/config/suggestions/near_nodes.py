@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from mlscale.config.names.name_distance import compute_distance
 from mlscale.config.names.suggest import find_nearest, format_override
@@ -63,16 +63,8 @@ def correct_first_part(path: str, names: Names) -> str:
     """Return the path with its first part spelled like the nearest group; "" where it is one, or none is near."""
     first, _, rest = path.partition(".")
     known = [front for front in _collect_fronts(names) if "." not in front]
-    near = None if first in known else find_nearest(first, known) or _find_anagram(first, known)
+    near = None if first in known else find_nearest(first, known)
     return "" if near is None else f"{near}.{rest}" if rest else near
-
-
-def _find_anagram(typed: str, names: Sequence[str]) -> str | None:
-    """Return the only name of the same letters in another order: `adat` is two edits away from `data`, too many for so
-    short a name.
-    """
-    same = [name for name in names if sorted(name) == sorted(typed.lower())]
-    return same[0] if len(same) == 1 else None
 
 
 def _collect_fronts(names: Names) -> set[str]:

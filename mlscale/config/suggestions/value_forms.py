@@ -37,7 +37,6 @@ _OTHER_NAMES: Mapping[str, tuple[str, ...]] = {
     **dict.fromkeys(("bpb", "bpc"), ("bits_per_byte",)),
     **dict.fromkeys(("r2score",), ("r2",)),
 }  # fmt: skip
-_DURATION = re.compile(r"(\d+) ?(?:ep|epochs?)")
 
 
 def convert_typed(convert: str, value: object, names: Names) -> object:
@@ -152,26 +151,6 @@ def _accumulate_batch(value: object, names: Names) -> int | None:
     return batch // (passes if isinstance(passes, int) and passes > 0 else 1) * int(value)
 
 
-def _count_nominal_passes(value: object, names: Names) -> int | None:
-    """Return the passes that make a nominal batch (Ultralytics' nbs), rounded; None where one is as large."""
-    batch = _accumulate_batch(1, names)
-    if not isinstance(value, int | float) or isinstance(value, bool) or not batch or value < 1.5 * batch:
-        return None
-    return round(value / batch)
-
-
-def _nominal_batch(value: object, names: Names) -> int | None:
-    passes = _count_nominal_passes(value, names)
-    return passes and _accumulate_batch(passes, names)
-
-
-def _choose_period(value: object, names: Names) -> int | None:
-    """Return an example of the steps between two checkpoints; None where the config has periodic ones already."""
-    periods = [names.values(f"callbacks.checkpoint.{key}") for key in ("every_n_steps", "every_n_minutes", "every")]
-    # Hugging Face's default, for a limit alone has nothing to limit.
-    return 500 if not any(periods) else None
-
-
 def _get_count(value: object, names: Names) -> int | None:
     whole = isinstance(value, int | float) and not isinstance(value, bool) and value >= 1 and value == int(value)
     return int(value) if isinstance(value, int | float) and whole else None
@@ -209,17 +188,6 @@ def _split_several(value: object, names: Names) -> list[object] | None:
     numbers = [int(item) if str(item).isdigit() else item for item in items]
     several = len(numbers) > 1 and all(isinstance(item, int) for item in numbers)
     return sorted(numbers) if several else None
-
-
-def _read_policy_number(policy: str, letter: str) -> Callable[[object, Names], int | None]:
-    """Return a form for a number in timm's text of a policy: `rand-m9-n2-mstd0.5`, `augmix-m5-w4`."""
-    pattern = re.compile(rf"{policy}(?:-[a-z]+[\d.]*)*?-{letter}(\d+)(?:-.*)?")
-
-    def read_number(value: object, names: Names) -> int | None:
-        match = pattern.fullmatch(value.lower()) if isinstance(value, str) else None
-        return int(match[1]) if match else None
-
-    return read_number
 
 
 def choose_server_address(value: object) -> object:
@@ -286,12 +254,6 @@ def name_nearest_metric(name: object, task: str) -> str | None:
     return translate_metric(name, task) or f"val/{TASK_METRICS[task][0]}"
 
 
-def _read_duration(value: object, names: Names) -> int | None:
-    """Return the epochs of a duration as Composer writes it: `10ep`."""
-    match = _DURATION.fullmatch(str(value))
-    return int(match[1]) if match else None
-
-
 def _round(number: float) -> float:
     return float(f"{number:.{_DIGITS}g}")
 
@@ -313,21 +275,14 @@ _FORMS: Mapping[str, Callable[[object, Names], object]] = {
     "lr_divisor": _divide_lr,
     "inverse": _invert_number,
     "several": _split_several,
-    "rand_magnitude": _read_policy_number("rand", "m"),
-    "rand_ops": _read_policy_number("rand", "n"),
-    "augmix_severity": _read_policy_number("augmix", "m"),
     "metric": _find_metric,
     "own_metric": _find_own_metric,
     "own_root": _find_own_root,
     "of_language": lambda value, names: value if names.facts.task == "language" else None,
     "of_classes": lambda value, names: value if names.facts.task == "classification" else None,
-    "duration": _read_duration,
     "unlimited": _lift_epochs,
     "epochs_before_steps": _yield_to_steps,
     "accumulated_batch": _accumulate_batch,
-    "nominal_passes": _count_nominal_passes,
-    "nominal_batch": _nominal_batch,
-    "periodic": _choose_period,
     "count": _get_count,
     "run_of_path": lambda value, names: find_run_of_path(Path(value)) if isinstance(value, str) else None,
 }

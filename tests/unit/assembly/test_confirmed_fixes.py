@@ -21,6 +21,12 @@ from mlscale.errors import MLScaleError
         # What is wrong in another way, and reported next, says nothing about a fix.
         ("resnet", "--lr 0.2 optimizer=adamww", ["optimizer.lr=0.2"]),
         ("resnet", "optimizer=resnet_sgdd", [""]),  # which is in force
+        ("text", "trainer.limit_train_batches=0,5", [""]),  # a job of the sweep would be refused
+        (
+            "text",
+            "trainer.limit_train_batches=5,6,7",
+            ["-m trainer.limit_train_batches=5,6,7, which runs one job for each"],
+        ),
         ("resnet", "optimizer=adamww model=vitt", ["optimizer=adamw", "model=vit"]),
     ],
 )

@@ -154,7 +154,12 @@ unknown key 'lifecycle.foo.a'
     (
         "lifecycle",
         "lifecycle: {slo: 3}",
-        "",
+        """
+'lifecycle.slo' is a mapping of keys, not a value
+  where: command line: lifecycle.slo
+  why:   its keys: lifecycle.slo.p50_ms, lifecycle.slo.p95_ms, lifecycle.slo.p99_ms, lifecycle.slo.max_failures, \
+lifecycle.slo.min_requests_per_s
+""",
     ),
     (
         "export",

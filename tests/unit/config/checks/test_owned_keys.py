@@ -26,7 +26,13 @@ CASES = [
     ),
     (
         "derived: 3",
-        "",
+        """
+'derived' is a mapping of keys, not a value
+  where: command line: derived
+  why:   its keys: derived.run_dir, derived.name, derived.num_classes, derived.channels, derived.height, \
+derived.width, derived.features, derived.length, derived.vocab_size, derived.tokenizer, derived.bytes_per_token, \
+derived.document_end
+""",
     ),
     (
         "seed: [1]\nfoo: {a: 1, b: {}}\nname: '???'",

@@ -64,7 +64,6 @@ def alias(name: str) -> Alias:
         ("ckpt_path", "mobilenetlarge", "init_from=mobilenetlarge"),
         ("log_images", True, "callbacks=[default,samples]"),
         ("min_lr", 1e-6, "scheduler.final_div_factor=4000.0"),
-        ("max_duration", "10ep", "trainer.max_epochs=10"),
         ("val_split", 0.2, "leave val_split out"),
         ("verbose", 0, "~callbacks.progress"),
         ("callback", "early_stopping", "callbacks=[default,early_stopping]"),

@@ -137,7 +137,6 @@ def passes(fix: str) -> bool:
         # of one device elsewhere, of all of them here
         ("batch_size=32 trainer.devices=2", "data.batch_size=64", "global"),
         ("batch=32 trainer.devices=2", "data.batch_size=32", "global"),
-        ("nbs=256", "data.batch_size=256 trainer.accumulate_grad_batches=4", "nominal"),
         ("val_check_interval=20", "trainer.val_check_interval=20 trainer.check_val_every_n_epoch=null", "across"),
         ("--resume", "resume=auto", "a run of mlscale"),
         ("resume_from_checkpoint=/x/last.ckpt", "init_from=/x/last.ckpt", "from the weights"),

@@ -29,8 +29,6 @@ def names(recipe: str) -> Names:
         ("flipud", 0.0, "leave flipud out"),
         ("shear", 2.0, f"{V2}RandomAffine augment.degrees=0 augment.shear=2.0"),
         ("hsv_h", 0.1, f"{V2}ColorJitter augment.hue=0.1"),
-        ("aa", "rand-m9-mstd0.5-inc1", f"{V2}RandAugment augment.magnitude=9"),
-        ("aa", "rand-m9-n3", f"{V2}RandAugment augment.num_ops=3 augment.magnitude=9"),
         ("auto_augment", "augmix", f"{V2}AugMix"),
         ("reprob", 0.25, f"{V2}RandomErasing augment.p=0.25"),
         ("lr_cycle_mul", 2.0, f"{EPOCHS}CosineAnnealingWarmRestarts scheduler.scheduler._partial_=true "
