@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -118,9 +119,9 @@ def _expand_braces(entry: str) -> list[str]:
 def _read_stats(
     store: Store, addresses: Sequence[str], access: RemoteAccess, where: str, entry: str
 ) -> dict[str, RemoteStat]:
-    problems: list[MLScaleError] = []  # after the first one no other shard is waited for
+    is_away = threading.Event()  # then no other shard is waited for
 
-    def read_or_catch(address: str) -> RemoteStat | FileNotFoundError | None:
+    def read_or_catch(address: str) -> RemoteStat | FileNotFoundError | MLScaleError | None:
         def read() -> RemoteStat | FileNotFoundError:
             try:
                 return store.read_stat(address)
@@ -128,15 +129,15 @@ def _read_stats(
                 return error
 
         try:
-            return None if problems else Attempts(address, access.policy, access.counts, where).call(read)
+            return None if is_away.is_set() else Attempts(address, access.policy, access.counts, where).call(read)
         except MLScaleError as problem:
-            problems.append(problem)
-            return None
+            is_away.set()
+            return problem
 
     with ThreadPoolExecutor(_THREADS) as pool:
         results = list(zip(addresses, pool.map(read_or_catch, addresses), strict=True))
     # One error for a server that does not answer, and not a thousand.
-    raise_all(problems[:1])
+    raise_all([result for _, result in results if isinstance(result, MLScaleError)][:1])
     missing = [address for address, result in results if isinstance(result, FileNotFoundError)]
     if missing:
         shown = mask_address(entry)
