@@ -53,7 +53,8 @@ def measure(name: str) -> str:
             trainer.should_stop = self.count > 2 * STEPS * (ROUNDS + 1)
 
     with tempfile.TemporaryDirectory() as folder:
-        words = [f"recipe={name}"] if name in RECIPES else ["recipe=resnet", f"model={name}"]
+        large = ["recipe=resnet", "model=timm", f"model.model_name={name}", "data.image_size=224", "data.batch_size=4"]
+        words = [f"recipe={name}"] if name in RECIPES else large
         words += ["logger=none", "callbacks=none", "scheduler=none", "trainer.limit_val_batches=0"]
         cfg = fill_derived(compose_from_overrides("train", words))
         parts = assemble_parts(add_derived(cfg, {**cfg.derived, "run_dir": folder, "threads": most}))
@@ -74,7 +75,7 @@ def main() -> None:
     wait_passively()
     print(f"waiting: {os.environ.get('OMP_WAIT_POLICY')}, {os.environ.get('GOMP_SPINCOUNT')} turns")
     print("| recipe | one thread, ms | all cores, ms | × | default threads |\n|---|---|---|---|---|")
-    for name in sys.argv[1:] or RECIPES:
+    for name in sys.argv[1:] or [*RECIPES, "resnet18"]:
         print(measure(name), flush=True)
 
 

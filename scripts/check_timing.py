@@ -18,7 +18,7 @@ from statistics import median
 import numpy as np
 
 from mlscale.export.engines.onnx_engine import OnnxEngine
-from mlscale.stats.timing import compare_times
+from mlscale.stats.timing import compare_times, is_interval_at_least
 
 WIDTH = 384
 
@@ -47,7 +47,9 @@ def report(batch: int, repeats: int) -> None:
     found = [compare_times(calls[0], calls[1], bound=1.05) for _ in range(repeats)]
     took = (time.perf_counter() - start) / repeats
     cpu = [each.ratio.value for each in found]
-    verdicts = {str(word): sum(each.is_at_least(1.05) is word for each in found) for word in (True, False, None)}
+    verdicts = {
+        str(word): sum(is_interval_at_least(each.ratio, 1.05) is word for each in found) for word in (True, False, None)
+    }
     below = sum(each < 1.05 for each in wall)
     print(f"batch {batch}: wall-clock medians {min(wall):.2f} to {max(wall):.2f}, {below} below 1.05")
     print(f"batch {batch}: CPU time {min(cpu):.2f} to {max(cpu):.2f}, at least 1.05: {verdicts}, {took:.1f} s each")

@@ -10,11 +10,12 @@ import contextlib
 import io
 import re
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
+from mlscale.config.composition.option_files import find_selecting_option
 from mlscale.config.names.name_distance import fold_name
 from mlscale.config.names.suggest import find_nearest
 from mlscale.errors import Exit, MLScaleError
@@ -30,11 +31,12 @@ _OVERRIDE = re.compile(r"[+~]{0,2}[A-Za-z_][\w./@-]*=.+|~[A-Za-z_][\w./@-]*", re
 _SWEPT = re.compile(r"=[^\[{'\"(]*,")  # of a sweep, up to its last value
 _NAME = re.compile(r"[A-Za-z]\w+")
 _SWAPS = re.compile(r"(model|optimizer|task)(\._target_)?=")
+_COUNTED = {f"trainer.{name}" for name in ("devices", "accumulate_grad_batches", "max_epochs", "max_steps")}
 # What is not typed, or shows something instead of doing it, is a reason: `optimizer is one of sgd, adamw`.
 _TYPED = re.compile(
-    r"(?!.*(?:--help|config show))"
     r"((leave|write|take|mlscale|pip|python|export|mkdir|mv|choose|sbatch|cd) ?|--?\w|[\[`]|[\w.@~+/-]+[=(])"
 )
+_SHOWN = re.compile(r"mlscale .*(--help|config show|runs ls)|mlscale \+recipe")
 # Of these a place to fill in keeps nothing of what was typed; where a key is missing, it is all that can be said.
 _OF_A_VALUE = re.compile(r"unknown |'.*' must be |'.*' is not set here|.* can't be read|.* does not name an option")
 
@@ -52,30 +54,33 @@ def confirm_fixes(command: str, argv: Sequence[str]) -> Iterator[None]:
         if error.exit == Exit.USER:
             # What is printed on the way was printed at the first look.
             with contextlib.redirect_stderr(io.StringIO()):
-                _confirm(command, list(argv), error.list_problems())
+                _confirm(_Trial(command, list(argv), error), error.list_problems())
         raise
 
 
-def _confirm(command: str, argv: list[str], problems: Sequence[MLScaleError]) -> None:
+def _confirm(trial: _Trial, problems: Sequence[MLScaleError]) -> None:
     """Leave each problem those lines of its fix that pass."""
     first = [_read_words(problem.fix.partition("\n")[0]) for problem in problems if "<" not in problem.fix]
-    trial = None
-    if any(first):
-        with contextlib.suppress(MLScaleError):  # what is wrong is not among the words: nothing can be tried
-            trial = _Trial(command, argv, problems)
-    # Together first: one may need another, and most errors have fixes that pass.
-    together = tuple(chain(*first))
-    passes = trial is not None and trial.passes(together)
+    together = _join(words for words in first if not trial.is_doubtful(words, first))
+    if not trial.passes(together):  # one may need another, and most errors have fixes that pass
+        together, fixes = (), [words for words in first if words and set(words) <= set(together)]
+        for words in fixes:
+            together = joined if trial.passes(joined := _join((together, words))) else together
     for problem in problems:
         lines, reason = [], ""
         for line in filter(None, problem.fix.split("\n")):
-            words = _read_words(line)
-            if not words and not _TYPED.match(line):
-                is_fix, reason = False, line  # `optimizer is one of sgd, adamw`
-            elif trial is None or not words or "<" in line:
-                is_fix = "<" not in line or not _OF_A_VALUE.match(problem.what)
+            words = () if "<" in line else _read_words(line)
+            if "<" in line:
+                is_fix = not _OF_A_VALUE.match(problem.what)
+            elif not words:
+                is_fix = bool(_TYPED.match(line)) and not _SHOWN.match(line)
+                reason = reason if is_fix else line  # `optimizer is one of sgd, adamw`
+            elif set(words) <= set(together):
+                is_fix, reason = trial.judge(words, together)
             else:
-                is_fix, reason = trial.judge(words, together if passes and words in first else words)
+                is_fix, reason = (
+                    trial.judge(words, words) if words not in first and trial.passes(words) else (False, "")
+                )
             if is_fix:
                 lines.append(line)
         if not lines:
@@ -83,57 +88,73 @@ def _confirm(command: str, argv: list[str], problems: Sequence[MLScaleError]) ->
         problem.fix = "\n".join(lines)
 
 
+def _join(fixes: Iterable[tuple[str, ...]]) -> tuple[str, ...]:
+    """Return the words of several fixes, each once."""
+    return tuple(dict.fromkeys(chain(*fixes)))
+
+
 class _Trial:
-    """The configuration without the words that are wrong, in which fixes are tried.
+    """The configuration without the words that are wrong, in which fixes are tried."""
 
-    Raises:
-        MLScaleError: it has an error without any words, too.
-    """
-
-    def __init__(self, command: str, argv: Sequence[str], problems: Sequence[MLScaleError]) -> None:
+    def __init__(self, command: str, argv: Sequence[str], error: MLScaleError) -> None:
         self._command, self._typed = command, {word.lstrip("+") for word in argv}
-        self._others = _list_other_words(command, argv, problems)
+        self._others = _list_other_words(command, argv, error.list_problems())
         wrong = [word for word in argv if word not in self._others]
         self._names = {fold_name(name) for word in wrong for name in _NAME.findall(word)}
         self._tried: dict[tuple[str, ...], tuple[Request, DictConfig]] = {}
-        # Words that are wrong in another way, and not reported yet, say nothing about a fix.
-        while () not in self._tried:
-            try:
-                self._tried[()] = self._compose(())
-            except MLScaleError as error:
-                if not self._others:
-                    raise
-                others = _list_other_words(command, self._others, error.list_problems())
-                self._others = others if len(others) < len(self._others) else []
+        self._retried = error.retried
+
+    def is_doubtful(self, words: tuple[str, ...], fixes: Sequence[tuple[str, ...]]) -> bool:
+        """Return whether another fix sets the same key otherwise, or what these words are counted with."""
+        set_here = {_get_key(word) for word in words}
+        others = {word for other in fixes if other != words for word in other} - {*words}
+        keys = {_get_key(word) for word in others}
+        typed = " ".join(self._typed)
+        counted = "data.batch_size" in set_here or any(word.partition("=")[2] not in typed for word in words)
+        return bool(keys & set_here) or (counted and bool(keys & _COUNTED))
 
     def passes(self, words: tuple[str, ...]) -> bool:
         """Return whether the configuration has no other problems with these words than without them."""
+        if not words:
+            return True
         from mlscale.assembly.ready import find_problems
 
         try:
             problems = {str(problem) for problem in find_problems(*self._add(words))}
+            return not problems or problems <= {str(problem) for problem in find_problems(*self._add(()))}
         except MLScaleError:
             return False
-        return not problems or problems <= {str(problem) for problem in find_problems(*self._tried[()])}
 
     def judge(self, words: tuple[str, ...], together: tuple[str, ...]) -> tuple[bool, str]:
-        """Return whether words are a fix, tried together with others, and what else the error may report of them."""
-        if {word.lstrip("+") for word in words} <= self._typed or not self.passes(together):
+        """Return whether words that pass are a fix, and what else the error may report of them.
+
+        Args:
+            together: the words that they were tried with.
+        """
+        if {word.lstrip("+") for word in words} <= self._typed:
             return False, ""
-        before, after = self._tried[()][1], self._add(together)[1]
-        # As they are written, interpolations unresolved: a derived value that is equal by chance is another setting.
-        pairs = [(_select(before, word), _select(after, word)) for word in words]
-        if all(old == new for old, new in pairs):
+        if all(self._is_in_force(word, together) for word in words):
             return False, f"{' '.join(words)} is what this run has"
-        shrinks = any(
-            isinstance(old, list) and isinstance(new, list) and len(new) == 1 < len(old) for old, new in pairs
-        )
-        if shrinks and not any("=[" in word for word in self._typed):
+        # A number in place of a list of several.
+        single = [word for word in words if "=[" in word and "," not in word and "." in _get_key(word)]
+        lists = [_select(self._add(())[1], word) for word in single if not any("=[" in typed for typed in self._typed)]
+        if any(isinstance(old, list) and len(old) > 1 for old in lists):
             return False, ""
         swaps = [word for word in words if _SWAPS.match(word)]
         if swaps and not any(self._is_named(word.partition("=")[2]) for word in words):
             return False, f"{' '.join(swaps)} has it"
         return True, ""
+
+    def _is_in_force(self, word: str, together: tuple[str, ...]) -> bool:
+        """Return whether the run has what a word sets: of an option by what files select, which takes no composition.
+
+        As it is written, interpolations unresolved: a derived value that is equal by chance is another setting.
+        """
+        roots = self._add(together)[0].roots
+        if (group := _get_key(word)) in roots.groups and "~" not in word:
+            selected = find_selecting_option(group, self._others, roots, own=False)[1]
+            return word.partition("=")[2] == selected
+        return bool(_select(self._add(())[1], word) == _select(self._add(together)[1], word))
 
     def _is_named(self, text: str) -> bool:
         """Return whether what is wrong names an option or a class: another model is not a fix of a key."""
@@ -145,8 +166,15 @@ class _Trial:
 
     def _add(self, words: tuple[str, ...]) -> tuple[Request, DictConfig]:
         """Return the configuration with more words, unchecked."""
-        if words not in self._tried:
-            self._tried[words] = self._compose(words)
+        while words not in self._tried:
+            try:
+                self._tried[words] = self._compose(words)
+            except MLScaleError as error:
+                # Words that are wrong in another way, and not reported yet, say nothing about a fix.
+                others = _list_other_words(self._command, self._others, error.list_problems())
+                if others == self._others:
+                    raise
+                self._others = others
         return self._tried[words]
 
     def _compose(self, words: Sequence[str]) -> tuple[Request, DictConfig]:
@@ -157,15 +185,20 @@ class _Trial:
         from mlscale.config.composition.argv import build_request, parse_command_line
         from mlscale.config.composition.compose import compose_config
 
-        if words and all("." in word.partition("=")[0] and not word.startswith("~") for word in words):
+        if words and all("." in _get_key(word) and not word.startswith("~") for word in words):
             # Plain keys are set without composing again, which takes most of the time.
-            request, cfg = self._tried[()][0], self._tried[()][1].copy()
+            request, cfg = self._add(())
+            cfg = cfg.copy()
             added = build_request(self._command, words, request.roots).overrides
             for override in OverridesParser.create().parse_overrides(list(added)):
                 OmegaConf.update(cfg, override.key_or_group, override.value(), force_add=True)
             return replace(request, overrides=(*request.overrides, *added)), cfg
         request = resolve_base_config(parse_command_line(self._command, [*self._others, *words]))
-        return request, compose_config(request)
+        return request, self._retried.get(frozenset(request.overrides)) or compose_config(request)
+
+
+def _get_key(word: str) -> str:
+    return word.lstrip("+~").partition("=")[0].partition("@")[0]
 
 
 def _read_words(line: str) -> tuple[str, ...]:
@@ -203,7 +236,7 @@ def _select(cfg: DictConfig, word: str) -> Any:
 
     from mlscale.config.composition.request import APPENDED
 
-    key = word.lstrip("+~").partition("=")[0].partition("@")[0]
+    key = _get_key(word)
     value: Any = OmegaConf.to_container(cfg, resolve=False)
     for part in key.split(".") if key not in APPENDED else ():
         value = value.get(part) if isinstance(value, dict) else None

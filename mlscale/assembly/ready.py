@@ -209,8 +209,7 @@ def _use_run_config(request: Request) -> Request:
 
 def _suggest_near_run(error: MLScaleError, key: str) -> None:
     """Give the error for a run that was not found the setting of `key` where its fix is the name of another run."""
-    if re.fullmatch(r"[\w.-]+", error.fix):
-        error.fix = f"{key}={error.fix}"
+    error.fix = f"{key}={error.fix}" if re.fullmatch(r"[\w.-]+", error.fix) else ""
 
 
 def _suggest_for_checkpoint(error: MLScaleError, ref: str) -> None:

@@ -166,3 +166,14 @@ def iterate_tensors(value: object) -> Iterable[torch.Tensor]:
     elif isinstance(value, list | tuple):
         for item in value:
             yield from iterate_tensors(item)
+
+
+def map_tensors(value: object, change: Callable[[torch.Tensor], torch.Tensor]) -> Any:
+    """Return a nesting of lists, tuples and dictionaries with its tensors changed; tuples become lists."""
+    if isinstance(value, torch.Tensor):
+        return change(value)
+    if isinstance(value, Mapping):
+        return {key: map_tensors(item, change) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [map_tensors(item, change) for item in value]
+    return value

@@ -44,6 +44,13 @@ def compute_run_length(
     )
 
 
+def count_validation_batches(derived: Any) -> int | None:
+    """Return the batches of a process in one validation, by a config's derived values; None if unknown."""
+    if not derived.val_samples or not derived.per_device_batch:
+        return None
+    return int(-(-derived.val_samples // (derived.per_device_batch * derived.world_size)))
+
+
 def limit_batches(limit: float | None, batches: int) -> int:
     """Return the number of batches under Lightning's limit, an integer (batches) or a float (share)."""
     # As Lightning: the type decides, so that 1 is one batch and 1.0 all of them.

@@ -13,7 +13,7 @@ from pytorch_lightning import LightningModule
 from torch import Tensor, nn
 
 from mlscale.errors import MLScaleError
-from mlscale.estimate.live_tensors import LiveTensorMode, iterate_tensors
+from mlscale.estimate.live_tensors import LiveTensorMode, iterate_tensors, map_tensors
 
 _AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 _WEIGHTS = {"bf16-true": torch.bfloat16, "16-true": torch.float16, "64-true": torch.float64}
@@ -94,9 +94,9 @@ def run_two_steps(
         )
     if weights := _WEIGHTS.get(loop.precision):
         task.to(weights)
-        batch = _cast_floats(batch, weights)
+        batch = map_tensors(batch, lambda tensor: tensor.to(weights) if tensor.is_floating_point() else tensor)
     task.train()
-    take_step = prepare(task) if prepare else _get_own_step(task)
+    take_step = prepare(task) if prepare else lambda batch, number, _: task.training_step(batch, number)
     live.set_purpose("parameters", list(task.parameters()))
     live.set_purpose("buffers", list(task.buffers()))
     live.set_purpose("batch", batch)
@@ -113,7 +113,8 @@ def run_two_steps(
             with _enable_autocast(loop.precision):
                 loss = extract_loss(take_step(batch, number, number + 1 == passes))
             if number == 0:
-                _free_gradients(optimizers)
+                for optimizer in optimizers:
+                    optimizer.zero_grad(set_to_none=True)
             (loss / loop.passes).backward()  # type: ignore[no-untyped-call]
             del loss  # else it would count during the next forward pass
         live.set_purpose("gradients", [p.grad for p in task.parameters() if p.grad is not None])
@@ -136,16 +137,6 @@ def _measure_state(task: LightningModule, optimizers: list[torch.optim.Optimizer
     whole = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
     own = sum(tensor.numel() * tensor.element_size() for tensor in iterate_tensors(tensors))
     return own, whole
-
-
-def _get_own_step(task: LightningModule) -> TakeStep:
-    """Return the step of a task that is trained by one process."""
-    return lambda batch, number, _: task.training_step(batch, number)
-
-
-def _free_gradients(optimizers: list[torch.optim.Optimizer]) -> None:
-    for optimizer in optimizers:
-        optimizer.zero_grad(set_to_none=True)
 
 
 def find_optimizers(configured: object) -> list[torch.optim.Optimizer]:
@@ -183,13 +174,3 @@ def _enable_autocast(precision: str) -> Iterator[None]:
     dtype = _AUTOCAST.get(precision)
     with torch.autocast("cpu", dtype=dtype) if dtype else contextlib.nullcontext():
         yield
-
-
-def _cast_floats(value: object, dtype: torch.dtype) -> Any:
-    if isinstance(value, Tensor):
-        return value.to(dtype) if value.is_floating_point() else value
-    if isinstance(value, Mapping):
-        return {key: _cast_floats(item, dtype) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_cast_floats(item, dtype) for item in value]
-    return value

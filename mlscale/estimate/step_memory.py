@@ -14,13 +14,13 @@ from typing import Any
 
 import torch
 from pytorch_lightning import LightningModule
-from torch import Tensor, nn
+from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.parameter import is_lazy
 
 from mlscale.culprit import summarize_error
 from mlscale.estimate.kernel_scratch import count_gloo_copies
-from mlscale.estimate.live_tensors import LiveTensorMode, iterate_tensors
+from mlscale.estimate.live_tensors import LiveTensorMode, iterate_tensors, map_tensors
 from mlscale.estimate.memory_parts import StepMemory
 from mlscale.estimate.step import Processes, StepSettings, run_two_steps
 
@@ -81,7 +81,8 @@ def trace_two_steps(
         Exception: a step needs a value, which a fake tensor does not have.
     """
     fake = FakeTensorMode()
-    with _force_eager(), _preserve_random_state(), _disable_fake_log():
+    # Compiled models without the compiler, and later random numbers as they would be without an estimate.
+    with torch.compiler.set_stance("force_eager"), torch.random.fork_rng(devices=[]), _disable_fake_log():
         try:
             with fake, _disable_initialisation():
                 task: LightningModule | None = build()
@@ -95,7 +96,7 @@ def trace_two_steps(
             task = build()
             initialize_lazy_layers(task, batch)
             _make_fake(task, fake)
-        inputs = _map_tensors(batch, fake.from_tensor)
+        inputs = map_tensors(batch, fake.from_tensor)
         return _count_two_steps(task, inputs, loop, processes, fake)
 
 
@@ -103,11 +104,11 @@ def probe_two_steps(
     build: Callable[[], LightningModule], batch: object, loop: StepSettings, processes: Processes | None = None
 ) -> LiveTensorMode:
     """Take two real steps on the CPU."""
-    with _force_eager(), _preserve_random_state():
+    with torch.compiler.set_stance("force_eager"), torch.random.fork_rng(devices=[]):
         task = build()
         initialize_lazy_layers(task, batch)
         # A clone: the batch is used for other probes, too, and a step may change it in place.
-        return _count_two_steps(task, _map_tensors(batch, torch.clone), loop, processes)
+        return _count_two_steps(task, map_tensors(batch, torch.clone), loop, processes)
 
 
 def _count_two_steps(
@@ -146,17 +147,7 @@ def cut_batch(batch: object, samples: int) -> Any:
     """Return the first `samples` of a batch."""
     whole = count_samples(batch)
     # Tensors of another length, such as class weights, do not belong to the samples.
-    return _map_tensors(batch, lambda tensor: tensor[:samples] if tensor.ndim and tensor.shape[0] == whole else tensor)
-
-
-def _map_tensors(value: object, change: Callable[[Tensor], Tensor]) -> Any:
-    if isinstance(value, Tensor):
-        return change(value)
-    if isinstance(value, dict):
-        return {key: _map_tensors(item, change) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_map_tensors(item, change) for item in value]
-    return value
+    return map_tensors(batch, lambda tensor: tensor[:samples] if tensor.ndim and tensor.shape[0] == whole else tensor)
 
 
 def initialize_lazy_layers(task: LightningModule, batch: object) -> None:
@@ -198,13 +189,6 @@ def _disable_initialisation() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _force_eager() -> Iterator[None]:
-    """Run compiled models without the compiler in this block."""
-    with torch.compiler.set_stance("force_eager"):
-        yield
-
-
-@contextlib.contextmanager
 def _disable_fake_log() -> Iterator[None]:
     """Switch off the log of fake tensors: it has a traceback of each error, which is also raised and reported."""
     log = logging.getLogger("torch._subclasses.fake_tensor")
@@ -214,10 +198,3 @@ def _disable_fake_log() -> Iterator[None]:
         yield
     finally:
         log.disabled = before
-
-
-@contextlib.contextmanager
-def _preserve_random_state() -> Iterator[None]:
-    """Restore the state of the random generators, so that the estimate does not change later random numbers."""
-    with torch.random.fork_rng(devices=[]):
-        yield

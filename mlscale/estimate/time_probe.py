@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -171,29 +171,6 @@ def estimate_run_seconds(timing: Timing, plan: RunLength, startup_seconds: float
         # `epoch_s` includes checkpoints, which may be saved after each validation: the larger of both counts.
         + max(plan.epochs, plan.validations) * timing.epoch_s
     )
-
-
-def extrapolate_timing(small: tuple[int, Timing], large: tuple[int, Timing], samples: int) -> Timing:
-    """Return the timing at a batch size that does not fit, from the two largest that do: time is affine in samples."""
-    (few, first), (many, second) = small, large
-
-    def extrapolate_field(name: str) -> float:
-        before, after = float(getattr(first, name)), float(getattr(second, name))
-        # Never below the larger batch: noise may make the slope negative.
-        return max(after, after + (after - before) / (many - few) * (samples - many))
-
-    values = asdict(second) | {name: extrapolate_field(name) for name in ("pass_s", "validation_s")}
-    return Timing(**values)
-
-
-def choose_probe_batches(samples: int, fits: Callable[[int], bool]) -> list[int]:
-    """Return the batch size of a device if it fits, else the two largest of its halves that do; empty if none fits."""
-    if fits(samples):
-        return [samples]
-    size = samples // 2
-    while size >= 1 and not fits(size):
-        size //= 2
-    return [size // 2, size] if size >= 2 else []
 
 
 def _compute_mean_interval(moments: Sequence[Sequence[float]]) -> float:

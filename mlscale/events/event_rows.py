@@ -71,11 +71,9 @@ class EventBatch:
     @property
     def bytes(self) -> int:
         """The approximate bytes of memory of the batch."""
-        size = 200 * len(self.ids)  # about, for the id and the objects of an event
-        for columns in (self.samples.tensors if self.samples else {}, self.predictions or {}):
-            for values in columns.values():
-                size += _count_bytes(values)
-        return size
+        # About 200 bytes for the id and the objects of an event.
+        columns = [*(self.samples.tensors.values() if self.samples else ()), *(self.predictions or {}).values()]
+        return 200 * len(self.ids) + sum(map(_count_bytes, columns))
 
 
 def build_event_tables(model: str, batches: Sequence[EventBatch], sample_share: float) -> list[Any]:

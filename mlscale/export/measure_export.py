@@ -102,7 +102,7 @@ def export_and_measure(
     """
     task_type, given, trained = describe_served_model(task, data)
     # Before what takes long: no engine could be compared with it, and no server may batch for it.
-    check_own_answers(trained, _read_tensors(data, _CHECKED), tolerance)
+    check_own_answers(trained, next(iterate_validation_batches(data, limit=_CHECKED)).tensors, tolerance)
     exported = export_onnx(trained) if model is None else model
     # Before the encoder's part is joined to it, which stays in float64.
     content = prepend_encoder_graph(given.encoder, convert_to_half(exported, given.encoder) if half else exported)
@@ -139,11 +139,6 @@ def export_and_measure(
         resolve_task_type(task) is not None or getattr(task, "kind", None) == TensorType.name,
         partial(_find_layer, trained, content, data, given.encoder),
     )
-
-
-def _read_tensors(data: LightningDataModule, count: int) -> dict[str, Any]:
-    batches = [batch.tensors for batch in iterate_validation_batches(data, limit=count)]
-    return {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
 
 
 def _find_layer(trained: ServedModule, content: bytes, data: LightningDataModule, encoder: Encoder) -> str:

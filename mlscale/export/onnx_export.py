@@ -13,8 +13,7 @@ import torch
 
 from mlscale.culprit import find_innermost_call, find_user_line
 from mlscale.errors import MLScaleError
-from mlscale.export.layer_bisect.fixed_batch import find_fixing_operator, trace_quietly
-from mlscale.export.served_module import ServedModule, build_example_tensors
+from mlscale.export.served_module import ServedModule, build_example_tensors, trace_quietly
 
 if TYPE_CHECKING:
     import onnx
@@ -56,8 +55,7 @@ def export_onnx(model: ServedModule) -> bytes:
     sizes = [port.type.tensor_type.shape.dim[0] for port in (*proto.graph.input, *proto.graph.output)]
     if not all(size.dim_param for size in sizes):
         fixed = next(size.dim_value for size in sizes if not size.dim_param)
-        why = f"batches are of {fixed} samples only"
-        raise _build_export_error(f"{why}: {cause}" if (cause := find_fixing_operator(model, example)) else why)
+        raise _build_export_error(f"a number in forward makes batches of {fixed} samples of all")
     _forget_sources(proto)
     if proto.ByteSize() > _LIMIT:
         raise MLScaleError(

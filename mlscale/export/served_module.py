@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
+import logging
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from typing import Any
 
 import numpy as np
@@ -75,6 +78,27 @@ def build_served_module(task: nn.Module, task_type: TaskType, encoder: Encoder) 
                 fix="return tensors (n, …) from predict_step, or from the forward of the task",
             )
     return model
+
+
+@contextmanager
+def trace_quietly() -> Iterator[None]:
+    """Keep torch from printing warnings, logs and graphs in this block; what fails is raised, and reported as ours.
+
+    Einsum contracts its operands from left to right in it, as without the package opt_einsum, which TensorFlow brings
+    along: that chooses an order by the sizes, and takes that of the batch for a constant.
+    """
+    disabled = logging.root.manager.disable
+    with (
+        torch.backends.opt_einsum.flags(enabled=False),
+        warnings.catch_warnings(),
+        redirect_stderr(io.StringIO()),
+    ):
+        warnings.simplefilter("ignore")
+        logging.disable()
+        try:
+            yield
+        finally:
+            logging.disable(disabled)
 
 
 @contextmanager

@@ -130,11 +130,8 @@ def _check_latencies(objective: Objective, outcome: LoadOutcome, users: int, lim
 def _describe_starvation(outcome: LoadOutcome) -> str:
     """Return why latencies are those of a machine with too many processes; empty where they are not."""
     wait, cpu = (part / (outcome.seconds or 1) for part in (outcome.client.wait_s, outcome.client.cpu_s))
-    if wait <= cpu:
-        return ""
-    return (
-        f"this machine is too busy: the client computed for {cpu:.0%} of the time, and waited for a core for {wait:.0%}"
-    )
+    times = f"the client computed for {cpu:.0%} of the time, and waited for a core for {wait:.0%}"
+    return f"this machine is too busy: {times}" if wait > cpu else ""
 
 
 def _estimate_client_latency(outcome: LoadOutcome, share: float) -> float:
@@ -164,16 +161,13 @@ def _format_failures(outcome: LoadOutcome) -> str:
 
 def _check_rate(objective: Objective, outcome: LoadOutcome, rate: float | None, limited: bool) -> Iterator[Term]:
     least, reached, most = objective.min_requests_per_s, outcome.requests_per_s, _read_calibrated_rate(outcome)
-    starved = _describe_starvation(outcome)
-    decision: Decision = "undecided" if limited or starved else "missed"
-    but = f", but {starved}" if starved else ""
+    is_beyond = 0 < most < (least or 0)
+    cause = f"a server that answers at once gave {most:,.1f}" if is_beyond else _describe_starvation(outcome)
+    decision: Decision = "undecided" if limited or cause else "missed"
+    but = f", but {cause}" if cause else ""
     # `not >=`: NaN is not reached either.
     if least is not None and not reached >= least:
-        phrase = f"{reached:,.1f} requests/s, fewer than slo.min_requests_per_s={least:g}"
-        if 0 < most < least:
-            yield "undecided", f"{phrase}, but a server that answers at once gave {most:,.1f}"
-        else:
-            yield decision, phrase + but
+        yield decision, f"{reached:,.1f} requests/s, fewer than slo.min_requests_per_s={least:g}{but}"
     sent = outcome.requests / outcome.seconds if outcome.seconds else 0.0
     if rate is not None and outcome.requests < _REACHED * rate * outcome.seconds:
         yield decision, f"{sent:,.1f} of rate={rate:g} requests/s were sent{but}: more users, or a lower rate"

@@ -48,16 +48,17 @@ class Straggler:
     Attributes:
         share: of the time of an epoch that the rank which waits most waits for others.
         part: the largest part of the rank's own time, and its share of that.
+        bounds_run: no part of the time of the rank that waits is larger than the wait, but computing.
     """
 
     rank: int
     share: float
     part: tuple[str, float]
+    bounds_run: bool = True
 
 
 def find_straggler(shares: Sequence[Mapping[str, float]], waiting: str, computing: str) -> Straggler | None:
-    """Return the rank that the others wait for; None where each waits in turn, or where the rank that waits most spends
-    more time on another part than computing.
+    """Return the rank that the others wait for; None where each waits in turn.
 
     Args:
         shares: of the time of an epoch by part, of each rank.
@@ -66,12 +67,10 @@ def find_straggler(shares: Sequence[Mapping[str, float]], waiting: str, computin
     waits = [parts.get(waiting, 0.0) for parts in shares]
     if len(waits) < 2 or max(waits) < _MIN_STRAGGLE or min(waits) > max(waits) / 2:
         return None
-    longest = max(waits)
-    if any(share > longest for part, share in shares[waits.index(longest)].items() if part not in (waiting, computing)):
-        return None
-    rank = waits.index(min(waits))
+    longest, rank = max(waits), waits.index(min(waits))
+    others = [share for part, share in shares[waits.index(longest)].items() if part not in (waiting, computing)]
     own = {part: share for part, share in shares[rank].items() if part != waiting}
-    return Straggler(rank, longest, max(own.items(), key=lambda item: item[1]))
+    return Straggler(rank, longest, max(own.items(), key=lambda item: item[1]), longest >= max(others, default=0))
 
 
 @dataclass(frozen=True)

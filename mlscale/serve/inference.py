@@ -226,6 +226,7 @@ class Inference:
             self._answers.send_refusal(exchange, Refused(f"the model '{model.name}' failed on these inputs", 500))
             return
         refuse, send = partial(self._answers.send_refusal, exchange), partial(self._send_written, exchange, model)
+        write = partial(protocol.write, model, request, ids, result)
         try:
             if (numbers := protocol.numbers(request, result)) > INLINE_NUMBERS:
                 # Without the samples and other outputs, which are not needed: they would be copied to the process.
@@ -237,14 +238,9 @@ class Inference:
                 )
                 return
             if protocol.has_files(result):  # to read them takes milliseconds, in which others are not stopped
-                self._workers.run_in_thread(
-                    exchange,
-                    lambda: _compress_written(exchange, protocol.write(model, request, ids, result)),
-                    send,
-                    refuse,
-                )
+                self._workers.run_in_thread(exchange, lambda: _compress_written(exchange, write()), send, refuse)
                 return
-            written = protocol.write(model, request, ids, result)
+            written = write()
         except Refused as refused:
             refuse(refused)
             return

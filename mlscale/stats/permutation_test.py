@@ -73,7 +73,7 @@ def compute_skewed_p(
     one of them with rare large errors, are not exchangeable: where the samples have few of these, that model looks
     better. Here the difference is tested by Student's t of its jackknife pseudo-values, corrected for their skewness
     (Hall, On the removal of skewness by transformation, Journal of the Royal Statistical Society B 54, 1992), with the
-    sample that speaks most against the better model counted twice.
+    sample that speaks most against the better model counted three times: rarer ones may not be among the samples.
 
     Args:
         first, second: the values to sum of each sample, (n, c) each, the same samples in the same order.
@@ -89,9 +89,9 @@ def compute_skewed_p(
     with np.errstate(all="ignore"):  # no difference at all, or an infinite one
         whole, left_out = (statistic(s[:, :width]) - statistic(s[:, width:]) for s in (sums[None], sums - together))
         values = (n * whole - (n - 1) * left_out) * np.sign(whole)
-        values = np.concatenate([values, values.min(0, keepdims=True)])
+        values = np.concatenate([values, *[values.min(0, keepdims=True)] * 2])
         mean, spread = values.mean(0), values.std(0)
-        t, skew = mean / spread * math.sqrt(n), (((values - mean) / spread) ** 3).mean(0) / math.sqrt(n + 1)
+        t, skew = mean / spread * math.sqrt(n), (((values - mean) / spread) ** 3).mean(0) / math.sqrt(n + 2)
         p: Floats = np.minimum(1, 2 * norm.sf(t + skew * t**2 / 3 + skew**2 * t**3 / 27 + skew / 6))
     # Without a spread every sample shows the same difference, or none.
     return np.where(spread == 0, mean <= 0, p)

@@ -69,14 +69,6 @@ class TimesCompared:
         sides = {first: self.first, second: self.second}
         return {} if self.is_oversubscribed else {f"{name}_latency_ms": side.wall_ms for name, side in sides.items()}
 
-    def is_at_least(self, bound: float) -> bool | None:
-        """Return True if the true ratio is `bound` or more; None if undecided: the interval includes the bound."""
-        return is_interval_at_least(self.ratio, bound)
-
-    def is_at_most(self, bound: float) -> bool | None:
-        """Return True if the true ratio is `bound` or less; None if undecided."""
-        return is_interval_at_most(self.ratio, bound)
-
 
 def is_interval_at_least(interval: Interval, bound: float) -> bool | None:
     """Return True if the true value is `bound` or more; None where the interval has both sides or is not known."""

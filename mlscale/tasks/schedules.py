@@ -44,6 +44,9 @@ class OneCycle(OneCycleLR):
     ) -> None:
         if not 0 <= pct_start < 1:
             raise _make_schedule_error("pct_start", pct_start, "it is the part of the run that warms up, below 1")
+        for name, divisor in (("div_factor", div_factor), ("final_div_factor", final_div_factor)):
+            if not divisor > 0:
+                raise _make_schedule_error(name, divisor, "the rate is divided by it: above 0")
         super().__init__(
             optimizer,
             max_lr,

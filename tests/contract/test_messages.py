@@ -33,8 +33,10 @@ WITHOUT_FIX = {
     # What was typed means nothing here: the reason names what is near, and the page.
     **dict.fromkeys(
         (
+            "mlscale.config.checks.check._check_plain_key",
             "mlscale.config.checks.refused_keys.check_unknown_key",
             "mlscale.config.composition.argv._check_flags",
+            "mlscale.config.composition.compose._create_compose_error",
             "mlscale.config.composition.hydra_errors._explain_error",
             "mlscale.config.composition.hydra_errors._report_unknown_option",
             "mlscale.config.composition.hydra_keys.check_effect",

@@ -1,6 +1,8 @@
 """`mlscale estimate`, as a user types it: against a run, with limits, and with a task of one's own."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -87,21 +89,16 @@ def test_an_instance_has_a_price_and_a_gpu(folder: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_batch_without_room_for_it_is_extrapolated(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_batch_without_room_for_it_is_traced_and_not_timed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = commands.run_command("estimate", [*SHORT[:2], "data.batch_size=256", "estimate.probe_seconds=0"])
     # Free memory is set, not taken: so much that a process whose tensors take half of the peak fits, and no larger one.
     free = _BASE_BYTES + _RESIDENT_FACTOR * whole.metrics["peak_memory_bytes"] / 2
     monkeypatch.setattr(estimate_probe, "get_free_memory", lambda: int(free))
     found = commands.run_command("estimate", [*BRIEF, "data.batch_size=256"])
-    assert found.details["time_by"] == (
-        "extrapolated from 32 and 64 samples per process: 256 do not fit into free memory"
-    )
-    # No steps of the whole batch can be taken either, so that its peak is that of a trace, with the error of one.
     assert "traced" in found.details["memory_by"]
     assert found.metrics["peak_memory_error_percent"] == 25
     assert found.metrics["peak_memory_bytes"] == pytest.approx(whole.metrics["peak_memory_bytes"], rel=0.25)
-    assert found.metrics["steps"] == 3 * 5
-    assert found.metrics["step_s"] > 0
+    assert found.sentence.endswith("; time not probed, since the run does not fit into the free memory")
     assert "resident_memory_bytes" not in found.metrics
 
 
@@ -163,6 +160,32 @@ def test_ones_own_task_that_looks_at_values_and_data_that_says_nothing(
     assert found["metrics"]["steps"] == 4 * 12
     assert 0 < found["metrics"]["time_s"] < 60
     assert not runs_in(folder)
+
+
+READING = """
+import torch
+
+
+class Reading(torch.nn.Module):
+    def __init__(self, num_classes=10):
+        super().__init__()
+        self.head, self.wide = torch.nn.Linear(64, num_classes), torch.nn.Linear(64, 4000)
+
+    def forward(self, x):
+        x = x.flatten(1)
+        return self.head(x) + self.wide(x).sum(1, keepdim=True) * (x.mean() > 100).item()
+"""
+
+
+@pytest.mark.slow
+def test_torch_does_not_warn_between_the_lines(folder: Path) -> None:
+    (folder / "reading_model.py").write_text(READING)
+    model = ["model=none", "model._target_=reading_model.Reading", "recipe=resnet", "estimate.probe_seconds=0"]
+    # In a new process, as torch reads the level of its log when it is imported.
+    command = [sys.executable, "-m", "mlscale", "estimate", *model]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "a trace was not possible" in done.stdout
+    assert "CPUAllocator" not in done.stderr
 
 
 UNSEEN = """

@@ -69,6 +69,7 @@ def parts(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)  # loading processes start for each fit: seconds alone, minutes on a busy machine
 def test_slow_data_bounds_the_run_and_workers_are_the_proven_remedy(parts: Path) -> None:
     found = commands.run_command("profile", [*own("Slow"), "model=mlp", "profile.seconds=1"])
     assert found.ok

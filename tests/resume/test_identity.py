@@ -48,6 +48,16 @@ def test_another_number_of_threads_is_reported(
     assert "machine   threads 1 before, 2 now: not the same bits" in printed
 
 
+def test_a_resume_keeps_the_threads_of_its_run(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = killed(folder)
+    monkeypatch.delenv("OMP_NUM_THREADS")  # of several cores, a new run would take more
+    assert main(["runs", "resume", "last"]) == 0
+    assert "resumed from step 3 bitwise identical" in result(capsys)
+    assert run.derived["threads"] == 1
+
+
 def test_nothing_else_is(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = killed(folder)
     assert main(["runs", "resume", "last"]) == 0

@@ -20,7 +20,12 @@ from mlscale.errors import MLScaleError
 from mlscale.estimate import time_probe as probe
 from mlscale.estimate.memory_parts import StepMemory
 from mlscale.estimate.recorded_steps import measure_step_peak
-from mlscale.estimate.run_length import RunLength, compute_run_length, limit_batches
+from mlscale.estimate.run_length import (
+    RunLength,
+    compute_run_length,
+    count_validation_batches,
+    limit_batches,
+)
 from mlscale.estimate.step import StepSettings
 from mlscale.estimate.step_memory import (
     MEASURED_ERROR,
@@ -60,8 +65,7 @@ class TimeEstimate:
         steps: optimizer steps of the run.
         step_s: one optimizer step.
         samples_per_s: throughput of all processes in training; NaN where the batch size is unknown.
-        resident_bytes: the most a process of the probe took; None where it took a smaller batch.
-        how: a phrase, if the time was extrapolated.
+        resident_bytes: the most a process of the probe took.
         busy: a phrase about the load of the machine, if other processes take its cores.
     """
 
@@ -72,21 +76,20 @@ class TimeEstimate:
     samples_per_s: float
     validation_s: float
     startup_s: float
-    resident_bytes: int | None
-    how: str
+    resident_bytes: int
     busy: str = ""
 
     def collect_time_metrics(self) -> dict[str, float]:
         """Return the metrics by name, with units."""
-        metrics = {
+        return {
             "time_error_percent": round(self.error * 100),
             "steps": self.steps,
             "step_s": self.step_s,
             "validation_s": self.validation_s,
             "startup_s": self.startup_s,
             "throughput_samples_per_s": self.samples_per_s,
+            "resident_memory_bytes": self.resident_bytes,
         }
-        return metrics | ({"resident_memory_bytes": self.resident_bytes} if self.resident_bytes else {})
 
 
 def measure_memory(cfg: DictConfig, accelerator: str, facts: Mapping[str, Any] | None, run_data: RunData) -> StepMemory:
@@ -251,7 +254,6 @@ def measure_time(
     cfg: DictConfig,
     facts: Mapping[str, Any] | None,
     seconds: float,
-    memory: StepMemory,
     run_data: RunData,
     load: MachineLoad,
 ) -> TimeEstimate:
@@ -259,31 +261,11 @@ def measure_time(
 
     Args:
         load: of the machine before this command's own work.
-
-    A batch that would not fit into what memory is free is extrapolated from the two largest of its halves that do.
     """
     batch = cfg.derived.per_device_batch
-    # None means that the batch size is unknown: the loader's batches are taken as they are.
-    fitting = (
-        [batch]
-        if batch is None
-        else probe.choose_probe_batches(batch, lambda size: _is_batch_fitting(cfg, size, memory, run_data))
-    )
-    if not fitting:
-        raise MLScaleError(
-            "not even a small batch fits into this machine's memory",
-            where="data.batch_size",
-            fix="estimate.probe_seconds=0, for memory alone",
-        )
     # The fits read the data themselves, and what this process occupies is measured.
     run_data.release_module()
-    probes = [_probe_time(_set_batch(cfg, size), facts, seconds / len(fitting)) for size in fitting]
-    timing, startup, resident = probes[-1]
-    how = ""
-    if batch is not None and len(fitting) == 2:
-        few, many = (int(size) for size in fitting if size is not None)
-        timing = probe.extrapolate_timing((few, probes[0][0]), (many, timing), batch)
-        how = f"extrapolated from {few} and {many} samples per process: {batch} do not fit into free memory"
+    timing, startup, resident = _probe_time(cfg, facts, seconds)
     work = _plan_run_length(cfg, timing)
     total = probe.estimate_run_seconds(timing, work, startup) if work else math.nan
     if (cap := parse_max_time(cfg.trainer.get("max_time"))) is not None:
@@ -302,8 +284,7 @@ def measure_time(
         samples_per_s=throughput,
         validation_s=timing.validation_s * (work.validation_batches if work else 0),
         startup_s=startup,
-        resident_bytes=None if how else resident,
-        how=how,
+        resident_bytes=resident,
         busy=f", load {load.processes:.1f} on {load.cores} cores" if uncertainty > probe.ERROR else "",
     )
 
@@ -316,14 +297,9 @@ def estimate_occupied_bytes(peak: int) -> int:
     return round(_RESIDENT_FACTOR * peak + max(get_resident_bytes(), _BASE_BYTES))
 
 
-def _is_batch_fitting(cfg: DictConfig, samples: int, memory: StepMemory, run_data: RunData) -> bool:
-    """Return whether every process's tensors at that batch, as a process holds them, fit into the free memory."""
-    if cfg.derived.accelerator != "cpu":
-        return True
-    # Another batch is traced again: activations grow with it, weights do not.
-    if samples != cfg.derived.per_device_batch:
-        memory = _trace_smaller_batch(cfg, samples, run_data)
-    return _is_fitting(memory.peak, cfg.derived.world_size)
+def can_probe_time(cfg: DictConfig, memory: StepMemory) -> bool:
+    """Return whether the run fits into the free memory: else none of it can be timed here."""
+    return cfg.derived.accelerator != "cpu" or _is_fitting(memory.peak, cfg.derived.world_size)
 
 
 def _is_fitting(peak: int, processes: int = 1) -> bool:
@@ -331,23 +307,6 @@ def _is_fitting(peak: int, processes: int = 1) -> bool:
     free = get_free_memory()
     # `free` is 0 where the system does not report it: then it is tried.
     return not free or processes * (_RESIDENT_FACTOR * peak + _BASE_BYTES) < free
-
-
-def _trace_smaller_batch(cfg: DictConfig, samples: int, run_data: RunData) -> StepMemory:
-    loop = StepSettings(str(cfg.precision.value), cfg.trainer.get("accumulate_grad_batches", 1) or 1)
-    batch = cut_batch(_load_first_batch(cfg, run_data), samples)
-    return _estimate_memory(cfg, batch, loop, run_data)
-
-
-def _set_batch(cfg: DictConfig, samples: int | None) -> DictConfig:
-    """Return the same run with another batch per process."""
-    if samples is None or samples == cfg.derived.per_device_batch:
-        return cfg
-    other = cfg.copy()
-    # The batch of the config is global: over all processes and accumulated passes.
-    other.data.batch_size = samples * cfg.derived.world_size * (cfg.trainer.get("accumulate_grad_batches", 1) or 1)
-    other.derived.per_device_batch = samples
-    return other
 
 
 def _plan_run_length(cfg: DictConfig, timing: probe.Timing) -> RunLength | None:
@@ -360,7 +319,7 @@ def _plan_run_length(cfg: DictConfig, timing: probe.Timing) -> RunLength | None:
             cfg.trainer,
             derived.steps_per_epoch * accumulate,
             total * accumulate if total is not None else None,
-            _count_validation_batches(cfg),
+            count_validation_batches(cfg.derived),
         )
     if timing.all_passes is None:
         return None
@@ -371,20 +330,13 @@ def _plan_run_length(cfg: DictConfig, timing: probe.Timing) -> RunLength | None:
     return compute_run_length(cfg.trainer, passes, min(ends, default=None), timing.all_validation_batches)
 
 
-def _count_validation_batches(cfg: DictConfig) -> int | None:
-    derived = cfg.derived
-    if derived.val_samples is None or not derived.per_device_batch:
-        return None
-    return int(-(-derived.val_samples // (derived.per_device_batch * derived.world_size)))
-
-
 def _probe_time(cfg: DictConfig, facts: Mapping[str, Any] | None, seconds: float) -> tuple[probe.Timing, float, int]:
     """Run a short fit to warm up, then one of about `seconds`; return the timing, seconds that a run takes once, and
     bytes.
     """
     accumulate = cfg.trainer.get("accumulate_grad_batches", 1) or 1
     passes = cfg.derived.steps_per_epoch * accumulate if cfg.derived.steps_per_epoch else None
-    validation = _count_validation_batches(cfg)
+    validation = count_validation_batches(cfg.derived)
     if validation is not None:
         validation = limit_batches(cfg.trainer.get("limit_val_batches"), validation)
     few = (min(_FIRST_PASSES * accumulate, passes or _FIRST_PASSES), min(_FIRST_VALIDATION, validation or 2))

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 _MIN_BETWEEN_SHARE = 0.2  # of the time: so much is worth a word
 _MIN_NAMED_SHARE = 0.1  # of the time: a part that takes so much is named, though another one takes more
+_MIN_WAIT_RATIO = 1 / 3  # to the time of computing: a shorter wait is not the headline
 _MIN_SHOWN_SHARE = 0.005  # of the time: a smaller part is left out of table and picture
 # As profile.step_parts, which imports torch, calls them.
 _COMPUTE, _WAIT, _RANKS, _EXCHANGE = "computing", "wait for data", "wait for other ranks", "exchange of gradients"
@@ -107,16 +108,21 @@ class RunProfile:
     def is_of_step(self) -> bool:
         """True if a part of the time other than a wait for data bounds the run: the largest one is the headline.
 
-        A loader can take cores from computing only: if another part takes more, its gain is small, or chance.
+        A loader can take cores from computing only: if another part takes more, its gain is small, or chance. Of
+        computing, a loader may leave a part of a wait that is long.
         """
         bound, slowest = self.verdict.bound, self.slowest
-        is_larger = self.shares.get(slowest, 0.0) > max(self.verdict.wait, self.shares.get(_WAIT, 0.0))
-        return bound == "step" or (slowest != _COMPUTE and (bound == "cores" or is_larger))
+        # Of the time of an epoch: validation may take most of it, though steps do nothing but wait.
+        wait = self.shares.get(_WAIT, 0.0) if self.shares else self.verdict.wait
+        ratio = wait / self.shares.get(slowest, 1.0)
+        if slowest == _COMPUTE:
+            return bound == "step" or (bound == "data" and ratio < _MIN_WAIT_RATIO)
+        return bound in ("step", "cores") or ratio < 1
 
     @property
     def bound(self) -> str:
         """The bound of the run; time is called compute only if it was timed as compute."""
-        if self.straggler:
+        if self.straggler and self.straggler.bounds_run:
             return f"rank {self.straggler.rank}"
         return self.slowest if self.is_of_step else self.verdict.bound
 
@@ -212,17 +218,18 @@ def _describe_bound(profile: RunProfile) -> str:
     """Return a sentence about the bound of the run."""
     verdict = profile.verdict
     wait, gain = f"{verdict.wait:.0%}", format_headroom(verdict.headroom.value)
-    if profile.straggler:
-        part, share = profile.straggler.part
+    straggler = profile.straggler
+    if straggler and straggler.bounds_run:
+        part, share = straggler.part
         text = (
-            f"rank {profile.straggler.rank} bounds the run: another rank waits for it {profile.straggler.share:.0%} of "
+            f"rank {straggler.rank} bounds the run: another rank waits for it {straggler.share:.0%} of "
             f"the time, and {share:.0%} of its own time is {part}"
         )
     elif profile.is_of_step:
         took = f" takes {profile.shares[profile.slowest]:.0%} of the time and" if profile.shares else ""
         unseen = " or waiting for another rank" if profile.hides_waits and profile.slowest == _COMPUTE else ""
         text = (
-            f"{profile.slowest}{unseen}{took} bounds the run: it waits for data {wait} of the time, "
+            f"{profile.slowest}{unseen}{took} bounds the run: a step waits for data {wait} of its time, "
             f"a perfect loader gives {gain}"
         )
     elif verdict.bound == "data":
@@ -236,6 +243,8 @@ def _describe_bound(profile: RunProfile) -> str:
         rounds = ", ".join(f"{ratio:.2f}×" for ratio in verdict.headroom.rounds)
         text = f"unclear what bounds the run: a perfect loader gave {rounds} in turn, and {wait} of the time is a wait"
     named = [f"{part} {share:.0%}" for part, share in profile.shares.items() if _is_worth_naming(profile, part, share)]
+    if straggler and not straggler.bounds_run:
+        named.append(f"another rank's wait for rank {straggler.rank} {straggler.share:.0%}")
     return f"{text}; of the time of an epoch: {', '.join(named)}" if named else text
 
 

@@ -14,6 +14,7 @@ from mlscale.assembly.run_data import RunData
 from mlscale.config.targets import has_argument
 from mlscale.culprit import summarize_error
 from mlscale.errors import MLScaleError
+from mlscale.estimate.run_length import compute_run_length, count_validation_batches
 from mlscale.profile import step_parts
 from mlscale.profile import step_timers as timers
 from mlscale.profile.bound_verdict import ROUNDS, Factor
@@ -21,6 +22,7 @@ from mlscale.profile.remedies import Remedy, RemedyTrial, RunSetup
 from mlscale.profile.step_timers import StepTimes
 from mlscale.runs.host.machine import count_usable_cores
 
+_MANY_EPOCHS = 1000  # of which the validations of one are the mean
 _FIRST_STEPS = 6  # steps of the fit that shows how many fit into the time
 _MIN_STEPS, _MAX_STEPS = 12, 2000  # steps of a measured fit
 _WARM_UP_STEPS = 16  # steps at most: loaders begin with full hands
@@ -55,8 +57,9 @@ class ProfileProbe:
         """
         pairs = []
         for number in range(ROUNDS):
-            real, replayed = (self.run_fit(steps, replay=replay) for replay in _choose_order(number))
-            pairs.append((real, replayed) if not number % 2 else (replayed, real))
+            order = (False, True) if not number % 2 else (True, False)
+            times = {replay: self.run_fit(steps, replay=replay) for replay in order}
+            pairs.append((times[False], times[True]))
         return pairs
 
     def try_remedy(self, remedy: Remedy, steps: int) -> RemedyTrial:
@@ -163,18 +166,12 @@ class ProfileProbe:
         Args:
             passes, batches: of an epoch and of a validation; None if unknown.
         """
-        derived, trainer = self.cfg.derived, self.cfg.trainer
-        if derived.val_samples and derived.per_device_batch:
-            batches = -(-derived.val_samples // (derived.per_device_batch * derived.world_size))
-        limit = trainer.get("limit_val_batches")
-        if not batches or not passes or limit == 0:
+        batches = count_validation_batches(self.cfg.derived) or batches
+        plan = compute_run_length(self.cfg.trainer, passes, passes and passes * _MANY_EPOCHS, batches)
+        if plan is None or not plan.validations:
             return None, 1.0
-        if limit is not None:
-            batches = min(batches, limit) if isinstance(limit, int) else max(1, int(batches * limit))
-        every = trainer.get("val_check_interval")
-        often = 1.0 if every is None else 1 / every if isinstance(every, float) else passes / every
-        often /= trainer.get("check_val_every_n_epoch") or 1
-        return batches * often, often
+        often = plan.validations / _MANY_EPOCHS
+        return plan.validation_batches * often, often
 
     def apply_remedy(self, remedy: Remedy) -> ProfileProbe:
         """Return the same run with the remedy."""
@@ -222,12 +219,6 @@ def build_profile_probe(cfg: DictConfig, facts: Mapping[str, Any] | None) -> Pro
     """Return the probe of a run with its derived values; its fits take no more batches per epoch than the run has."""
     steps = cfg.derived.steps_per_epoch
     return ProfileProbe(cfg, facts, steps * (cfg.trainer.get("accumulate_grad_batches", 1) or 1) if steps else None)
-
-
-def _choose_order(number: int) -> tuple[bool, bool]:
-    # If each of the two fits replays a batch: the order alternates, and `run_rounds` puts each pair back into the
-    # same one.
-    return (False, True) if not number % 2 else (True, False)
 
 
 def _find_workers_key(cfg: DictConfig) -> str:

@@ -26,12 +26,9 @@ from mlscale.config.schema import key_owners as rules
 from mlscale.config.schema.documented_fields import MISSING
 from mlscale.config.schema.target_nodes import Node, iterate_outermost_nodes, join_path
 from mlscale.config.schema.values import create_missing_error
-from mlscale.config.suggestions.joined_fixes import find_choices, find_settings, join_fixes
 from mlscale.config.suggestions.near_nodes import correct_first_part
 from mlscale.config.suggestions.unknown_keys import suggest_key
 from mlscale.errors import MLScaleError
-
-_ROUNDS = 3  # in which the fixes of several problems settle
 
 
 def check_config(
@@ -56,28 +53,9 @@ def check_config(
     config = CheckedConfig(cfg, groups, origin, command, command_files)
     checking = _ConfigCheck(config)
     problems = list(checking.iterate_problems())
-    if len(problems) > 1:
-        _join_fixes(config, problems)
     if left_over is not None:
         left_over.update(checking.left_over)
     return problems
-
-
-def _join_fixes(config: CheckedConfig, problems: list[MLScaleError]) -> None:
-    """Make the fixes of several problems one where they set the same key."""
-    known: tuple[object, object] = ({}, {})
-    # Until nothing changes: the batch of one device needs their number, and accumulation the batch of all of them.
-    for _ in range(_ROUNDS):
-        choices, settings = find_choices(problems), find_settings(problems)
-        if (choices, settings) == known:
-            break
-        known = (choices, settings)
-        # What was asked for by name is chosen: the other fixes are those that suit it.
-        again = list(_ConfigCheck(config.choose(choices, settings)).iterate_problems())
-        for problem, other in zip(problems, again, strict=True):
-            if not find_choices([problem]):
-                problem.fix, problem.why = other.fix, other.why
-    join_fixes(problems, config.names)
 
 
 class _ConfigCheck:
@@ -144,6 +122,9 @@ class _ConfigCheck:
                     other.startswith(f"{name}.") for other in self._config.top_fields
                 )
                 yield from self._check_plain_key(name, item) if known else check_unknown_key(self._config, name, item)
+        elif field is None and (keys := [key for key in self._config.top_fields if key.startswith(f"{path}.")]):
+            what, where = f"'{path}' is a mapping of keys, not a value", self._config.describe_origin(path)
+            yield MLScaleError(what, where=where, why=f"its keys: {', '.join(keys)}")
         elif value == MISSING:
             yield create_missing_error(path, field, self._config.describe_origin(path))
         elif field is not None and field.type is not None:

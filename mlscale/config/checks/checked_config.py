@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property, reduce
+from functools import cached_property
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
@@ -17,7 +17,7 @@ from mlscale.config.schema.roots import BASE_GROUPS, COMMAND_BASES, SERVICE_GROU
 from mlscale.config.schema.target_nodes import Node, iterate_nodes, join_path
 from mlscale.config.schema.value_types import Type
 from mlscale.config.suggestions.config_names import Names
-from mlscale.config.suggestions.templates import choose_option, count_batches, settle_settings
+from mlscale.config.suggestions.templates import count_batches
 
 
 def collect_names(cfg: DictConfig, *, groups: Mapping[str, Sequence[str]], command: str = "train") -> Names:
@@ -96,13 +96,6 @@ class CheckedConfig:
         # What is below an unknown key is reported, and never suggested.
         tree = {key: value for key, value in self.tree.items() if key in self.top_groups or key in self.top_keys}
         return {node.path: node for node in iterate_nodes(tree, "", self.fields)}
-
-    def choose(self, options: Mapping[str, str], settings: Mapping[str, object]) -> CheckedConfig:
-        """Return the same config with suggestions as if these options, by group, and settings were typed."""
-        other = CheckedConfig(self.cfg, self.groups, self.origin, self.command, self.command_files)
-        chosen = reduce(lambda names, item: choose_option(names, *item), options.items(), self.names)
-        other.names = settle_settings(chosen, settings)
-        return other
 
     def describe_origin(self, path: str) -> str:
         """Return the override or the file that set a key, and the key."""

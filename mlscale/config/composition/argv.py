@@ -45,7 +45,7 @@ def parse_command_line(command: str, argv: Sequence[str]) -> Request:
     known, words = _parse_flags(argv)
     raise_all(list(_check_flags(known)))
     roots = find_roots(known.config_dir)
-    raise_all([*_check_all_words(command, words, roots), *_check_hydra_overrides(words, multirun=known.multirun)])
+    raise_all([*_check_words(command, words, roots), *_check_hydra_overrides(words, multirun=known.multirun)])
     raise_all(list(check_single_reference(command, words)))
     words = add_reference_key(command, words)
     raise_all(list(check_replaced_keys(command, words)))
@@ -133,36 +133,10 @@ def _collect_hydra_flags(known: argparse.Namespace) -> list[str]:
     return flags
 
 
-def _check_all_words(command: str, words: Sequence[str], roots: Roots) -> list[MLScaleError]:
-    """Return the problems of all words, whose fixes suit each other."""
-    problems = list(_check_words(command, words, roots))
-    if len(problems) > 1:
-        from mlscale.config.names.suggest import format_override
-        from mlscale.config.suggestions.joined_fixes import find_choices, find_settings, join_fixes
-        from mlscale.config.suggestions.templates import get_default_names, settle_settings
-
-        choices, settings = find_choices(problems), find_settings(problems)
-        # Twice: what one word means may depend on what another one means.
-        settled = [*(f"{key}={value}" for key, value in choices.items())]
-        settled += [format_override(key, value) for key, value in settings.items()]
-        again = _check_words(command, words, roots, settled) if settled else problems
-        for problem, other in zip(problems, again, strict=True):
-            if not find_choices([problem]):
-                problem.fix, problem.why = other.fix, other.why
-        join_fixes(problems, settle_settings(get_default_names(roots.groups), settings))
-    return problems
-
-
-def _check_words(
-    command: str, words: Sequence[str], roots: Roots, settled: Sequence[str] = ()
-) -> Iterator[MLScaleError]:
+def _check_words(command: str, words: Sequence[str], roots: Roots) -> Iterator[MLScaleError]:
     """Yield an error for each word that is not a `key=value`, with what was meant: `--gpus 2`, `recipe = resnet`,
     `resnet`.
-
-    Args:
-        settled: overrides that the fixes of other words are.
     """
-    context = [*words, *settled]
     rest, reference = list(words), words[0] if words and is_reference(command, words) else None
     while rest:
         is_first, word, why = len(rest) == len(words), rest.pop(0), "settings are typed as key=value"
@@ -186,11 +160,11 @@ def _check_words(
                 while _NUMBER.fullmatch(value) and rest and _NUMBER.fullmatch(rest[0]):
                     numbers.append(rest.pop(0))
                 value = value if len(numbers) == 1 else f"[{','.join(numbers)}]"
-            advice = _suggest_setting(command, key, value, roots, context)
+            advice = _suggest_setting(command, key, value, roots, words)
             what, why = f"unknown flag '{word}'", _join_flag_reasons(why, advice)
             fix = advice.fix or f"mlscale {command} --help"
         elif _is_bare_word(word) and 0 in bare and ("." in word or word in roots.groups or _is_foreign(word)):
-            advice = _suggest_setting(command, word, rest.pop(0), roots, context)
+            advice = _suggest_setting(command, word, rest.pop(0), roots, words)
             what, why = f"unknown word '{word}'", advice.why or why
             fix = advice.fix or f"mlscale {command} --help"
         elif is_first and word == reference:

@@ -94,10 +94,11 @@ def suggest_sweep(suggest_value: Callable[[str], Advice], key: str, value: str) 
     fixes = [suggest_value(item.strip()).fix for item in value.split(",")]
     parts = [fix.partition("=") for fix in fixes]
     meant = {name for name, _, _ in parts}
-    plain = all(re.fullmatch(r"[\w.]+=[^\s<>'\"]+", fix) for fix in fixes)
-    if not plain or len(meant) != 1 or meant == {key}:
+    # As they were typed: of `1,000` the items are 1 and 0.
+    same = [item for _, _, item in parts] == [item.strip() for item in value.split(",")]
+    if not same or len(meant) != 1 or meant == {key}:
         return ""
-    return f"-m {meant.pop()}={','.join(item for _, _, item in parts)}, which runs one job for each"
+    return f"-m {meant.pop()}={value.replace(' ', '')}, which runs one job for each"
 
 
 def _collect_names(

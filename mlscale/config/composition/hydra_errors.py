@@ -62,16 +62,23 @@ def collect_refusals(
     problems: list[MLScaleError] = []
     left = list(overrides)
     current: Exception | None = error
-    # Hydra stops at its first error. Each pass removes one override from `left`, so the loop ends.
+    fixed: list[str] = []
+    # Hydra stops at its first error. Each pass removes one override of `left`, at the second try, so the loop ends.
     while current is not None:
         problem, culprit = _explain_error(current, left, roots, retry)
         if problem is None:
             # Not an error of Hydra: only the problems found so far are reported.
             return problems
-        problems.append(problem)
+        if culprit not in fixed:
+            problems.append(problem)
         if culprit is None or culprit not in left or retry is None:
             break
-        left.remove(culprit)
+        # With its fix where that is another option, so that one composition tries both.
+        key, is_same = culprit.partition("=")[0], re.fullmatch(r"([\w/]+)=[\w-]+", problem.fix)
+        fix = [f"{key}={problem.fix.partition('=')[2]}"] if is_same and is_same[1] == key.lstrip("+") else []
+        fix = [] if culprit in fixed else fix
+        fixed += fix
+        left[left.index(culprit) : left.index(culprit) + 1] = fix
         try:
             retry(left)
             current = None
@@ -96,16 +103,18 @@ def _explain_error(
             f"{key}={value} names several options", where=_describe_culprit(culprit, key), fix=fix
         ), culprit
     # Hydra raises a bare ValueError here, without the override: it is found by the form of its value.
-    if isinstance(error, ValueError) and "Config group override must be a string or a list" in text:
+    if "Config group override must be a string or a list" in text or isinstance(error, TypeError):
         culprit = next(
             (
                 item
                 for item in overrides
-                if re.search(r"=(null|true|false|[+-]?[\d.]+(e[+-]?\d+)?|\{.*)?$", item, re.IGNORECASE)
+                if re.search(r"=(\[?(null|true|false|[+-]?[\d.]+(e[+-]?\d+)?)\b.*|\{.*)?$", item, re.IGNORECASE)
                 and item.lstrip("+").partition("=")[0].partition("@")[0] in roots.groups
             ),
             None,
         )
+        if culprit is None and isinstance(error, TypeError):
+            return None, None
         key, _, value = (culprit or "?").lstrip("+").partition("=")
         options = roots.groups.get(key, ())
         if feature := not_yet.find_feature_of_option(key, value):

@@ -29,11 +29,13 @@ def find_selecting_file(group: str, option: str, overrides: Sequence[str], roots
     return next(matches, "")
 
 
-def find_selecting_option(group: str, overrides: Sequence[str], roots: Roots) -> tuple[str, str]:
-    """Return the first user file, and its line, that selects an option of a group, and the option; "" for none."""
-    matches = (
-        (where, name) for where, other, name in _iterate_selections(overrides, roots, own=True) if other == group
-    )
+def find_selecting_option(group: str, overrides: Sequence[str], roots: Roots, *, own: bool = True) -> tuple[str, str]:
+    """Return the first file, and its line, that selects an option of a group, and the option; "" for none.
+
+    Args:
+        own: only of the user's files.
+    """
+    matches = ((where, name) for where, other, name in _iterate_selections(overrides, roots, own=own) if other == group)
     return next(matches, ("", ""))
 
 

@@ -136,7 +136,7 @@ def _build_label(source: str, config_path: str) -> str:
     """Return `conf/optimizer/sgd.yaml` for a shipped file, `./conf/model/mine.yaml` for one in the working folder."""
     name = config_path.removesuffix(".yaml") + ".yaml"
     for shipped in ("conf", "recipes"):
-        if source.removeprefix("file://") == str(get_shipped_folder(shipped)):
+        if source.removeprefix("shipped://") == str(get_shipped_folder(shipped)):
             return f"{shipped}/{name}"
     scheme, _, folder = source.rpartition("://")
     if scheme == "pkg":

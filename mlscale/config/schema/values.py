@@ -39,9 +39,12 @@ def check_value_type(
             if (address := find_address(value)) and PATH.text in kind.text:
                 yield create_address_error(path, address, where(path), field.text if field else "")
                 return
-            meant = meant_here(path, value)
+            valid = _find_valid_value(path, value, kind, field, types)
+            # A number with a unit means itself: reading the table takes longer than the rest of the message.
+            is_number = isinstance(value, str) and value[:1].isdigit() and not isinstance(valid, _Placeholder)
+            meant = None if is_number else meant_here(path, value)
             why = meant[1] if meant else field.text if field else ""
-            fix = meant[0] if meant else format_override(path, _find_valid_value(path, value, kind, field, types))
+            fix = meant[0] if meant else format_override(path, valid)
             text = kind.text
             if not is_finite(value):
                 text = "a finite number" if isinstance(value, float) else "of finite numbers"

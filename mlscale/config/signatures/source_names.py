@@ -215,6 +215,8 @@ def _follow_binding(
     if isinstance(binding, (ast.FunctionDef, ast.AsyncFunctionDef)):
         return Function(module, binding, owner)
     if isinstance(binding, Import):
+        if binding.module == "typing":  # of nothing that is built; its source alone takes half the time of a check
+            raise UnreadableError(f"typing.{name}")
         holder = find_module(binding.module)
         return holder if binding.name is None else find_attribute(holder, binding.name, depth + 1)
     return resolve_expression(module, binding, depth + 1)

@@ -145,22 +145,6 @@ def get_option_types(group: str, name: str) -> dict[str, Sequence[Type]]:
     return {path: node.get_types(path.removeprefix(f"{node.path}.")) for path in node.paths}
 
 
-def choose_option(names: Names, group: str, option: str) -> Names:
-    """Return the keys and values of the same config with another option of a group."""
-    shipped = next((item for item in get_shipped_fields().list_group_options(group) if item.name == option), None)
-    if shipped is None:
-        return names
-    front, types = f"{group}.", get_option_types(group, option)
-    # Without its class: that an option takes the place of this one is of no use to anybody.
-    defaults = {item.path: item.default for item in shipped.fields}
-    return replace(
-        names,
-        paths=dict.fromkeys([*(path for path in names.paths if not path.startswith(front)), *types]),
-        types=lambda path: types[path] if path in types else names.types(path),
-        values=lambda path: defaults.get(path) if path.startswith(front) else names.values(path),
-    )
-
-
 def settle_settings(names: Names, settings: Mapping[str, object]) -> Names:
     """Return the same names as if these settings were typed."""
 

@@ -3,7 +3,6 @@
 `first_difference` has the search, `traced_model` torch's values and the module of each node, `matched_values` those
 that the stored graph has as well, `cut_graph` its parts, computed from them, `part_changes` what is different in a
 part, `quantization_scales` the scales of int8 graphs, `module_outputs` what torch.export traces otherwise.
-`fixed_batch` finds what makes the size of a batch a constant.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from mlscale.export.layer_bisect.fixed_batch import trace_quietly
+from mlscale.export.served_module import trace_quietly
 
 if TYPE_CHECKING:
     import onnx

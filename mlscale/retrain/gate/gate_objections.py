@@ -9,7 +9,7 @@ from mlscale.retrain.gate.gate_limits import GateLimits, format_name_list
 from mlscale.retrain.gate.group_changes import CLASS, HELD, GroupChange
 from mlscale.retrain.gate.overall_change import OverallChange
 from mlscale.stats.bootstrap import MIN_SAMPLES
-from mlscale.stats.timing import TimesCompared
+from mlscale.stats.timing import TimesCompared, is_interval_at_most
 
 _MOST_NAMES = 5
 
@@ -45,7 +45,7 @@ def list_objections(
     reasons += _explain_collapse(classes, is_forgotten=bool(reasons))
     reasons += _explain_contradictions(classes, limits, is_better=window.p_better <= limits.alpha)
     # `is not True`: None is undecided, which must not promote.
-    if (fast := times.is_at_most(limits.max_latency_ratio)) is not True:
+    if (fast := is_interval_at_most(times.ratio, limits.max_latency_ratio)) is not True:
         ratio = times.ratio
         reasons.append(
             f"{'' if fast is False else 'undecided whether it is fast enough: '}one sample takes {ratio.value:.2f}× as "

@@ -13,7 +13,8 @@ import hmac
 import ipaddress
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import lru_cache
 
 from mlscale.errors import MLScaleError
 from mlscale.serve.http.request_error import Refused
@@ -21,8 +22,6 @@ from mlscale.serve.http.request_error import Refused
 _LOCAL = re.compile(r"(.+\.)?localhost")
 _SHORTEST_KEY = 16
 _SAFE = (b"GET", b"HEAD", b"OPTIONS")
-_SENDER = (b"host", b"origin", b"sec-fetch-site")
-_MOST_ALLOWED, _LONGEST_ALLOWED = 256, 512
 _DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 
 
@@ -41,7 +40,6 @@ class Access:
     hosts: frozenset[str] = frozenset()
     bound: str = "localhost"
     check_host: bool = True
-    _allowed: set[tuple[bytes | None, ...]] = field(default_factory=set, init=False, compare=False, repr=False)
 
     def check_request(self, method: bytes, headers: Mapping[bytes, bytes], *, key: bool = True) -> None:
         """Raise unless a request may be answered; `key`: True if it needs the key.
@@ -49,32 +47,19 @@ class Access:
         Raises:
             Refused: for another host or of another origin (403), or without the key (401).
         """
-        # A client states the same with each request, and to check it takes as long as to parse a request.
-        stated = (method, *map(headers.get, _SENDER))
-        if stated not in self._allowed:
-            self._check_sender(method, headers)
-            # What clients choose is remembered up to some kilobytes.
-            if len(self._allowed) < _MOST_ALLOWED and sum(len(text or b"") for text in stated) < _LONGEST_ALLOWED:
-                self._allowed.add(stated)
+        stated = (headers.get(b"host", b""), headers.get(b"origin", b""), headers.get(b"sec-fetch-site", b"none"))
+        _check_sender(self, method in _SAFE, *stated)
         # Constant-time comparison: the time of a plain one would reveal the key byte by byte.
         if key and self.key and not hmac.compare_digest(_read_key(headers), self.key):
             raise Refused(
                 "this needs the key of the server: send 'Authorization: Bearer <key>' or 'x-api-key: <key>'",
                 401,
-                # A browser asks for the key by the second, as the password.
-                b'WWW-Authenticate: Bearer, Basic realm="the key as password"\r\n',
+                # A browser asks for the key by the second, as the password; Chromium reads one of a line alone.
+                b'WWW-Authenticate: Bearer\r\nWWW-Authenticate: Basic realm="the key as password"\r\n',
             )
 
-    def _check_sender(self, method: bytes, headers: Mapping[bytes, bytes]) -> None:
-        host = headers.get(b"host", b"").decode("latin-1")
-        if self.check_host and host and not self._is_server_name(host):
-            name = _parse_host_name(host)[:200]
-            raise Refused(f"'{name}' is not a name of this server; hosts=[{name}] at its start would make it one", 403)
-        # A page that only reads is kept out by the same-origin policy: its browser does not show it the response.
-        if method not in _SAFE:
-            self._check_origin(headers, host)
-
-    def _is_server_name(self, host: str) -> bool:
+    def is_server_name(self, host: str) -> bool:
+        """Return whether a `Host` header names this server."""
         name = _parse_host_name(host)
         return (
             bool(_LOCAL.fullmatch(name))
@@ -83,16 +68,22 @@ class Access:
             or _is_address(name)
         )
 
-    def _check_origin(self, headers: Mapping[bytes, bytes], host: str) -> None:
-        origin = headers.get(b"origin", b"").decode("latin-1").lower()
-        scheme, _, authority = origin.partition("://")
-        # A browser leaves the default port out of Origin, but may have it in Host.
-        same = bool(authority) and authority == host.lower().removesuffix(_DEFAULT_PORTS.get(scheme, ":"))
-        if same or (authority and _parse_host_name(authority) in self.hosts):
-            return
-        # Programs send neither header; "none" is a page that a person has opened.
-        if origin or headers.get(b"sec-fetch-site", b"none") not in (b"none", b"same-origin"):
-            raise Refused(f"this was sent by a web page of another site: {origin[:200] or 'unknown'}", 403)
+
+@lru_cache(256)  # a client states the same with each request; a refusal is not kept
+def _check_sender(access: Access, is_safe: bool, stated_host: bytes, stated_origin: bytes, site: bytes) -> None:
+    host, origin = stated_host.decode("latin-1"), stated_origin.decode("latin-1").lower()
+    if access.check_host and host and not access.is_server_name(host):
+        name = _parse_host_name(host)[:200]
+        raise Refused(f"'{name}' is not a name of this server; hosts=[{name}] at its start would make it one", 403)
+    scheme, _, authority = origin.partition("://")
+    # A browser leaves the default port out of Origin, but may have it in Host.
+    same = bool(authority) and authority == host.lower().removesuffix(_DEFAULT_PORTS.get(scheme, ":"))
+    # A page that only reads is kept out by the same-origin policy: its browser does not show it the response.
+    if is_safe or same or (authority and _parse_host_name(authority) in access.hosts):
+        return
+    # Programs send neither header; "none" is a page that a person has opened.
+    if origin or site not in (b"none", b"same-origin"):
+        raise Refused(f"this was sent by a web page of another site: {origin[:200] or 'unknown'}", 403)
 
 
 def encode_key(key: str | None) -> bytes:

@@ -122,10 +122,8 @@ def _read_header_id(headers: Mapping[bytes, bytes]) -> str:
     Raises:
         Refused: it is not UTF-8, or not an id.
     """
-    if b"mlscale-id" not in headers:
-        return ""
     try:
-        return v2.validate_id(headers[b"mlscale-id"].decode())
+        return v2.validate_id(headers.get(b"mlscale-id", b"").decode())
     except UnicodeDecodeError as error:
         raise Refused('the header mlscale-id is not UTF-8: send its UTF-8 bytes, or the id as "id" in JSON') from error
 

@@ -74,15 +74,6 @@ def test_how_long_a_probe_is(
     assert probe.limit_probe_epoch(timing(), seconds, passes, validation, of) == found
 
 
-def test_a_batch_that_does_not_fit_is_extrapolated_from_two_that_do() -> None:
-    assert probe.choose_probe_batches(64, lambda size: True) == [64]
-    assert probe.choose_probe_batches(64, lambda size: size <= 20) == [8, 16]
-    assert probe.choose_probe_batches(64, lambda size: size < 2) == []
-    large = probe.extrapolate_timing((8, timing(pass_s=0.3)), (16, timing(pass_s=0.5)), 64)
-    assert large.pass_s == pytest.approx(0.5 + 48 * 0.2 / 8)
-    assert large.validation_s == 0.2
-
-
 class Sleepy(pl.LightningModule):
     """Each training batch waits for 20 ms, each batch of validation for 10."""
 

@@ -49,7 +49,10 @@ def test_figures() -> None:
         ([{"sleep": 0.6, "c": 0.4}, {"w": 0.6, "c": 0.4}], Straggler(0, 0.6, ("sleep", 0.6))),
         ([{"w": 0.3, "c": 0.7}, {"w": 0.25, "c": 0.75}], None),  # in turn
         ([{"w": 0.06, "c": 0.94}, {"c": 1.0}], None),
-        ([{"w": 0.2, "validation": 0.5, "c": 0.3}, {"validation": 0.5, "c": 0.5}], None),
+        (
+            [{"w": 0.2, "validation": 0.5, "c": 0.3}, {"validation": 0.6, "c": 0.4}],
+            Straggler(1, 0.2, ("validation", 0.6), bounds_run=False),
+        ),
         ([{"c": 1.0}], None),
     ],
 )

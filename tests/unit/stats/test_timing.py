@@ -66,8 +66,8 @@ def busy() -> Iterator[None]:
 def test_a_known_ratio_beside_others_that_compute(busy: None) -> None:
     found = compare_times(work(40_000), work(20_000), bound=1.3, budget_s=3)
     assert found.ratio.value == pytest.approx(2, rel=0.25)
-    assert found.is_at_least(1.3) is True
-    assert found.is_at_most(1.3) is False
+    assert is_interval_at_least(found.ratio, 1.3) is True
+    assert is_interval_at_most(found.ratio, 1.3) is False
     assert found.first.cpu_ms / found.second.cpu_ms == pytest.approx(2, rel=0.25)
 
 
@@ -77,7 +77,7 @@ def test_waiting_is_not_computing() -> None:
         sum(range(20_000))
 
     found = compare_times(waits, work(20_000), bound=2, budget_s=2)
-    assert found.is_at_least(2) is False
+    assert is_interval_at_least(found.ratio, 2) is False
     # Not by how much: on a busy machine the other one waits as well.
     assert found.first.cpu_ms < 2 <= found.first.wall_ms
 
@@ -121,7 +121,7 @@ def test_a_machine_that_slows_down_all_the_time_favours_neither() -> None:
 def test_rare_outliers_decide_nothing() -> None:
     rng = random.Random(0)
     found = Machine(lambda: 30.0 if rng.random() < 0.03 else rng.uniform(1, 1.05)).compare(0.0112, 0.01, bound=1.05)
-    assert found.is_at_least(1.05) is True
+    assert is_interval_at_least(found.ratio, 1.05) is True
     assert found.ratio.value == pytest.approx(1.12, abs=0.02)
 
 
@@ -153,8 +153,12 @@ def test_it_measures_longer_near_the_bound_and_then_is_undecided() -> None:
     noisy = Machine(lambda: rng.uniform(1, 1.5))
     far = noisy.compare(0.02, 0.01, bound=1.05)
     near = noisy.compare(0.0105, 0.01, bound=1.05)
-    assert (far.rounds, far.is_at_least(1.05)) == (DECISION_ROUNDS[0], True)
-    assert (near.rounds, near.is_at_least(1.05), near.is_at_most(1.05)) == (DECISION_ROUNDS[-1], None, None)
+    assert (far.rounds, is_interval_at_least(far.ratio, 1.05)) == (DECISION_ROUNDS[0], True)
+    assert (near.rounds, is_interval_at_least(near.ratio, 1.05), is_interval_at_most(near.ratio, 1.05)) == (
+        DECISION_ROUNDS[-1],
+        None,
+        None,
+    )
     assert near.ratio.high - near.ratio.low < far.ratio.high - far.ratio.low
 
 

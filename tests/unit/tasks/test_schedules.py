@@ -32,6 +32,15 @@ def test_how_long_one_cycle_warms_up() -> None:
         assert caught.value.unbuilt
 
 
+@pytest.mark.parametrize("value", [0, -3.0, float("nan")])
+@pytest.mark.parametrize("name", ["div_factor", "final_div_factor"])
+def test_the_rate_is_divided_by_numbers_above_0(name: str, value: float) -> None:
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
+    settings: dict[str, Any] = {name: value}
+    with pytest.raises(MLScaleError, match=rf"scheduler\.{name} is"):
+        OneCycle(optimizer, max_lr=0.1, total_steps=10, **settings)
+
+
 def trained(kind: type[OneCycleLR], steps: int, warmup: float = 0.25) -> list[float]:
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
     scheduler = kind(optimizer, max_lr=0.1, total_steps=steps, pct_start=warmup)

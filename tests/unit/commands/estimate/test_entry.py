@@ -37,7 +37,6 @@ TIME = TimeEstimate(
     validation_s=1.0,
     startup_s=1.0,
     resident_bytes=3 * GIB // 2,
-    how="",
 )
 
 
@@ -143,21 +142,23 @@ def test_what_cuda_needs_besides_stands_apart_and_says_that_it_is_not_verified()
 
 
 def test_without_a_probe_time_and_cost_are_unknown() -> None:
-    result = concluded(limit=3 * GIB, time=None, usd_per_hour=1.0)
+    result = concluded(limit=3 * GIB, time=None, usd_per_hour=1.0, probe_seconds=0.0)
     assert result.sentence == "needs 1.0 GiB (±3 %) per process, which occupies up to 2.5 GiB; time not probed"
     assert math.isnan(result.metrics["time_s"])
     assert math.isnan(result.metrics["cost_usd"])
+    large = concluded(limit=3 * GIB, time=None)
+    assert large.sentence.endswith("time not probed, since the run does not fit into the free memory")
 
 
-@pytest.mark.parametrize("time", [None, replace(TIME, resident_bytes=None)], ids=["no probe", "a smaller batch"])
-def test_where_no_process_was_measured_the_limit_holds_for_what_one_may_occupy(time: TimeEstimate | None) -> None:
+@pytest.mark.parametrize("probe_seconds", [0.0, 20.0], ids=["not requested", "does not fit"])
+def test_where_no_process_was_measured_the_limit_holds_for_what_one_may_occupy(probe_seconds: float) -> None:
     """Tensors are a half or less of what a process occupies: they alone would fit."""
-    result = concluded(limit=2 * GIB, time=time)
+    result = concluded(limit=2 * GIB, time=None, probe_seconds=probe_seconds)
     assert result.exit == Exit.GATE
     assert result.metrics["needed_memory_bytes"] == OCCUPIED
     assert "up to 2.5 GiB are more than the 2.0 GiB of a process" in result.sentence
-    assert ("estimate.probe_seconds=20 measures it" in result.sentence) == (time is None)
-    assert concluded(limit=3 * GIB, time=time).ok
+    assert ("estimate.probe_seconds=20 measures it" in result.sentence) == (not probe_seconds)
+    assert concluded(limit=3 * GIB, time=None, probe_seconds=probe_seconds).ok
 
 
 def test_a_run_without_an_end_has_no_time_and_says_so() -> None:
@@ -180,8 +181,3 @@ def test_amounts_of_memory(text: str, count: int) -> None:
 def test_no_amounts_of_memory(text: str) -> None:
     with pytest.raises(MLScaleError, match="is not an amount of memory"):
         parse_bytes(text)
-
-
-def test_an_accelerator_that_is_none() -> None:
-    with pytest.raises(MLScaleError, match="unknown accelerator 'tpu'"):
-        concluded(accelerator="tpu")

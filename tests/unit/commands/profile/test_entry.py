@@ -1,5 +1,7 @@
 """What `mlscale profile` says of what it measured."""
 
+from dataclasses import replace
+
 import pytest
 
 from mlscale.commands.profile.entry import RunProfile, build_profile_result
@@ -46,7 +48,7 @@ def test_waiting_with_a_proven_remedy() -> None:
 def test_no_remedy_is_advised_that_was_not_proven() -> None:
     found = concluded(0.0, 1.0, gave("precision=bf16", 0.84))
     assert found.sentence == (
-        "computing bounds the run: it waits for data 0% of the time, "
+        "computing bounds the run: a step waits for data 0% of its time, "
         "a perfect loader gives 1.00× the speed (measured); "
         "no remedy proven (tried precision=bf16 0.84×)"
     )
@@ -71,10 +73,16 @@ def test_more_than_a_perfect_loader_is_no_gain_to_believe() -> None:
 
 def test_the_largest_part_is_the_headline_also_where_rounds_contradict_each_other() -> None:
     small_wait = concluded(0.09, 1.1, validation=0.49, computing=0.42, wait_for_data=0.09)
-    assert small_wait.sentence.startswith("validation takes 49% of the time and bounds the run: it waits for data 9%")
+    assert small_wait.sentence.startswith("validation takes 49% of the time and bounds the run: a step waits")
     assert small_wait.details["bound_by"] == "validation"
+    slow_steps = concluded(0.79, 5.1, validation=0.51, wait_for_data=0.38, computing=0.11)
+    assert slow_steps.sentence.startswith("validation takes 51% of the time and bounds the run: a step waits")
     large_wait = concluded(0.38, 1.6, wait_for_data=0.38, computing=0.35, validation=0.27)
     assert large_wait.details["bound_by"] == "data"
+    much_computing = concluded(0.1, 1.57, computing=0.47, validation=0.37, wait_for_data=0.1)
+    assert much_computing.sentence.startswith(
+        "computing takes 47% of the time and bounds the run: a step waits for data 10%"
+    )
     steps = [
         (StepTimes(10, 1.0, 0.01, 0.0), StepTimes(10, 1 / factor, 0.0, 0.0)) for factor in (1.2, 1.3, 0.9, 1.2, 1.2)
     ]
@@ -97,6 +105,10 @@ def test_a_rank_that_others_wait_for_and_ranks_that_no_timer_can_tell_apart() ->
         "Sleeper; of the time of an epoch: computing 40%"
     )
     assert result.details["bound_by"] == "rank 1"
+    smaller, shares = replace(straggler, bounds_run=False), {"checkpoints": 0.5, "wait for other ranks": 0.3}
+    result = build_profile_result(RunProfile(verdict, QUIET, [], 64, shares, straggler=smaller), 12.0)
+    assert result.sentence.startswith("checkpoints takes 50% of the time and bounds the run")
+    assert "of the time of an epoch: another rank's wait for rank 1 60%" in result.sentence
     result = build_profile_result(RunProfile(verdict, QUIET, [], 64, {"computing": 1.0}, hides_waits=True), 12.0)
     assert result.sentence.startswith("computing or waiting for another rank takes 100% of the time and bounds the run")
 
@@ -118,8 +130,8 @@ def test_a_part_that_takes_more_than_computing_bounds_the_run() -> None:
     found = concluded(0.01, 1.0, callback_Sleeper=0.7, computing=0.2, validation=0.08, logger_CSV=0.002)
     assert found.details["bound_by"] == "callback Sleeper"
     assert found.sentence.startswith(
-        "callback Sleeper takes 70% of the time and bounds the run: it waits for data 1% of the time, a perfect loader "
-        "gives 1.00× the speed (measured); of the time of an epoch: computing 20%"
+        "callback Sleeper takes 70% of the time and bounds the run: a step waits for data 1% of its time, a perfect "
+        "loader gives 1.00× the speed (measured); of the time of an epoch: computing 20%"
     )
     assert found.metrics["callback Sleeper_percent"] == pytest.approx(70)
     assert "logger CSV_percent" not in found.metrics

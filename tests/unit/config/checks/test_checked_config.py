@@ -98,14 +98,6 @@ def test_the_value_of_a_key_as_it_is_written() -> None:
     ]
 
 
-def test_the_same_config_with_another_option_chosen() -> None:
-    config = check("optimizer: {_target_: torch.optim.SGD, lr: 0.3}")
-    other = config.choose({"optimizer": "adamw"}, {})
-    assert "optimizer.betas" not in config.names.paths or config.names.values("optimizer.lr") == 0.3
-    assert {"optimizer.betas", "optimizer.lr"} <= set(other.names.paths)
-    assert other.names.values("optimizer.lr") != 0.3
-
-
 @pytest.mark.parametrize(
     ("path", "types"),
     [

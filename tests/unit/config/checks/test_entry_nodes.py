@@ -79,11 +79,11 @@ the _target_ of 'logger.mine' does not exist: no_such_package.Mine
 'callbacks.ema' has no _target_
   where: command line: callbacks.ema
   why:   every entry of 'callbacks' is an object to build
-  fix:   callbacks=[default,ema,lr_monitor]
+  fix:   callbacks=[default,ema]
 'callbacks.lr_monitr' has no _target_
   where: command line: callbacks.lr_monitr
   why:   every entry of 'callbacks' is an object to build
-  fix:   callbacks=[default,ema,lr_monitor]
+  fix:   callbacks=[default,lr_monitor]
 """,
     ),
     (

@@ -163,11 +163,11 @@ unknown key 'scheduler.foo'
 'launch.namespace' has no effect with launch=slurm
   where: command line: launch.namespace
   why:   it is a key of launch=kubernetes
-  fix:   launch=kubernetes launch.namespace=x launch.volume_path=/mnt
+  fix:   launch=kubernetes launch.namespace=x
 'launch.volume_path' has no effect with launch=slurm
   where: command line: launch.volume_path
   why:   it is a key of launch=kubernetes, launch=skypilot
-  fix:   launch=kubernetes launch.namespace=x launch.volume_path=/mnt
+  fix:   launch=kubernetes launch.volume_path=/mnt
 """,
     ),
     # A scheduler of another package: its keys are not known here.

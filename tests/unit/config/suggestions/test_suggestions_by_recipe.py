@@ -1,15 +1,13 @@
 """Every suggestion of the table, in recipes of images, tables, language and text: it passes the check, and is for the
-recipe's data and task. And the fixes of several keys, which must not contradict each other.
+recipe's data and task.
 """
 
 from __future__ import annotations
 
 import copy
-import random
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
-from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -207,110 +205,6 @@ def test_every_option_of_data_and_model_has_its_kind() -> None:
     for group, known in (("data", DATA_KINDS), ("model", MODEL_USES)):
         options = {item.name for item in get_shipped_fields().list_group_options(group) if item.target}
         assert options == set(known)
-
-
-def typed(recipe: str, *items: tuple[str, object]) -> list[MLScaleError]:
-    cfg = copy.deepcopy(composed(recipe))
-    for name, value in items:
-        OmegaConf.update(cfg, name, value, force_add=True)
-    return check_config(cfg, groups=groups())
-
-
-def of_same_key(recipe: str, count: int) -> list[tuple[tuple[str, object], tuple[str, object]]]:
-    """Pairs of foreign names whose fixes set the same key, or an option and one of its keys, to different values."""
-    by_topic: dict[str, list[tuple[str, object]]] = {}
-    for fix, (name, value, advice) in suggestions(recipe).items():
-        if is_override(fix) and advice.exact and name in load_foreign_names().spelled and not isinstance(value, dict):
-            for item in {topic(word) for word in shlex.split(fix)}:
-                by_topic.setdefault(item, []).append((table_spelling(name), value))
-    pairs = [pair for members in by_topic.values() for pair in combinations(members, 2) if pair[0][0] != pair[1][0]]
-    return random.Random(0).sample(pairs, min(len(pairs), count))
-
-
-@pytest.mark.parametrize(
-    ("recipe", "count"),
-    [("resnet", 6), ("gpt", 6)],
-)
-def test_fixes_of_the_same_key_are_one_fix(recipe: str, count: int) -> None:
-    for first, second in of_same_key(recipe, count):
-        fixes = [problem.fix for problem in typed(recipe, first, second)]
-        words = [shlex.split(fix) if is_override(fix) else [] for fix in fixes]
-        printed = (first, second, fixes)
-        settings: dict[str, set[str]] = {}
-        for word in [word for item in words for word in item]:
-            settings.setdefault(word.partition("=")[0], set()).add(word.partition("=")[2])
-        twice = {key for key, values in settings.items() if len(values) > 1}
-        # So is a setting of what the other name has left out.
-        twice |= {key for key in settings if settings.get(key.partition(".")[0]) == {"none"} and "." in key}
-        # The same setting under two names, with two values, is the user's contradiction.
-        assert all("[" not in value for key in twice for value in settings[key] if len(settings[key]) > 1), printed
-        if not twice:
-            assert check_words(recipe, list(dict.fromkeys(word for item in words for word in item))) == [], printed
-
-
-@pytest.mark.parametrize(
-    ("recipe", "items", "fixes"),
-    [
-        ("gpt", {"adam_beta1": 0.8, "adam_beta2": 0.99}, {"optimizer.betas=[0.8,0.99]"}),
-        (
-            "resnet",
-            {"model_ema": True, "track_grad_norm": 2, "early_stopping_patience": 5},
-            {"callbacks=[default,ema,grad_norm,early_stopping] callbacks.early_stopping.patience=5"},
-        ),
-        (
-            "resnet",
-            {"adam_beta1": 0.8, "adam_beta2": 0.99, "adam_epsilon": 1e-6},
-            {"optimizer=adamw optimizer.betas=[0.8,0.99] optimizer.eps=1e-06"},
-        ),
-        (
-            "resnet",
-            {"batch_size": 32, "accumulate_grad_batches": 2},
-            {"data.batch_size=64 trainer.accumulate_grad_batches=2"},
-        ),
-        (
-            "resnet",
-            {"batch_size": 32, "gpus": 2},
-            {"data.batch_size=64", "trainer.devices=2 trainer.accelerator=gpu"},
-        ),
-        (
-            "resnet",
-            {"batch_size": 32, "trainer.devices": 2, "accumulate_grad_batches": 2},
-            {"data.batch_size=128 trainer.accumulate_grad_batches=2"},
-        ),
-        (
-            "resnet",
-            {"per_device_train_batch_size": 16, "gradient_accumulation_steps": 4},
-            {"data.batch_size=64 trainer.accumulate_grad_batches=4"},
-        ),
-        ("gpt", {"save_total_limit": 2}, {"callbacks.checkpoint.every_n_steps=500 callbacks.checkpoint.keep=2"}),
-        (
-            "gpt",
-            {"save_steps": 100, "save_total_limit": 2},
-            {"callbacks.checkpoint.every_n_steps=100", "callbacks.checkpoint.keep=2"},
-        ),
-        ("gpt", {"max_epochs": 3, "max_steps": 500}, {"trainer.max_epochs=3", "trainer.max_steps=500"}),
-        ("gpt", {"num_train_epochs": 3, "max_steps": 500}, {"trainer.max_epochs=-1", "trainer.max_steps=500"}),
-        ("gpt", {"warmup_ratio": 0.1, "lr_scheduler_type": "linear"}, {"scheduler=warmup_linear scheduler.warmup=0.1"}),
-        ("gpt", {"lr_scheduler_type": "cosine", "warmup_ratio": 0.1}, {"scheduler=warmup_cosine scheduler.warmup=0.1"}),
-        ("gpt", {"optim": "sgd", "adam_beta1": 0.8}, {"optimizer=sgd", "leave adam_beta1 out"}),
-        ("gpt", {"optim": "adamw_torch", "adam_beta1": 0.8}, {"leave optim out", "optimizer.betas=[0.8,0.95]"}),
-        ("tabular", {"wandb": True, "tensorboard": True}, {"logger=[wandb,tensorboard]"}),
-        ("tabular", {"lr": 0.1, "epochs": 3}, {"optimizer.lr=0.1", "trainer.max_epochs=3"}),
-    ],
-)
-def test_several_keys_get_one_fix(recipe: str, items: dict[str, object], fixes: set[str]) -> None:
-    assert {problem.fix for problem in typed(recipe, *items.items())} == fixes
-
-
-def test_keys_of_two_options_keep_their_own_fixes() -> None:
-    fixes = [problem.fix for problem in typed("resnet", ("adam_beta1", 0.8), ("asgd_lambd", 0.1))]
-    assert fixes[0] == "optimizer=adamw optimizer.betas=[0.8,0.999]"
-
-
-def test_no_callbacks_and_another_one_are_that_one() -> None:
-    assert {problem.fix for problem in typed("gpt", ("callback", "none"), ("device_stats", True))} == {
-        "callbacks=[default,device_stats]"
-    }
 
 
 def test_callbacks_that_were_added_stay() -> None:

@@ -12,7 +12,6 @@ from mlscale.config.schema.job_facts import ANY, JobFacts
 from mlscale.config.schema.value_types import FLOAT, INT, STR, Type, make_list_type
 from mlscale.config.suggestions.config_names import Names
 from mlscale.config.suggestions.templates import (
-    choose_option,
     count_batches,
     fill_template,
     get_default_names,
@@ -175,29 +174,6 @@ def test_what_the_data_decides_is_not_suggested() -> None:
     names = replace(NAMES, values={"a.int": "${derived.num_classes}", "a.any": "${derived.run_dir}"}.get)
     assert fill("a.int={value}", 3, names) == ""
     assert fill("a.any={value}", 3, names) == "a.any=3"
-
-
-def test_the_keys_and_values_of_another_option() -> None:
-    names = choose_option(get_default_names(get_groups()), "optimizer", "sgd")
-    assert "optimizer.momentum" in names.paths
-    assert "optimizer.betas" not in names.paths
-    assert names.values("optimizer.momentum") == 0.9
-    assert "seed" in names.paths
-    assert [kind.text for kind in names.types("optimizer.momentum")] == ["float", "float ≤ 1 or 0"]
-    assert [kind.text for kind in names.types("seed")] == ["int"]
-    assert choose_option(names, "optimizer", "no_such") is names
-
-
-def test_another_option_keeps_what_is_not_of_its_group() -> None:
-    values = {"optimizer.lr": 7.0, "optimizer.betas": [0.5], "seed": 3}
-    before = replace(get_default_names(get_groups()), values=values.get)
-    names = choose_option(before, "optimizer", "sgd")
-    assert (names.values("seed"), names.values("optimizer.betas")) == (3, None)
-    assert names.values("optimizer.lr") != 7
-    # Keys of the group that the option has, once each.
-    assert len(list(names.paths)) == len(set(names.paths))
-    assert names.types("optimizer.momentum") == get_option_types("optimizer", "sgd")["optimizer.momentum"]
-    assert names.types("seed") == before.types("seed")
 
 
 def test_settings_count_as_typed() -> None:
