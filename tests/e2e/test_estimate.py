@@ -1,6 +1,8 @@
 """`mlscale estimate`, as a user types it: against a run, with limits, and with a task of one's own."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -158,6 +160,32 @@ def test_ones_own_task_that_looks_at_values_and_data_that_says_nothing(
     assert found["metrics"]["steps"] == 4 * 12
     assert 0 < found["metrics"]["time_s"] < 60
     assert not runs_in(folder)
+
+
+READING = """
+import torch
+
+
+class Reading(torch.nn.Module):
+    def __init__(self, num_classes=10):
+        super().__init__()
+        self.head, self.wide = torch.nn.Linear(64, num_classes), torch.nn.Linear(64, 4000)
+
+    def forward(self, x):
+        x = x.flatten(1)
+        return self.head(x) + self.wide(x).sum(1, keepdim=True) * (x.mean() > 100).item()
+"""
+
+
+@pytest.mark.slow
+def test_torch_does_not_warn_between_the_lines(folder: Path) -> None:
+    (folder / "reading_model.py").write_text(READING)
+    model = ["model=none", "model._target_=reading_model.Reading", "recipe=resnet", "estimate.probe_seconds=0"]
+    # In a new process, as torch reads the level of its log when it is imported.
+    command = [sys.executable, "-m", "mlscale", "estimate", *model]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "a trace was not possible" in done.stdout
+    assert "CPUAllocator" not in done.stderr
 
 
 UNSEEN = """

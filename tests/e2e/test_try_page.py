@@ -118,6 +118,24 @@ def test_a_row_in_a_form(browser: Any, folders: dict[str, Path], tmp_path: Path)
         visit.close(server.url)
 
 
+def test_a_server_with_a_key_is_opened_by_it(browser: Any, folders: dict[str, Path], tmp_path: Path) -> None:
+    key = "a-key-that-is-long-enough"
+    with serving(tmp_path, folders["mass"], f"api_key={key}") as server:
+        for password, status in ((key[1:], 401), (key, 200)):
+            # As a person types it where the browser asks.
+            page = browser.new_page(http_credentials={"username": "", "password": password})
+            response = page.goto(server.url)
+            assert response.status == status
+            if status == 401:
+                # One of a line: Chromium asks for none where Bearer comes first in it.
+                assert response.header_values("www-authenticate") == ["Bearer", 'Basic realm="the key as password"']
+                continue
+            page.fill("input[name=bill_length_mm]", "39.5")
+            page.click("#send")
+            page.wait_for_selector("#answer details")
+            assert " g" in page.inner_text("#answer")
+
+
 def test_a_number_with_its_unit(browser: Any, folders: dict[str, Path], tmp_path: Path) -> None:
     with serving(tmp_path, folders["mass"]) as server:
         visit = Visit(browser, server.url)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -42,6 +43,8 @@ def run(cfg: DictConfig) -> Result:
     from mlscale.launch.local_devices import detect_local_devices
     from mlscale.launch.local_launch import start_fork_server
 
+    # Before torch is imported: of what was allocated before it counts, it warns in the middle of the lines.
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     load = measure_load()  # first: from here on this process itself is a load on the machine
     # Limits, prices and the instance are checked before the measurement, which takes much longer.
     settings = EstimateSettings.read_estimate_settings(cfg.estimate)

@@ -41,6 +41,7 @@ class DaliBackend(TarBackend):
         device: where JPEGs are decoded and augmented: 'cpu', or 'gpu' for the CUDA device that trains.
         image_key: see `TarBackend`.
         label_key: see `TarBackend`.
+        label_field: see `TarBackend`.
         image_size: see `ImageBackend`.
         workers: threads of DALI, and threads that read files, per process.
         allow: see `TarBackend`.
@@ -68,6 +69,7 @@ class DaliBackend(TarBackend):
         device: str = "cpu",
         image_key: str | None = None,
         label_key: str | None = None,
+        label_field: str | None = None,
         image_size: int | None = None,
         workers: int | str = "auto",
         allow: Sequence[str] = (),
@@ -92,6 +94,7 @@ class DaliBackend(TarBackend):
             test,
             image_key=image_key,
             label_key=label_key,
+            label_field=label_field,
             image_size=image_size,
             workers=workers,
             allow=allow,

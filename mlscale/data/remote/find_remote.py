@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -23,14 +24,15 @@ from mlscale.data.remote.addresses import (
     mask_address,
 )
 from mlscale.data.remote.open_store import open_store
-from mlscale.data.remote.remote_index import IndexedShard
+from mlscale.data.remote.remote_index import IndexedShard, find_saved_state
 from mlscale.data.remote.remote_shard import RemoteAccess
 from mlscale.data.remote.shard_cache import ShardCache
 from mlscale.data.remote.small_files import read_small_file
 from mlscale.data.remote.stores import RemoteStat, Store
 from mlscale.data.remote.transfers import Attempts
 from mlscale.data.remote.verify_content import ContentCheck
-from mlscale.errors import MLScaleError, raise_all
+from mlscale.data.shards.system_files import report_once
+from mlscale.errors import Exit, MLScaleError, raise_all
 
 _THREADS = 16
 """Requests at a time: an answer takes tens of milliseconds, most of which is waiting."""
@@ -77,10 +79,17 @@ def find_remote_shards(entry: str, where: str, names: re.Pattern[str], access: R
         else:
             stats |= _list_folder(store, part, access, where, names, digests)
     known = {address: stat for address, stat in stats.items() if stat is not None}
-    known |= _read_stats(store, [address for address, stat in stats.items() if stat is None], access, where, entry)
-    if known and not digests:
-        first = next(iter(known))
-        digests = _read_digests(store, join_address(first, ""), access, where)
+    unknown = [address for address, stat in stats.items() if stat is None]
+    try:
+        known |= _read_stats(store, unknown, access, where, entry)
+        if known and not digests:
+            digests = _read_digests(store, join_address(next(iter(known)), ""), access, where)
+    except MLScaleError as error:
+        saved = {address: stat for address in stats if (stat := find_saved_state(address, access)) is not None}
+        if error.exit != Exit.ENVIRONMENT or len(saved) < len(stats):
+            raise
+        report_once(f"remote    {error.what}: the shards are read from the cache, as they were")
+        known = saved
     return [_build_shard(address, known[address], store, access, where, digests) for address in stats]
 
 
@@ -110,7 +119,9 @@ def _expand_braces(entry: str) -> list[str]:
 def _read_stats(
     store: Store, addresses: Sequence[str], access: RemoteAccess, where: str, entry: str
 ) -> dict[str, RemoteStat]:
-    def read_or_catch(address: str) -> RemoteStat | FileNotFoundError | MLScaleError:
+    is_away = threading.Event()  # then no other shard is waited for
+
+    def read_or_catch(address: str) -> RemoteStat | FileNotFoundError | MLScaleError | None:
         def read() -> RemoteStat | FileNotFoundError:
             try:
                 return store.read_stat(address)
@@ -118,8 +129,9 @@ def _read_stats(
                 return error
 
         try:
-            return Attempts(address, access.policy, access.counts, where).call(read)
+            return None if is_away.is_set() else Attempts(address, access.policy, access.counts, where).call(read)
         except MLScaleError as problem:
+            is_away.set()
             return problem
 
     with ThreadPoolExecutor(_THREADS) as pool:

@@ -15,8 +15,9 @@ import numpy as np
 
 from mlscale.data.cache_folder import get_cache_dir
 from mlscale.data.remote.addresses import get_file_name, identify_shard, join_address, mask_address
-from mlscale.data.remote.remote_shard import RemoteShard
+from mlscale.data.remote.remote_shard import RemoteAccess, RemoteShard
 from mlscale.data.remote.small_files import read_small_file
+from mlscale.data.remote.stores import RemoteStat
 from mlscale.data.shards.index_builder import Scanner
 from mlscale.data.shards.index_files import (
     INDEX_FOLDER_NAME,
@@ -81,6 +82,16 @@ def get_remote_index_path(shard: RemoteShard) -> Path:
     """Return the path of a remote shard's index file on this machine."""
     digest = hashlib.sha256(identify_shard(shard.address).encode()).hexdigest()[:32]
     return get_cache_dir() / "index" / f"{digest}.npz"
+
+
+def find_saved_state(address: str, access: RemoteAccess) -> RemoteStat | None:
+    """Return the state of a shard of which the cache has a whole copy, compared when it came; None without one."""
+    shard = IndexedShard(identify_shard(address), "", address=address, access=access)
+    saved = use_index(partial(load_index, get_remote_index_path(shard)), [])
+    if saved is None:
+        return None
+    stat = RemoteStat(saved.about["size"], saved.about.get("etag"))
+    return stat if (access.cache.folder / replace(shard, stat=stat).copy_name).is_file() else None
 
 
 def save_remote_index(shard: RemoteShard, index: ShardIndex, container: str) -> None:

@@ -54,8 +54,8 @@ class Access:
             raise Refused(
                 "this needs the key of the server: send 'Authorization: Bearer <key>' or 'x-api-key: <key>'",
                 401,
-                # A browser asks for the key by the second, as the password.
-                b'WWW-Authenticate: Bearer, Basic realm="the key as password"\r\n',
+                # A browser asks for the key by the second, as the password; Chromium reads one of a line alone.
+                b'WWW-Authenticate: Bearer\r\nWWW-Authenticate: Basic realm="the key as password"\r\n',
             )
 
     def is_server_name(self, host: str) -> bool:

@@ -90,7 +90,7 @@ def test_clients_name_no_file_and_write_no_line_of_the_log(server: Server, ref: 
     assert server.metric("mlscale_stale") == 0
 
 
-CHALLENGE = 'Bearer, Basic realm="the key as password"'
+CHALLENGE = 'Basic realm="the key as password"'  # the last of two
 
 
 def test_the_key(locked: Server) -> None:
