@@ -144,17 +144,11 @@ def find_optimizers(configured: object) -> list[torch.optim.Optimizer]:
     if isinstance(configured, torch.optim.Optimizer):
         return [configured]
     if isinstance(configured, Mapping):
-        return find_optimizers(configured["optimizer"])
+        # A scheduler's dictionary ({"scheduler", "interval"}) has no optimizer.
+        return find_optimizers(configured.get("optimizer"))
     if isinstance(configured, list | tuple):
-        entries = [item for item in configured if isinstance(item, torch.optim.Optimizer | Mapping | list | tuple)]
-        return [optimizer for item in entries if item for optimizer in _find_entry_optimizers(item)]
+        return [optimizer for item in configured for optimizer in find_optimizers(item)]
     return []
-
-
-def _find_entry_optimizers(item: object) -> list[torch.optim.Optimizer]:
-    """Return the optimizers of an entry; lists of schedulers have none."""
-    # A scheduler's dictionary ({"scheduler", "interval"}) has no optimizer.
-    return [] if isinstance(item, Mapping) and "optimizer" not in item else find_optimizers(item)
 
 
 def extract_loss(output: object) -> Tensor:
