@@ -1,5 +1,6 @@
 """The progress bar: a bar with a line of each epoch above it on a terminal, one line per epoch elsewhere."""
 
+import math
 import os
 import sys
 import time
@@ -15,9 +16,45 @@ from mlscale.log_lines import report_metrics
 from mlscale.report.text import format_duration
 from mlscale.tasks.batch import get_batch_size
 from mlscale.train.callbacks.notebook_bar import NotebookBar, NotebookOutput, find_notebook_shell
-from mlscale.train.callbacks.remaining_time import RemainingTime
 from mlscale.train.checkpoint.step_boundary import is_in_epoch
 from mlscale.train.step_loss import get_detached_loss
+
+
+class RemainingTime:
+    """An estimate for the whole run; what validations and saves have taken so far counts as a part of each batch.
+
+    A run may end earlier, by early stopping or a limit of time.
+
+    Args:
+        trainer: whose training begins now, or is resumed.
+    """
+
+    def __init__(self, trainer: Trainer) -> None:
+        self._started = time.perf_counter()
+        self._first = _count_trained_batches(trainer)
+
+    def estimate_seconds(self, trainer: Trainer) -> float | None:
+        """Return the seconds that are left; None before the first batch, and where the run has no known end."""
+        total, done = _count_all_batches(trainer), _count_trained_batches(trainer)
+        if not math.isfinite(total) or done <= self._first:
+            return None
+        return max(0.0, total - done) * (time.perf_counter() - self._started) / (done - self._first)
+
+
+def _count_trained_batches(trainer: Trainer) -> int:
+    # Of all epochs, and of the attempts before a resume.
+    return int(trainer.fit_loop.epoch_loop.batch_progress.total.ready)
+
+
+def _count_all_batches(trainer: Trainer) -> float:
+    """Return the batches of the whole run; infinity where neither epochs nor steps limit it."""
+    limits = [math.inf]
+    if trainer.max_epochs is not None and trainer.max_epochs > 0:
+        limits.append(trainer.max_epochs * trainer.num_training_batches)
+    if trainer.max_steps > 0:
+        limits.append(trainer.max_steps * trainer.accumulate_grad_batches)
+    return min(limits)
+
 
 _COLUMNS, _ROWS = 100, 20  # of a terminal without a size, such as that of `docker run -t` or `script`
 _BAR_COLUMNS = 10  # that facts leave for the bar itself

@@ -6,13 +6,15 @@ Any callback that saves goes through here, a user's own `ModelCheckpoint` among 
 from __future__ import annotations
 
 import logging
-from collections import deque
-from collections.abc import Callable, Mapping
+from collections import Counter, OrderedDict, deque
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
 import torch.distributed as dist
 from lightning_fabric.utilities.cloud_io import _is_local_file_protocol
 from pytorch_lightning.plugins.io import TorchCheckpointIO
@@ -29,12 +31,49 @@ from mlscale.runs.checkpoint_files.sharded_folder import STATE, remove_checkpoin
 from mlscale.train.checkpoint.background_writer import BackgroundWriter
 from mlscale.train.checkpoint.checkpoint_kind import build_checkpoint_record
 from mlscale.train.checkpoint.one_file import write_checkpoint_file
-from mlscale.train.checkpoint.plain_values import convert_numpy_numbers, convert_to_plain
 from mlscale.train.checkpoint.save_messages import build_write_error, format_disk_full, print_warning
 from mlscale.train.checkpoint.shard_split import split_state
 from mlscale.train.checkpoint.shard_writer import commit_sharded
 from mlscale.train.checkpoint.uploader import CheckpointUploader
 from mlscale.train.checkpoint.weights_only_load import SAVE_PLAIN_VALUES, find_unsafe_globals, load_checkpoint_file
+
+
+def convert_to_plain(value: object) -> Any:
+    """Return `value` made of what a weights-only load reads; OmegaConf's containers become dicts and lists.
+
+    Raises:
+        TypeError: it holds something else.
+    """
+    # Exact types: a subclass, such as np.float64 of float, is pickled by its class, which a weights-only load refuses.
+    if value is None or type(value) in (bool, int, float, str, bytes, complex) or type(value) is torch.Tensor:
+        return value
+    if isinstance(value, Mapping):
+        return {convert_to_plain(key): convert_to_plain(value[key]) for key in value}
+    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
+        items = [convert_to_plain(item) for item in value]
+        return tuple(items) if isinstance(value, tuple) else items
+    raise TypeError(type(value))
+
+
+def convert_numpy_numbers(value: Any) -> Any:
+    """Return `value` with numpy's numbers as Python's, which a weights-only load reads: a schedule that is computed by
+    numpy leaves them in the states of optimizers and schedulers. float32 and others would change their value, and stay.
+    """
+    if isinstance(value, np.float64 | np.int64 | np.bool_):
+        return value.item()
+    if type(value) in (dict, OrderedDict, Counter):
+        pairs = [(convert_numpy_numbers(key), convert_numpy_numbers(item)) for key, item in value.items()]
+        same = all(
+            new is old
+            for pair, item in zip(pairs, value.items(), strict=True)
+            for new, old in zip(pair, item, strict=True)
+        )
+        return value if same else type(value)(dict(pairs))
+    if type(value) in (list, tuple):
+        parts = [convert_numpy_numbers(item) for item in value]
+        return value if all(a is b for a, b in zip(value, parts, strict=True)) else type(value)(parts)
+    return value
+
 
 _HYPER_PARAMETERS = ("hyper_parameters", "datamodule_hyper_parameters")
 _log = logging.getLogger(__name__)
