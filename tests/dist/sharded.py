@@ -169,21 +169,22 @@ def count_collectives(argument: str) -> dict[str, int]:
     """The collectives of FSDP in an epoch of eight batches, by name."""
     made = run("fsdp", {"accumulate_grad_batches": int(argument)})
     seen: dict[str, int] = {}
-    for name in ("all_gather_single", "reduce_scatter_single"):
-        _count_calls(name, seen)
+    earlier_names = {"all_gather_single": "all_gather_into_tensor", "reduce_scatter_single": "reduce_scatter_tensor"}
+    for name, earlier in earlier_names.items():
+        _count_calls(name, name if hasattr(torch.distributed, name) else earlier, seen)
     fit(made, task(), of_rank(batches(16)))
     return seen
 
 
-def _count_calls(name: str, seen: dict[str, int]) -> None:
-    call = getattr(torch.distributed, name)
+def _count_calls(name: str, function: str, seen: dict[str, int]) -> None:
+    call = getattr(torch.distributed, function)
     seen[name] = 0
 
     def count(*args: Any, **kwargs: Any) -> Any:
         seen[name] += 1
         return call(*args, **kwargs)
 
-    setattr(torch.distributed, name, count)
+    setattr(torch.distributed, function, count)
 
 
 def refused(argument: str) -> str:
