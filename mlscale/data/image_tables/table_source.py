@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from mlscale.data.image_tables.image_cells import ImageCells, locate_image
 from mlscale.data.image_tables.image_rows import ImageRows
 from mlscale.data.image_tables.row_labels import list_raw_labels
 from mlscale.data.shards.sample_source import Label
-from mlscale.errors import MLScaleError
+from mlscale.errors import MLScaleError, call_all
 
 _MOST_FOLDERS = 50
 _TRIED = 5
@@ -80,15 +80,23 @@ class TableSource:
         numbered: the labels of training are class numbers, and not names.
         skip_bad: rows that can't be used are bad samples; else the first is an error.
         where: the key path of the split, for errors.
+        digests: the CRC-32 of the images of which it was recorded, by key; another image is a bad sample.
 
     Raises:
         MLScaleError: no row can be used; or, unless `skip_bad`, one can't.
     """
 
     def __init__(
-        self, rows: ImageRows, numbers: NDArray[np.int64], *, numbered: bool, skip_bad: bool, where: str
+        self,
+        rows: ImageRows,
+        numbers: NDArray[np.int64],
+        *,
+        numbered: bool,
+        skip_bad: bool,
+        where: str,
+        digests: Mapping[str, int],
     ) -> None:
-        self._rows = rows
+        self._rows, self._digests = rows, digests
         self._numbers: list[int] = numbers.tolist()
         self._labels = list_raw_labels(rows.labels, self._numbers, numbered) if rows.masks is None else []
         self._refuse_bad(skip_bad, where)
@@ -106,7 +114,35 @@ class TableSource:
         return str(self._rows.keys[self._numbers[sample]])
 
     def read_image(self, sample: int) -> tuple[str, bytes]:
-        return self._read(self._rows.cells, sample)
+        """Return extension and bytes of a sample's image. May be called by several threads.
+
+        Raises:
+            BadSample: it can't be read, or has another digest than was recorded.
+        """
+        extension, content = self._read(self._rows.cells, sample)
+        key, digest = self.get_key(sample), zlib.crc32(content) if self._digests else 0
+        if self._digests.get(key, digest) != digest:
+            from mlscale.data.order.bad_samples import BadSample
+
+            why = (
+                f"the CRC-32 of its image is {digest:08x}, and {self._digests[key]:08x} was recorded by mlscale prepare"
+            )
+            raise BadSample(sample, key, "is corrupt", where=self.locate_sample(sample), why=why)
+        return extension, content
+
+    def compute_digests(self) -> dict[str, int]:
+        """Return the CRC-32 of each image by key, but for rows that can't be used.
+
+        Raises:
+            MLScaleError: images have other digests than were recorded; of all at once.
+        """
+        usable = sorted({*range(len(self))}.difference(self._list_bad()))
+        with ThreadPoolExecutor(_THREADS) as pool:
+            read = {self.get_key(sample): pool.submit(self._compute_image_checksum, sample) for sample in usable}
+            return call_all({key: checksum.result for key, checksum in read.items()})
+
+    def _compute_image_checksum(self, sample: int) -> int:
+        return zlib.crc32(self.read_image(sample)[1])
 
     def read_label(self, sample: int) -> tuple[str, bytes]:
         """Return extension and bytes of a sample's mask. May be called by several threads."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -11,6 +13,8 @@ from typing import Unpack
 import numpy as np
 from numpy.typing import NDArray
 
+from mlscale.atomic_files import read_json, write_json
+from mlscale.contracts import add_checksum, has_right_checksum
 from mlscale.data.cache_folder import get_cache_dir
 from mlscale.data.decoding.pil import MAX_PIXELS
 from mlscale.data.image_tables.choose_columns import ChosenColumns, check_class_names, choose_columns, collect_features
@@ -22,7 +26,7 @@ from mlscale.data.image_tables.table_source import TableSource
 from mlscale.data.images.labelled_images import ImageBackend
 from mlscale.data.inspection.leaks import describe_split_leaks
 from mlscale.data.order.policy import Policy, TolerantPolicyArguments
-from mlscale.data.shards.sample_source import SampleSource
+from mlscale.data.shards.member_digests import RecordedDigests
 from mlscale.data.shards.system_files import report_once
 from mlscale.data.table_parsing.columns import DataTable
 from mlscale.data.table_parsing.hold_out import HoldOut
@@ -114,7 +118,7 @@ class ImageTableBackend(ImageBackend):
         )
         self.split_leaks: list[str] = []
 
-    def build_openers(self) -> dict[str, Callable[[], SampleSource]]:
+    def build_openers(self) -> dict[str, Callable[[], TableSource]]:
         require_pyarrow("data.train")
         splits, files = self._open_files()
         # The training split decides: others are read by its columns, types and classes.
@@ -140,9 +144,47 @@ class ImageTableBackend(ImageBackend):
                 numbered=numbered,
                 skip_bad=self.policy.skip,
                 where=self._get_key_path(split),
+                digests=self._read_digests(),
             )
             for split, (part, numbers) in chosen.items()
         }
+
+    def record_digests(self) -> RecordedDigests:
+        """Record a digest of each image where it is, or compare it with the one that was recorded before.
+
+        Raises:
+            MLScaleError: images are not as they were, or the digests can't be written.
+        """
+        before, opened = self._read_digests(), call_all(self.build_openers())
+        found = {key: digest for source in opened.values() for key, digest in source.compute_digests().items()}
+        write_json(self._digest_path, add_checksum({"digests": {**before, **found}}))
+        new = len(found.keys() - before.keys())
+        return RecordedDigests(new, len(found) - new, len(found), (self._digest_path.parent,), unit="image")
+
+    @property
+    def _digest_path(self) -> Path:
+        places = sorted(os.path.abspath(path) for spec in self._specs.values() for path in spec)
+        return (
+            get_cache_dir() / "image_digests" / f"{hashlib.sha256(json.dumps(places).encode()).hexdigest()[:16]}.json"
+        )
+
+    def _read_digests(self) -> dict[str, int]:
+        """Return the recorded digests of images, by key.
+
+        Raises:
+            MLScaleError: their file is not as it was written.
+        """
+        if not self._digest_path.exists():
+            return {}
+        document = read_json(self._digest_path)
+        if not has_right_checksum(document):
+            raise MLScaleError(
+                "the recorded digests of images can't be read",
+                where=str(self._digest_path),
+                why="its SHA-256 is another",
+                fix=f"rm {self._digest_path}, and mlscale prepare again, of data that is known to be good",
+            )
+        return dict(document["digests"])
 
     def setup(self, stage: str) -> None:
         """Open the data; a fit reports groups that training and validation share, and times that overlap."""

@@ -51,16 +51,18 @@ class RecordedDigests:
         compared: shards whose digests were recorded before, and are those of the present bytes.
         samples: in all of them.
         folders: of the index files.
+        unit: what has a digest, or one of each of its members.
     """
 
     shards: int
     compared: int
     samples: int
     folders: tuple[Path, ...]
+    unit: str = "shard"
 
     def __str__(self) -> str:
-        done = [f"digests of {self.shards} shard{'s' * (self.shards != 1)} recorded"] if self.shards else []
-        done += [f"digests of {self.compared} shard{'s' * (self.compared != 1)} compared"] if self.compared else []
+        done = [f"digests of {format_count(self.shards, self.unit)} recorded"] if self.shards else []
+        done += [f"digests of {format_count(self.compared, self.unit)} compared"] if self.compared else []
         return ", ".join(done)
 
 
