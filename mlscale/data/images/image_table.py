@@ -157,6 +157,7 @@ class ImageTableBackend(ImageBackend):
         """
         before, opened = self._read_digests(), call_all(self.build_openers())
         found = {key: digest for source in opened.values() for key, digest in source.compute_digests().items()}
+        self._digest_path.parent.mkdir(parents=True, exist_ok=True)
         write_json(self._digest_path, add_checksum({"digests": {**before, **found}}))
         new = len(found.keys() - before.keys())
         return RecordedDigests(new, len(found) - new, len(found), (self._digest_path.parent,), unit="image")
@@ -181,8 +182,8 @@ class ImageTableBackend(ImageBackend):
             raise MLScaleError(
                 "the recorded digests of images can't be read",
                 where=str(self._digest_path),
-                why="its SHA-256 is another",
-                fix=f"rm {self._digest_path}, and mlscale prepare again, of data that is known to be good",
+                why="its SHA-256 is another; without it, mlscale prepare records them again",
+                fix=f"rm {self._digest_path}",
             )
         return dict(document["digests"])
 

@@ -180,7 +180,7 @@ class ImageBackend(Backend):
             raise MLScaleError(f"this data has no {split} split", where=self._get_key_path(split), fix="split=val")
         return self._splits[split]
 
-    def build_openers(self) -> dict[str, Callable[[], SampleSource]]:
+    def build_openers(self) -> Mapping[str, Callable[[], SampleSource]]:
         """Return the functions that open the splits: at least train and val, in this order."""
         raise NotImplementedError
 

@@ -388,3 +388,28 @@ def test_windows_of_production(tmp_path: Path) -> None:
     for part in ("train", "val"):
         data.write_window(tmp_path / "window" / part, pixels, ["cat", "dog"] * 4)
     assert {path.name for path in (tmp_path / "window").iterdir()} == {"train", "val"}
+
+
+def test_images_are_compared_with_their_recorded_digests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLSCALE_CACHE", str(tmp_path / "cache"))
+    table = write_table(tmp_path / "rows.csv", write_photos(tmp_path, 40))
+    assert str(open_table(table).record_digests()) == "digests of 40 images recorded"
+    assert str(open_table(table).record_digests()) == "digests of 40 images compared"
+    changed = next(path for path in tmp_path.rglob("17.png"))
+    content = bytearray(changed.read_bytes())
+    content[-20] ^= 1  # in the last chunks: the same size, and not in the first block of it
+    changed.write_bytes(content)
+    for read in (open_table(table).record_digests, lambda: read_images(open_table(table))):
+        with pytest.raises(MLScaleError, match=r"the sample b/17\.png is corrupt"):
+            read()
+    (digests,) = tmp_path.rglob("image_digests/*.json")
+    digests.write_text(digests.read_text().replace("1", "2", 1))
+    with pytest.raises(MLScaleError, match="the recorded digests of images can't be read"):
+        open_table(table).facts()
+
+
+def read_images(data: ImageTable) -> None:
+    for split in data.list_splits():
+        source = data.get_decoded_split(split).source
+        for sample in range(len(source)):
+            source.read_image(sample)
