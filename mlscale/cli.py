@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Sequence
 from importlib import import_module
 from itertools import takewhile
-from types import ModuleType
+from types import FrameType, ModuleType
 
 from mlscale.api import make_user_code_importable
 from mlscale.commands import COMMANDS, find_command, import_entry_point
@@ -32,6 +32,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     # With an explicit `argv` a test or a script calls this: its process is not mlscale's own.
     if argv is None:
         garbage.mark_own_process()
+        if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # which nohup ignores
+            signal.signal(signal.SIGHUP, _end_by_sigterm)
         replace_unprintable_letters(sys.stdout)
     make_user_code_importable()
     with use_log_format(find_typed_format(words)), use_typed_words(words):
@@ -58,6 +60,12 @@ def _run_words(words: list[str]) -> int:
         wrapped = wrap_unforeseen_error(error)
         _print_error(wrapped, words, error)
         return int(wrapped.exit)
+
+
+def _end_by_sigterm(signum: int, frame: FrameType | None) -> None:
+    """End as by SIGTERM, whatever else handles that: a terminal was closed before a training handles it."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _dispatch_command(words: list[str]) -> int:

@@ -13,7 +13,7 @@ import torch
 
 from mlscale.culprit import find_innermost_call, find_user_line
 from mlscale.errors import MLScaleError
-from mlscale.export.served_module import ServedModule, build_example_tensors, trace_quietly
+from mlscale.export.served_module import NO_RANDOM, ServedModule, build_example_tensors, trace_quietly
 
 if TYPE_CHECKING:
     import onnx
@@ -56,6 +56,15 @@ def export_onnx(model: ServedModule) -> bytes:
     if not all(size.dim_param for size in sizes):
         fixed = next(size.dim_value for size in sizes if not size.dim_param)
         raise _build_export_error(f"a number in forward makes batches of {fixed} samples of all")
+    nodes = (node.op_type for graph in (proto.graph, *proto.functions) for node in graph.node)
+    # Two passes over a few samples do not show what is drawn seldom.
+    if random := sorted({kind for kind in nodes if kind.startswith("Random") or kind in ("Bernoulli", "Multinomial")}):
+        raise MLScaleError(
+            "the model can't be exported to ONNX",
+            where="model",
+            why=f"its forward is random: the graph has {', '.join(random)}",
+            fix=NO_RANDOM,
+        )
     _forget_sources(proto)
     if proto.ByteSize() > _LIMIT:
         raise MLScaleError(

@@ -20,6 +20,7 @@ from mlscale.errors import MLScaleError
 from mlscale.task_types.registry import resolve_task_type
 from mlscale.task_types.task_type import TaskType
 
+NO_RANDOM = "leave out of forward what is random: F.dropout(x, training=self.training), no torch.rand"
 EXAMPLES = 2
 """Samples of the example batch: torch.export treats a size of 1 as a constant."""
 
@@ -52,7 +53,8 @@ class ServedModule(nn.Module):
         """Return the outputs by name, n first; floating-point ones are float32."""
         named = dict(zip((spec.name for spec in self.specs), map(self._normalise, tensors), strict=True))
         outputs = self.task_type.compute_outputs(self.task, named)
-        return {name: value.float() if value.is_floating_point() else value for name, value in outputs.items()}
+        floating = {name for name, value in outputs.items() if isinstance(value, Tensor) and value.is_floating_point()}
+        return {name: value.float() if name in floating else value for name, value in outputs.items()}
 
     def _normalise(self, tensor: Tensor) -> Tensor:
         return (tensor.float() - self.mean) / self.std if self.normalises else tensor
@@ -187,7 +189,7 @@ def check_own_answers(model: ServedModule, tensors: Mapping[str, Any], tolerance
             "the same samples get other outputs a second time",
             where="model",
             why="its forward is random, or changes what it computes with, and an export can't be compared with it",
-            fix="leave out of forward what is random: F.dropout(x, training=self.training), no torch.rand",
+            fix=NO_RANDOM,
         )
     # Next to itself, and not alone: a normalisation by the batch refuses a single sample.
     pairs = [

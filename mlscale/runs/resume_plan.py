@@ -32,7 +32,7 @@ class ResumePlan:
 
     Attributes:
         folder: the run.
-        checkpoint: the checkpoint to resume from; None where nothing was saved, and the run restarts.
+        checkpoint: the checkpoint to resume from; None where there is none, and the run starts over.
         step: the optimizer step that the checkpoint was saved after.
         lines: messages for the user.
         inexact: the known reasons why it may not be bitwise identical to the run without the interruption.
@@ -243,7 +243,7 @@ def format_unfinished_line(run: RunFolder) -> str:
 def _format_resume_line(run: RunFolder, checkpoint: Path | None, step: int) -> str:
     number = len(run.run["attempts"]) + 1
     if checkpoint is None:
-        return f"resume    {run.path.name}, attempt {number}: nothing was saved, so it restarts"
+        return f"resume    {run.path.name}, attempt {number}: no checkpoint is there, so it starts over"
     return f"resume    {run.path.name}, attempt {number}: from {checkpoint.name}, step {step:,}"
 
 

@@ -144,9 +144,7 @@ def evaluate_model(
             return evaluate_servable(resolved_cfg, subject.servable, subject.label, rows, run_data)
     path, is_fallback = choose_checkpoint(subject, cfg)
     if is_fallback:
-        print_masked_lines(
-            ["evaluate  the run has no best checkpoint (nothing was validated): the last one is measured"], masker
-        )
+        print_masked_lines(["evaluate  the run has no best checkpoint: the last one is measured"], masker)
     print_masked_lines([f"evaluate  {subject.label}: {path.name} on {cfg.split}, {where}"], masker)
     label = subject.label if subject.run is None else f"{path.name} of {subject.label}"
     with open_table as rows:

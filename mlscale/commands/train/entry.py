@@ -267,7 +267,8 @@ def _restore_choices(cfg: DictConfig, run: RunFolder, derived: Mapping[str, Any]
             return {}
         why = "which precision or metric the run chose is lost with it"
         fix = f"mlscale {format_override('like', str(run.path))}, a new run; or restore the file from a copy"
-        raise MLScaleError(error.what, where=error.where, why=why, fix=fix) from error
+        what = error.what if (run.path / "derived.yaml").exists() else "derived.yaml is missing"
+        raise MLScaleError(what, where=error.where, why=why, fix=fix) from error
     # Fewer or more threads would split sums in another way; a typed number wins, and another layout has another share.
     keeps_threads = not os.environ.get("OMP_NUM_THREADS") and before.get("world_size") == derived["world_size"]
     threads = {"threads": before["threads"]} if keeps_threads and "threads" in before else {}

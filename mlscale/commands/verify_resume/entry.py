@@ -162,7 +162,13 @@ class _ResumeVerification:
         tried = KillTrial(point, step, traces.compare_traces(reference, lines), failed, resumed)
         self.differs = not tried.is_identical
         how = "identical" if tried.is_identical else "an error" if failed else "different"
-        begun = "" if step is None else f"resumed from step {step:,}: " if step else "nothing was saved, started over: "
+        begun = (
+            ""
+            if step is None
+            else f"resumed from step {step:,}: "
+            if step
+            else "no checkpoint was there, started over: "
+        )
         self.print_lines(f"killed    at {point}; {begun}{how}", *_describe_replay(made, lines))
         return tried
 

@@ -88,10 +88,10 @@ class TableEncoder(Encoder):
             except MLScaleError as problem:
                 problems[name] = problem
         # One override that leaves all of them out: of two that set the same key the last one counts.
-        together = format_override("data.ignore", [*ignored, *problems])
+        keys = {name: suggest_number_keys(train.columns[name]) for name in problems if name in train.texts}
+        together = format_override("data.ignore", [*ignored, *(name for name in problems if not keys.get(name))])
         for name, refused in problems.items():
             refused.fix = refused.fix.replace(format_override("data.ignore", [name]), together)
-        keys = {name: suggest_number_keys(train.columns[name]) for name in problems if name in train.texts}
         asking = [name for name, key in keys.items() if "data.missing=" in key]
         joined = suggest_number_keys([text for name in asking for text in format_texts(train.columns[name])])
         for name in asking:

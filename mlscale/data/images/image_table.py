@@ -156,11 +156,11 @@ class ImageTableBackend(ImageBackend):
             MLScaleError: images are not as they were, or the digests can't be written.
         """
         before, opened = self._read_digests(), call_all(self.build_openers())
-        found = {key: digest for source in opened.values() for key, digest in source.compute_digests().items()}
+        digests = {key: digest for source in opened.values() for key, digest in source.compute_digests().items()}
         self._digest_path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(self._digest_path, add_checksum({"digests": {**before, **found}}))
-        new = len(found.keys() - before.keys())
-        return RecordedDigests(new, len(found) - new, len(found), (self._digest_path.parent,), unit="image")
+        write_json(self._digest_path, add_checksum({"digests": {**before, **digests}}))
+        new = len(digests.keys() - before.keys())
+        return RecordedDigests(new, len(digests) - new, len(digests), (self._digest_path.parent,), unit="image")
 
     @property
     def _digest_path(self) -> Path:

@@ -33,9 +33,11 @@ def suggest_conversion(path: Path, error: Exception, key: str = "") -> str | Non
     """Return the command that writes a file as UTF-8, or the setting `key` with its encoding, if an error says that it
     is not; else None."""
     # pyarrow has an error of its own class, whose text alone names the cause.
-    if not isinstance(error, UnicodeDecodeError) and "utf8" not in str(error).lower().replace("-", ""):
-        return None
+    is_named = isinstance(error, UnicodeDecodeError) or "utf8" in str(error).lower().replace("-", "")
     encoding = _guess_encoding(path)
+    # UTF-16 may be text with zeros between its letters, of which columns are miscounted.
+    if not is_named and encoding != "utf-16":
+        return None
     if key:
         return f"{key}={encoding.replace('latin1', 'cp1252')}"
     if path.suffix.lower() == ".gz":

@@ -67,7 +67,7 @@ def suggest_resume(folder: Path) -> str:
     """Return the command that resumes the run in a folder, and where it resumes."""
     latest, _ = find_latest_valid(folder / "checkpoints")
     record = read_checkpoint_metadata(latest).record if latest else None
-    where = f"from step {record.step:,}" if record else "which starts over: nothing was saved"
+    where = f"from step {record.step:,}" if record else "which starts over: no checkpoint is there"
     run_id = folder.name.rpartition("-")[2]
     return f"mlscale runs resume {run_id if parse_start_time(run_id) else 'last'}, {where}"
 

@@ -20,6 +20,7 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loops.fetchers import _DataFetcher
 from pytorch_lightning.loops.fit_loop import RestartStage
 
+from mlscale.runs.checkpoint_files.checkpoint_digest import verify_checkpoint
 from mlscale.runs.checkpoint_files.sharded_folder import is_checkpoint
 from mlscale.train.checkpoint import arithmetic, rank_buffers
 from mlscale.train.checkpoint import random_states as generators
@@ -115,7 +116,9 @@ class ExactResume(Callback):
         self.same_layout = len(ranks) == trainer.world_size
         for keeper in _find_monitoring_callbacks(trainer):
             of_ranks = [rank.get("best", {}).get(keeper.state_key) for rank in ranks]
-            _rewrite_paths(keeper, checkpoint["callbacks"].get(keeper.state_key), of_ranks)
+            state = checkpoint["callbacks"].get(keeper.state_key)
+            _rewrite_paths(keeper, state, of_ranks)
+            _forget_lost_files(state, of_ranks, shows=trainer.is_global_zero)
         self.inexact = self._compare_arithmetic(ranks, trainer)
         for number, log in enumerate(_find_stateful_loggers(trainer)):
             if saved["loggers"].get(str(number)) is not None:
@@ -197,6 +200,16 @@ class ExactResume(Callback):
             return loader
 
         source.dataloader = build_seeded_dataloader  # type: ignore[method-assign]  # for this trainer alone
+        load = fit_loop._load_combined_loader_states
+
+        def load_loader_states() -> None:
+            # Lightning does so within an epoch alone: a loader with a state of its own would begin the next one anew.
+            if self._own is not None and not self._placed and fit_loop._combined_loader is not None:
+                fit_loop._combined_loader._load_state_dicts(self._own["loaders"])
+            else:
+                load()
+
+        fit_loop._load_combined_loader_states = load_loader_states  # type: ignore[method-assign]  # as above
 
     def _begin_epochs(self, trainer: Trainer) -> None:
         """Put the generators where they were, or would have been, before an epoch's first batch is loaded, or the next
@@ -353,6 +366,21 @@ def _rewrite_paths(
                 state[name] = move_path(value)  # type: ignore[index]  # an empty one has no items
             elif name == "best_k_models":
                 state[name] = {move_path(path): score for path, score in value.items()}  # type: ignore[index]
+
+
+def _forget_lost_files(state: dict[str, Any] | None, of_ranks: list[dict[str, Any] | None], *, shows: bool) -> None:
+    """Take checkpoints that are gone or altered out of a callback's state: the best of the rest of the run is kept."""
+    kept: dict[str, Any] = (state or {}).get("best_k_models", {})
+    lost = [path for path in kept if not is_checkpoint(Path(path)) or verify_checkpoint(Path(path)).is_corrupt]
+    for path in lost:
+        if shows:
+            print(f"resume    {path} is gone or corrupt: the best of the rest of the run is kept", file=sys.stderr)
+        for best in filter(None, (state, *of_ranks)):
+            best["best_k_models"] = {other: score for other, score in best["best_k_models"].items() if other != path}
+            if state is not None and path == state.get("best_model_path"):
+                best["best_model_score"] = None
+    if state is not None and state.get("best_model_path") in lost:
+        state["best_model_path"] = ""
 
 
 def _find_stateful_loggers(trainer: Trainer) -> list[Any]:

@@ -239,6 +239,19 @@ def test_a_random_forward_is_refused_as_such(model: Callable[[], nn.Module]) -> 
         check_own_answers(build_module(model(), (1, 2, 2)), {"input": np.ones((5, 1, 2, 2), np.float32)}, 1e-4)
 
 
+class SeldomNoisy(nn.Module):
+    """Adds noise to so few batches that two passes show none."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x + (torch.rand(1) < 1e-9).float()).flatten(1)
+
+
+def test_a_forward_that_is_seldom_random_is_refused_by_its_graph() -> None:
+    with pytest.raises(MLScaleError) as caught:
+        export_onnx(build_module(SeldomNoisy(), (1, 2, 2)))
+    assert caught.value.why == "its forward is random: the graph has RandomUniformLike"
+
+
 def test_the_export_of_a_model_that_mixes_samples_is_refused(digits: Digits) -> None:
     task = Plain(10)
     task.layer = nn.Sequential(nn.BatchNorm1d(64, track_running_stats=False), task.layer)

@@ -127,7 +127,7 @@ def test_a_run_that_saved_nothing_starts_over(start: Start) -> None:
     save(run, "weights.ckpt", 5, resumable=False, run="another")
     plan = open_attempt(run, 3, None)
     assert (plan.checkpoint, plan.step) == (None, 0)
-    assert plan.lines == (f"resume    {run.path.name}, attempt 2: nothing was saved, so it restarts",)
+    assert plan.lines == (f"resume    {run.path.name}, attempt 2: no checkpoint is there, so it starts over",)
 
 
 @pytest.mark.parametrize(

@@ -83,7 +83,7 @@ def test_what_found_no_room_is_not_called_saved(tmp_path: Path) -> None:
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert caught.value.what == "stopped by SIGTERM after optimizer step 1"
-    assert caught.value.fix == "mlscale runs resume last, which starts over: nothing was saved"
+    assert caught.value.fix == "mlscale runs resume last, which starts over: no checkpoint is there"
     assert list(tmp_path.iterdir()) == []
 
 

@@ -103,7 +103,7 @@ def test_the_last_checkpoint_where_there_is_no_best_one(tmp_path: Path, capsys: 
     result = evaluate(tmp_path, "trainer.limit_val_batches=1.0")
     assert Path(result.artifacts["checkpoint"]).name == "last.ckpt"
     printed = capsys.readouterr().err
-    assert "the run has no best checkpoint (nothing was validated): the last one is measured" in printed
+    assert "the run has no best checkpoint: the last one is measured" in printed
     assert "last.ckpt on val, cpu × 1 (one device)" in printed
     with pytest.raises(MLScaleError, match="no checkpoint 'best'") as caught:
         evaluate(tmp_path, "checkpoint=best")  # what was typed is not replaced

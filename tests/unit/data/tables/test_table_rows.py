@@ -423,3 +423,19 @@ def test_a_file_in_latin1_has_the_line_that_converts_it(tmp_path: Path, name: st
         read_table(str(tmp_path / name), where="data.train")
     subprocess.run(str(caught.value.fix), shell=True, check=True)
     assert read_table(str(tmp_path / name.replace(".", "-utf8.")), where="data.train").columns["a"] == ["Größe"]
+
+
+def test_only_a_column_that_no_key_repairs_is_to_be_left_out(tmp_path: Path) -> None:
+    rows = [f'"1,{100 + i}.5",2026-01-{1 + i % 28:02}T{i % 24:02}:{i % 60:02},{i % 2}' for i in range(60)]
+    (tmp_path / "a.csv").write_text("\n".join(["price,when,target", *rows]))
+    with pytest.raises(MLScaleError) as caught:
+        TableFiles(str(tmp_path / "a.csv"), "target", val=str(tmp_path / "a.csv")).facts()
+    assert "data.thousands=','" in str(caught.value)
+    assert "data.ignore=[when], which leaves it out" in str(caught.value)
+
+
+def test_the_encoding_of_utf_16_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("a\tb\ttarget\n" + "1\t2\t0\n3\t4\t1\n" * 20, encoding="utf-16")
+    with pytest.raises(MLScaleError) as caught:
+        TableFiles(str(tmp_path / "a.csv"), "target", val=str(tmp_path / "a.csv")).facts()
+    assert "data.encoding=utf-16" in str(caught.value)

@@ -70,6 +70,18 @@ class Stateful(DataLoader[Tensor]):
         self.position = state["position"]
 
 
+class Walking(Stateful):
+    """A loader whose samples depend on how many it has given in all epochs."""
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]  # a simpler one
+        while True:
+            self.position += 1
+            self.loaded += 1
+            yield torch.tensor([[1 / self.position + draw()]])
+            if self.position % STEPS == 0:
+                return
+
+
 class Module(pl.LightningModule):
     """A module that writes down what its steps computed with, and draws random numbers itself."""
 
@@ -197,6 +209,7 @@ LOADERS: dict[str, Callable[[], Any]] = {
     "shuffled": lambda: DataLoader(Noisy(), 2, shuffle=True),
     "without a size": lambda: DataLoader(Stream(), 2),
     "with a position": Stateful,
+    "with a position in all epochs": Walking,
 }
 REPLAYED = {
     ("2-step", "shuffled"): 2, ("2-step", "without a size"): 2, ("3-step", "without a size"): 3,
@@ -395,6 +408,18 @@ def test_each_stateful_tracker_gets_its_own_state(tmp_path: Path) -> None:
     loggers = [Plain(), Rows(), Rows()]
     run(LOADERS["shuffled"](), path, logger=loggers)
     assert [log.loaded for log in loggers] == [None, 7, None]
+
+
+def test_a_best_checkpoint_that_is_gone_is_not_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def build() -> ModelCheckpoint:
+        return ModelCheckpoint(tmp_path / "best", monitor="loss_step", every_n_train_steps=1)
+
+    run(LOADERS["shuffled"](), saves=tmp_path, callbacks=[build()])
+    shutil.rmtree(tmp_path / "best")
+    keeper = build()
+    run(LOADERS["shuffled"](), tmp_path / "2-step.ckpt", callbacks=[keeper])
+    assert "is gone or corrupt: the best of the rest of the run is kept" in capsys.readouterr().err
+    assert Path(keeper.best_model_path).exists()
 
 
 def test_the_score_that_a_checkpoint_callback_saw_last_is_back(tmp_path: Path) -> None:
