@@ -203,13 +203,9 @@ def find_served_type(
     x = sample.x if isinstance(sample.x, Mapping) else {"input": sample.x}
     outputs = compute_plain_outputs(task, plain, x)
     output = outputs.get(OUTPUT)
-    if (
-        len(outputs) != 1
-        or not hasattr(output, "ndim")
-        or output.ndim != 2
-        or sample.y.ndim != 1
-        or sample.y.dtype != np.int64
-    ):
+    if len(outputs) != 1 or not isinstance(output, torch.Tensor) or output.ndim != 2:
+        return plain
+    if sample.y.ndim != 1 or sample.y.dtype != np.int64:
         return plain
     columns = output.shape[1]
     if columns > 1 and classes is None and data is not None:

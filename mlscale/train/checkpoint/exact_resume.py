@@ -370,15 +370,15 @@ def _rewrite_paths(
 
 def _forget_lost_files(state: dict[str, Any] | None, of_ranks: list[dict[str, Any] | None], *, shows: bool) -> None:
     """Take checkpoints that are gone or altered out of a callback's state: the best of the rest of the run is kept."""
-    kept: dict[str, Any] = (state or {}).get("best_k_models", {})
-    lost = [path for path in kept if not is_checkpoint(Path(path)) or verify_checkpoint(Path(path)).is_corrupt]
+    best: dict[str, Any] = (state or {}).get("best_k_models", {})
+    lost = [path for path in best if not is_checkpoint(Path(path)) or verify_checkpoint(Path(path)).is_corrupt]
     for path in lost:
         if shows:
             print(f"resume    {path} is gone or corrupt: the best of the rest of the run is kept", file=sys.stderr)
-        for best in filter(None, (state, *of_ranks)):
-            best["best_k_models"] = {other: score for other, score in best["best_k_models"].items() if other != path}
+        for own in filter(None, (state, *of_ranks)):
+            own["best_k_models"] = {other: score for other, score in own["best_k_models"].items() if other != path}
             if state is not None and path == state.get("best_model_path"):
-                best["best_model_score"] = None
+                own["best_model_score"] = None
     if state is not None and state.get("best_model_path") in lost:
         state["best_model_path"] = ""
 
