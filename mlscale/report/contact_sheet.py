@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mlscale.report.caption_font import choose_caption_font
-
 if TYPE_CHECKING:
     from PIL import ImageDraw, ImageFont
 
@@ -56,18 +54,16 @@ def draw_contact_sheet(tiles: Sequence[Tile]) -> tuple[bytes, int]:
     width, height = across * (wide + _GAP) + _GAP, down * (_TILE + _TEXT + _GAP) + _GAP
     canvas = Image.new("RGB", (width * scale, height * scale), _PAPER)
     draw = ImageDraw.Draw(canvas)
-    chosen = choose_caption_font((text for tile in tiles for text in (tile.title, tile.text)), 13 * scale)
-    font = chosen.font
+    font = _load_font(13 * scale)
     for number, tile in enumerate(tiles):
         left, top = _GAP + number % across * (wide + _GAP), _GAP + number // across * (_TILE + _TEXT + _GAP)
         for position, pixels in enumerate(tile.images):
             canvas.paste(_fit_square(pixels, _TILE * scale), ((left + position * (_TILE + 4)) * scale, top * scale))
         below = (top + _TILE + 2) * scale
-        title, text = chosen.replace_missing(tile.title), chosen.replace_missing(tile.text)
-        draw.text((left * scale, below), _cut_line(draw, title, font, wide * scale), _INK, font)
+        draw.text((left * scale, below), _cut_line(draw, tile.title, font, wide * scale), _INK, font)
         draw.text(
             (left * scale, below + 16 * scale),
-            _cut_line(draw, text, font, wide * scale),
+            _cut_line(draw, tile.text, font, wide * scale),
             _BAD if tile.wrong else _QUIET,
             font,
         )
@@ -130,6 +126,16 @@ def _fit_square(pixels: NDArray[np.uint8], side: int) -> Any:
     return square
 
 
+def _load_font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """Return the system's font of most languages, or Pillow's own, which has Latin letters alone."""
+    from PIL import ImageFont
+
+    try:
+        return ImageFont.truetype("DejaVuSans.ttf", size)
+    except OSError:
+        return ImageFont.load_default(size)
+
+
 def _is_grey(tiles: Sequence[Tile]) -> bool:
     return all(image.ndim == 2 for tile in tiles for image in tile.images)
 
@@ -137,7 +143,8 @@ def _is_grey(tiles: Sequence[Tile]) -> bool:
 def _cut_line(
     draw: ImageDraw.ImageDraw, text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, max_width: float
 ) -> str:
-    """Return a line, cut to a width in pixels."""
+    """Return a text as one line, cut to a width in pixels."""
+    text = " ".join(text.split())
     if draw.textlength(text, font) <= max_width:
         return text
     while text and draw.textlength(text + "…", font) > max_width:
