@@ -19,7 +19,6 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.parameter import is_lazy
 
 from mlscale.culprit import summarize_error
-from mlscale.estimate.kernel_scratch import count_gloo_copies
 from mlscale.estimate.live_tensors import LiveTensorMode, iterate_tensors, map_tensors
 from mlscale.estimate.memory_parts import StepMemory
 from mlscale.estimate.step import Processes, StepSettings, run_two_steps
@@ -198,3 +197,16 @@ def _disable_fake_log() -> Iterator[None]:
         yield
     finally:
         log.disabled = before
+
+
+def count_gloo_copies(func: object, args: tuple[Any, ...], result: object) -> int:
+    """Return the bytes that gloo copies: what it receives in an all-gather, and what it sends in a reduce-scatter.
+
+    Args:
+        func: the operation.
+        args: its arguments, real or fake tensors among them.
+        result: what it returned.
+    """
+    if func is torch.ops.c10d._allgather_base_.default:
+        return int(args[0].nbytes)
+    return int(args[1].nbytes) if func is torch.ops.c10d._reduce_scatter_base_.default else 0

@@ -39,7 +39,6 @@ from mlscale.report.canvas import (
 from mlscale.report.clouds import draw_confusion_matrix, draw_scatter_plot
 from mlscale.report.figures import BarPlot, HorizontalBarPlot, LinePlot, PlotEvent, format_time
 from mlscale.report.hover import draw_hover
-from mlscale.report.log_axis import LogAxis
 from mlscale.report.text import format_number, is_number_like
 from mlscale.report.time_axis import TimeAxis
 
@@ -172,3 +171,29 @@ def _draw_rows(figure: HorizontalBarPlot) -> Markup:
         parts.append(BAR.format(0, top + 6, WIDTH, 12, "track"))
         parts.append(BAR.format(0, top + 6, length, 12, "s0"))
     return wrap_svg(figure, len(figure.rows) * step + 4, parts)
+
+
+_MOST_TICKS = 6
+_FEW_DECADES = 2.0  # up to which 2 and 5 times a power of ten are ticks, too
+
+
+class LogAxis(Axis):
+    """Maps positive values to positions."""
+
+    def __init__(self, values: Sequence[float], start: float, end: float) -> None:
+        low, high = min(values), max(values)
+        factors = (1.0, 2.0, 5.0) if math.log10(high / low) <= _FEW_DECADES else (1.0,)
+        powers = range(math.floor(math.log10(low)) - 1, math.ceil(math.log10(high)) + 2)
+        marks = [factor * 10.0**power for power in powers for factor in factors]
+        # From the last mark at or below all values to the first one at or above; the tolerance is for rounding errors.
+        first = max(index for index, mark in enumerate(marks) if mark <= low * (1 + 1e-9))
+        last = max(first + 1, min(index for index, mark in enumerate(marks) if mark >= high * (1 - 1e-9)))
+        every = math.ceil((last - first) / _MOST_TICKS)
+        self.ticks = marks[first : last + 1 : every]
+        self._low, self._high = math.log10(marks[first]), math.log10(marks[last])
+        self._start, self._end = start, end
+
+    def scale_value(self, value: float) -> float:
+        """Return the position of a value."""
+        share = (math.log10(value) - self._low) / (self._high - self._low)
+        return self._start + share * (self._end - self._start)

@@ -34,8 +34,10 @@ def suggest_conversion(path: Path, error: Exception, key: str = "") -> str | Non
     is not; else None."""
     # pyarrow has an error of its own class, whose text alone names the cause.
     is_named = isinstance(error, UnicodeDecodeError) or "utf8" in str(error).lower().replace("-", "")
-    encoding = _guess_encoding(path)
     # UTF-16 may be text with zeros between its letters, of which columns are miscounted.
+    if not is_named and "CSV parse error" not in str(error):
+        return None
+    encoding = _guess_encoding(path)
     if not is_named and encoding != "utf-16":
         return None
     if key:
