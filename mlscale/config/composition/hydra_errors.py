@@ -273,9 +273,9 @@ def _suggest_nearest_option(group: str, option: str, culprit: str | None, roots:
     all.
     """
     options = roots.groups.get(group, ())
-    if best := find_nearest(option, options):
-        # The separators are captured, so that a list keeps its other options and its form.
-        words = re.split(r"([\[\],\s]+)", culprit.partition("=")[2]) if culprit else [option]
+    # The separators are captured, so that a list keeps its other options and its form.
+    words = re.split(r"([\[\],\s]+)", culprit.partition("=")[2]) if culprit else [option]
+    if best := find_nearest(option, [other for other in options if other not in words]):
         return f"{group}={''.join(best if word == option else word for word in words)}"
     if meant := find_group_option(group, option, get_default_names(roots.groups)):
         return meant
