@@ -26,7 +26,7 @@ MEANINGS: Mapping[str, list[object]] = {
     "12:30:00": ["00:12:30:00"], "true": [True, "true"], "off": [False], "[2]": [2], "3": ["3", 3], "-1": ["-1"],
     "abc": [], "16-mixed": [], "[1,2]": [["1", "2"], [True, "2"]], "none": [None], "4GB": [4, 4000], "inf": ["inf"],
     "cuda:0": [], "0.1": ["0.1"], "null": [None], "1": [True, "1", 1], "a b": [], "max": [],
-    "100ms": [100, 0.1, 0.00166666666667],
+    "100ms": [100, 0.1, 0.00166666666667, 2.77777777778e-05],
 }  # fmt: skip
 HABITS = """
     --lr 0.2 | --gpus 2 | lr=1e-3 | --learning-rate 3e-4 | --epochs 5 | --batch-size 32 | -b 32 | --workers 3 |

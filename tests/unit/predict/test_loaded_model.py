@@ -14,8 +14,10 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
+import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
+from torch import nn
 
 import mlscale
 from mlscale.errors import MLScaleError
@@ -351,3 +353,16 @@ def test_what_is_seen_in_a_session(get_task_servable: GetServable) -> None:
     printed = model.predict(["a", "b"])
     assert repr(printed) == "<2 predictions of classification: labels, probabilities, classes>"
     assert {"labels", "answers"} <= set(dir(printed))
+
+
+def test_a_forward_that_draws_gives_the_same_rows_again_and_leaves_the_generator_alone() -> None:
+    example = build_examples()["image"]
+    task: Any = example.task
+    task.model.append(nn.Dropout(0.5))
+    model = build_torch_model(example)
+    task.model[-1].train()
+    samples = example.draw(np.random.default_rng(0), 5)
+    state = torch.get_rng_state()
+    first, second = (model.predict_samples(samples).columns["probabilities"] for _ in range(2))
+    assert np.array_equal(first, second)
+    assert torch.equal(state, torch.get_rng_state())
