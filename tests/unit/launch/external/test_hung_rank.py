@@ -31,7 +31,7 @@ def run_rank(folder: Path, seconds: float) -> "subprocess.CompletedProcess[str]"
 def test_a_rank_is_ended_if_it_hangs_after_a_failure(tmp_path: Path, failed: bool, seconds: float, code: int) -> None:
     (tmp_path / "logs").mkdir()
     if failed:
-        (tmp_path / "logs/rank0-failure.json").write_text("{}")
+        (tmp_path / "logs/rank0-failure.json").write_text('{"exit": 5}')
     done = run_rank(tmp_path, seconds)
     assert done.returncode == code, done.stderr
     assert ("rank 1 hangs" in done.stderr) is (code == 5)

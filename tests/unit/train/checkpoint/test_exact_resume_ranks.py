@@ -151,7 +151,7 @@ def moved(tmp_path: Path) -> Callable[..., tuple[ModelCheckpoint, dict[str, Any]
     def move(*files: str, **more: Any) -> tuple[ModelCheckpoint, dict[str, Any]]:
         (tmp_path / "new").mkdir()
         for name in files:
-            (tmp_path / "new" / name).touch()
+            torch.save({}, tmp_path / "new" / name)
         old = f"{tmp_path}/old"
         state = {
             "dirpath": old, "best_k_models": {f"{old}/a.ckpt": 1.0, f"{old}/b.ckpt": 2.0}, "kth_value": 2.0,
