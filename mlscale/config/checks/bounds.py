@@ -37,7 +37,7 @@ def check_seed(seed: object) -> Iterator[MLScaleError]:
     """Yield the problem of a seed that a generator refuses; other types than numbers are checked elsewhere."""
     if isinstance(seed, int) and not 0 <= seed < _SEEDS:
         why = f"a seed is a whole number from 0 to {_SEEDS - 1}"
-        yield MLScaleError(f"seed={seed} is not a seed", where="seed", why=why)
+        yield MLScaleError(f"seed={seed} is not a seed", where="seed", why=why, fix="seed=<a whole number>")
 
 
 def check_single_process(cfg: DictConfig, devices: int) -> Iterator[MLScaleError]:
