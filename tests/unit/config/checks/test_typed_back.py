@@ -16,7 +16,6 @@ from mlscale.errors import MLScaleError
     [
         ("trainer.max_time=1h", "trainer.max_time=00:01:00:00"),
         ("trainer.max_time=12:30:00", "trainer.max_time=00:12:30:00"),
-        ("seed=-1", "seed=0"),
         ("~callbacks.progres", "~callbacks.progress"),
         ("~logger.mine", "leave ~logger.mine out"),
         ("optimizer._target_=torch.optim.adamw", "optimizer._target_=torch.optim.adamw.AdamW"),
