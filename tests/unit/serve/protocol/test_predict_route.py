@@ -266,7 +266,7 @@ def test_labels_come_by_number_and_by_name(server: Server) -> None:
 
 
 def test_metrics_are_prometheus_text(server: Server) -> None:
-    server.ask("/predict", pixels(3).tobytes(), RAW)  # before it there is no such series
+    server.ask("/predict", pixels(3).tobytes(), RAW)  # the series begins with the first one
     before = server.metric('mlscale_requests_total{route="predict",code="200"}')
     server.ask("/predict", pixels(3).tobytes(), RAW)
     assert server.metric('mlscale_requests_total{route="predict",code="200"}') == before + 1
