@@ -28,7 +28,7 @@ ROOT = Path(__file__).resolve().parents[1]
 REFERENCE = {
     "mlscale": (
         "mlscale.api.compose", "mlscale.api.run", "mlscale.model_loading.load",
-        "mlscale.predict.loaded_model.LoadedModel", "mlscale.predict.predictions.Predictions",
+        "mlscale.predict.loaded_model.LoadedModel", "mlscale.predict.loaded_model.Predictions",
     ),
     "results": ("mlscale.report.Result", "mlscale.errors.MLScaleError", "mlscale.errors.Exit"),
     "data": ("mlscale.data",),

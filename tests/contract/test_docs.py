@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from pydoc import locate
 
 import pytest
 
@@ -19,6 +20,7 @@ from mlscale.config.composition.argv import parse_command_line
 from scripts.docs_commands import ROOT, Command, commands, files, overlooked, pages
 from scripts.docs_navigation import navigation
 from scripts.docs_outputs import list_outputs
+from scripts.docs_site import REFERENCE
 from scripts.run_page import list_commands, run_page
 
 # Pages whose commands run from top to bottom, in a folder of their own.
@@ -117,6 +119,12 @@ def test_scripts_are_typed_as_modules_that_exist() -> None:
     there |= {path.parent.name for path in (ROOT / "scripts").glob("*/__main__.py")}
     assert sorted(set(typed) - there) == []
     assert [page.name for page in texts if re.search(r"python scripts/\w+\.py", page.read_text())] == []
+
+
+@pytest.mark.parametrize("target", [target for targets in REFERENCE.values() for target in targets])
+def test_what_the_reference_documents_is_there(target: str) -> None:
+    """The site's build says it too, but is slow."""
+    assert locate(target) is not None
 
 
 def test_the_derived_values_are_all_listed() -> None:
