@@ -351,8 +351,8 @@ class Lifecycle:
 
     @property
     def _max_drop(self) -> float:
-        """The most that a challenger may lose on the original data: 3 %, or the margin of error of a share where validation
-        samples are so few that they could not show that."""
+        """The most that a challenger may lose on the original data: 3 %, or the margin of error of a share where
+        validation samples are so few that they could not show that."""
         return max(_MAX_DROP, round(1 / math.sqrt(len(self.held_out.raw)), 3))
 
     def _run(self, command: str, *words: str, name: str = "") -> Result:
