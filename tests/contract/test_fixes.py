@@ -46,10 +46,10 @@ PROSE = {
         evaluate.servable_pass._pack_batch evaluate.servable_pass.map_truth_numbers evaluate.slices.read_csv_columns
         retrain.gate.paired_columns.check_same_names tasks.label_checks.check_labels
         data.encoders.tokenizer._find_roles data.image_tables.image_cells._build_outside_error
-        data.image_tables.row_files.check_same_columns data.image_tables.row_files._build_unreadable_error
+        data.image_tables.row_files.check_columns data.image_tables.row_files._build_unreadable_error
         data.image_tables.unpacked_images._write_arrow data.image_tables.unpacked_images._read_batches
         data.table_parsing.table_files.find_table_files
-        data.image_tables.find_rows._find_saved
+        data.image_tables.row_files._find_dataset_splits
         data.table_parsing.table_files.read_arrow_table data.remote.remote_index._name_address
         targets.triton.triton_target._format_labels
     """,
