@@ -174,15 +174,17 @@ def _suggest_setting(command: str, key: str, value: str, words: Sequence[str], r
     if not key or not _OVERRIDE.match(setting):
         return "", ""
     selected = [word for word in words if word.lstrip("+").partition("=")[0] in roots.groups and "=" in word]
-    try:
-        cfg = compose_config(build_request(command, [*selected, setting], roots))
-        problems = check_config(cfg, groups=roots.get_command_groups(command), command=command)
-    except MLScaleError as error:
-        problems = list(error.list_problems())
-        if not any(key in problem.what for problem in problems):
-            return "", ""
-    problem = next((problem for problem in problems if key in problem.what), None)
-    return (problem.fix, problem.why or "") if problem else (setting, "")
+    for others in (selected, []):  # one of those may be wrong itself, and is reported next
+        try:
+            cfg = compose_config(build_request(command, [*others, setting], roots))
+            problems = check_config(cfg, groups=roots.get_command_groups(command), command=command)
+        except MLScaleError as error:
+            problems = [problem for problem in error.list_problems() if key in problem.what]
+            if not problems:
+                continue
+        problem = next((problem for problem in problems if key in problem.what), None)
+        return (problem.fix, problem.why or "") if problem else (setting, "")
+    return "", ""
 
 
 def _is_setting(word: str) -> bool:

@@ -197,13 +197,13 @@ def _report_unknown_option(
     meaning = find_value_meaning(spelled, option)
     name = re.sub(r"\.ya?ml$", "", option.rpartition("/")[2])
     if is_sentence(meaning):
-        fix, why = f"leave {spelled}={option} out", f"not supported: {meaning}"
+        fix, why = "", f"not supported: {meaning}"
     elif name != option:
         expected = f"{'recipes' if spelled == 'recipe' else 'conf'}/{spelled}/{name}.yaml"
         fix, why = f"{spelled}={name}" if name in options else "", f"an option is a name: that of {expected}"
     else:
         fix = _suggest_option(spelled, option, culprit, roots)
-    if selected_by and fix and not fix.startswith("leave "):
+    if selected_by and fix:
         near = find_nearest(option, options)
         fix = f"write '{near}' in place of '{option}'" if near else f"take '{option}' out, and type {fix}"
     return MLScaleError(what, where=where, why=why, fix=fix), culprit

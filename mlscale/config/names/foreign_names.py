@@ -31,7 +31,7 @@ def find_meanings(path: str) -> Sequence[str]:
     parts = path.split(".")
     # `-b 64` is a flag; the last letter of a path is not.
     names = [path, ".".join(parts[-2:]), *([parts[-1]] if len(parts) == 1 or len(parts[-1]) > 1 else [])]
-    return next((found for name in names if (found := load_foreign_names().get(_fold(name)))), ())
+    return next((load_foreign_names()[name] for name in map(_fold, names) if name in load_foreign_names()), ())
 
 
 def is_listed(path: str) -> bool:

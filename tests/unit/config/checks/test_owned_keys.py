@@ -154,7 +154,6 @@ unknown key 'model.bia.b'
   where: command line: trainer.strategy
   why:   the group 'strategy' owns it; not supported: strategy=fsdp shards weights; DeepSpeed and other launchers' \
 sharding are not supported yet
-  fix:   leave trainer.strategy out
 'trainer.enable_checkpointing' is not set here
   where: command line: trainer.enable_checkpointing
   why:   the group 'callbacks' has what writes checkpoints
@@ -167,7 +166,6 @@ sharding are not supported yet
 'trainer.precision' is not set here
   where: command line: trainer.precision
   why:   the group 'precision' owns it; not supported: 8 bits and less in training, and float64, are not supported yet
-  fix:   leave trainer.precision out
 """,
     ),
     (
