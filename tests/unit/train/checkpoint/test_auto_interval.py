@@ -19,8 +19,7 @@ from mlscale.train.checkpoint import step_boundary as boundary
 from mlscale.train.checkpoint.failed_saves import guard_checkpoint_callbacks
 from mlscale.train.checkpoint.lightning_io import VerifiedCheckpointIO
 from mlscale.train.checkpoint_interval import auto_interval
-from mlscale.train.checkpoint_interval.auto_interval import format_choice
-from mlscale.train.checkpoint_interval.optimal_interval import compute_limited_interval
+from mlscale.train.checkpoint.auto_interval import compute_limited_interval, format_choice
 from tests.unit.fitting import At, Loader, batches, classifier, trainer
 
 pytestmark = pytest.mark.filterwarnings("ignore:Checkpoint directory .* is not empty")
