@@ -95,30 +95,30 @@ class EncoderComparison:
     ) -> EncoderDifference | None:
         if trained.shape != exported.shape:
             before, after = (str(list(side.shape[1:])) for side in (trained, exported))
-            return EncoderDifference(self._name_shape(), keys[0], before, after, in_graph)
+            return EncoderDifference(self._describe_shape(), keys[0], before, after, in_graph)
         if (worst := _find_largest_difference(trained, exported)) is None:
             return None
-        row, *place = worst
+        row, *index = worst
         before, after = (_format_value(side[worst].item()) for side in (trained, exported))
-        return EncoderDifference(self._name_place(place), keys[row], before, after, in_graph)
+        return EncoderDifference(self._describe_position(index), keys[row], before, after, in_graph)
 
-    def _name_shape(self) -> str:
+    def _describe_shape(self) -> str:
         if isinstance(self._encoder, TableEncoder) and isinstance(self._stored, TableEncoder):
             names = set(self._encoder.feature_names) ^ set(self._stored.feature_names)
             return f"the features, which differ by {', '.join(sorted(names)[:3])}," if names else "the features"
         return "the shape"
 
-    def _name_place(self, place: list[int]) -> str:
+    def _describe_position(self, index: list[int]) -> str:
         """Return in words where in a sample's tensor a difference is."""
         if isinstance(self._encoder, TableEncoder):
             names = [column.name for column in self._encoder.columns for _ in column.names]
-            return f"the column {names[place[0]]!r}"
-        if isinstance(self._encoder, ImageEncoder) and len(place) == 3:
-            channel, y, x = place
+            return f"the column {names[index[0]]!r}"
+        if isinstance(self._encoder, ImageEncoder) and len(index) == 3:
+            channel, y, x = index
             return f"channel {channel + 1} at ({y}, {x})"
-        if isinstance(self._encoder, TextEncoder | DocumentEncoder) and len(place) == 1:
-            return f"token {place[0] + 1}"
-        return f"value {place}"
+        if isinstance(self._encoder, TextEncoder | DocumentEncoder) and len(index) == 1:
+            return f"token {index[0] + 1}"
+        return f"value {index}"
 
     def _encode_outside(self, batch: SampleBatch) -> tuple[NDArray[Any], NDArray[Any]]:
         if isinstance(self._stored, DocumentEncoder):

@@ -96,9 +96,9 @@ def find_first_difference(
         why = f"ONNX Runtime can't compute it: {' '.join(str(actual).split())[:200]}"
     elif error == np.inf:
         why = "from the same inputs, it has another shape or other places that are not finite"
-    place = f"{node.op_type}, node {node.name}" + (f", from {before[0].name} on" if before else "")
-    sentence = f"the value that differs most is that of {path or 'the model'} ({place}): {why}"
-    names = tuple(each.name for each in (*before, node))
+    nodes = f"{node.op_type}, node {node.name}" + (f", from {before[0].name} on" if before else "")
+    sentence = f"the value that differs most is that of {path or 'the model'} ({nodes}): {why}"
+    names = tuple(item.name for item in (*before, node))
     return LayerDifference(node.name, node.op_type, path, names, error, sentence)
 
 
