@@ -51,6 +51,8 @@ class Code:
         any_arguments: those among them that are annotated `Any`, and nothing more.
         lines: by module, lines that hold code, docstrings left out.
         comments: by module, lines of comment, those for tools left out.
+        lengths: of each function, from `def` to its last line.
+        tokens: by module, of Python's tokenizer, without docstrings, comments and layout.
     """
 
     root: Path
@@ -64,12 +66,14 @@ class Code:
     arguments: int = 0
     lines: dict[str, int] = field(default_factory=dict)
     comments: dict[str, int] = field(default_factory=dict)
+    lengths: list[tuple[Place, int]] = field(default_factory=list)
+    tokens: dict[str, int] = field(default_factory=dict)
 
 
-def read_code(root: Path) -> Code:
-    """Read every module below `root`/mlscale."""
+def read_code(root: Path, folder: str = "mlscale") -> Code:
+    """Read every module below a folder of `root`."""
     code = Code(root)
-    for path in sorted((root / "mlscale").rglob("*.py")):
+    for path in sorted((root / folder).rglob("*.py")):
         source = path.read_text(encoding="utf-8")
         _read_module(code, path.relative_to(root).as_posix(), source)
     return code
@@ -104,6 +108,8 @@ def _docstring_nodes(tree: ast.Module) -> Iterator[ast.Constant]:
 
 
 def _read_function(code: Code, path: str, node: _Function) -> None:
+    length = (node.end_lineno or node.lineno) - node.lineno + 1
+    code.lengths.append((Place(path, node.lineno, f"{node.name}, {length} lines"), length))
     arguments = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs, node.args.vararg, node.args.kwarg]
     for argument in arguments:
         if argument is None or argument.annotation is None:
@@ -134,10 +140,11 @@ def _defined_names(node: ast.AST) -> Iterator[str]:
 
 def _count_lines(code: Code, path: str, source: str, docstrings: list[ast.Constant]) -> None:
     documented = {line for node in docstrings for line in range(node.lineno, (node.end_lineno or node.lineno) + 1)}
-    lines, comments = set(), 0
+    lines, comments, tokens = set(), 0, 0
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
         if token.type == tokenize.COMMENT:
             comments += not _PRAGMA.match(token.string)
         elif token.type not in _LAYOUT:
             lines |= set(range(token.start[0], token.end[0] + 1))
-    code.lines[path], code.comments[path] = len(lines - documented), comments
+            tokens += token.start[0] not in documented
+    code.lines[path], code.comments[path], code.tokens[path] = len(lines - documented), comments, tokens

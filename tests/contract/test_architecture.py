@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
-from collections import Counter
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -119,11 +118,6 @@ def test_only_what_a_user_allows_by_word_unpickles_or_runs_text(modules: Modules
             if (function in forbidden or shell or weak) and function not in allowed.get(name, set()):
                 culprits.append(f"{name}:{node.lineno}: {function}")
     assert culprits == []
-
-
-def test_a_package_has_at_most_twenty_modules() -> None:
-    counts = Counter(path.parent for path in (ROOT / "mlscale").rglob("*.py") if path.name != "__init__.py")
-    assert {str(folder): count for folder, count in counts.items() if count > 20} == {}
 
 
 def test_no_test_file_is_left_out(pytestconfig: pytest.Config) -> None:

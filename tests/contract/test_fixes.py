@@ -28,7 +28,7 @@ PROSE = {
         versions.commit.collect_sources
     """,
     "the data has to be written otherwise, and only its owner knows what it should hold": """
-        commands.lifecycle.lifecycle_checks._build_data config.checks.interpolations._explain_failure
+        commands.lifecycle.entry._check_data config.checks.interpolations._explain_failure
         data.array_data.refuse_bad_samples data.class_labels._build_negative_error data.class_labels.find_classes
         data.images.sample_probe._find_shape data.images.image_folder._hold_out
         data.images.class_folders.list_class_images data.images.class_folders._check_class_folders
@@ -46,10 +46,10 @@ PROSE = {
         evaluate.servable_pass._pack_batch evaluate.servable_pass.map_truth_numbers evaluate.slices.read_csv_columns
         retrain.gate.paired_columns.check_same_names tasks.label_checks.check_labels
         data.encoders.tokenizer._find_roles data.image_tables.image_cells._build_outside_error
-        data.image_tables.row_files.check_same_columns data.image_tables.row_files._build_unreadable_error
+        data.image_tables.row_files.check_columns data.image_tables.row_files._build_unreadable_error
         data.image_tables.unpacked_images._write_arrow data.image_tables.unpacked_images._read_batches
         data.table_parsing.table_files.find_table_files
-        data.image_tables.find_rows._find_saved
+        data.image_tables.row_files._find_dataset_splits
         data.table_parsing.table_files.read_arrow_table data.remote.remote_index._name_address
         targets.triton.triton_target._format_labels
     """,
@@ -74,7 +74,7 @@ PROSE = {
         data.workers.sample_executor._pickle_work data.workers.sample_executor._refuse
     """,
     "another process has to end, or the same command has to be started again": """
-        assembly.external_run._create_stop_error commands.lifecycle.clients._make_no_answer_error
+        assembly.external_run._create_stop_error commands.lifecycle.production.send_labels
         data.shards.member_digests._compute_digests data.shards.shard_index._expect_unchanged
         launch.early_stop.build_error launch.external.rank_meeting.open_store
         launch.external.rank_meeting.wait_until launch.external.rank_presence.raise_if_lost

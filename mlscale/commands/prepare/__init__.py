@@ -11,7 +11,7 @@ COMMAND = Command(
         ("mlscale prepare data=imagefolder data.root=photos to=shards", "a folder of images as tar shards, shuffled"),
         ("mlscale prepare data=imagefolder data.root=photos to=records format=tfrecord", "the same as TFRecord files"),
         ("mlscale prepare data=imagefolder data.root=photos to=small reencode.size=256", "resized, and re-encoded"),
-        ("mlscale prepare data=image_table data.train=photos.csv data.target=species to=shards", "a table of paths"),
+        ("mlscale prepare data=image_table data.train=photos.csv data.image_column=file to=shards", "a table of paths"),
         (
             "mlscale prepare data=text_files data.train='texts/*.txt' train_tokenizer=8000 to=tokens",
             "documents as tokens, and a tokenizer of them",

@@ -179,7 +179,7 @@ def _choose_container(chosen: str | None, data: object) -> str:
     Raises:
         MLScaleError: it is not one of this data; or a package is missing that writes it (exit code 5).
     """
-    from mlscale.data.table_parsing.table_files import require_pyarrow
+    from mlscale.data.table_parsing.table_files import require_package
     from mlscale.data.text.text_files import TextFiles
     from mlscale.data.writing.shard_formats import FORMATS
 
@@ -192,7 +192,7 @@ def _choose_container(chosen: str | None, data: object) -> str:
             fix=f"format={takes[0]}",
         )
     if chosen == "parquet":
-        require_pyarrow("format")
+        require_package("pyarrow", "table", "format")
     return chosen or takes[0]
 
 

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mlscale.config.names.suggest import format_override
 from mlscale.data.decoding.image_files import find_image_suffix, is_image_file
 from mlscale.data.image_tables.row_files import RowFile
 from mlscale.errors import MLScaleError
@@ -129,10 +128,6 @@ class ImageCells:
             keys.append(key)
         return keys
 
-    def get_root(self, row: int) -> Path:
-        """Return the folder that the path of a cell is relative to."""
-        return self._roots[row]
-
     def get_path(self, row: int) -> str | None:
         """Return the path of a cell's file, which may be missing; None where its bytes are in the table."""
         return self._paths[row]
@@ -153,7 +148,7 @@ class ImageCells:
             if not name:
                 self.problems[row] = Problem("has no image", "the cell is empty")
                 continue
-            path = locate_image(name, self._roots[row])
+            path = _locate_image(name, self._roots[row])
             # Collected: one that leaves the folder is seldom the only one.
             if path is None:
                 outside.append((row, name))
@@ -178,17 +173,15 @@ class ImageCells:
                 why=f"the first: {name!r}; images are read from disks",
                 fix="download them, and write the paths; or mlscale.data.TarBackend for shards in an object store",
             )
-        paths = [os.path.normpath(os.path.join(self._roots[at].absolute(), other)) for at, other in outside]
-        common = os.path.commonpath([str(self._roots[row].absolute()), *paths])
         return MLScaleError(
             f"{len(outside):,} of {len(self):,} paths leave the folder of the images",
             where=f"{self._where}: {self._places[row]}, column {self.column!r}",
             why=f"the first: {name!r}; the folder is {self._roots[row].absolute()}",
-            fix=f"{format_override('data.image_root', common)}, a folder that holds all of them",
+            fix="data.image_root=<a folder that holds all of them>, which paths are relative to",
         )
 
 
-def locate_image(name: str, root: Path) -> str | None:
+def _locate_image(name: str, root: Path) -> str | None:
     """Return the absolute path of an image; None for one that leaves the folder, or is an address.
 
     By the text alone: a symbolic link in the folder may lead out of it, as its owner has made it.
@@ -211,10 +204,10 @@ def _read_cells(file: RowFile, column: str, cache: Path, where: str) -> list[tup
     if pa.types.is_string(value) or pa.types.is_large_string(value) or pa.types.is_null(value):
         texts = file.read_columns([column], where).column(column)
         return [(None, [None if name is None else str(name) for name in texts.to_pylist()])]
-    if is_binary(kind):
+    if _is_binary(kind):
         chunks = file.open_bytes(column, cache, where).chunks
         return [(chunk, [None] * len(chunk)) for chunk in chunks]
-    if is_image_type(kind):
+    if _is_image_struct(kind):
         chunks = file.open_bytes(column, cache, where).chunks
         return [_split_struct(chunk) for chunk in chunks]
     raise MLScaleError(
@@ -225,21 +218,18 @@ def _read_cells(file: RowFile, column: str, cache: Path, where: str) -> list[tup
     )
 
 
-def is_binary(kind: Any) -> bool:
-    """Return True for a type of bytes."""
+def _is_binary(kind: Any) -> bool:
     import pyarrow as pa
 
     return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
 
 
-def is_image_type(kind: Any) -> bool:
-    """Return True for a type whose cells hold the bytes of images: bytes, or structs of them and a path."""
+def _is_image_struct(kind: Any) -> bool:
+    """Return True for a type of structs of the bytes of images, and maybe a path."""
     import pyarrow as pa
 
-    if is_binary(kind):
-        return True
     names = {kind.field(number).name for number in range(kind.num_fields)} if pa.types.is_struct(kind) else set()
-    return "bytes" in names and is_binary(kind.field("bytes").type)
+    return "bytes" in names and _is_binary(kind.field("bytes").type)
 
 
 def _split_struct(chunk: Any) -> tuple[Any, list[str | None]]:

@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mlscale.data.image_tables.choose_columns import ChosenColumns, require_columns
 from mlscale.data.image_tables.image_cells import ImageCells, Problem
-from mlscale.data.image_tables.row_files import RowFile, check_same_columns
+from mlscale.data.image_tables.row_files import SPLIT_NAMES, RowFile, check_columns
 from mlscale.data.image_tables.row_labels import (
     RowLabels,
     read_class_column,
@@ -33,6 +32,8 @@ class RowSettings:
     """The settings by which tables are read.
 
     Args:
+        image: the column of paths or bytes.
+        targets: the columns of labels; several, where each is a label of its own.
         labels: the kind of label: one, several or mask.
         label_delim: what divides labels in a text.
         root: the folder of paths; None for that of each table.
@@ -42,6 +43,8 @@ class RowSettings:
         times: of these columns, those of times.
     """
 
+    image: str
+    targets: tuple[str, ...]
     labels: str
     label_delim: str | None
     root: Path | None
@@ -92,24 +95,27 @@ class ImageRows:
 
 
 def read_image_rows(
-    files: Sequence[RowFile], columns: ChosenColumns, settings: RowSettings, *, where: str, texts: Collection[str] = ()
+    files: Sequence[RowFile],
+    settings: RowSettings,
+    class_names: Sequence[str],
+    *,
+    where: str,
+    texts: Collection[str] = (),
 ) -> ImageRows:
     """Read the rows of files; of images their sizes alone.
 
     Args:
         files: of one split.
-        columns: of images and labels.
         settings: see `RowSettings`.
+        class_names: of the only target, by number; empty where it has none.
         where: the key path of the files, for errors.
         texts: columns that training has as texts, and that stay so.
 
     Raises:
         MLScaleError: a column is missing, or holds something else; a path leaves the folder of images.
     """
-    named = {"data.image_column": [columns.image], "data.target": columns.targets}
-    require_columns(files[0], {**named, **{key: [name] for key, name in settings.deciding.items()}})
-    used = list(dict.fromkeys([columns.image, *columns.targets, *settings.deciding.values()]))
-    check_same_columns(files, used, where)
+    named = {"data.image_column": [settings.image], "data.target": settings.targets}
+    check_columns(files, {**named, **{key: [name] for key, name in settings.deciding.items()}}, where)
 
     places = _list_places(files)
 
@@ -126,7 +132,7 @@ def read_image_rows(
         )
 
     # An image in two rows is a mistake, or should be one row with several labels; a mask may be that of several.
-    cells = open_cells(columns.image, settings.suffix, is_unique=True)
+    cells = open_cells(settings.image, settings.suffix, is_unique=True)
     if not len(cells):
         raise MLScaleError(
             "the table has no rows",
@@ -134,15 +140,14 @@ def read_image_rows(
             why=", ".join(file.path.name for file in files[:5]),
             fix=f"{where}=<a file with a row for each image>",
         )
-    masks = open_cells(columns.targets[0], "", is_unique=False) if settings.labels == "mask" else None
-    table = _read_table(files, columns, settings, places, where=where, texts=texts)
-    labels = RowLabels() if masks is not None else _read_labels(files, columns, settings, table, where)
+    masks = open_cells(settings.targets[0], "", is_unique=False) if settings.labels == "mask" else None
+    table = _read_table(files, settings, places, where=where, texts=texts)
+    labels = RowLabels() if masks is not None else _read_labels(files, settings, class_names, table, where)
     return ImageRows(cells, masks, labels, table, cells.list_keys(), places)
 
 
 def _read_table(
     files: Sequence[RowFile],
-    columns: ChosenColumns,
     settings: RowSettings,
     places: Sequence[str],
     *,
@@ -150,7 +155,7 @@ def _read_table(
     texts: Collection[str],
 ) -> DataTable:
     """Return the columns that decide on which side a row is, and those of classes."""
-    names = [] if settings.labels == "mask" else list(columns.targets)
+    names = [] if settings.labels == "mask" else list(settings.targets)
     names = list(dict.fromkeys([*names, *settings.deciding.values()]))
     tables = [file.read_columns(names, where) for file in files] if names else []
     known, unreadable = dict[str, Column](), dict[str, str]()
@@ -165,9 +170,9 @@ def _read_table(
 
 
 def _read_labels(
-    files: Sequence[RowFile], columns: ChosenColumns, settings: RowSettings, table: DataTable, where: str
+    files: Sequence[RowFile], settings: RowSettings, class_names: Sequence[str], table: DataTable, where: str
 ) -> RowLabels:
-    name = columns.targets[0]
+    name = settings.targets[0]
     if settings.labels == "one":
         if "list" in table.unreadable.get(name, ""):
             raise MLScaleError(
@@ -176,12 +181,12 @@ def _read_labels(
                 why="a list has any number of labels",
                 fix="data.labels=several task=multilabel",
             )
-        return read_class_column(table.get_column(name, where="data.target"), name, columns.class_names)
+        return read_class_column(table.get_column(name, where="data.target"), name, class_names)
     # Several columns are a label each, one column is a list.
-    if len(columns.targets) > 1:
-        return read_flag_columns({one: table.get_column(one, where="data.target") for one in columns.targets})
+    if len(settings.targets) > 1:
+        return read_flag_columns({one: table.get_column(one, where="data.target") for one in settings.targets})
     parts: list[Any] = [file.read_columns([name], where).column(name) for file in files]
-    return read_list_column(parts, name, settings.label_delim, columns.class_names, table.keys)
+    return read_list_column(parts, name, settings.label_delim, class_names, table.keys)
 
 
 def _list_places(files: Sequence[RowFile]) -> list[str]:
@@ -207,19 +212,18 @@ def _count_rows(file: RowFile) -> int:
     return int(parquet.read_metadata(file.path).num_rows)
 
 
-def read_split_column(table: DataTable, name: str, split_names: Mapping[str, str]) -> NDArray[Any]:
+def read_split_column(table: DataTable, name: str) -> NDArray[Any]:
     """Return the split of each row, as text (n,).
 
     Args:
         table: with the column: names of splits; or 0 and 1, false and true, of which the second is validation.
         name: of the column.
-        split_names: the names of splits, with those here.
 
     Raises:
         MLScaleError: it holds something else.
     """
     texts = format_texts(table.get_column(name, where="data.split_column"))
-    known = {**split_names, **_TRUTH_VALUES}
+    known = {**SPLIT_NAMES, **_TRUTH_VALUES}
     splits = [known.get((text or "").strip().lower()) for text in texts]
     if None in splits:
         row = splits.index(None)

@@ -1,21 +1,36 @@
-"""Files of rows, opened: their small columns in memory, their bytes of images where they lie."""
+"""Files of rows: found by a path, a glob or a folder, their small columns in memory, their images where they are."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import glob
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlscale.data.image_tables.find_rows import ARROW
-from mlscale.data.image_tables.unpacked_images import unpack_images
-from mlscale.data.table_parsing.table_files import read_arrow_table
+import numpy as np
+
+from mlscale.data.image_tables.unpacked_images import FOLDER, unpack_images
+from mlscale.data.table_parsing.columns import DataTable
+from mlscale.data.table_parsing.table_files import find_table_files, read_arrow_table, require_package
 from mlscale.errors import MLScaleError
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-_PARQUET = ".parquet"
+FEATURES = b"huggingface"
+"""The key of the types in the metadata of a schema that Hugging Face's `datasets` wrote."""
+IMAGE = "image"
+TARGETS = {"one": "label", "several": "labels", "mask": "mask"}
+"""The usual column of images, and by the kind of label that of what is predicted: those of `mlscale prepare`."""
+SPLIT_NAMES = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
+    **dict.fromkeys(("test", "testing", "eval", "evaluation"), "test"),
+}
+"""The names of splits here, by those of others."""
+_PARQUET, _ARROW = ".parquet", ".arrow"
 _END = b"\xff\xff\xff\xff\0\0\0\0"
 """Ends a stream of Arrow's: without it rows are missing that no reader would miss."""
 _MAGIC = b"ARROW1"
@@ -47,6 +62,95 @@ class RowFile:
             return self.table.column(name)
         return _open_arrow(unpack_images(self.path, name, cache, where), where).column(name)
 
+    def read_class_names(self, name: str) -> tuple[str, ...]:
+        """Return the names of a column's classes by number, where `datasets` has recorded them; else none."""
+        # By anyone who wrote the file: of another form, it is as if there were none.
+        try:
+            kind = json.loads((self.schema.metadata or {})[FEATURES])["info"]["features"][name]
+            names = kind["names"] if "names" in kind else kind["feature"]["names"]
+        except (KeyError, TypeError, ValueError, RecursionError):
+            return ()
+        is_known = isinstance(names, list) and all(isinstance(name, str) for name in names)
+        return tuple(names) if is_known and len(set(names)) == len(names) else ()
+
+
+def find_rows(spec: str | Sequence[str], where: str, cache: Path) -> dict[str, tuple[Path, ...]]:
+    """Return the files that `data.train` or another key names, by split; 'train' where they have no splits.
+
+    Args:
+        spec: paths or globs of files; or a folder: of Parquet files, or one that Hugging Face's `datasets` reads.
+        where: the key path, for errors.
+        cache: the folder of what `datasets` converts.
+
+    Raises:
+        MLScaleError: nothing is there, or `datasets` can't read the folder, or is not installed (exit code 5).
+    """
+    patterns = [spec] if isinstance(spec, str) else list(map(str, spec))
+    folder = Path(patterns[0]).expanduser()
+    # Several paths are files: folders have splits, which would have to be joined.
+    if len(patterns) != 1 or not folder.is_dir():
+        return {"train": tuple(find_table_files(patterns, where, (_ARROW,), takes_folders=True))}
+    if any(folder.glob(f"*{_PARQUET}")):
+        return {"train": tuple(find_table_files([f"{glob.escape(str(folder))}/*{_PARQUET}"], where))}
+    return _find_dataset_splits(folder, where, cache)
+
+
+def get_single_split(listed: Mapping[str, tuple[Path, ...]], where: str) -> tuple[Path, ...]:
+    """Return the files of a folder that holds one split.
+
+    Raises:
+        MLScaleError: it holds several.
+    """
+    if len(listed) > 1:
+        raise MLScaleError(
+            f"this folder holds several splits: {', '.join(listed)}",
+            where=where,
+            why="data.train takes them all; another key names one",
+            fix=f"{where}=null, to take the splits of data.train; or {where}=<the files of one of them>",
+        )
+    return next(iter(listed.values()))
+
+
+def _find_dataset_splits(folder: Path, where: str, cache: Path) -> dict[str, tuple[Path, ...]]:
+    """Return the Arrow files of a folder that `datasets` reads, by the names of splits here."""
+    require_package("datasets", "datasets", where)
+    # Imported on use: it takes seconds, and brings pandas.
+    import datasets
+
+    datasets.disable_progress_bars()
+    try:
+        if any((folder / name).is_file() for name in ("state.json", "dataset_dict.json")):
+            opened = datasets.load_from_disk(str(folder))
+        else:
+            opened = datasets.load_dataset(str(folder), cache_dir=str(cache / FOLDER))
+    except Exception as error:  # its errors share no class
+        raise MLScaleError(
+            f"datasets can't read the folder {str(folder)!r}",
+            where=where,
+            why=f"{type(error).__name__}: {' '.join(str(error).split())[:300]}",
+            fix=f"{where}='{folder}/*.parquet' or another glob, for the files themselves",
+        ) from error
+    splits = {"train": opened} if isinstance(opened, datasets.Dataset) else opened
+    if any(split.num_rows != split.data.num_rows for split in splits.values()):
+        raise MLScaleError(
+            f"the dataset {str(folder)!r} holds a selection of the rows of its files",
+            where=where,
+            why="it was saved without its rows being written",
+            fix="`dataset.flatten_indices().save_to_disk('saved')`, in Python with datasets",
+        )
+    named = {SPLIT_NAMES.get(name.lower(), name): split for name, split in splits.items()}
+    # The caller asked for one split, whatever it is called.
+    if len(named) > 1 and ("train" not in named or set(named) - {"train", "val", "test"}):
+        raise MLScaleError(
+            f"the splits of {str(folder)!r} are called {', '.join(splits)}",
+            where=where,
+            why="of several one is called train, the others validation (val, dev) or test",
+            fix=f"{where}=<the files of one split>, and data.val=… for another",
+        )
+    # In this order everywhere: it is part of the data's version.
+    order = [name for name in ("train", "val", "test") if name in named] or list(named)
+    return {name: tuple(Path(file["filename"]) for file in named[name].cache_files) for name in order}
+
 
 def open_row_file(path: Path, where: str) -> RowFile:
     """Open a file of rows.
@@ -58,19 +162,21 @@ def open_row_file(path: Path, where: str) -> RowFile:
     if ending == _PARQUET:
         return RowFile(path, _read_parquet_schema(path, where), None)
     # A table of paths is small; one of bytes is a file that is mapped, or Parquet.
-    table = _open_arrow(path, where) if ending == ARROW else read_arrow_table(path, where)
+    table = _open_arrow(path, where) if ending == _ARROW else read_arrow_table(path, where)
     return RowFile(path, table.schema, table)
 
 
-def check_same_columns(files: Sequence[RowFile], names: Sequence[str], where: str) -> None:
-    """Raise if a file lacks one of the columns that are used, or has it in another type.
+def check_columns(files: Sequence[RowFile], names_by_key: Mapping[str, Sequence[str]], where: str) -> None:
+    """Raise if the first file lacks columns that keys of the configuration name, or another has them otherwise.
 
     Raises:
-        MLScaleError: one does.
+        MLScaleError: a column is not there, or has another type.
     """
+    # Whatever they hold: only the names are compared.
+    DataTable({name: np.empty(0) for name in files[0].schema.names}, []).require_columns(names_by_key)
     # Columns that are not used may differ.
     for file in files[1:]:
-        for name in names:
+        for name in dict.fromkeys(name for names in names_by_key.values() for name in names):
             kinds = [
                 str(one.schema.field(name).type) if name in one.schema.names else "absent" for one in (files[0], file)
             ]
@@ -82,10 +188,6 @@ def check_same_columns(files: Sequence[RowFile], names: Sequence[str], where: st
                     why=f"it is {kinds[1]} in the one, and {kinds[0]} in the other",
                     fix="give files of one table",
                 )
-
-
-def _format_type(file: RowFile, name: str) -> str:
-    return str(file.schema.field(name).type) if name in file.schema.names else "absent"
 
 
 def _read_parquet_schema(path: Path, where: str) -> pa.Schema:

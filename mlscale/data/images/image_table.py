@@ -17,10 +17,8 @@ from mlscale.atomic_files import read_json, write_json
 from mlscale.contracts import add_checksum, has_right_checksum
 from mlscale.data.cache_folder import get_cache_dir
 from mlscale.data.decoding.pil import MAX_PIXELS
-from mlscale.data.image_tables.choose_columns import ChosenColumns, check_class_names, choose_columns, collect_features
-from mlscale.data.image_tables.find_rows import SPLIT_NAMES, FoundRows, find_rows, get_single_split
 from mlscale.data.image_tables.image_rows import ImageRows, RowSettings, read_image_rows, read_split_column
-from mlscale.data.image_tables.row_files import RowFile, open_row_file
+from mlscale.data.image_tables.row_files import IMAGE, TARGETS, RowFile, find_rows, get_single_split, open_row_file
 from mlscale.data.image_tables.row_labels import are_numbered
 from mlscale.data.image_tables.table_source import TableSource
 from mlscale.data.images.labelled_images import ImageBackend
@@ -30,7 +28,7 @@ from mlscale.data.shards.member_digests import RecordedDigests
 from mlscale.data.shards.system_files import report_once
 from mlscale.data.table_parsing.columns import DataTable
 from mlscale.data.table_parsing.hold_out import HoldOut
-from mlscale.data.table_parsing.table_files import require_pyarrow
+from mlscale.data.table_parsing.table_files import require_package
 from mlscale.errors import MLScaleError, call_all
 
 Chosen = tuple[ImageRows, NDArray[np.int64]]
@@ -40,16 +38,16 @@ Chosen = tuple[ImageRows, NDArray[np.int64]]
 class ImageTableBackend(ImageBackend):
     """Labelled images in tables: CSV, JSON Lines, Parquet or Arrow files with a row for each image.
 
-    A cell of the image's column is a path, or the bytes of a file, or a struct of both. A folder may be one that
-    `save_to_disk` of Hugging Face's `datasets` wrote, or of files whose names have splits; both with the names of
-    classes that are recorded there.
+    A cell of the image's column is a path, or the bytes of a file, or a struct of both. Numbers of classes have the
+    names that Hugging Face's `datasets` has recorded in Arrow and Parquet files.
 
     Args:
-        train: paths or globs of files, or a folder; a folder's other splits are those of `val` and `test`.
+        train: paths or globs of files; or a folder, of Parquet files or one that `datasets` reads, whose other splits
+            are those of `val` and `test`.
         val: the same, for validation; None takes the split of the folder or of `split_column`, or holds rows out.
         test: the same; None for that of the folder or of `split_column`, if it has one.
-        image_column: of paths or bytes; None finds it.
-        target: the column of labels, or several of 0 and 1; None finds it.
+        image_column: of paths or bytes.
+        target: the column of labels, or several of 0 and 1; None is label, labels or mask, by `labels`.
         labels: the labels of each image: 'one' class, 'several', or a class for each pixel, by the path or the bytes
             of a 'mask'.
         label_delim: what divides several labels in a text.
@@ -73,7 +71,7 @@ class ImageTableBackend(ImageBackend):
         train: str | os.PathLike[str] | Sequence[str],
         val: str | os.PathLike[str] | Sequence[str] | None = None,
         test: str | os.PathLike[str] | Sequence[str] | None = None,
-        image_column: str | None = None,
+        image_column: str = IMAGE,
         target: str | Sequence[str] | None = None,
         labels: str = "one",
         label_delim: str | None = None,
@@ -101,13 +99,15 @@ class ImageTableBackend(ImageBackend):
         )
         specs = {"train": train, "val": val, "test": test}
         self._specs = {split: _list_paths(spec) for split, spec in specs.items() if spec is not None}
-        self._image_column, self._split_column = image_column, split_column
-        self._targets = [] if target is None else [target] if isinstance(target, str) else list(target)
+        self._split_column = split_column
+        targets = (TARGETS[labels],) if target is None else (target,) if isinstance(target, str) else tuple(target)
         self._cache = get_cache_dir() if cache_dir is None else Path(cache_dir).expanduser()
         self.hold_out = HoldOut(val_fraction, group_on, time_on, stratify)
-        self._check_settings()
+        self._check_settings(image_column, targets)
         deciding = {"data.group_on": group_on, "data.time_on": time_on, "data.split_column": split_column}
         self._settings = RowSettings(
+            image_column,
+            targets,
             labels,
             label_delim,
             None if image_root is None else Path(image_root).expanduser(),
@@ -119,20 +119,19 @@ class ImageTableBackend(ImageBackend):
         self.split_leaks: list[str] = []
 
     def build_openers(self) -> dict[str, Callable[[], TableSource]]:
-        require_pyarrow("data.train")
-        splits, files = self._open_files()
-        # The training split decides: others are read by its columns, types and classes.
-        features = collect_features(splits["train"], files["train"])
-        columns = choose_columns(
-            files["train"][0], features, self._image_column, self._targets, self.labels, "data.train"
-        )
-        every_file = [file for opened in files.values() for file in opened]
-        columns = check_class_names(columns, features, every_file, "data.train")
-        first = self._read_rows(files["train"], columns, "train", ())
-        texts = first.table.texts
-        others = {split: partial(self._read_rows, opened, columns, split, texts) for split, opened in files.items()}
+        require_package("pyarrow", "table", "data.train")
+        files = self._open_files()
+        targets = self._settings.targets
+        # The training split decides: others are read by its types and classes.
+        names = files["train"][0].read_class_names(targets[0]) if len(targets) == 1 else ()
+
+        def read_rows(split: str, texts: frozenset[str] | tuple[()]) -> ImageRows:
+            return read_image_rows(files[split], self._settings, names, where=self._get_key_path(split), texts=texts)
+
+        first = read_rows("train", ())
+        others = {split: partial(read_rows, split, first.table.texts) for split in files if split != "train"}
         # Problems of all splits are reported together.
-        rows = {"train": first, **call_all({split: read for split, read in others.items() if split != "train"})}
+        rows = {"train": first, **call_all(others)}
         chosen = self._choose_splits({split: (part, np.arange(len(part))) for split, part in rows.items()})
         # By the training split alone: in another one a class may be missing.
         numbered = are_numbered(first.labels)
@@ -198,7 +197,7 @@ class ImageTableBackend(ImageBackend):
         # A split that no key names comes out of the training files.
         return f"data.{split}" if split in self._specs else "data.train"
 
-    def _check_settings(self) -> None:
+    def _check_settings(self, image_column: str, targets: Sequence[str]) -> None:
         # Before any file is read: tables may be large.
         self.hold_out.check_settings(has_val="val" in self._specs)
         if self.hold_out.stratify and self.labels != "one":
@@ -216,9 +215,25 @@ class ImageTableBackend(ImageBackend):
                 fix="data.split_column=null, or data.val=null",
             )
 
-    def _open_files(self) -> tuple[dict[str, FoundRows], dict[str, list[RowFile]]]:
-        """Return the files of each split, by path and opened."""
-        listed = call_all({split: partial(find_rows, spec, f"data.{split}") for split, spec in self._specs.items()})
+        if image_column in targets:
+            raise MLScaleError(
+                f"the column {image_column!r} is both the image and its label",
+                where="data.target",
+                fix="data.target=<another column>",
+            )
+        if len(targets) > 1 and self.labels != "several":
+            raise MLScaleError(
+                f"{len(targets)} columns are named, and data.labels is {self.labels}",
+                where="data.target",
+                why="several columns are a label each, 1 where a sample has it",
+                fix="data.labels=several",
+            )
+
+    def _open_files(self) -> dict[str, list[RowFile]]:
+        """Return the files of each split."""
+        listed = call_all(
+            {split: partial(find_rows, spec, f"data.{split}", self._cache) for split, spec in self._specs.items()}
+        )
         # A folder with a single split of another name is that of training, too.
         folder = listed["train"]
         splits = dict(folder) if "train" in folder else {"train": get_single_split(folder, "data.train")}
@@ -227,14 +242,9 @@ class ImageTableBackend(ImageBackend):
             splits[split] = get_single_split(listed[split], f"data.{split}")
 
         def open_split(split: str) -> list[RowFile]:
-            return [open_row_file(path, self._get_key_path(split)) for path in splits[split].files]
+            return [open_row_file(path, self._get_key_path(split)) for path in splits[split]]
 
-        return splits, call_all({split: partial(open_split, split) for split in splits})
-
-    def _read_rows(
-        self, files: Sequence[RowFile], columns: ChosenColumns, split: str, texts: frozenset[str] | tuple[()]
-    ) -> ImageRows:
-        return read_image_rows(files, columns, self._settings, where=self._get_key_path(split), texts=texts)
+        return call_all({split: partial(open_split, split) for split in splits})
 
     def _choose_splits(self, given: Mapping[str, Chosen]) -> dict[str, Chosen]:
         """Return the rows of train and val, and of test if there are any, by column or by holding out."""
@@ -254,7 +264,7 @@ class ImageTableBackend(ImageBackend):
 
     def _divide_by_column(self, rows: ImageRows, column: str) -> dict[str, Chosen]:
         """Return the rows of each split that the column names."""
-        names = read_split_column(rows.table, column, SPLIT_NAMES)
+        names = read_split_column(rows.table, column)
         parts = {name: (rows, np.flatnonzero(names == name)) for name in ("train", "val", "test")}
         if not len(parts["train"][1]):
             raise MLScaleError(

@@ -60,7 +60,7 @@ def read_table(
         MLScaleError: pyarrow is not installed (exit code 5); a file is missing, malformed, too large, of another kind
             or with other columns than the first.
     """
-    require_pyarrow(where)
+    require_package("pyarrow", "table", where)
     files = find_table_files([paths] if isinstance(paths, str) else list(paths), where)
     if (total := sum(path.stat().st_size for path in files)) > MOST_BYTES:
         raise _build_too_large_error(f"{len(files)} file{'s' * (len(files) != 1)}", total, where)
@@ -100,18 +100,18 @@ def read_table(
     return DataTable(columns, keys, unreadable)
 
 
-def require_pyarrow(where: str) -> None:
-    """Raise if pyarrow is not installed.
+def require_package(package: str, extra: str, where: str) -> None:
+    """Raise if a package of an extra, which reads tables, is not installed.
 
     Raises:
         MLScaleError: it is not (exit code 5).
     """
-    if find_spec("pyarrow") is None:
+    if find_spec(package) is None:
         raise MLScaleError(
-            "pyarrow is not installed",
+            f"{package} is not installed",
             where=where,
-            why="it reads tables, and comes with the extra 'table'",
-            fix="pip install 'mlscale[table]'",
+            why=f"it reads tables, and comes with the extra {extra!r}",
+            fix=f"pip install 'mlscale[{extra}]'",
             exit=Exit.ENVIRONMENT,
         )
 

@@ -7,14 +7,11 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from mlscale.data.image_tables.stored_features import KEY
+from mlscale.data.image_tables.row_files import FEATURES, IMAGE, TARGETS
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-IMAGE = "image"
-TARGETS = {"one": "label", "several": "labels", "mask": "mask"}
-"""The column of what is predicted by the kind of label."""
 ROW_BYTES = 64
 """Of a row besides its images, about."""
 _GROUP_ROWS = 64
@@ -67,5 +64,5 @@ def _build_schema(labels: str, class_names: Sequence[str] | None) -> pa.Schema:
     label = number if class_names is None else {"names": list(class_names), "_type": "ClassLabel"}
     target = {"one": label, "several": {"feature": label, "_type": "Sequence"}, "mask": {"_type": "Image"}}[labels]
     features = {IMAGE: {"_type": "Image"}, TARGETS[labels]: target}
-    metadata = {KEY: json.dumps({"info": {"features": features}}, ensure_ascii=False).encode()}
+    metadata = {FEATURES: json.dumps({"info": {"features": features}}, ensure_ascii=False).encode()}
     return pa.schema([(IMAGE, image), (TARGETS[labels], kinds[labels])], metadata)

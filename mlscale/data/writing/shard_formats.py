@@ -6,7 +6,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from mlscale.data.writing.parquet_rows import IMAGE, ROW_BYTES, encode_rows
+from mlscale.data.image_tables.row_files import IMAGE
+from mlscale.data.writing.parquet_rows import ROW_BYTES, encode_rows
 from mlscale.data.writing.sample_contents import TAR_END, SampleContents
 
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from mlscale.data import ImageTable, WebDataset
-from mlscale.errors import MLScaleError
+from mlscale.errors import Exit, MLScaleError
 from tests.unit.data.conftest import mask, picture, write_masked
 from tests.unit.data.image_tables.written_by_datasets import NAMES, STORED, TAGS, TRAIN, VAL, list_tags, write_all
 
@@ -39,9 +39,16 @@ def written(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     return tmp_path / "now"
 
 
+def open_files(folder: Path, name: str, **settings: Any) -> ImageTable:
+    """Open a data set by its files, which needs no library."""
+    files = {"disk": ("train/*.arrow", "validation/*.arrow"), "hub": ("data/train-*.parquet", "data/validation-*")}
+    train, val = (str(folder / name / pattern) for pattern in files[name])
+    return ImageTable(train, val, **{"image_size": None, "batch_size": 4, **settings})
+
+
 @pytest.mark.parametrize("name", ["disk", "hub"])
 def test_classes_and_their_names(written: Path, name: str) -> None:
-    data = ImageTable(written / name, image_size=None, batch_size=4)
+    data = open_files(written, name)
     for split, numbers in (("train", TRAIN), ("val", VAL)):
         assert read_split(data, split) == {f"{n:03}.png": (picture(n), NAMES[n % 3]) for n in numbers}
     assert data.list_splits() == ["train", "val"]
@@ -50,14 +57,15 @@ def test_classes_and_their_names(written: Path, name: str) -> None:
 
 @pytest.mark.parametrize("name", ["disk", "hub"])
 def test_lists_of_classes(written: Path, name: str) -> None:
-    data = ImageTable(written / name, image_size=None, batch_size=4, labels="several")
+    data = open_files(written, name, labels="several", target="tags")
     for split, numbers in (("train", TRAIN), ("val", VAL)):
         expected = {f"{n:03}.png": (picture(n), {TAGS[tag] for tag in list_tags(n)}) for n in numbers}
         assert read_split(data, split) == expected
 
 
 def test_masks(written: Path) -> None:
-    data = ImageTable(written / "masks", image_size=None, batch_size=4, labels="mask", val_fraction=0.3)
+    path = str(written / "masks" / "*.arrow")
+    data = ImageTable(path, image_size=None, batch_size=4, labels="mask", val_fraction=0.3)
     seen = 0
     for split in ("train", "val"):
         held = data.get_decoded_split(split)
@@ -74,7 +82,7 @@ def test_masks(written: Path) -> None:
 def test_the_same_data_in_another_format_is_the_same_version_and_the_same_batches() -> None:
     versions, batches = set(), []
     for name in ("disk", "hub"):
-        data = ImageTable(STORED / name, image_size=None, batch_size=4)
+        data = open_files(STORED, name)
         versions.add((data.facts().version, data.facts().label_digest))
         batches.append([(batch["key"], batch["x"].clone()) for batch in data.train_dataloader()])
     assert len(versions) == 1
@@ -84,10 +92,10 @@ def test_the_same_data_in_another_format_is_the_same_version_and_the_same_batche
 
 
 def test_images_of_parquet_files_are_unpacked_once(cache: Path) -> None:
-    ImageTable(STORED / "hub", image_size=None).facts()
+    open_files(STORED, "hub").facts()
     before = {path: path.stat().st_mtime_ns for path in (cache / "image_tables").iterdir()}
     assert len(before) == 2
-    ImageTable(STORED / "hub", image_size=None).facts()
+    open_files(STORED, "hub").facts()
     assert {path: path.stat().st_mtime_ns for path in (cache / "image_tables").iterdir()} == before
 
 
@@ -95,7 +103,8 @@ def test_masks_are_those_of_shards(tmp_path: Path) -> None:
     """The same pictures and masks in tars: the same values reach the model."""
     write_masked(tmp_path / "t", 12)
     tars = WebDataset(tmp_path / "t", tmp_path / "t", image_key="png", labels="mask", image_size=6, batch_size=4)
-    table = ImageTable(STORED / "masks", image_size=6, labels="mask", batch_size=4, val_fraction=0.3)
+    path = str(STORED / "masks" / "*.arrow")
+    table = ImageTable(path, image_size=6, labels="mask", batch_size=4, val_fraction=0.3)
     one, other = table.get_decoded_split("train"), tars.get_decoded_split("train")
     assert one.masks is not None
     assert other.masks is not None
@@ -106,94 +115,70 @@ def test_masks_are_those_of_shards(tmp_path: Path) -> None:
         assert np.array_equal(one.masks.get_mask(number), other.masks.get_mask(row))
 
 
-def copy_disk(tmp_path: Path) -> Path:
-    return Path(shutil.copytree(STORED / "disk", tmp_path / "disk"))
-
-
-def fail(path: Path, **settings: Any) -> MLScaleError:
+def fail(path: object, **settings: Any) -> MLScaleError:
     with pytest.raises(MLScaleError) as caught:
-        ImageTable(path, image_size=None, **settings).facts()
+        ImageTable(path, image_size=None, **settings).facts()  # type: ignore[arg-type]
     return caught.value
+
+
+def copy_file(tmp_path: Path) -> Path:
+    return Path(shutil.copy(STORED / "disk" / "train" / "data-00000-of-00002.arrow", tmp_path))
 
 
 @pytest.mark.parametrize("size", [100, 2000, 3112])
 def test_a_file_that_is_cut_off(tmp_path: Path, size: int) -> None:
-    path = copy_disk(tmp_path) / "train" / "data-00000-of-00002.arrow"
+    path = copy_file(tmp_path)
     path.write_bytes(path.read_bytes()[:size])
-    error = fail(tmp_path / "disk")
+    error = fail(path)
     assert "data-00000-of-00002.arrow cannot be read as Arrow" in error.what
     assert "cut off" in error.why
 
 
 def test_a_file_with_wrong_offsets_is_refused(tmp_path: Path) -> None:
-    path = copy_disk(tmp_path) / "train" / "data-00000-of-00002.arrow"
+    path = copy_file(tmp_path)
     whole = path.read_bytes()
     # The offsets of the first image's bytes: 0 and its size, as int32.
     start = whole.index((0).to_bytes(4, "little") + len(picture(0)).to_bytes(4, "little"))
     path.write_bytes(whole[: start + 4] + (1 << 30).to_bytes(4, "little") + whole[start + 8 :])
-    assert "cannot be read as Arrow" in fail(tmp_path / "disk").what
+    assert "cannot be read as Arrow" in fail(path).what
 
 
-def test_a_file_that_is_missing(tmp_path: Path) -> None:
-    (copy_disk(tmp_path) / "train" / "data-00001-of-00002.arrow").unlink()
-    error = fail(tmp_path / "disk")
-    assert error.what.endswith("lacks 1 of its 2 files")
-    assert "data-00001-of-00002.arrow" in error.why
+class TestFolders:
+    """A folder of Parquet files is a split; any other is read by the library."""
 
+    def test_parquet_files(self) -> None:
+        data = ImageTable(STORED / "hub" / "data", image_size=None, batch_size=4, val_fraction=0.3)
+        assert data.count_samples("train") + data.count_samples("val") == 18
 
-@pytest.mark.parametrize("name", ["../train/data-00000-of-00002.arrow", "", 3])
-def test_a_state_that_leads_elsewhere(tmp_path: Path, name: object) -> None:
-    path = copy_disk(tmp_path) / "train" / "state.json"
-    path.write_text(json.dumps({"_data_files": [{"filename": name}]}))
-    assert fail(tmp_path / "disk").what.startswith("state.json names no files")
+    def test_without_the_library(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("mlscale.data.table_parsing.table_files.find_spec", lambda name: name != "datasets" or None)
+        error = fail(STORED / "disk")
+        assert (error.exit, error.fix) == (Exit.ENVIRONMENT, "pip install 'mlscale[datasets]'")
 
+    @pytest.mark.parametrize("name", ["disk", "hub"])
+    def test_splits(self, cache: Path, name: str) -> None:
+        pytest.importorskip("datasets")
+        folder, files = ImageTable(STORED / name, image_size=None, batch_size=4), open_files(STORED, name)
+        assert folder.list_splits() == ["train", "val"]
+        assert folder.facts() == files.facts()
+        for split in folder.list_splits():
+            assert read_split(folder, split) == read_split(files, split)
 
-def test_a_split_is_not_two(tmp_path: Path) -> None:
-    data = ImageTable(STORED / "disk" / "train", STORED / "disk" / "validation", image_size=None)
-    assert (data.facts().train_samples, data.facts().val_samples) == (12, 6)
-    error = fail(STORED / "disk" / "train", val=STORED / "disk")
-    assert error.what == "this folder holds several splits: train, val"
-    assert error.where == "data.val"
+    def test_one_split(self) -> None:
+        pytest.importorskip("datasets")
+        data = ImageTable(STORED / "disk" / "train", STORED / "disk" / "validation", image_size=None)
+        assert (data.facts().train_samples, data.facts().val_samples) == (12, 6)
+        error = fail(STORED / "disk" / "train", val=STORED / "disk")
+        assert error.what == "this folder holds several splits: train, val"
+        assert error.where == "data.val"
 
-
-def test_splits_and_classes_by_the_readme(tmp_path: Path) -> None:
-    """A repository's files may have any name: its README.md has the splits, and may have the names of classes."""
-    import pyarrow as pa
-    from pyarrow import parquet
-
-    for name, numbers in (("a/one", TRAIN), ("a/two", VAL), ("b/other", VAL)):
-        columns = {"photo": [picture(n) for n in numbers], "kind": [n % 3 for n in numbers]}
-        path = tmp_path / f"{name}.parquet"
-        path.parent.mkdir(exist_ok=True)
-        parquet.write_table(pa.table(columns), path)
-    (tmp_path / "README.md").write_text(
-        """---
-configs:
-- config_name: default
-  data_files:
-  - split: train
-    path: a/on*
-  - split: test
-    path: [a/two.parquet]
-dataset_info:
-  features:
-  - name: photo
-    dtype: image
-  - name: kind
-    dtype:
-      class_label:
-        names:
-          '0': wren
-          '1': ant
-          '2': cat
----
-# Birds and others
-"""
-    )
-    data = ImageTable(tmp_path, image_size=None, batch_size=4, val_fraction=0.3, stratify=True)
-    assert data.list_splits() == ["train", "val", "test"]
-    assert data.facts().class_names == ("ant", "cat", "wren")
-    assert sorted(read_split(data, "test").values()) == sorted((picture(n), NAMES[n % 3]) for n in VAL)
+    def test_a_file_that_is_missing(self, tmp_path: Path) -> None:
+        pytest.importorskip("datasets")
+        shutil.copytree(STORED / "disk", tmp_path / "disk")
+        (tmp_path / "disk" / "train" / "data-00001-of-00002.arrow").unlink()
+        error = fail(tmp_path / "disk")
+        assert "datasets can't read the folder" in error.what
+        assert "data-00001-of-00002.arrow" in error.why
 
 
 def test_a_class_of_minus_one_is_none(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mlscale.data.image_tables.find_rows import find_rows
+from mlscale.data.image_tables.row_files import find_rows
 from mlscale.data.shards.index_builder import ForeignShard
 from mlscale.data.shards.shard_paths import Shard, find_shards
 from mlscale.data.table_parsing.table_files import find_table_files
@@ -55,7 +55,7 @@ def test_what_exists_of_a_pattern_is_a_name_for_every_reader(tmp_path: Path, nam
     for spec in (str(tmp_path / name / f"{name}.csv"), str(tmp_path / name / "*.csv")):
         found = [tmp_path / name / f"{name}.csv"]
         assert find_table_files([spec], "data.train") == found
-        assert list(find_rows(spec, "data.train")["train"].files) == found
+        assert list(find_rows(spec, "data.train", tmp_path)["train"]) == found
         assert find_log_files(Path(spec)) == found
         assert len(open_inputs(spec, member=None, key=None, columns=())) == 1
     texts = find_text_files(str(tmp_path / name / f"{name}.txt"), where="data.train")

@@ -56,35 +56,31 @@ def list_rows(root: Path) -> list[dict[str, object]]:
 
 def write_paths(root: Path) -> list[str]:
     path = write_table(root / "photos" / "photos.csv", list_rows(root))
-    return ["data=image_table", f"data.train={path}", "data.group_on=patient"]
+    return ["data=image_table", f"data.train={path}", "data.image_column=file", "data.group_on=patient"]
 
 
 def write_lines(root: Path) -> list[str]:
     path = write_table(root / "photos" / "photos.jsonl", list_rows(root))
-    return ["data=image_table", f"data.train={path}", "data.stratify=true"]
+    return ["data=image_table", f"data.train={path}", "data.image_column=file", "data.stratify=true"]
 
 
 def write_parquet(root: Path) -> list[str]:
     rows = [{**row, "image": {"bytes": draw_image(n), "path": row["file"]}} for n, row in enumerate(list_rows(root))]
     path = write_table(root / "bytes.parquet", rows)
-    return ["data=image_table", f"data.train={path}", "data.image_column=image", "data.time_on=day"]
+    return ["data=image_table", f"data.train={path}", "data.time_on=day"]
 
 
 def write_saved(root: Path) -> list[str]:
-    """A folder as `save_to_disk` writes it."""
+    """A file as `save_to_disk` of Hugging Face's `datasets` writes it."""
     import pyarrow as pa
 
     kinds = {"image": {"_type": "Image"}, "label": {"_type": "ClassLabel", "names": ["wren", "ant", "cat"]}}
-    (root / "saved").mkdir()
     table = pa.table({"image": list(map(draw_image, range(COUNT))), "label": [n % CLASSES for n in range(COUNT)]})
-    with (
-        (root / "saved" / "data-00000-of-00001.arrow").open("wb") as file,
-        pa.ipc.new_stream(file, table.schema) as out,
-    ):
+    table = table.replace_schema_metadata({b"huggingface": json.dumps({"info": {"features": kinds}}).encode()})
+    path = root / "data-00000-of-00001.arrow"
+    with path.open("wb") as file, pa.ipc.new_stream(file, table.schema) as out:
         out.write_table(table, max_chunksize=50)
-    (root / "saved" / "state.json").write_text(json.dumps({"_data_files": [{"filename": "data-00000-of-00001.arrow"}]}))
-    (root / "saved" / "dataset_info.json").write_text(json.dumps({"features": kinds}))
-    return ["data=image_table", f"data.train={root / 'saved'}"]
+    return ["data=image_table", f"data.train={path}"]
 
 
 def write_tars(root: Path) -> list[str]:

@@ -140,7 +140,7 @@ def test_a_mask_of_another_size_than_its_image(tmp_path: Path) -> None:
 
 
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    rows = ["file,kind"]
+    rows = ["image,kind"]
     for number in range(40):
         (tmp_path / f"{number}.jpg").write_bytes(smooth(number, (60, 40), orientation=6))
         rows.append(f"{number}.jpg,{'ab'[number % 2]}")
@@ -182,7 +182,7 @@ def test_settings_that_can_not_be(settings: dict[str, Any], where: str, fix: str
 
 
 def test_progress_counts_every_sample_once(tmp_path: Path) -> None:
-    rows = ["file,kind"]
+    rows = ["image,kind"]
     for number in range(30):
         (tmp_path / f"{number}.png").write_bytes(picture(number, size=(12, 9)))
         rows.append(f"{number}.png,{'ab'[number % 2]}")
