@@ -88,6 +88,11 @@ class TableInputs:
     def __len__(self) -> int:
         return int(self._starts[-1])
 
+    @property
+    def names(self) -> list[str]:
+        """The columns of the first file."""
+        return list(self._files[0].schema.names)
+
     def read_items(self, rows: range) -> list[InputItem]:
         items: list[InputItem] = []
         row = rows.start
