@@ -68,12 +68,12 @@ def guess_mapping(file: Path, inputs: Sequence[str]) -> GuessedMapping:
     by_name = {_simplify_name(path): path for path in reversed(values)}
     taken = {name: by_name[_simplify_name(name)] for name in inputs if _simplify_name(name) in by_name}
     free = {name: path for name, path in by_name.items() if path not in taken.values()}
-    found = {key: next((free[name] for name in names if name in free), None) for key, names in _NAMES.items()}
+    matches = {key: next((free[name] for name in names if name in free), None) for key, names in _NAMES.items()}
     lines = [
         f"# How the columns of {file.name} are read as events: guessed from their names, so check each line.",
         "# An entry is a column, a dotted path into JSON, {field: …, scale: …, values: {…}} or {constant: …}.",
     ]
-    for key, path in found.items():
+    for key, path in matches.items():
         line = _LINES[key].format(*[_quote_text(path) if path else "???"] * 2)
         is_needed = path is not None or key in ("time", "prediction")
         lines.append(line if is_needed or line.startswith("#") else f"# {line}".replace("???", "<column>"))
@@ -82,10 +82,10 @@ def guess_mapping(file: Path, inputs: Sequence[str]) -> GuessedMapping:
     for name in inputs:
         quoted = _quote_text(name)
         lines.append(f"  {quoted}: {_quote_text(taken[name])}" if name in taken else f"  # {quoted}: <column>")
-    if rest := [path for path in values if path not in (*taken.values(), *found.values())]:
+    if rest := [path for path in values if path not in (*taken.values(), *matches.values())]:
         lines.append("# not used, with the value of the first row:")
         lines += [f"#   {path}: {str(values[path])[:_SHOWN]!r}" for path in rest[:_SHOWN]]
-    return GuessedMapping("\n".join(lines) + "\n", tuple(key for key in ("time", "prediction") if not found[key]))
+    return GuessedMapping("\n".join(lines) + "\n", tuple(key for key in ("time", "prediction") if not matches[key]))
 
 
 def _simplify_name(path: str) -> str:
