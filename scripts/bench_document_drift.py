@@ -36,10 +36,9 @@ _LEFT_OUT = ("antigravity", "this", "idlelib", "turtledemo", "test", "lib2to3", 
 
 def print_document_rows(seed: int, looks: int) -> None:
     """Print how often looks at documents are detected, and how often degradation is reported."""
-    from mlscale.commands.lifecycle.shifts.text_shifts import list_text_shifts
+    from mlscale.commands.lifecycle.shifts import replace_words
 
-    sentences, change = list_sentences(), list_text_shifts("domain")[0][0].change_sample
-    assert change is not None
+    sentences = list_sentences()
     for form in FORMS:
         with tempfile.TemporaryDirectory() as folder:
             servable = train_model(Path(folder), form, sentences[:_TRAINED])
@@ -50,7 +49,7 @@ def print_document_rows(seed: int, looks: int) -> None:
                 baseline, words = build_baseline(servable, join_sentences(drawn[:_VALIDATED], form, random))
                 for size in _SIZES:
                     texts = [sentence.encode() for sentence in drawn[_VALIDATED : _VALIDATED + size]]
-                    shifted = [change(text) for text in texts]
+                    shifted = [replace_words(text) for text in texts]
                     for name, documents in (("clean", texts), ("other domain", shifted)):
                         window = build_window(servable, words, documents)
                         found.setdefault((name, size), []).append(look_at(baseline, window))

@@ -153,7 +153,7 @@ def _first(text: str) -> str:
 
 
 MEASURES = (
-    Measure("verbs", "function names that begin with a verb, %", True, 96, 60, measure_verbs),
+    Measure("verbs", "function names that begin with a verb, %", True, 95.5, 60, measure_verbs),
     Measure("words", "words per function name", True, 2.3, 1.9, measure_words),
     Measure("docstrings", "docstrings that open with what/whether/how/…, %", False, 0.5, 1, measure_docstrings),
     Measure("comments", "comments per 100 lines of code", True, 6.0, 6, measure_comments),
@@ -161,7 +161,7 @@ MEASURES = (
     Measure("banned-texts", "banned words in what users read", False, 0, 0, measure_banned_texts),
     Measure("classes", "class names used twice", False, 0, 5, measure_class_names),
     Measure("modules", "module names used in two packages", False, 1, 10, measure_module_names),
-    Measure("any", "arguments annotated Any, %", False, 0.7, 1.5, measure_any),
+    Measure("any", "arguments annotated Any, %", False, 0.8, 1.5, measure_any),
     Measure("lengths", "functions over 60 lines", False, 21, 2, measure_lengths),
 )
 

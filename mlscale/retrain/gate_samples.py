@@ -60,6 +60,26 @@ def list_original_slices(data: OrderedData) -> dict[str, list[str]]:
     return {"origin": origins} if len(set(origins)) > 1 else {}
 
 
+def list_usable_rows(data: OrderedData, split: str) -> NDArray[np.int64]:
+    """Return the numbers of the samples of a split that can be read."""
+    if isinstance(data, ImageData):
+        return np.arange(len(data.get_decoded_split(split)), dtype=np.int64)
+    assert isinstance(data, MemoryData)
+    return _list_readable(data.get_rows(split))
+
+
+def read_rows(data: OrderedData, split: str, rows: NDArray[np.int64]) -> RawBatch:
+    """Return samples of a split by their numbers."""
+    if isinstance(data, ImageData):
+        return _read_images(data, split, rows)
+    assert isinstance(data, MemoryData)
+    return _read_rows(data, data.get_rows(split), rows)
+
+
+def _list_readable(rows: SplitRows) -> NDArray[np.int64]:
+    return np.setdiff1d(np.arange(len(rows), dtype=np.int64), list(rows.bad))
+
+
 def _iterate_split(
     data: OrderedData, split: str, *, newest_only: bool = False, is_window: bool = False
 ) -> Iterator[RawBatch]:
@@ -89,13 +109,16 @@ def _iterate_rows(data: MemoryData, rows: SplitRows, is_window: bool) -> Iterato
             documents = rows.documents[start : start + _BATCH]
             yield list(documents), np.zeros(len(documents), np.int64)
         return
-    numbers = np.setdiff1d(np.arange(len(rows), dtype=np.int64), list(rows.bad))
+    numbers = _list_readable(rows)
     for start in range(0, len(numbers), _BATCH):
-        chosen = numbers[start : start + _BATCH]
-        x, y = rows.take_samples(chosen)
-        # Samples that are tensors already are sent as they are.
-        samples = collect_raw_rows(rows, chosen, data.read_raw_rows)
-        yield list(x) if samples is None else samples, y
+        yield _read_rows(data, rows, numbers[start : start + _BATCH])
+
+
+def _read_rows(data: MemoryData, rows: SplitRows, chosen: NDArray[np.int64]) -> RawBatch:
+    x, y = rows.take_samples(chosen)
+    # Samples that are tensors already are sent as they are.
+    samples = collect_raw_rows(rows, chosen, data.read_raw_rows)
+    return list(x) if samples is None else samples, y
 
 
 def _iterate_dataset(data: DatasetData, split: str, newest_only: bool) -> Iterator[RawBatch]:
@@ -111,10 +134,13 @@ def _iterate_images(data: ImageData, split: str, newest_only: bool) -> Iterator[
         first = len(decoded) - len(decoded.source.parts[-1].numbers)
     # In batches: a validation set may be larger than memory.
     for start in range(first, len(decoded), _BATCH):
-        rows = np.arange(start, min(start + _BATCH, len(decoded)), dtype=np.int64)
-        samples = data.read_raw_samples(split, rows)
-        if decoded.masks is not None:
-            yield samples, np.stack([decoded.masks.get_mask(row) for row in rows.tolist()])
-        else:
-            y = decoded.labels[rows]
-            yield samples, y if y.ndim == 1 else y.astype(np.float32)
+        yield _read_images(data, split, np.arange(start, min(start + _BATCH, len(decoded)), dtype=np.int64))
+
+
+def _read_images(data: ImageData, split: str, rows: NDArray[np.int64]) -> RawBatch:
+    decoded, samples = data.get_decoded_split(split), data.read_raw_samples(split, rows)
+    if decoded.masks is not None:
+        return samples, np.stack([decoded.masks.get_mask(row) for row in rows.tolist()])
+    y = decoded.labels[rows]
+    # Several labels are targets of a loss, and so floats, wherever training has them.
+    return samples, y if y.ndim == 1 else y.astype(np.float32)

@@ -28,7 +28,7 @@ PROSE = {
         versions.commit.collect_sources
     """,
     "the data has to be written otherwise, and only its owner knows what it should hold": """
-        commands.lifecycle.lifecycle_checks._build_data config.checks.interpolations._explain_failure
+        commands.lifecycle.entry._check_data config.checks.interpolations._explain_failure
         data.array_data.refuse_bad_samples data.class_labels._build_negative_error data.class_labels.find_classes
         data.images.sample_probe._find_shape data.images.image_folder._hold_out
         data.images.class_folders.list_class_images data.images.class_folders._check_class_folders
@@ -74,7 +74,7 @@ PROSE = {
         data.workers.sample_executor._pickle_work data.workers.sample_executor._refuse
     """,
     "another process has to end, or the same command has to be started again": """
-        assembly.external_run._create_stop_error commands.lifecycle.clients._make_no_answer_error
+        assembly.external_run._create_stop_error commands.lifecycle.production.send_labels
         data.shards.member_digests._compute_digests data.shards.shard_index._expect_unchanged
         launch.early_stop.build_error launch.external.rank_meeting.open_store
         launch.external.rank_meeting.wait_until launch.external.rank_presence.raise_if_lost

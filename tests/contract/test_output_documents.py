@@ -48,7 +48,7 @@ def test_every_action_has_a_schema() -> None:
     actions = [(name, action) for name, command in COMMANDS.items() for action in command.actions]
     # `mlscale data` prints results, as commands with a config do.
     kinds = {f"{name}-{action}" if action else name for name, action in actions if name != "data"}
-    assert kinds - _WITHOUT - _OTHER == set(contracts.list_output_kinds()) - {"error", "multirun", "env-allocation"}
+    assert kinds - _WITHOUT - _OTHER == set(contracts.list_output_kinds()) - {"error", "multirun"}
     assert not set(contracts.list_output_kinds()) & set(contracts.FORMATS)
     for name, action in actions:
         keys = [key.name for key in COMMANDS[name].actions[action].keys]

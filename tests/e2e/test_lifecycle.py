@@ -68,7 +68,7 @@ def check_end(folder: Path, printed: dict[str, Any], err: str, titles: list[str]
     assert figures["steps"] == len(titles)
     assert (figures["served_wrong"], figures["alerts"]) == (0, 1)
     assert (figures["swap_dropped"], figures["swap_wrong"]) == (0, 0)
-    assert figures["swap_requests"] > figures["swap_checked"] > 100
+    assert figures["swap_requests"] == figures["swap_checked"] > 100
     assert figures["shifted_p_better"] < 0.05
     run = only_run(folder)
     assert run.status == "done"
@@ -76,7 +76,7 @@ def check_end(folder: Path, printed: dict[str, Any], err: str, titles: list[str]
     reported = page.read_text()
     assert page.parent == run.path / "results"
     assert all(f">{title}<" in reported for title in titles)
-    assert reported.count("<svg") >= 8
+    assert reported.count("<svg") >= 4
     assert all((page.parent / name).is_file() for name in re.findall(r'href="([^"#:]+\.html)"', reported))
     assert Result.from_dict(run.results["lifecycle"]).ok
     assert sorted(path.name for path in folder.iterdir()) == ["runs"]
@@ -86,7 +86,7 @@ def check_end(folder: Path, printed: dict[str, Any], err: str, titles: list[str]
 
 def test_the_whole_way(folder: Path) -> None:
     printed, err = take_tour("+recipe=resnet", "trainer.max_epochs=10")
-    run = check_end(folder, printed, err, TITLES)
+    check_end(folder, printed, err, TITLES)
     figures = printed["metrics"]
     assert figures["samples"] == 1797
     assert figures["estimated_peak_memory_bytes"] > 1e6
@@ -112,8 +112,7 @@ def test_the_whole_way(folder: Path) -> None:
     assert figures["shifted_accuracy"] > 0.85
     assert figures["shifted_p_better"] < 0.001
     assert figures["original_difference_low"] >= -0.03
-    swapped = Result.from_dict(run.results["loadtest-swap"])
-    assert swapped.details["versions"] == "resnet:v1, resnet:v2"
+    assert "resnet:v1 → resnet:v2" in err
 
 
 @pytest.mark.parametrize(
@@ -145,7 +144,7 @@ def test_swapped_classes_need_a_person(folder: Path) -> None:
     assert figures["original_difference_low"] >= -0.03
 
 
-@pytest.mark.parametrize("shift", ["unit", "encoding", "sideways"])
+@pytest.mark.parametrize("shift", ["unit", "domain", "sideways"])
 def test_what_can_not_work_is_refused_before_the_first_step(folder: Path, shift: str) -> None:
     process = started("+recipe=resnet", f"lifecycle.shift={shift}")
     _, err = process.communicate()
@@ -160,7 +159,8 @@ def test_a_gate_that_is_not_met_stops_the_tour_with_exit_code_4(folder: Path) ->
     out, err = process.communicate()
     assert process.returncode == 4, err
     printed = json.loads(out)
-    assert "stopped at [8/12] load test: the objective is missed: p99 is" in printed["sentence"]
+    assert "stopped at [8/12] load test: " in printed["sentence"]
+    assert "the objective is missed: p99 is" in printed["sentence"]
     assert printed["metrics"]["steps"] == 7
     reported = Path(printed["artifacts"]["page"]).read_text()
     assert reported.count("not reached") == 4

@@ -42,7 +42,7 @@ _PACKAGES = (
 _ONNX = ("onnx", "onnxruntime", "onnxscript")
 # The packages of each extra in pyproject.toml, with which an extra counts as installed.
 _EXTRAS = {
-    "bitsandbytes": ("bitsandbytes",),
+    "bitsandbytes": ("bitsandbytes",), "datasets": ("datasets", "pyarrow"),
     "compress": _ONNX, "dali": ("nvidia-dali-cuda120",), "debug": ("debugpy",), "evaluate": ("pyarrow",),
     "export": _ONNX, "loadtest": ("locust",), "mlflow": ("mlflow-skinny",), "monitor": ("pyarrow",),
     "notify": ("apprise",), "predict": ("onnxruntime", "pyarrow"), "remote": ("fsspec",), "s3": ("fsspec", "s3fs"),
@@ -68,17 +68,15 @@ _INSTRUCTIONS = {
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run `mlscale env`; return the exit code. One of several processes of a launcher compares them with each other.
+    """Run `mlscale env`; return the exit code. Of a launcher's processes one of each machine reports.
 
     Raises:
         MLScaleError: a key that it does not have.
     """
     options = read_options("env", COMMAND.actions, argv)
     external = find_external_rank()
-    if external is not None and external.world_size > 1:
-        from mlscale.commands.env.allocation import check_allocation
-
-        return check_allocation(external, options.runs_dir, options.timeout_s, options.output)
+    if external is not None and external.local_rank:
+        return int(Exit.DONE)
     if options.output == "json":
         print_document("env", describe_machine(options.runs_dir))
         return int(Exit.DONE)

@@ -116,15 +116,6 @@ def count_local_ranks(external: ExternalRank) -> int | None:
     return counts[int(node)] if node.isdigit() and int(node) < len(counts) else None
 
 
-def count_node_ranks(external: ExternalRank) -> dict[str, int]:
-    """Return the number of ranks on each node, by its name; nothing where the launcher does not name the nodes."""
-    if external.launcher.name != "srun":
-        return {}
-    nodes = expand_host_list(external.environment.get("SLURM_STEP_NODELIST", ""))
-    counts = _list_task_counts(external.environment)
-    return dict(zip(nodes, counts, strict=True)) if len(nodes) == len(counts) else {}
-
-
 def _list_task_counts(environment: Mapping[str, str]) -> list[int]:
     """Return the tasks of each node of srun's step: 2(x3),1 on four nodes is 2, 2, 2, 1."""
     counts: list[int] = []

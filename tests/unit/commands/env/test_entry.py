@@ -43,6 +43,15 @@ def test_json_and_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: 
     assert "\033" not in printed  # not a terminal
 
 
+def test_one_process_of_each_machine_reports(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, value in {"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
+    assert main([]) == 0
+    assert capsys.readouterr().out == ""
+
+
 def test_each_line_is_printed_when_it_is_known(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

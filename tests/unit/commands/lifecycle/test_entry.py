@@ -1,111 +1,23 @@
-"""The parts of a tour: samples and shifts, clients that check, the receiver of alerts, and the telling of steps."""
+"""The report of a tour's steps, and what can't work: it is refused before the first step, with what does."""
 
 import json
-import urllib.request
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
-from mlscale.commands.lifecycle.alert_receiver import receive_alerts
-from mlscale.commands.lifecycle.clients import ServerClient, send_checked_requests
-from mlscale.commands.lifecycle.entry import _describe_end, list_steps
-from mlscale.commands.lifecycle.step_log import StepOutcome, Tour
-from mlscale.errors import MLScaleError, raise_all
-from mlscale.loadtest.build_requests import build_requests
-from mlscale.loadtest.load_samples import RequestSamples
-from mlscale.loadtest.server_model import ServerModel
+from mlscale.assembly.ready import compose_from_overrides
+from mlscale.commands.lifecycle.entry import Tour, check_lifecycle, list_steps
+from mlscale.commands.lifecycle.steps import StepOutcome
+from mlscale.errors import Exit, MLScaleError, raise_all
 from mlscale.runs.folder import RunFolder
 from mlscale.secrets.mask import Masker
-from tests.unit.loadtest.servers import Answer, label, serving
-
-RAW = np.random.default_rng(0).integers(0, 256, (6, 1, 4, 4), np.uint8)
-
-
-REQUESTS = build_requests("bytes", RequestSamples("", {"input": RAW}), ServerModel("sums", ()), 1)
-
-
-class Expected:
-    """What the server of the tests gives for `RAW`."""
-
-    def __init__(self, version: str) -> None:
-        assert version == "sums:v1"
-
-    def find_problem(self, answer: Mapping[str, Any], row: int) -> str:
-        wanted = label(RAW[row])
-        right = {"label": wanted, "probabilities": [0.8 if name == wanted else 0.1 for name in "abc"]}
-        return "" if answer == right else f"it is {answer['probabilities']}"
-
-
-def test_clients_count_and_check_each_answer() -> None:
-    with serving() as server, send_checked_requests(server.url, REQUESTS, Expected, clients=2) as asked:
-        while server.asked < 30:
-            pass
-    assert asked.requests >= 29
-    assert (asked.dropped, asked.wrong) == ([], [])
-    assert asked.versions["sums:v1"] == asked.requests == len(asked.log)
-
-
-def _spoil(answer: Answer, number: int) -> Answer | None:
-    """Every third answer is of another model, every third is missing."""
-    status, headers, body = answer
-    return (answer, (status, headers, body.replace(b"0.8", b"0.7")), None)[number % 3]
-
-
-def test_answers_that_are_wrong_or_missing_are_reported_apart() -> None:
-    with serving(_spoil) as server, send_checked_requests(server.url, REQUESTS, Expected, clients=1) as asked:
-        while server.asked < 12:
-            pass
-    assert abs(len(asked.dropped) - len(asked.wrong)) <= 1
-    assert len(asked.dropped) >= 3
-    assert asked.requests == len(asked.dropped) + sum(asked.versions.values())
-    assert "0.7" in asked.wrong[0]
-
-
-def test_an_answer_of_a_version_that_is_not_there_is_wrong() -> None:
-    def fail(version: str) -> Expected:
-        raise MLScaleError("no such version")
-
-    with serving() as server, send_checked_requests(server.url, REQUESTS, fail, clients=1) as asked:
-        while server.asked < 3:
-            pass
-    assert asked.wrong[0] == "sums:v1: no such version"
-
-
-def test_a_client_reports_an_error_of_the_server() -> None:
-    with serving(lambda answer, number: (503, {}, b'{"error": "busy"}')) as server:
-        client = ServerClient(server.url)
-        with pytest.raises(MLScaleError, match="does not answer POST /predict") as caught:
-            client.request_prediction(REQUESTS[0])
-        client.close()
-    assert "503" in caught.value.why
-
-
-def test_a_client_returns_the_answer_without_its_id() -> None:
-    with serving() as server:
-        client = ServerClient(server.url)
-        version, answer = client.request_prediction(REQUESTS[1], "x-1")
-        client.close()
-    assert (version, answer["label"], sorted(answer)) == ("sums:v1", label(RAW[1]), ["label", "probabilities"])
 
 
 def test_where_labels_change_the_gate_has_a_step_of_its_own() -> None:
     titles = [title for title, _ in list_steps("concept")]
     assert titles[-4:] == ["alert", "gate", "retrain", "swap"]
     assert [title for title in titles if title != "gate"] == [title for title, _ in list_steps("auto")]
-
-
-def test_a_receiver_keeps_what_arrives() -> None:
-    with receive_alerts() as receiver:
-        for body in (b'{"status": "firing"}', b"no json"):
-            request = urllib.request.Request(receiver.url, body, {"Content-Type": "application/json"})
-            try:
-                urllib.request.urlopen(request, timeout=5).close()
-            except urllib.error.HTTPError as error:
-                error.close()
-    assert receiver.alerts == [{"status": "firing"}]
 
 
 def tour(tmp_path: Path, *titles: str) -> Tour:
@@ -117,20 +29,18 @@ def test_steps_are_reported_and_what_their_verbs_print_is_kept(
 ) -> None:
     def act() -> StepOutcome:
         print("of the verb")
-        return StepOutcome("3 apples", "all of them red", metrics={"apples": 3})
+        return StepOutcome("3 apples, all of them red", metrics={"apples": 3})
 
     going = tour(tmp_path, "pick", "wash")
     assert going.take_step(act)
-    assert not going.ok
-    assert not going.take_step(lambda: StepOutcome("0 apples", "no water", ok=False))
+    assert not going.take_step(lambda: StepOutcome("no water", ok=False))
     out, err = capsys.readouterr()
     assert out == ""
     assert err.splitlines()[0].startswith("[ 1/2] pick  3 apples, all of them red  (")
-    assert err.splitlines()[1].startswith("[ 2/2] wash  STOP  0 apples, no water  (")
+    assert err.splitlines()[1].startswith("[ 2/2] wash  STOP  no water  (")
     assert (going.folder.path / "logs/01-pick.log").read_text() == "of the verb\n"
     assert going.metrics["apples"] == 3
     assert set(going.metrics) == {"apples", "pick_time_s", "wash_time_s"}
-    assert not going.ok
 
 
 def test_a_step_that_raises_is_reported_and_what_follows_is_not_reached(
@@ -149,28 +59,95 @@ def test_a_step_that_raises_is_reported_and_what_follows_is_not_reached(
 
 def test_a_step_whose_line_nothing_reads_is_on_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     going = tour(tmp_path, "pick", "wash")
-    assert _describe_end(going) == "stopped at the start"
+    assert going.describe_end() == "stopped at the start"
 
     def refuse(*_: object) -> None:
         raise BrokenPipeError
 
-    monkeypatch.setattr("mlscale.commands.lifecycle.step_log.print_masked_lines", refuse)
+    monkeypatch.setattr("mlscale.commands.lifecycle.entry.print_masked_lines", refuse)
     with pytest.raises(BrokenPipeError):
-        going.take_step(lambda: StepOutcome("3 apples", "all of them red"))
+        going.take_step(lambda: StepOutcome("3 apples"))
     assert [(step.title, step.ok) for step in going.list_steps()] == [("pick", True), ("wash", None)]
     # The step that passed is not the reason.
-    assert _describe_end(going) == "ended after [1/2] pick"
+    assert going.describe_end() == "ended after [1/2] pick"
     monkeypatch.undo()
-    going.take_step(lambda: StepOutcome("0 apples", "no water", ok=False))
-    assert _describe_end(going) == "stopped at [2/2] wash: no water"
+    going.take_step(lambda: StepOutcome("no water", ok=False))
+    assert going.describe_end() == "stopped at [2/2] wash: no water"
 
 
 def test_of_several_problems_a_step_names_the_first(tmp_path: Path) -> None:
     def act() -> StepOutcome:
         raise_all([MLScaleError("no ladder"), MLScaleError("no basket"), MLScaleError("no tree")])
-        return StepOutcome("", "")
+        return StepOutcome("")
 
     going = tour(tmp_path, "pick")
     with pytest.raises(MLScaleError, match="no tree"):
         going.take_step(act)
     assert going.list_steps()[0].sentence == "no ladder, and 2 more problems"
+
+
+def check(*words: str) -> None:
+    check_lifecycle(compose_from_overrides("lifecycle", words))
+
+
+def refuse(*words: str) -> MLScaleError:
+    with pytest.raises(MLScaleError) as caught:
+        check(*words)
+    assert caught.value.exit == Exit.USER
+    return caught.value
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> str:
+    """400 rows of numbers alone."""
+    values = np.random.default_rng(0).random((400, 2))
+    path = tmp_path / "t.jsonl"
+    path.write_text("".join(json.dumps({"a": a, "b": b, "y": "no" if a < b else "yes"}) + "\n" for a, b in values))
+    return str(path)
+
+
+@pytest.mark.parametrize("shift", ["auto", "unit", "concept"])
+def test_shifts_of_a_table(shift: str, table: str) -> None:
+    check("+recipe=tabular", "data=table", f"data.train={table}", "data.target=y", f"lifecycle.shift={shift}")
+
+
+def test_a_table_without_numbers_has_no_unit(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("a,b,y\n" + "".join(f"x{row % 3},z{row % 5},y{row % 2}\n" for row in range(400)))
+    error = refuse("+recipe=tabular", "data=table", f"data.train={path}", "data.target=y", "lifecycle.shift=unit")
+    assert error.what == "the shift 'unit' does not fit this model"
+    assert error.fix == "mlscale recipes ls, for another model"
+
+
+def test_a_shift_of_another_form_is_refused(table: str) -> None:
+    error = refuse("+recipe=tabular", "data=table", f"data.train={table}", "data.target=y", "lifecycle.shift=invert")
+    assert error.what == "the shift 'invert' does not fit this model"
+    assert error.fix == "lifecycle.shift=unit\nlifecycle.shift=concept"
+
+
+def test_a_language_model_has_no_labels_that_could_change(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("plain words, plain words\n" * 4000)
+    words = ("+recipe=gpt", "data=text_files", f"data.train={tmp_path}", "data.length=64")
+    check(*words)
+    error = refuse(*words, "lifecycle.shift=concept")
+    assert "labels of the type language" in error.why
+    assert error.fix == "lifecycle.shift=domain"
+
+
+@pytest.mark.parametrize(
+    ("words", "what"),
+    [
+        (("lifecycle.shift=sideways",), "the shift 'sideways' does not fit this model"),
+        (("lifecycle.traffic=5",), "lifecycle.traffic is 5"),
+        (("registry=none",), "the tour needs a registry"),
+    ],
+)
+def test_settings_that_make_no_sense(words: tuple[str, ...], what: str) -> None:
+    assert refuse("+recipe=tabular", *words).what == what
+
+
+def test_too_few_samples_for_a_retraining(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("a,y\n" + "".join(f"{row},{row % 7}.5\n" for row in range(100)))
+    words = ("+recipe=regression", "data=table", f"data.train={path}", "data.target=y")
+    assert "training samples" in refuse(*words).what

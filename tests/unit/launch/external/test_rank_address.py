@@ -8,7 +8,6 @@ from mlscale.errors import MLScaleError
 from mlscale.launch.external.external_launcher import ExternalRank, find_external_rank
 from mlscale.launch.external.rank_address import (
     count_local_ranks,
-    count_node_ranks,
     expand_host_list,
     find_meeting_address,
 )
@@ -81,10 +80,3 @@ def test_the_ranks_of_a_machine_are_counted() -> None:
     assert count_local_ranks(find({**_SRUN, "SLURM_NODEID": "3"})) is None
     assert count_local_ranks(find(_MPI)) == 2
     assert count_local_ranks(find({"RANK": "0", "WORLD_SIZE": "2"})) is None
-
-
-def test_the_ranks_of_each_node_are_counted_where_srun_names_them() -> None:
-    nodes = {"SLURM_STEP_NODELIST": "gpu[07-08],x1", "SLURM_STEP_TASKS_PER_NODE": "2(x2),1"}
-    assert count_node_ranks(find({**_SRUN, **nodes})) == {"gpu07": 2, "gpu08": 2, "x1": 1}
-    assert count_node_ranks(find({**_SRUN, **nodes, "SLURM_STEP_TASKS_PER_NODE": ""})) == {}
-    assert count_node_ranks(find(_MPI)) == {}

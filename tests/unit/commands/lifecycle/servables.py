@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mlscale.commands.lifecycle.production_samples import LabelledSamples
+from mlscale.commands.lifecycle.production import LabelledSamples
 from mlscale.data.encoders.table_encoder import TableEncoder
 from mlscale.data.table_parsing.columns import DataTable
 from mlscale.export.engines.engine import Port
