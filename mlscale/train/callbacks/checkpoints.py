@@ -13,10 +13,10 @@ from torch import Tensor
 from mlscale.config.checks.checkpoint_interval import create_interval_error
 from mlscale.config.metric_direction import find_total_loss
 from mlscale.errors import MLScaleError
+from mlscale.train.checkpoint.auto_interval import AutoInterval
 from mlscale.train.checkpoint.failed_saves import has_last_save_failed
 from mlscale.train.checkpoint.step_boundary import is_accumulating
 from mlscale.train.checkpoint.weights_only_load import load_checkpoint_file
-from mlscale.train.checkpoint.auto_interval import AutoInterval
 
 if TYPE_CHECKING:
     from pytorch_lightning import Trainer
