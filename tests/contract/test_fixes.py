@@ -31,7 +31,7 @@ PROSE = {
         commands.lifecycle.entry._check_data config.checks.interpolations._explain_failure
         data.array_data.refuse_bad_samples data.class_labels._build_negative_error data.class_labels.find_classes
         data.images.sample_probe._find_shape data.images.image_folder._hold_out
-        data.images.class_folders.list_class_images data.images.class_folders._check_class_folders
+        data.images.class_folders.list_class_images
         data.images.sharded_images._read_weight_members
         data.images.sharded_images.read_members data.multiple_labels.encode_multi_hot data.multiple_labels.read_labels
         data.order.bad_samples._find_replacement data.order.sample_weights.check_weights

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from mlscale.atomic_files import suggest_restore
 from mlscale.config.names.suggest import format_override
 from mlscale.data.decoding.pil import MAX_PIXELS
-from mlscale.data.images.class_folders import list_class_images, report_outside_splits
+from mlscale.data.images.class_folders import list_class_images
 from mlscale.data.images.labelled_images import ImageBackend
 from mlscale.data.inspection.leaks import describe_shared_groups
 from mlscale.data.order.policy import Policy, TolerantPolicyArguments
@@ -174,7 +174,6 @@ class FolderBackend(ImageBackend):
                 fix=f"{half}, which holds a part of it out; or make {self.root / 'val'}",
             )
         splits = [split for split in _SPLITS if (self.root / split).is_dir()]
-        report_outside_splits(self.root, _SPLITS)
         # Opened by the caller, which reports the problems of all splits together.
         return {split: partial(self._open_split, split) for split in splits}
 
