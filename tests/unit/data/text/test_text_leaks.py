@@ -157,4 +157,4 @@ def test_of_large_text_a_part_is_compared(monkeypatch: pytest.MonkeyPatch) -> No
     assert found.of == 10
     assert found.compared == pytest.approx(3 * 119 / 3000, abs=0.01)
     assert 1 <= found.passages <= 3
-    assert "% of it was compared" in shared_passages.format_shared_passages(found, "token", ("a@1", "b@2"))
+    assert "% of it was compared" in text_leaks.format_shared_passages(found, "token", ("a@1", "b@2"))
