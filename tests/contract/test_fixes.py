@@ -22,8 +22,8 @@ PROSE = {
         data.shards.shard_index._check_digest data.remote.remote_shard._build_wrong_error
         data.tfrecord.record_index._build_corruption_error data.windows.window_folder.locate_window_part
         monitor.check_record.parse_document retrain.journal.parse_record retrain.lineage.find_origin
-        runs.safetensors_header.list_shard_files
-        runs.safetensors_header._refuse_file train.initial_weights.weight_files._read_safetensors
+        runs.safetensors_files.list_shard_files
+        runs.safetensors_files.open_safetensors
         train.initial_weights.weight_files._read_legacy_pickle versions.aliases.read_aliases
         versions.commit.collect_sources
     """,
@@ -60,7 +60,7 @@ PROSE = {
     """,
     "code of the user's has to be changed": """
         data.map_dataset._read_facts estimate.step.extract_loss
-        evaluate.sample_rows.compute_sample_columns export.onnx_export._build_export_error
+        evaluate.sample_collector.compute_sample_columns export.onnx_export._build_export_error
         export.onnx_export.export_onnx
         export.served_module.build_served_module export.served_module.check_own_answers
         export.served_module.compute_plain_outputs
