@@ -37,7 +37,7 @@ def find_shared_images(train: SampleSource, val: SampleSource) -> SharedRows | N
     by_mark: dict[tuple[int, int], list[int]] = defaultdict(list)
     for row, (size, crc) in enumerate(train_marks.tolist()):
         by_mark[size, crc].append(row)
-    compared, shared, budget, first = 0, 0, _MAX_READ_BYTES, ("", "")
+    compared, budget, twins = 0, _MAX_READ_BYTES, dict[int, int]()
     digests: dict[int, bytes | None] = {}
     # In an order of chance: files are often sorted by class.
     for row in np.random.default_rng(0).permutation(len(val_marks)).tolist():
@@ -53,9 +53,10 @@ def find_shared_images(train: SampleSource, val: SampleSource) -> SharedRows | N
         own = _digest_image(val, row) if candidates else None
         twin = next((candidate for candidate in candidates if own and digests[candidate] == own), None)
         if twin is not None:
-            first = first if shared else (val.get_key(row), train.get_key(twin))
-            shared += 1
-    return SharedRows(shared, compared, first) if shared else None
+            twins[row] = twin
+    if not twins:
+        return None
+    return SharedRows(len(twins), compared, (val.get_key(min(twins)), train.get_key(twins[min(twins)])))
 
 
 def _list_marks(source: SampleSource) -> NDArray[np.int64] | None:
