@@ -2,32 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
-import itertools
 import os
 import re
-import secrets
-import signal
-import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from mlscale.errors import Exit, MLScaleError
-from mlscale.runs.host.marked_processes import kill_marked_processes
 from mlscale.verify_resume import stop_request as halts
 from mlscale.verify_resume.kill_points import KillPoint
+from mlscale.verify_resume.played_node import extract_error_text, play_node, read_from
 
 _POLL_SECONDS = 0.02
-_LAST_LINES = 12
-_MARK = "MLSCALE_VERIFY_RESUME"  # marks all processes of a command, also those that have left its session
 _RANK_CODE = re.compile(r"^E\d{4} .* failed \(exitcode: (\d+)\) local_rank:", re.MULTILINE)
-# torch's log of its launcher, its traceback, and srun's lines about tasks.
-_LAUNCHER_LINE = re.compile(r"[EWI]\d{4} |Traceback |srun: |slurmstepd: |job       ")
 
 
 @dataclass(frozen=True)
@@ -92,22 +81,12 @@ class CommandStarter:
         offset = log.stat().st_size if log.exists() else 0
         # Like `mlscale runs resume`: with the run's own config, not composed again. A run without checkpoints restarts.
         words, variables = self.build_command(["train", f"resume={run}", f"runs_dir={self.root}", "trust=true"])
-        mark = secrets.token_hex(8)
-        with log.open("ab") as out:
-            process = subprocess.Popen(
-                words,
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=subprocess.STDOUT,
-                env={**os.environ, **variables, _MARK: mark},
-                # One signal to the group reaches the ranks and their fork server, too.
-                start_new_session=True,
-            )
-            with _kill_all_at_end(process, mark):
-                while process.poll() is None and not halts.get_stopped_path(folder).exists():
-                    time.sleep(_POLL_SECONDS)
-                # Read before all are killed: None then means that the run was still there to be killed.
-                code = process.poll()
+        with play_node("", log) as node:
+            node.start_commands([words], [{**os.environ, **variables}])
+            while node.get_exit_code() is None and not halts.get_stopped_path(folder).exists():
+                time.sleep(_POLL_SECONDS)
+            # Read before all are killed: None then means that the run was still there to be killed.
+            code = node.get_exit_code()
         text = read_from(log, offset)
         # torchrun ends with 1 whatever its ranks end with, and prints their codes.
         if code and (of_rank := _RANK_CODE.search(text)):
@@ -122,63 +101,3 @@ class CommandStarter:
 
     def _get_log_path(self, run: Path) -> Path:
         return self.root / f"{run.name}.log"
-
-
-@contextlib.contextmanager
-def _kill_all_at_end(process: subprocess.Popen[bytes], mark: str) -> Iterator[None]:
-    """Kill all processes of the command at the end of the block: ranks and their fork server, too."""
-    try:
-        yield
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        # torchrun's ranks have left the group.
-        kill_marked_processes(_MARK, mark)
-
-
-def read_from(log: Path, offset: int) -> str:
-    """Return the text of a file from a byte on; empty where the file does not exist."""
-    if not log.exists():
-        return ""
-    with log.open("rb") as file:
-        file.seek(offset)
-        return file.read().decode(errors="replace")
-
-
-class _Termination(BaseException):
-    """SIGTERM has arrived. Not an Exception: code that handles errors of an export or a model must let it through."""
-
-
-@contextlib.contextmanager
-def raise_on_terminate() -> Iterator[None]:
-    """Make SIGTERM end the block by an exception, so that it ends its processes and removes its folders.
-
-    Raises:
-        MLScaleError: the signal has arrived (exit code 143).
-    """
-
-    def raise_stop(*_: object) -> None:
-        raise _Termination("stopped by SIGTERM")
-
-    if threading.current_thread() is not threading.main_thread():  # only the main thread may set signal handlers
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, raise_stop)
-    try:
-        yield
-    except _Termination as stop:
-        raise MLScaleError(str(stop), exit=Exit.TERMINATED, fix="start the command again") from None
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def extract_error_text(text: str) -> str:
-    """Return the last error that a command has printed, or its last lines."""
-    lines = text.strip().splitlines()
-    errors = [index for index, line in enumerate(lines) if line.startswith("error: ")]
-    if not errors:
-        return "\n".join(lines[-_LAST_LINES:])
-    # Without the lines that a launcher adds about the processes that have failed.
-    rest = itertools.takewhile(lambda line: not _LAUNCHER_LINE.match(line), lines[errors[-1] + 1 :])
-    return "\n".join([lines[errors[-1]].removeprefix("error: "), *rest])

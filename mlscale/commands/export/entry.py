@@ -22,8 +22,8 @@ from mlscale.errors import Exit, MLScaleError
 from mlscale.export.required_extras import require_extra
 from mlscale.launch.start_notices import print_masked_lines
 from mlscale.report import Result, save_result
+from mlscale.runs.host.stop_signals import raise_on_terminate
 from mlscale.secrets.mask import Masker, mask_output
-from mlscale.verify_resume.killed_run import raise_on_terminate
 from mlscale.versions.model_reference import resolve_reference
 
 if TYPE_CHECKING:

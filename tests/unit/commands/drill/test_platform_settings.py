@@ -7,8 +7,8 @@ import pytest
 from omegaconf import OmegaConf
 
 from mlscale.commands.drill.platform_settings import read_platform_rules
-from mlscale.drill.platform_rules import PlatformRules
 from mlscale.errors import MLScaleError
+from mlscale.verify_resume.platform_rules import PlatformRules
 
 REPO = Path(__file__).parents[4]
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mlscale.atomic_files import remove_tree
-from mlscale.drill.platform_rules import PlatformRules
-from mlscale.drill.played_node import PlayedNode
+from mlscale.verify_resume.platform_rules import PlatformRules
+from mlscale.verify_resume.played_node import PlayedNode
 
 _POLL_SECONDS = 0.02
 
