@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from mlscale.commands.drill.platform_settings import read_platform_rules
+from mlscale.commands.drill.entry import read_platform_rules
 from mlscale.errors import MLScaleError
 from mlscale.verify_resume.platform_rules import PlatformRules
 
