@@ -16,8 +16,7 @@ from typing import Any
 from mlscale.atomic_files import PRIVATE_FILE, create_write_error, make_folders
 from mlscale.errors import MLScaleError
 from mlscale.file_locks import wait_for_lock
-from mlscale.outbox.outbox_item import OutboxItem, read_item, write_item
-from mlscale.outbox.retry_policy import ItemRefusedError, RetryPolicy
+from mlscale.outbox.outbox_item import ItemRefusedError, OutboxItem, RetryPolicy, read_item, write_item
 from mlscale.secrets.mask import Masker
 
 _WHY_LENGTH = 300  # characters of a reason

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
-from mlscale.runs.host.marked_processes import kill_marked_processes, signal_marked_processes
+from mlscale.runs.host.processes import kill_marked_processes, signal_marked_processes
 
 _MARK = "MLSCALE_DRILL_NODE"  # marks all processes of a node, also those that have left its session
 _LAST_LINES = 12

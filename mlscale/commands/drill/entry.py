@@ -30,8 +30,7 @@ from mlscale.runs.host.stop_signals import raise_on_terminate
 from mlscale.secrets.config_secrets import list_required_variables, protect_config
 from mlscale.secrets.mask import Masker
 from mlscale.verify_resume.drill_findings import DrillFacts, DrillFinding, describe_drill, format_seconds, list_findings
-from mlscale.verify_resume.job_ending import JobEnding
-from mlscale.verify_resume.platform_rules import PlatformRules, check_signal, choose_restart_size
+from mlscale.verify_resume.platform_rules import JobEnding, PlatformRules, check_signal, choose_restart_size
 from mlscale.verify_resume.step_records import find_other_batch, is_bitwise_identical
 
 if TYPE_CHECKING:

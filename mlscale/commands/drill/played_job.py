@@ -12,8 +12,7 @@ from pathlib import Path
 
 from mlscale.commands.drill.platform_start import build_start, build_train_words
 from mlscale.errors import MLScaleError
-from mlscale.verify_resume.job_ending import JobEnding, end_job
-from mlscale.verify_resume.platform_rules import PlatformRules
+from mlscale.verify_resume.platform_rules import JobEnding, PlatformRules, end_job
 from mlscale.verify_resume.played_node import PlayedNode, extract_error_text, play_node
 from mlscale.verify_resume.step_records import (
     AttemptRecords,

@@ -22,7 +22,7 @@ from mlscale.secrets.mask import Masker
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-    from mlscale.commands.retrain.running_cycle import RunningCycle
+    from mlscale.commands.retrain.guarded_cycle import RunningCycle
     from mlscale.export.servable import Servable
     from mlscale.retrain.gate.gate_limits import GateLimits
     from mlscale.retrain.gate.promotion_decision import GateDecision

@@ -12,10 +12,8 @@ from mlscale.atomic_files import report_run_folder
 from mlscale.commands.options import Options, read_options
 from mlscale.commands.runs import COMMAND
 from mlscale.commands.runs import list_checkpoints as run_checkpoints
-from mlscale.commands.runs.collect_checkpoints import collect_checkpoints
+from mlscale.commands.runs.collect_checkpoints import collect_checkpoints, show_disk_usage
 from mlscale.commands.runs.confirmation import confirm_removal, repeat_folder
-from mlscale.commands.runs.consolidate import consolidate_run
-from mlscale.commands.runs.disk_usage import show_disk_usage
 from mlscale.commands.runs.job_actions import (
     cancel_runs,
     collect_log,
@@ -23,6 +21,7 @@ from mlscale.commands.runs.job_actions import (
     find_run_statuses,
     print_log,
 )
+from mlscale.commands.runs.list_checkpoints import consolidate_run
 from mlscale.commands.runs.run_comparison import show_difference
 from mlscale.commands.runs.run_list import show_run_list
 from mlscale.commands.runs.show_run import show_run

@@ -29,14 +29,14 @@ from mlscale.secrets.mask import Masker
 from mlscale.verify_resume import kill_points as kills
 from mlscale.verify_resume import resume_verdict as verdict
 from mlscale.verify_resume import traces
-from mlscale.verify_resume.determinism import (
+from mlscale.verify_resume.kill_points import KillPoint
+from mlscale.verify_resume.killed_run import CommandStarter, RunStarter
+from mlscale.verify_resume.resume_verdict import (
     DeterminismCost,
+    KillTrial,
     describe_determinism,
     find_nondeterministic_operations,
 )
-from mlscale.verify_resume.kill_points import KillPoint
-from mlscale.verify_resume.killed_run import CommandStarter, RunStarter
-from mlscale.verify_resume.resume_verdict import KillTrial
 from mlscale.verify_resume.traces import TraceLine
 
 if TYPE_CHECKING:

@@ -5,8 +5,7 @@ from typing import Any
 import pytest
 
 from mlscale.verify_resume.drill_findings import DrillFacts, describe_drill, format_seconds, list_findings
-from mlscale.verify_resume.job_ending import JobEnding
-from mlscale.verify_resume.platform_rules import PlatformRules
+from mlscale.verify_resume.platform_rules import JobEnding, PlatformRules
 from tests.unit.verify_resume.rules import make_rules
 
 

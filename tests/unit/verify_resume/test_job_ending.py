@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from mlscale.verify_resume.job_ending import JobEnding, end_job
-from mlscale.verify_resume.platform_rules import PlatformRules
+from mlscale.verify_resume.platform_rules import JobEnding, PlatformRules, end_job
 from mlscale.verify_resume.played_node import PlayedNode, build_host_prefix, can_change_host, play_node
 from tests.unit.verify_resume.rules import make_rules
 
