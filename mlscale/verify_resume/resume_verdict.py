@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mlscale.verify_resume.kill_points import KillPoint
+from mlscale.verify_resume.killed_run import KillPoint
 from mlscale.verify_resume.traces import DifferingValue, TraceComparison, TraceDifference, TraceLine
 
 _MAX_ATTRIBUTES = 3

@@ -139,14 +139,14 @@ def _cancel_jobs(options: Options) -> int:
 
 
 def _show_sweep(options: Options) -> int:
-    from mlscale.commands.runs import sweep_table
+    from mlscale.commands.runs.run_list import find_sweep, list_lost_runs, print_sweep
 
-    path, runs = sweep_table.find_sweep(options.ref, options.runs_dir)
+    path, runs = find_sweep(options.ref, options.runs_dir)
     if options.resubmit:
-        lost = sweep_table.list_lost_runs(runs, find_run_statuses(runs))
+        lost = list_lost_runs(runs, find_run_statuses(runs))
         if lost:
             print(f"submitted {_resubmit_lost_runs(path, lost)} for {len(lost)} of {len(runs)} runs", file=sys.stderr)
-    return sweep_table.print_sweep(path, runs, as_json=options.output == "json")
+    return print_sweep(path, runs, as_json=options.output == "json")
 
 
 def _resubmit_lost_runs(sweep: Path, lost: Sequence[RunFolder]) -> str:

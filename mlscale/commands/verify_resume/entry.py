@@ -26,11 +26,15 @@ from mlscale.report import Result, format_duration
 from mlscale.runs.folder import RunFolder
 from mlscale.runs.host.stop_signals import raise_on_terminate
 from mlscale.secrets.mask import Masker
-from mlscale.verify_resume import kill_points as kills
 from mlscale.verify_resume import resume_verdict as verdict
 from mlscale.verify_resume import traces
-from mlscale.verify_resume.kill_points import KillPoint
-from mlscale.verify_resume.killed_run import CommandStarter, RunStarter
+from mlscale.verify_resume.killed_run import (
+    CommandStarter,
+    KillPoint,
+    RunStarter,
+    choose_kill_points,
+    count_optimizer_steps,
+)
 from mlscale.verify_resume.resume_verdict import (
     DeterminismCost,
     KillTrial,
@@ -71,7 +75,7 @@ def run(cfg: DictConfig) -> Result:
         stack.callback(starter.close)
         check.print_lines(*([f"scratch   {folder}"] if cfg.keep else []))
         reference = check.train_reference()
-        points = kills.choose_kill_points(reference[0], cfg.kills, cfg.kill_seed)
+        points = choose_kill_points(reference[0], cfg.kills, cfg.kill_seed)
         check.print_lines(f"kills     at {'; '.join(map(str, points))} (kill_seed={cfg.kill_seed})")
         # One difference is the answer: further kills would only take time.
         tried = [check.kill_and_resume(point, reference) for point in check.iterate_until_difference(points)]
@@ -82,7 +86,7 @@ def run(cfg: DictConfig) -> Result:
         metrics = {
             "kills": len(tried),
             "identical": sum(attempt.is_identical for attempt in tried),
-            "steps": kills.count_optimizer_steps(reference[0]),
+            "steps": count_optimizer_steps(reference[0]),
             "trace_bytes": sum(path.stat().st_size for path in (check.first.path / "trace").glob("rank*")),
             **({"deterministic_slowdown": fmean(cost.slowdowns)} if cost and cost.slowdowns else {}),
             "time_s": time.monotonic() - began,
@@ -130,7 +134,7 @@ class _ResumeVerification:
         if ended.code != 0:
             raise _make_reference_error(ended.code or Exit.BUG, ended.output)
         lines = traces.read_traces(made.path / "trace")
-        steps = kills.count_optimizer_steps(lines[0]) if lines else 0
+        steps = count_optimizer_steps(lines[0]) if lines else 0
         if steps < 2:
             raise MLScaleError(
                 f"the run takes {steps} optimizer step{'s' * (steps != 1)}: there is nothing between two steps to kill",

@@ -16,8 +16,7 @@ from mlscale.launch.slurm.job_states import find_slurm_states
 from mlscale.launch.slurm.slurm_commands import cancel_job, run_slurm
 from mlscale.runs.job_record import JobRecord, read_job_record
 from mlscale.verify_resume import stop_request as halts
-from mlscale.verify_resume.kill_points import KillPoint
-from mlscale.verify_resume.killed_run import CommandExit
+from mlscale.verify_resume.killed_run import CommandExit, KillPoint
 from mlscale.verify_resume.played_node import extract_error_text, read_from
 
 _POLL_SECONDS = 0.2

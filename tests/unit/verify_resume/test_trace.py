@@ -19,7 +19,7 @@ from mlscale.train.checkpoint.lightning_io import VerifiedCheckpointIO
 from mlscale.train.trainer_patches import apply_trainer_patches
 from mlscale.verify_resume import resume_verdict as verdict
 from mlscale.verify_resume import traces
-from mlscale.verify_resume.kill_points import KillPoint
+from mlscale.verify_resume.killed_run import KillPoint
 from mlscale.verify_resume.resume_verdict import describe_attribute
 from mlscale.verify_resume.trace import Trace
 from tests.unit.fitting import trainer
