@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from mlscale.data.table_parsing.text_encoding import suggest_conversion
+from mlscale.data.table_parsing.table_form import suggest_conversion
 from mlscale.errors import MLScaleError
 from mlscale.loadtest.raw_files import describe_samples, read_raw_files
 from mlscale.loadtest.server_model import ServerModel

@@ -17,7 +17,7 @@ import numpy as np
 
 from mlscale.data.decoding.image_files import is_image_file
 from mlscale.data.shards.system_files import SkippedFiles, count_skipped, report_skipped
-from mlscale.data.table_parsing.column_separator import find_separator, replace_decimal_comma
+from mlscale.data.table_parsing.table_form import find_separator
 from mlscale.errors import MLScaleError
 from mlscale.export.warmup import WARMUP, WarmupRequest, read_warmup
 from mlscale.export.warmup.warmup_requests import REQUESTS
@@ -151,7 +151,7 @@ def _read_csv(path: Path, columns: Sequence[Mapping[str, Any]], takes_texts: boo
         reader = csv.DictReader(file, delimiter=separator)
         rows = (
             {
-                name: (value or "") if takes_texts else _parse_cell(replace_decimal_comma(value or "", separator))
+                name: (value or "") if takes_texts else _parse_cell(value)
                 for name, value in row.items()
                 if name is not None and not isinstance(value, list)
             }

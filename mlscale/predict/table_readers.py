@@ -8,11 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from mlscale.data.table_parsing.column_separator import find_separator, replace_decimal_commas
 from mlscale.data.table_parsing.row_numbers import number_rows
 from mlscale.data.table_parsing.table_files import read_csv_texts
-from mlscale.data.table_parsing.table_form import TableForm
-from mlscale.data.table_parsing.text_encoding import suggest_conversion
+from mlscale.data.table_parsing.table_form import USUAL_FORM, TableForm, find_separator, suggest_conversion
 from mlscale.errors import MLScaleError
 from mlscale.predict.json_table import JsonTable
 
@@ -71,26 +69,16 @@ class CsvTable:
     """
 
     def __init__(self, path: str, form: TableForm | None) -> None:
-        import pyarrow as pa
         from pyarrow import csv
 
-        self._path, separator = path, find_separator(Path(path))
+        self._path, separator = path, find_separator(Path(path), form or USUAL_FORM)
         self._parse = csv.ParseOptions(delimiter=separator, newlines_in_values=True)
         if form is not None:
             self._table = read_csv_texts(Path(path), form)
         else:
             self._table = csv.read_csv(path, parse_options=self._parse)
-        if form is None and separator != ",":
-            # From texts: a point that divides thousands would be read as a decimal point.
-            types = dict.fromkeys(self._table.column_names, pa.string())
-            as_text = csv.ConvertOptions(column_types=types, strings_can_be_null=True)
-            written = csv.read_csv(path, parse_options=self._parse, convert_options=as_text)
-            numbers = replace_decimal_commas(written, separator, as_numbers=True)
-            for position, field in enumerate(numbers.schema):
-                if not pa.types.is_string(field.type):
-                    self._table = self._table.set_column(position, field.name, numbers.column(position))
         self.schema, self.rows = self._table.schema, self._table.num_rows
-        self.numbers = number_rows(Path(path), self.rows)
+        self.numbers = number_rows(Path(path), self.rows, form or USUAL_FORM)
 
     def take(self, first: int, count: int, columns: list[str]) -> Any:
         """Return rows of some columns (pyarrow)."""

@@ -12,13 +12,12 @@ from mlscale.data.table_parsing.columns import (
     Column,
     Texts,
     are_codes,
-    drop_no_values,
     mark_missing,
     parse_number,
     separate_numbers,
     suggest_number_keys,
 )
-from mlscale.data.table_parsing.date_texts import are_mostly_dates
+from mlscale.data.table_parsing.hold_out import parse_time
 from mlscale.errors import MLScaleError
 
 _MIN_NUMERIC_SHARE = 0.95
@@ -39,10 +38,8 @@ def fit_column(name: str, given: Column, categorical: bool, unit: str, where: st
     Raises:
         MLScaleError: it holds nothing, dates, or nearly as many texts as rows.
     """
-    values, present = mark_missing(given), drop_no_values(given)
-    if not categorical and (
-        isinstance(present, np.ndarray) or (_are_mostly_numbers(present) and not are_codes(present))
-    ):
+    values = mark_missing(given)
+    if not categorical and (isinstance(values, np.ndarray) or (_are_mostly_numbers(values) and not are_codes(values))):
         numbers, _ = separate_numbers(values)
         if np.isnan(numbers).all():
             raise _build_empty_column_error(name, where)
@@ -57,18 +54,18 @@ def fit_column(name: str, given: Column, categorical: bool, unit: str, where: st
                 fix=f"{format_override('data.ignore', [name])}, which leaves it out; or write it in a larger unit",
             )
         return column
-    if not categorical and not isinstance(present, np.ndarray) and are_mostly_dates(present):
+    is_text = not categorical and not isinstance(values, np.ndarray)
+    texts: Texts = [text for text in values if text is not None] if is_text else []
+    if texts and not any(math.isnan(parse_time(text)) for text in texts):
         raise MLScaleError(
             f"the column {name!r} holds dates or times",
             where=where,
-            why=f"each would be a category of its own, such as {next(filter(None, present))!r}, "
-            "and a later one unknown",
+            why=f"each would be a category of its own, such as {texts[0]!r}, and a later one unknown",
             fix=f"{format_override('data.ignore', [name])}, which leaves it out; or write it as a number, such as "
             f"days\n{format_override('data.categorical', [name])}, which takes categories all the same",
         )
-    is_text = not categorical and not isinstance(present, np.ndarray) and not are_codes(present)
-    if is_text and (key := suggest_number_keys(present)):
-        other = next(text for text in present if isinstance(text, str) and parse_number(text) is None)
+    if texts and not are_codes(texts) and (key := suggest_number_keys(values)):
+        other = next(text for text in texts if text is not None and parse_number(text) is None)
         raise MLScaleError(
             f"the column {name!r} holds numbers and other texts",
             where=where,

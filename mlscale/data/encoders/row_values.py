@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import re
 import unicodedata
 from array import array
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from itertools import islice
 from typing import Any, NamedTuple
-
-from mlscale.data.table_parsing.spreadsheet_errors import ERROR_VALUES, describe_error_value
 
 _MAX_COMPARED, _MAX_SHOWN = 200, 20
 """Keys of a row that are compared with the name of an absent column, since a comparison takes microseconds, and a
@@ -65,28 +62,8 @@ def describe_kind(name: str, value: object, wanted: str) -> str:
 
 
 def describe_no_number(name: str, value: str) -> str:
-    """Return the reason of a sample whose text in a column of numbers is not one, with the form that is."""
-    if value in ERROR_VALUES:
-        return describe_error_value(name, value)
-    return f"{name} is {value!r}, no number{_suggest_number(value)}"
-
-
-def _suggest_number(text: str) -> str:
-    """Return how a number with a decimal comma or divided thousands is written, for a message; '' for other texts."""
-    # Spaces and apostrophes divide thousands, too.
-    compact = re.sub(r"(?<=\d)[\s'](?=\d{3}(?!\d))", "", text.strip())
-    if re.fullmatch(r"[+-]?[1-9]\d{0,2},\d{3}", compact):
-        return f": write {compact.replace(',', '.')} with a decimal point, or {compact.replace(',', '')} for thousands"
-    if re.fullmatch(r"[+-]?(\d+|\d{1,3}(\.\d{3})+)?,\d+([eE][+-]?\d+)?", compact):
-        return f": write {compact.replace('.', '').replace(',', '.')}, with a decimal point"
-    if re.fullmatch(r"[+-]?(\d+|\d{1,3}(,\d{3})+|\d{1,3}(\.\d{3}){2,})(\.\d+)?", compact):
-        return f": write {_join_thousands(compact)}, without marks between thousands"
-    return ""
-
-
-def _join_thousands(text: str) -> str:
-    """Return a number without commas, or without points if it has several of them."""
-    return text.replace(".", "") if text.count(".") > 1 else text.replace(",", "")
+    """Return the reason of a sample whose text in a column of numbers is not one."""
+    return f"{name} is {value!r}, no number"
 
 
 def build_no_row_error(raw: object) -> ValueError:

@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from mlscale.data.encoders.row_values import describe_kind, describe_no_number
 from mlscale.data.table_parsing.columns import (
     MISSING_TEXTS,
-    NO_VALUE_TEXTS,
     Column,
     Numbers,
     Texts,
@@ -26,7 +25,6 @@ from mlscale.data.table_parsing.columns import (
     parse_number,
     separate_numbers,
 )
-from mlscale.data.table_parsing.spreadsheet_errors import ERROR_VALUES, describe_error_value
 from mlscale.data.table_parsing.table_form import USUAL_FORM, TableForm
 
 _LARGEST, _LARGEST_FEATURE = sys.float_info.max, float(np.finfo(np.float32).max)
@@ -188,7 +186,7 @@ class CategoryColumn:
     def fit(cls, name: str, values: Column) -> CategoryColumn:
         """Return the column of training values, None or NaN where one is missing."""
         texts = format_texts(mark_missing(values))
-        categories = {text or "" for text in texts} - ERROR_VALUES
+        categories = {text or "" for text in texts}
         return cls(name, tuple(sorted(categories)), isinstance(values, np.ndarray))
 
     @property
@@ -227,19 +225,14 @@ class CategoryColumn:
             raise ValueError(f"the column {document['name']!r} has a category twice")
         return cls(str(document["name"]), values, bool(document["of_numbers"]))
 
-    def separate_texts(self, values: Column) -> tuple[Texts, dict[int, str]]:
-        """Return values of any split or file, written as training has them, None for a missing or bad one; and the
-        reason of each bad one, by its row."""
+    def format_column(self, values: Column) -> Texts:
+        """Return values of any split or file, written as training has them, None for a missing one."""
         if isinstance(values, np.ndarray):
-            return format_texts(values), {}
+            return format_texts(values)
         # As `read_value` does, without a call for each cell.
-        absent = NO_VALUE_TEXTS - self.positions.keys()
-        errors = absent & ERROR_VALUES
-        reasons = {row: describe_error_value(self.name, text) for row, text in enumerate(values) if text in errors}
+        absent = MISSING_TEXTS - self.positions.keys()
         given = [None if value in absent else value for value in values]
-        if not self.of_numbers:
-            return given, reasons
-        return [None if value is None else self.read_value(value) for value in given], reasons
+        return [None if value is None else self.read_value(value) for value in given] if self.of_numbers else given
 
     def encode_values(self, texts: Texts) -> NDArray[np.float64]:
         """Return the features of values, float64 (n, len(self.values))."""
@@ -256,7 +249,7 @@ class CategoryColumn:
         """Return a value of a row as training would have written it; the empty text for a missing one.
 
         Raises:
-            ValueError: it is neither a text nor a number, or marks a formula that failed.
+            ValueError: it is neither a text nor a number.
         """
         if isinstance(value, str) and value not in self.positions:
             value = self.form.clean_text(value)
@@ -264,9 +257,7 @@ class CategoryColumn:
             return ""
         if isinstance(value, str):
             # First: an encoder of an earlier version may have a category of this name.
-            if value in NO_VALUE_TEXTS and value not in self.positions:
-                if value in ERROR_VALUES:
-                    raise ValueError(describe_error_value(self.name, value))
+            if value in MISSING_TEXTS and value not in self.positions:
                 return ""
             # 07 and 7.0 become 7 where training has numbers.
             number = parse_number(value) if self.of_numbers else None

@@ -16,7 +16,7 @@ from mlscale.data.encoders.encoder import INPUT, EncodedSamples, Encoder, Tensor
 from mlscale.data.encoders.fit_column import fit_column
 from mlscale.data.encoders.row_values import RowStep, build_no_row_error, describe_absent_columns, is_utf8
 from mlscale.data.encoders.table_columns import CategoryColumn, NumberColumn, TableColumn
-from mlscale.data.table_parsing.columns import DataTable, format_texts, suggest_number_keys
+from mlscale.data.table_parsing.columns import DataTable, suggest_number_keys
 from mlscale.data.table_parsing.table_form import USUAL_FORM, TableForm
 from mlscale.errors import MLScaleError, raise_all
 
@@ -92,10 +92,6 @@ class TableEncoder(Encoder):
         together = format_override("data.ignore", [*ignored, *(name for name in problems if not keys.get(name))])
         for name, refused in problems.items():
             refused.fix = refused.fix.replace(format_override("data.ignore", [name]), together)
-        asking = [name for name, key in keys.items() if "data.missing=" in key]
-        joined = suggest_number_keys([text for name in asking for text in format_texts(train.columns[name])])
-        for name in asking:
-            problems[name].fix = problems[name].fix.replace(keys[name], joined)
         raise_all(list(problems.values()))
         if not columns:
             raise MLScaleError("the table has no column but those that are ignored", where=where, fix="data.ignore=[]")
@@ -157,8 +153,7 @@ class TableEncoder(Encoder):
                 bad |= wrong | bad
                 parts.append(column.encode_values(numbers))
             else:
-                texts, wrong = column.separate_texts(values)
-                bad |= wrong | bad
+                texts = column.format_column(values)
                 parts.append(column.encode_values(texts))
                 if count := column.count_unknown(texts):
                     unknown[column.name] = count
@@ -190,7 +185,7 @@ class TableEncoder(Encoder):
             if positions is not None:
                 text = value if kind is str and not column.of_numbers else column.read_value(value)
                 position = positions.get(text)
-                # A text of a missing value is not a category itself; an error value of a spreadsheet is refused.
+                # A text of a missing value is not a category itself.
                 if position is None:
                     position = positions.get(column.read_value(text))
                 if position is not None:

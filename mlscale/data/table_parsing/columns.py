@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -13,8 +12,6 @@ from numpy.typing import NDArray
 
 from mlscale.config.names.suggest import find_nearest, format_override
 from mlscale.data.table_parsing.column_units import format_units_override
-from mlscale.data.table_parsing.spreadsheet_errors import ERROR_VALUES, NOT_AVAILABLE
-from mlscale.data.table_parsing.table_form import format_grouped_numbers
 from mlscale.errors import MLScaleError, raise_all
 
 Numbers = NDArray[np.float64]
@@ -22,16 +19,17 @@ Texts = list[str | None]
 Column = Numbers | Texts
 """Numbers, float64 (n,) with NaN where one is missing; or texts, with None where one is."""
 
-MISSING_TEXTS = NOT_AVAILABLE | {
-    *("", "NA", "N/A", "n/a", "NaN", "nan", "-NaN", "-nan", "null", "NULL"),
-    *("#N/A", "#N/A N/A", "#NA", "1.#IND", "1.#QNAN", "-1.#IND", "-1.#QNAN"),
-}
+MISSING_TEXTS = frozenset(
+    {
+        *("", "NA", "N/A", "n/a", "NaN", "nan", "-NaN", "-nan", "null", "NULL"),
+        *("#N/A", "#N/A N/A", "#NA", "1.#IND", "1.#QNAN", "-1.#IND", "-1.#QNAN"),
+    }
+)
 """Texts of a feature that stand for a missing value, in files of any format and in rows of a request."""
-NO_VALUE_TEXTS = MISSING_TEXTS | ERROR_VALUES
-"""Texts that are neither numbers nor names, whatever else a column holds."""
 
 _MOST_SHOWN = 20
-_THOUSANDS = ",.' \u00a0\u202f"
+_GROUPED = re.compile(r"[+-]?\d{1,3}(?:([,' \u00a0\u202f])\d{3})(?:\1\d{3})*(\.\d+)?")
+_DECIMAL_COMMA = re.compile(r"[+-]?(?:\d*|\d{1,3}(?:\.\d{3})+),\d+|[+-]?\d{1,3}(?:\.\d{3}){2,}")
 _LIST_KEYS = ("data.ignore", "data.categorical")
 _COLUMN_KEYS = (
     *_LIST_KEYS, "data.units", "data.target", "data.text", "data.label", "data.group_on", "data.time_on",
@@ -167,13 +165,6 @@ def mark_missing(values: Column) -> Column:
     return [None if text in MISSING_TEXTS else text for text in values]
 
 
-def drop_no_values(values: Column) -> Column:
-    """Return values with None for each text that is neither a number nor a name."""
-    if isinstance(values, np.ndarray):
-        return values
-    return [None if text in NO_VALUE_TEXTS else text for text in values]
-
-
 def parse_numbers(texts: Texts) -> Numbers | None:
     """Return texts as numbers if all that are present read as numbers, truth values as 0 and 1; else None."""
     values = np.full(len(texts), np.nan)
@@ -189,19 +180,24 @@ def parse_numbers(texts: Texts) -> Numbers | None:
 
 
 def suggest_number_keys(texts: Column) -> str:
-    """Return the setting that makes all texts numbers or missing values, for a message; "" where half are neither
-    numbers nor have divided thousands."""
-    given = [text for text in drop_no_values(texts) if isinstance(text, str)]
+    """Return the settings that make texts numbers or missing values, for a message; "" where most are neither numbers
+    nor in another notation."""
+    given = [text for text in mark_missing(texts) if isinstance(text, str)]
     # Truth values among other texts are names.
-    others = Counter(text for text in given if parse_number(text) is None or text.strip().lower() in ("true", "false"))
-    for mark in _THOUSANDS:
-        grouped = re.compile(format_grouped_numbers(mark))
-        rest = sum(count for text, count in others.items() if not grouped.fullmatch(text))
-        if others and rest < sum(others.values()) and rest * 2 <= len(given):
-            return format_override("data.thousands", mark)
-    if not others or sum(others.values()) * 2 > len(given):
+    others = [text for text in given if parse_number(text) is None or text.strip().lower() in ("true", "false")]
+    notations = [key for text in others if (key := _suggest_notation(text.strip()))]
+    if notations and len(others) - len(notations) <= len(given) / 2:
+        return notations[0]
+    if not others or len(others) > len(given) / 2:
         return ""
-    return format_override("data.missing", [text for text, _ in others.most_common(_MOST_SHOWN)])
+    return format_override("data.missing", list(dict.fromkeys(others))[:_MOST_SHOWN])
+
+
+def _suggest_notation(text: str) -> str:
+    """Return the setting by which a text is a number; "" for none."""
+    if (match := _GROUPED.fullmatch(text)) is not None:
+        return format_override("data.thousands", match[1])
+    return format_override("data.decimal", ",") if _DECIMAL_COMMA.fullmatch(text) else ""
 
 
 def parse_number(text: str) -> float | None:

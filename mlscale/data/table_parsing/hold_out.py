@@ -188,7 +188,7 @@ def read_times(table: DataTable, name: str) -> Numbers:
         MLScaleError: the table has no such column, or a row has no time that can be read.
     """
     column = table.get_column(name, where="data.time_on")
-    times = column if isinstance(column, np.ndarray) else np.array([_parse_time(text) for text in column], np.float64)
+    times = column if isinstance(column, np.ndarray) else np.array([parse_time(text) for text in column], np.float64)
     if (unknown := np.flatnonzero(~np.isfinite(times))).size:
         row = int(unknown[0])
         raise MLScaleError(
@@ -200,7 +200,7 @@ def read_times(table: DataTable, name: str) -> Numbers:
     return times
 
 
-def _parse_time(text: str | None) -> float:
+def parse_time(text: str | None) -> float:
     """Return seconds since 1970; NaN for what is not a time. Without a time zone it is one of UTC."""
     try:
         moment = datetime.fromisoformat((text or "").strip())

@@ -10,8 +10,7 @@ from itertools import islice
 from pathlib import Path, PurePath
 from typing import TextIO
 
-from mlscale.data.table_parsing.column_separator import find_separator
-from mlscale.data.table_parsing.text_encoding import open_bytes
+from mlscale.data.table_parsing.table_form import USUAL_FORM, TableForm, find_separator, open_bytes
 
 _WITH_HEADING = (".csv", ".tsv")
 _TEXTS = (*_WITH_HEADING, ".jsonl", ".ndjson")
@@ -44,13 +43,14 @@ def _get_ending(name: str) -> str:
     return PurePath(name.lower().removesuffix(".gz")).suffix
 
 
-def number_rows(path: Path, rows: int) -> Sequence[int]:
+def number_rows(path: Path, rows: int, form: TableForm = USUAL_FORM) -> Sequence[int]:
     """Return the number of each row: the line on which it begins, where the heading is line 1; from 1 on in files that
     are not text.
 
     Args:
         path: of the file.
         rows: how many it has, without the heading and empty lines.
+        form: of CSV files.
     """
     ending = path.suffix.lower()
     first = 2 if ending in _WITH_HEADING else 1
@@ -59,7 +59,8 @@ def number_rows(path: Path, rows: int) -> Sequence[int]:
         return numbers
     # Some lines are empty, or texts in quotes have several.
     with open_bytes(path) as file, io.TextIOWrapper(file, "utf-8-sig", "replace", newline="") as text:
-        starts = [*_iterate_csv_rows(text, find_separator(path))][1:] if first == 2 else [*_iterate_filled_lines(text)]
+        lines = _iterate_csv_rows(text, find_separator(path, form)) if first == 2 else _iterate_filled_lines(text)
+        starts = list(lines)[first - 1 :]
     # Readers may differ on malformed quotes: a number that is near is better than that of another row.
     return starts if len(starts) == rows else numbers
 

@@ -14,11 +14,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mlscale.data.shards.system_files import drop_system_files, match_paths
-from mlscale.data.table_parsing.column_separator import find_separator, remove_thousands, replace_decimal_commas
 from mlscale.data.table_parsing.columns import MISSING_TEXTS, Column, DataTable, Numbers, are_codes, parse_numbers
 from mlscale.data.table_parsing.row_numbers import name_row, number_rows
-from mlscale.data.table_parsing.table_form import USUAL_FORM, TableForm
-from mlscale.data.table_parsing.text_encoding import suggest_conversion
+from mlscale.data.table_parsing.table_form import USUAL_FORM, TableForm, find_separator, suggest_conversion
 from mlscale.errors import Exit, MLScaleError
 
 if TYPE_CHECKING:
@@ -79,7 +77,7 @@ def read_table(
     keys = [
         name_row(name, number)
         for name, path, table in zip(_list_unique_names(files), files, tables, strict=True)
-        for number in number_rows(path, len(table))
+        for number in number_rows(path, len(table), form or USUAL_FORM)
     ]
     if not keys:
         raise MLScaleError(
@@ -197,14 +195,13 @@ def read_arrow_table(
 
 
 def read_csv_texts(path: Path, form: TableForm) -> Any:
-    """Return the columns of a CSV file as texts, with decimal points and without marks between thousands."""
+    """Return the columns of a CSV file as texts."""
     import pyarrow as pa
     from pyarrow import csv
 
     # A quoted field may hold line ends.
-    separator = find_separator(path, "utf-8-sig" if form.encoding == "utf-8" else form.encoding)
     read = csv.ReadOptions(encoding=form.encoding)
-    parse = csv.ParseOptions(delimiter=separator, newlines_in_values=True)
+    parse = csv.ParseOptions(delimiter=find_separator(path, form), newlines_in_values=True)
     with csv.open_csv(path, read_options=read, parse_options=parse) as heading:
         # Only the first block is read here.
         names = heading.schema.names
@@ -214,8 +211,7 @@ def read_csv_texts(path: Path, form: TableForm) -> Any:
         null_values=sorted({*MISSING_TEXTS, *form.missing}),
         strings_can_be_null=True,
     )
-    table = csv.read_csv(path, read_options=read, parse_options=parse, convert_options=convert)
-    return replace_decimal_commas(remove_thousands(table, form.thousands) if form.thousands else table, separator)
+    return csv.read_csv(path, read_options=read, parse_options=parse, convert_options=convert)
 
 
 def _read_parquet(path: Path, where: str, columns: Sequence[str] | None = None) -> Any:

@@ -14,6 +14,7 @@ from mlscale.data.table_parsing.hold_out import HoldOut
 from mlscale.data.table_parsing.table_files import read_table
 from mlscale.data.table_parsing.table_form import TableForm
 from mlscale.data.tables.table_rows import TabularData
+from mlscale.errors import MLScaleError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -39,6 +40,8 @@ class TableFiles(TabularData):
         missing: texts that stand for a missing value, besides the usual ones.
         thousands: the mark that divides thousands; None for none.
         encoding: of CSV files.
+        separator: what divides the columns of CSV files; None for what is in the heading most often.
+        decimal: the mark of decimals, a point or a comma; next to a comma, points divide thousands.
         policy: see `Policy`; `augment` gets one row, float32 (features,). A bad sample is a row without a target, or
             with text in a column of numbers.
     """
@@ -60,6 +63,8 @@ class TableFiles(TabularData):
         missing: Sequence[str] = (),
         thousands: str | None = None,
         encoding: str = "utf-8",
+        separator: str | None = None,
+        decimal: str = ".",
         **policy: Unpack[TolerantPolicyArguments],
     ) -> None:
         self.hold_out = HoldOut(val_fraction, group_on, time_on, stratify)
@@ -73,8 +78,15 @@ class TableFiles(TabularData):
             units=units,
             policy=Policy(**policy),
         )
+        if separator is not None and len(separator) != 1:
+            raise MLScaleError(
+                f"data.separator is {separator!r}",
+                where="data.separator",
+                why="it is one character",
+                fix="data.separator=null, for the one that the heading has most often",
+            )
         self._train, self._val, self._test = train, val, test
-        self.form = TableForm(tuple(missing), thousands, encoding)
+        self.form = TableForm(tuple(missing), thousands, encoding, separator, decimal)
 
     def _read_tables(self) -> dict[str, DataTable]:
         times = [self.hold_out.time_on] if self.hold_out.time_on else []

@@ -28,13 +28,12 @@ from mlscale.data.table_parsing.columns import (
     DataTable,
     Texts,
     are_codes,
-    drop_no_values,
     format_texts,
     format_values,
+    mark_missing,
     separate_numbers,
     suggest_number_keys,
 )
-from mlscale.data.table_parsing.spreadsheet_errors import ERROR_VALUES, describe_error_value
 from mlscale.data.table_parsing.table_form import USUAL_FORM
 from mlscale.data.windows.table_window import read_table_window, write_table_window
 from mlscale.data.windows.window_folder import WHERE as WINDOWS
@@ -260,12 +259,9 @@ class TabularData(MemoryData):
                 where="data.target",
                 fix=f"{key}\ndata.target_type=class, if they are names of classes",
             )
-        written = {
+        texts = {
             split: format_texts(table.get_column(target, where=f"data.target: {split}"))
             for split, table in tables.items()
-        }
-        texts = {
-            split: [None if text in ERROR_VALUES else text for text in column] for split, column in written.items()
         }
         present = sorted({text for text in texts["train"] if text is not None})
         if not 2 <= len(present) <= _MAX_CLASSES:
@@ -287,11 +283,7 @@ class TabularData(MemoryData):
         classes = find_classes(present_labels, where="data.target")
         splits: dict[str, SplitRows] = {}
         for split, table in tables.items():
-            missing = {
-                row: describe_error_value(target, text) if text else f"{target} is missing"
-                for row, text in enumerate(written[split])
-                if text is None or text in ERROR_VALUES
-            }
+            missing = {row: f"{target} is missing" for row, text in enumerate(texts[split]) if text is None}
             is_held_out = split == "val" and self.may_stratify
             y = encode_labels(labels[split], classes, where=f"data.{split}", is_held_out=is_held_out)
             splits[split] = TableRows(table, encoded[split].x, y, {**encoded[split].bad, **missing})
@@ -313,10 +305,7 @@ class TabularData(MemoryData):
                         why=f"{table.keys[0]} holds {missing[0]!r}",
                         fix="data.target_type=class task=classification, if it names classes",
                     )
-                bad |= {
-                    row: describe_error_value(name, what) if what in ERROR_VALUES else f"{name} is {what}"
-                    for row, what in missing.items()
-                }
+                bad |= {row: f"{name} is {what}" for row, what in missing.items()}
                 # Rows with a missing target are bad, so that their 0 is not trained on.
                 columns.append(np.nan_to_num(numbers))
             splits[split] = TableRows(table, encoded[split].x, np.stack(columns, 1).astype(np.float32), bad)
@@ -354,7 +343,7 @@ def _are_classes(columns: Sequence[Column]) -> bool:
 def _is_mostly_numeric(values: Texts) -> bool:
     if are_codes(values):
         return False
-    numbers, bad = separate_numbers(drop_no_values(values))
+    numbers, bad = separate_numbers(mark_missing(values))
     return len(bad) <= 0.05 * max(1, int((~np.isnan(numbers)).sum()))
 
 

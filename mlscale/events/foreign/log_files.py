@@ -11,9 +11,8 @@ from typing import Any, NamedTuple
 
 from mlscale.config.names.suggest import find_nearest, format_override
 from mlscale.data.shards.system_files import match_paths
-from mlscale.data.table_parsing.column_separator import find_separator, replace_decimal_commas
 from mlscale.data.table_parsing.row_numbers import find_row_number, name_row
-from mlscale.data.table_parsing.text_encoding import raise_for_encoding, suggest_conversion
+from mlscale.data.table_parsing.table_form import find_separator, raise_for_encoding, suggest_conversion
 from mlscale.errors import MLScaleError
 
 FORMATS = (".parquet", ".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".csv.gz", ".jsonl.gz")
@@ -139,7 +138,6 @@ def _iterate_csv(file: Path, columns: Sequence[str] | None) -> Iterator[RecordBa
     import pyarrow as pa
     from pyarrow import csv
 
-    separator = find_separator(file)
     # Before the parser: it can't hand over a torn row whose bytes are not UTF-8, and prints a traceback of its own.
     raise_for_encoding(file)
     torn: list[int] = []
@@ -149,7 +147,7 @@ def _iterate_csv(file: Path, columns: Sequence[str] | None) -> Iterator[RecordBa
         return "skip"
 
     # The last line may be one that is being written: it must not hide all others.
-    parse = csv.ParseOptions(delimiter=separator, newlines_in_values=True, invalid_row_handler=skip_torn_row)
+    parse = csv.ParseOptions(delimiter=find_separator(file), newlines_in_values=True, invalid_row_handler=skip_torn_row)
     # Rows have numbers only without threads.
     read = csv.ReadOptions(block_size=_CSV_BLOCK, use_threads=False)
     with pa.input_stream(str(file), compression="detect") as source, csv.open_csv(source, parse_options=parse) as head:
@@ -167,7 +165,7 @@ def _iterate_csv(file: Path, columns: Sequence[str] | None) -> Iterator[RecordBa
         pa.input_stream(str(file), compression="detect") as source,
         csv.open_csv(source, read_options=read, parse_options=parse, convert_options=convert) as reader,
     ):
-        for batch in (replace_decimal_commas(block, separator) for block in reader):
+        for batch in reader:
             # A block of bytes may have any number of rows.
             for start in range(0, len(batch), _BATCH):
                 rows = _insert_torn_rows(batch.slice(start, _BATCH).to_pylist(), first, torn)

@@ -96,12 +96,12 @@ def test_semicolons_are_read_and_an_encoding_of_excel_is_an_error_without_a_trac
     pack = gzip.compress if name.endswith(".gz") else bytes
     text = "Zeit;Prüfer, Ort;x\n1;Groß;2,5\n2;Öz;3,5\n3;"
     (tmp_path / name).write_bytes(pack(text.encode()))
-    assert next(iterate_records(tmp_path / name)).records[1] == {"Zeit": "2", "Prüfer, Ort": "Öz", "x": "3.5"}
+    assert next(iterate_records(tmp_path / name)).records[1] == {"Zeit": "2", "Prüfer, Ort": "Öz", "x": "3,5"}
     # A torn row with such a byte.
     (tmp_path / name).write_bytes(pack("Zeit,x\n1,2\nÖz\n3,4\n".encode("cp1252")))
     with pytest.raises(MLScaleError, match=f"can't read {name} as events") as caught:
         next(iterate_records(tmp_path / name))
-    assert "iconv -f latin1 -t utf8" in caught.value.fix
+    assert "iconv -f cp1252 -t utf8" in caught.value.fix
     assert capfd.readouterr().err == ""
 
 
