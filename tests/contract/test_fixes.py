@@ -25,7 +25,7 @@ PROSE = {
         runs.safetensors_header.list_shard_files
         runs.safetensors_header._refuse_file train.initial_weights.weight_files._read_safetensors
         train.initial_weights.weight_files._read_legacy_pickle versions.aliases.read_aliases
-        versions.commit.collect_sources
+        versions.object_store.collect_sources
     """,
     "the data has to be written otherwise, and only its owner knows what it should hold": """
         commands.lifecycle.entry._check_data config.checks.interpolations._explain_failure
@@ -60,7 +60,7 @@ PROSE = {
     """,
     "code of the user's has to be changed": """
         data.map_dataset._read_facts estimate.step.extract_loss
-        evaluate.sample_rows.compute_sample_columns export.onnx_export._build_export_error
+        evaluate.sample_collector.compute_sample_columns export.onnx_export._build_export_error
         export.onnx_export.export_onnx
         export.served_module.build_served_module export.served_module.check_own_answers
         export.served_module.compute_plain_outputs
