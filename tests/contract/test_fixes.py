@@ -85,7 +85,7 @@ PROSE = {
     "another machine, its owner or its credentials are needed": """
         data.remote.open_store._create_store data.remote.open_store.open_store
         data.remote.transfers._build_exhausted_error data.remote.transfers._build_final_error
-        runs.remove._make_running_error runs.remove._remove_folder
+        commands.runs.entry._make_running_error commands.runs.entry._remove_folder
     """,
 }
 
