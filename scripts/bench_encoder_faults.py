@@ -1,4 +1,4 @@
-"""Plant faults into servables' encoders, and see whether `export` names the place and the cause.
+"""Plant faults into servables' encoders, and see whether `export` names the place.
 
     python -m scripts.bench_encoder_faults --seed 1
 
@@ -57,8 +57,7 @@ def main() -> None:
         encoder = data.encoder()
         fault = plant(draw, encoder, export_encoder(encoder))
         found = compare(data, fault.stored, fault.content)
-        is_right = found is not None and found.cause in fault.causes
-        is_right &= not fault.places or any(place in str(found and found.position) for place in fault.places)
+        is_right = found is not None and any(place in found.position for place in fault.places)
         right += is_right
         print(
             f"{'right' if is_right else 'WRONG':5}  {name:22} {fault.what}\n       {found or 'nothing found'}",

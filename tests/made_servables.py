@@ -123,18 +123,6 @@ def make_quantized_servable(folder: Path) -> Path:
     return _write(folder, None, TensorEncoder((TensorSpec("input", "float32", (3,)),)), {"sums": (4,)}, nodes)
 
 
-def make_hashing_servable(folder: Path) -> Path:
-    """Write a model that hashes whole numbers by a product that needs 64 bits, as models of n-grams do."""
-    factor = _add_constant(np.array(2_654_435_761 * 97, np.int64))
-    buckets = _add_constant(np.array(1009, np.int64))
-    nodes = [
-        helper.make_node("Mul", ["input", factor], ["product"], name="hash"),
-        helper.make_node("Mod", ["product", buckets], ["bucket"]),
-        helper.make_node("Cast", ["bucket"], ["sums"], to=TensorProto.FLOAT),
-    ]
-    return _write(folder, None, TensorEncoder((TensorSpec("input", "int64", (3,)),)), {"sums": (3,)}, nodes)
-
-
 def make_fourier_servable(folder: Path) -> Path:
     """Write a model whose outputs are the spectrum of a signal that is made longer by zeros."""
     nodes = [

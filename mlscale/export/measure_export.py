@@ -61,7 +61,7 @@ class ExportMeasurement:
         comparison: compares and times other engines, too.
         warmup: names and raw samples that warm-up requests are made of.
         is_type_stated: the task states its type; else it was inferred, or is that of plain tensors.
-        find_layer: returns in words which layer differs first, or that none does; it takes about as long as the export.
+        find_layer: returns in words which layer differs most, or that none does; it takes about as long as the export.
     """
 
     model: bytes
@@ -151,7 +151,10 @@ def _find_layer(trained: ServedModule, content: bytes, data: LightningDataModule
     except Exception as error:  # whatever stops the search, what it was to explain is reported
         return f"the layer was not found: {type(error).__name__}: {' '.join(str(error).split())[:200]}"
     if difference is None:
-        return "no layer by itself differs beyond rounding, which the layers after it multiply"
+        return (
+            "no layer by itself differs beyond rounding: the layers after it multiply that, or torch.export traces "
+            "another computation than the module's own"
+        )
     return difference.sentence
 
 

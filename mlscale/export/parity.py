@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from mlscale.data.encoders.encoder import EncodedSamples, Encoder
-from mlscale.export.encoder_parity.difference import EncoderDifference
+from mlscale.export.encoder_parity import EncoderDifference
 from mlscale.export.validation_samples import SampleBatch
 from mlscale.report.text import format_percent
 from mlscale.task_types.task_type import TaskType

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +13,8 @@ from mlscale.data.encoders.document_encoder import DocumentEncoder
 from mlscale.errors import Exit, MLScaleError
 from mlscale.export.engines.engine import Port
 from mlscale.export.engines.execution_provider import CPU
-from mlscale.export.engines.runtime import OPENVINO, Runtime
-from mlscale.export.servable import DOCUMENT, MODEL, Servable, load
+from mlscale.export.engines.runtime import Runtime
+from mlscale.export.servable import DOCUMENT, Servable, load
 from mlscale.export.warmup import WARMUP, check_warmup
 
 _TOLERANCE, _ROUNDED_TOLERANCE = 1e-2, 1e-1
@@ -32,14 +31,7 @@ def load_and_try(folder: str | Path, *, runtime: Runtime | None = None) -> Serva
             would compute elsewhere (exit code 5).
     """
     servable = load(folder, runtime=runtime)
-    try:
-        raise_unless_it_computes(servable)
-    except MLScaleError as error:
-        # Of a runtime that fails, its own message seldom names the operator.
-        if runtime is not None:
-            cause = _find_other_operator(servable, runtime, build_trial_batch(servable, max(_ROWS), is_typical=True))
-            error.why = "; ".join(filter(None, (error.why, cause)))
-        raise
+    raise_unless_it_computes(servable)
     tolerance = 0.0  # none but that of the requests
     if runtime is not None and runtime.provider != CPU:
         is_rounded = runtime.precision != "f32" or servable.document.get("compression") is not None
@@ -86,24 +78,13 @@ def _raise_unless_like_cpu(servable: Servable, runtime: Runtime, tolerance: floa
         largest = max(1.0, float(np.abs(values[finite]).max(initial=0)))
         error = float(np.abs(computed[name][finite] - values[finite]).max(initial=0)) / largest
         if not error <= tolerance:
-            cause = _find_other_operator(servable, runtime, batch) or "it may have fewer bits"
             raise MLScaleError(
                 f"the runtime computes something else than ONNX Runtime on the CPU: {servable.engine.description}",
                 where=f"provider={runtime.provider}",
-                why=f"{name} differs by {error:.1e} of the largest, more than {tolerance:g}; {cause}",
+                why=f"{name} differs by {error:.1e} of the largest, more than {tolerance:g}",
                 fix="provider=cpu",
                 exit=Exit.GATE,
             )
-
-
-def _find_other_operator(servable: Servable, runtime: Runtime, batch: Mapping[str, NDArray[Any]]) -> str:
-    """Return the first operator that OpenVINO computes otherwise, in words; '' for another runtime, in fewer bits, or
-    without the package onnx, by which its graph is cut."""
-    if runtime.provider != OPENVINO or runtime.precision != "f32" or find_spec("onnx") is None:
-        return ""
-    from mlscale.export.engines.openvino_difference import find_first_wrong_operator
-
-    return find_first_wrong_operator((servable.folder / MODEL).read_bytes(), servable.encoder, batch)
 
 
 def _raise_unless_it_repeats(servable: Servable, tolerance: float) -> None:

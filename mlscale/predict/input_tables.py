@@ -61,9 +61,9 @@ class TableInputs:
         self._files = [open_table(path, form if encoded else None) for path in self._paths]
         # The first file's columns apply to all; a column that another file lacks is an error before the first row.
         schema = self._files[0].schema
+        self.names: list[str] = schema.names
         for path, file in zip(self._paths, self._files, strict=True):
-            missing = [name for name in (member, key, *columns) if name and name not in file.schema.names]
-            if missing:
+            if missing := [name for name in (member, key, *columns) if name and name not in file.schema.names]:
                 fix = "member=<the column that is scored>, key=<the column of names>, columns=[<features>]"
                 raise _build_columns_error(path, missing, file.schema.names, fix)
         self._member = member or (None if columns or encoded else _find_scored_column(schema, key, trained_on))
@@ -122,8 +122,7 @@ class TableInputs:
             number = int(np.searchsorted(self._starts, row, "right")) - 1
             first, file = row - int(self._starts[number]), self._files[number]
             count = min(rows.stop, int(self._starts[number + 1])) - row
-            missing = [name for name in names if name not in file.schema.names]
-            if missing:
+            if missing := [name for name in names if name not in file.schema.names]:
                 fix = "give a table with the columns of the training data"
                 raise _build_columns_error(self._paths[number], missing, file.schema.names, fix)
             table = file.take(first, count, [*names, *([self._key] if self._key and self._key not in names else [])])

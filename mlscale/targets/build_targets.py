@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from mlscale.atomic_files import PRIVATE_FOLDER
-from mlscale.errors import MLScaleError
 from mlscale.export.measure_export import ExportMeasurement
 from mlscale.export.parity import Parity
 from mlscale.export.required_extras import require_extra
@@ -91,8 +90,6 @@ def build_targets(
             report(f"export  target {target.name}")
             parity, times = _build_target(target, servable, folder, measured.comparison)
         problems = [] if target.is_servable else find_problems(parity)
-        if problems and (cause := target.find_cause(servable)):
-            problems.append(cause)
         checked = None
         if check is not None and not problems:
             report(f"export  target {target.name}: its own server is started and asked")
@@ -110,12 +107,7 @@ def _build_target(
     folder.mkdir(parents=True, mode=PRIVATE_FOLDER)
     target.build(servable, folder)
     engine = target.open_engine(servable, folder)
-    try:
-        return comparison.compare_engine(engine), comparison.compare_times(engine)
-    except MLScaleError as error:
-        # Of a runtime that fails, its own message seldom names the operator.
-        error.why = "; ".join(part for part in (error.why, target.find_cause(servable)) if part)
-        raise
+    return comparison.compare_engine(engine), comparison.compare_times(engine)
 
 
 def describe_targets(built: Sequence[BuiltTarget]) -> dict[str, Mapping[str, Any]]:

@@ -11,15 +11,12 @@ from mlscale.contracts.servable_yaml import read_document
 from mlscale.errors import MLScaleError
 from mlscale.export.engines.computed_rows import is_scaled_by_batch
 from mlscale.export.engines.engine import Engine
-from mlscale.export.engines.openvino_difference import find_first_wrong_operator
 from mlscale.export.engines.openvino_engine import OpenVinoEngine, convert_onnx, import_openvino
 from mlscale.export.servable import MODEL, Servable
-from mlscale.export.servable_trial import build_trial_batch
 from mlscale.targets.target import Target
 
 _XML = Path("1", "model.xml")  # the server takes the number of the version from the folder
 _FIX = "target=onnx, which mlscale serve takes"
-_ROWS = 3
 _GRPC_PORT, _REST_PORT = 9000, 8000
 
 
@@ -71,13 +68,6 @@ class OpenVinoTarget(Target):
             where=f"target={self.name}",
             fix=_FIX,
         )
-
-    def find_cause(self, servable: Servable) -> str:
-        """Return which operator is computed otherwise; not in fewer bits, where each is."""
-        if self.precision != "f32":
-            return ""
-        content, batch = (servable.folder / MODEL).read_bytes(), build_trial_batch(servable, _ROWS, is_typical=True)
-        return find_first_wrong_operator(content, servable.encoder, batch)
 
     def format_start_command(self, folder: Path) -> str:
         """Return the command that starts OpenVINO Model Server in a container."""

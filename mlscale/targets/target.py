@@ -77,11 +77,6 @@ class Target:
         """
         raise NotImplementedError
 
-    def find_cause(self, servable: Servable) -> str:
-        """Return why what was built computes something else than the servable, such as an operator, in words; '' where
-        that is not known. It is looked for only where a bound is not met, so that it may take a while."""
-        return ""
-
     def format_start_command(self, folder: Path) -> str:
         """Return the command that starts the target's server with this folder."""
         raise NotImplementedError

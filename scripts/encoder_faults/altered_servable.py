@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import torch
 
 from mlscale.data.encoders.encoder import Encoder
-from mlscale.export.encoder_parity import Cause
 from mlscale.export.graphs.encoder_graph import build_encoder_graph
 from mlscale.export.onnx_export import export_onnx
 from mlscale.export.served_module import build_served_module
@@ -23,14 +22,12 @@ class Fault:
 
     Attributes:
         what: was altered, in words.
-        causes: that are right.
         places: one of which the named place must hold; empty for any.
         stored: the servable's encoder.
         content: its model.
     """
 
     what: str
-    causes: tuple[Cause, ...]
     places: tuple[str, ...]
     stored: Encoder
     content: bytes

@@ -17,7 +17,6 @@ from mlscale.data.decoding.image_decoder import decode_image
 from mlscale.data.decoding.resample import Box, find_middle_box, resize_region
 from mlscale.data.encoders.encoder import INPUT, Encoder
 from mlscale.data.encoders.image_encoder import ImageEncoder
-from mlscale.export.encoder_parity import Cause
 from scripts.encoder_faults.altered_servable import Fault
 from scripts.encoder_faults.changed_constants import change_constants
 
@@ -35,10 +34,10 @@ class OtherImageEncoder(ImageEncoder):
         return {INPUT: np.ascontiguousarray(self.decode(raw, self.shape))}
 
 
-def _alter_images(encoder: Encoder, content: bytes, what: str, cause: Cause, decode: Any) -> Fault:
+def _alter_images(encoder: Encoder, content: bytes, what: str, decode: Any) -> Fault:
     assert isinstance(encoder, ImageEncoder)
     fields = {field.name: getattr(encoder, field.name) for field in dataclasses.fields(encoder)}
-    return Fault(f"code: {what}", (cause,), ("channel", "size"), OtherImageEncoder(**fields, decode=decode), content)
+    return Fault(f"code: {what}", ("channel", "shape"), OtherImageEncoder(**fields, decode=decode), content)
 
 
 def _decode(raw: bytes, shape: tuple[int, int, int]) -> Pixels:
@@ -55,7 +54,7 @@ def _find_middle(whole: Pixels, size: tuple[int, int]) -> Box:
 
 
 def plant_channel_order(draw: random.Random, encoder: Encoder, content: bytes) -> Fault:
-    return _alter_images(encoder, content, "BGR", Cause.CHANNEL_ORDER, lambda raw, shape: _decode(raw, shape)[::-1])
+    return _alter_images(encoder, content, "BGR", lambda raw, shape: _decode(raw, shape)[::-1])
 
 
 def plant_normalisation(draw: random.Random, encoder: Encoder, content: bytes) -> Fault:
@@ -74,7 +73,7 @@ def plant_normalisation(draw: random.Random, encoder: Encoder, content: bytes) -
         return other[("mean", "std").index(name)] if name in ("mean", "std") else None
 
     altered = change_constants(content, change)
-    return Fault(f"graph: mean and deviation {what}", (Cause.NORMALISATION,), ("channel",), encoder, altered)
+    return Fault(f"graph: mean and deviation {what}", ("channel",), encoder, altered)
 
 
 def plant_resize_filter(draw: random.Random, encoder: Encoder, content: bytes) -> Fault:
@@ -92,7 +91,7 @@ def plant_resize_filter(draw: random.Random, encoder: Encoder, content: bytes) -
         array = np.asarray(image.resize((shape[2], shape[1]), Image.Resampling[name]))
         return array.reshape(*shape[1:], shape[0]).transpose(2, 0, 1)
 
-    return _alter_images(encoder, content, f"resize {name}", Cause.RESIZE_FILTER, decode)
+    return _alter_images(encoder, content, f"resize {name}", decode)
 
 
 def plant_crop(draw: random.Random, encoder: Encoder, content: bytes) -> Fault:
@@ -123,5 +122,4 @@ def plant_crop(draw: random.Random, encoder: Encoder, content: bytes) -> Fault:
         }[what]
         return resize_region(whole, box, size).transpose(2, 0, 1)
 
-    cause = Cause.ORIENTATION if what in ("mirrored", "as stored") else Cause.CROP
-    return _alter_images(encoder, content, what, cause, decode)
+    return _alter_images(encoder, content, what, decode)

@@ -10,7 +10,6 @@ from typing import Any, TypeVar
 from mlscale.data.encoders.encoder import Encoder
 from mlscale.data.encoders.table_columns import CategoryColumn, NumberColumn
 from mlscale.data.encoders.table_encoder import TableEncoder
-from mlscale.export.encoder_parity import Cause
 from scripts.encoder_faults.altered_servable import Fault, export_encoder
 
 Kind = TypeVar("Kind", NumberColumn, CategoryColumn)
@@ -21,7 +20,6 @@ def _alter_table(
     encoder: Encoder,
     content: bytes,
     what: str,
-    cause: Cause,
     columns: Mapping[str, Any],
 ) -> Fault:
     assert isinstance(encoder, TableEncoder)
@@ -29,7 +27,7 @@ def _alter_table(
     in_graph = draw.random() < 0.5 and len(altered.feature_names) == len(encoder.feature_names)
     stored = encoder if in_graph else altered
     where = "graph" if in_graph else "document"
-    return Fault(f"{where}: {what}", (cause,), tuple(columns), stored, export_encoder(altered))
+    return Fault(f"{where}: {what}", tuple(columns), stored, export_encoder(altered))
 
 
 def _pick(draw: random.Random, encoder: Encoder, kind: type[Kind], **wanted: object) -> Kind:
@@ -46,7 +44,7 @@ def plant_category_order(draw: random.Random, encoder: Encoder, content: bytes) 
     while tuple(values) == column.values:
         draw.shuffle(values)
     changed = {column.name: replace(column, values=tuple(values))}
-    return _alter_table(draw, encoder, content, f"{column.name} sorted otherwise", Cause.CATEGORY_ORDER, changed)
+    return _alter_table(draw, encoder, content, f"{column.name} sorted otherwise", changed)
 
 
 def plant_missing_value(draw: random.Random, encoder: Encoder, content: bytes) -> Fault:
@@ -55,7 +53,7 @@ def plant_missing_value(draw: random.Random, encoder: Encoder, content: bytes) -
         changed, what = replace(column, median=0.0), "filled with 0"
     else:
         changed, what = replace(column, indicator=not column.indicator), "without its flag"
-    return _alter_table(draw, encoder, content, f"{column.name} {what}", Cause.MISSING_VALUE, {column.name: changed})
+    return _alter_table(draw, encoder, content, f"{column.name} {what}", {column.name: changed})
 
 
 def plant_statistics(draw: random.Random, encoder: Encoder, content: bytes) -> Fault:
@@ -65,16 +63,14 @@ def plant_statistics(draw: random.Random, encoder: Encoder, content: bytes) -> F
         mean=column.mean + draw.choice((0, 0.3, -1)) * column.std,
         std=column.std * draw.uniform(1.05, 2),
     )
-    return _alter_table(
-        draw, encoder, content, f"statistics of {column.name}", Cause.MEAN_OR_STD, {column.name: changed}
-    )
+    return _alter_table(draw, encoder, content, f"statistics of {column.name}", {column.name: changed})
 
 
 def plant_unit(draw: random.Random, encoder: Encoder, content: bytes) -> Fault:
     column = _pick(draw, encoder, NumberColumn)
     factor = draw.choice((10, 0.1, 25.4, 1000, 1 / 60))
     changed = replace(column, mean=column.mean / factor, std=column.std / factor)
-    return _alter_table(draw, encoder, content, f"{column.name} times {factor:.4g}", Cause.UNIT, {column.name: changed})
+    return _alter_table(draw, encoder, content, f"{column.name} times {factor:.4g}", {column.name: changed})
 
 
 def plant_other_column(draw: random.Random, encoder: Encoder, content: bytes) -> Fault:
@@ -84,4 +80,4 @@ def plant_other_column(draw: random.Random, encoder: Encoder, content: bytes) ->
     names = {first.name: second.name, second.name: first.name}
     columns = tuple(replace(c, name=names.get(c.name, c.name)) for c in encoder.columns)
     what = f"{first.name} and {second.name} swapped"
-    return Fault(f"document: {what}", (Cause.OTHER_COLUMN,), tuple(names), TableEncoder(columns), content)
+    return Fault(f"document: {what}", tuple(names), TableEncoder(columns), content)

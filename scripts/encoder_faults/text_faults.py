@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from mlscale.data.encoders.encoder import INPUT, Encoder
 from mlscale.data.encoders.text_encoder import TextEncoder, convert_to_bytes
-from mlscale.export.encoder_parity import Cause
 from scripts.encoder_faults.altered_servable import Fault, export_encoder
 from scripts.encoder_faults.changed_constants import change_constants
 
@@ -31,18 +30,18 @@ class OtherTextEncoder(TextEncoder):
         return {INPUT: np.array(padding + tokens if self.in_front else tokens + padding, np.int64)}
 
 
-def _alter_texts(encoder: Encoder, content: bytes, what: str, cause: Cause, **changes: Any) -> Fault:
+def _alter_texts(encoder: Encoder, content: bytes, what: str, **changes: Any) -> Fault:
     assert isinstance(encoder, TextEncoder)
     changes.setdefault("tokenize", lambda text, length: [byte + 1 for byte in text])
     stored = OtherTextEncoder(encoder.length, **changes)
-    return Fault(f"code: {what}", (cause,), ("token",), stored, content)
+    return Fault(f"code: {what}", ("token", "shape"), stored, content)
 
 
 def plant_characters(draw: random.Random, encoder: Encoder, content: bytes) -> Fault:
     def tokenize(text: bytes, length: int) -> Iterator[int]:
         return (min(ord(character), 255) + 1 for character in text.decode(errors="replace"))
 
-    return _alter_texts(encoder, content, "a token for a character", Cause.BYTE_OR_CHARACTER, tokenize=tokenize)
+    return _alter_texts(encoder, content, "a token for a character", tokenize=tokenize)
 
 
 def plant_offset(draw: random.Random, encoder: Encoder, content: bytes) -> Fault:
@@ -53,15 +52,12 @@ def plant_offset(draw: random.Random, encoder: Encoder, content: bytes) -> Fault
         def change(constant: str, value: NDArray[Any]) -> NDArray[Any] | None:
             return np.array(number) if constant == name else None
 
-        cause = Cause.OFFSET if "offset" in choice else Cause.PADDING
-        return Fault(f"{choice} {number}", (cause,), ("token",), encoder, change_constants(content, change))
+        return Fault(f"{choice} {number}", ("token", "shape"), encoder, change_constants(content, change))
     if choice == "offset":
         more = draw.choice((0, 2, 3))
-        return _alter_texts(
-            encoder, content, f"offset {more}", Cause.OFFSET, tokenize=lambda text, length: [b + more for b in text]
-        )
+        return _alter_texts(encoder, content, f"offset {more}", tokenize=lambda text, length: [b + more for b in text])
     changes: dict[str, Any] = {"in_front": True} if choice == "in front" else {"pad": draw.choice((1, 256))}
-    return _alter_texts(encoder, content, choice, Cause.PADDING, **changes)
+    return _alter_texts(encoder, content, choice, **changes)
 
 
 def plant_length(draw: random.Random, encoder: Encoder, content: bytes) -> Fault:
@@ -69,11 +65,10 @@ def plant_length(draw: random.Random, encoder: Encoder, content: bytes) -> Fault
     length = encoder.length - draw.randint(1, encoder.length // 2)
     if draw.random() < 0.5:
         shorter = TextEncoder(length)
-        return Fault(f"document: length {length}", (Cause.LENGTH,), ("token",), shorter, export_encoder(shorter))
+        return Fault(f"document: length {length}", ("token", "shape"), shorter, export_encoder(shorter))
     return _alter_texts(
         encoder,
         content,
         f"cut after {length}",
-        Cause.LENGTH,
         tokenize=lambda text, _: [byte + 1 for byte in text[:length]],
     )

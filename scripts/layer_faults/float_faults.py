@@ -24,7 +24,7 @@ def plant_weight(case: Case, draw: random.Random) -> Fault:
     row, factor = draw.randrange(len(array)), draw.choice([0.9, 1.05, 1.5])
     array[row] *= factor
     editor.write(name, array)
-    return Fault(editor.finish(), editor.find_readers(name), "operator", f"row {row} of {name} × {factor}")
+    return Fault(editor.finish(), editor.find_readers(name), f"row {row} of {name} × {factor}")
 
 
 def plant_bias(case: Case, draw: random.Random) -> Fault | None:
@@ -36,7 +36,7 @@ def plant_bias(case: Case, draw: random.Random) -> Fault | None:
     array = editor.read(name)
     array[draw.randrange(len(array))] += 0.1
     editor.write(name, array)
-    return Fault(editor.finish(), editor.find_readers(name), "operator", f"a number of {name} + 0.1")
+    return Fault(editor.finish(), editor.find_readers(name), f"a number of {name} + 0.1")
 
 
 def plant_half_weight(case: Case, draw: random.Random) -> Fault:
@@ -46,7 +46,7 @@ def plant_half_weight(case: Case, draw: random.Random) -> Fault:
     _, name = pick_weight(editor, draw)
     half = draw.choice([np.float16, ml_dtypes.bfloat16])
     editor.write(name, editor.read(name).astype(half).astype(np.float32))
-    return Fault(editor.finish(), editor.find_readers(name), "precision", f"{name} in {np.dtype(half).name}")
+    return Fault(editor.finish(), editor.find_readers(name), f"{name} in {np.dtype(half).name}")
 
 
 def plant_cast(case: Case, draw: random.Random) -> Fault | None:
@@ -63,9 +63,7 @@ def plant_cast(case: Case, draw: random.Random) -> Fault | None:
     position = list(editor.graph.node).index(node) + 1
     editor.graph.node.insert(position, down)
     editor.graph.node.insert(position + 1, up)
-    return Fault(
-        editor.finish(), frozenset({node.name, down.name, up.name}), "precision", f"bfloat16 after {node.name}"
-    )
+    return Fault(editor.finish(), frozenset({node.name, down.name, up.name}), f"bfloat16 after {node.name}")
 
 
 def plant_batch_norm_epsilon(case: Case, draw: random.Random) -> Fault | None:
@@ -83,7 +81,7 @@ def plant_batch_norm_epsilon(case: Case, draw: random.Random) -> Fault | None:
     constants = [{item.name: item.raw_data for item in graph.initializer} for graph in (stored, clean)]
     changed = {key for key, data in constants[0].items() if data != constants[1].get(key)}
     nodes = frozenset(node.name for node in stored.node if changed & set(node.input))
-    return Fault(content, nodes, "operator", f"another eps of {name}", frozenset({name}))
+    return Fault(content, nodes, f"another eps of {name}", frozenset({name}))
 
 
 def plant_attention_scale(case: Case, draw: random.Random) -> Fault | None:
@@ -102,7 +100,7 @@ def plant_attention_scale(case: Case, draw: random.Random) -> Fault | None:
     name = draw.choice(names)
     factor = draw.choice([0.7, 1.05, 1.3])
     editor.write(name, editor.read(name) * np.float32(factor))
-    return Fault(editor.finish(), editor.find_readers(name), "operator", f"{name} × {factor}")
+    return Fault(editor.finish(), editor.find_readers(name), f"{name} × {factor}")
 
 
 def plant_resize(case: Case, draw: random.Random) -> Fault | None:

@@ -18,7 +18,7 @@ def plant_activation_scale(case: Case, draw: random.Random) -> Fault | None:
     factor = draw.choice([0.25, 0.5, 2.0, 4.0])
     editor.write(node.input[1], (editor.read(node.input[1]) * factor).astype(np.float32))
     nodes = editor.find_readers(node.input[1])
-    return Fault(editor.finish(), nodes, "calibration", f"{node.input[1]} × {factor}", clean=clean)
+    return Fault(editor.finish(), nodes, f"{node.input[1]} × {factor}", clean=clean)
 
 
 def plant_zero_point(case: Case, draw: random.Random) -> Fault | None:
@@ -28,7 +28,7 @@ def plant_zero_point(case: Case, draw: random.Random) -> Fault | None:
     zero = editor.read(node.input[2])
     editor.write(node.input[2], ((zero.astype(np.int64) + 90) % 256).astype(zero.dtype).reshape(zero.shape))
     nodes = editor.find_readers(node.input[2])
-    return Fault(editor.finish(), nodes, "calibration", f"{node.input[2]} + 90", clean=clean)
+    return Fault(editor.finish(), nodes, f"{node.input[2]} + 90", clean=clean)
 
 
 def plant_weight_scale(method: str) -> Plant:
@@ -44,6 +44,6 @@ def plant_weight_scale(method: str) -> Plant:
         editor.write(name, scales)
         nodes = editor.find_readers(name) | editor.find_readers(f"{name.removesuffix('_scale')}_quantized")
         what = f"channel {which} of {name} × {factor}"
-        return Fault(editor.finish(), nodes, "calibration", what, clean=clean)
+        return Fault(editor.finish(), nodes, what, clean=clean)
 
     return plant

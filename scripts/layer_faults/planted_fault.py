@@ -15,11 +15,10 @@ from scripts.layer_faults.onnx_editor import Editor
 
 @dataclass(frozen=True)
 class Fault:
-    """A faulty file: the nodes and modules that name the fault, its cause, and the file without it if that is int8."""
+    """A faulty file: the nodes and modules that name the fault, and the file without it if that is int8."""
 
     content: bytes
     nodes: frozenset[str]
-    cause: str
     what: str
     modules: frozenset[str] = frozenset()
     clean: bytes | None = None
@@ -51,7 +50,7 @@ def plant_attribute(operators: tuple[str, ...], name: str, *changes: Callable[[A
         values = {item.name: helper.get_attribute_value(item) for item in node.attribute}
         changed = draw.choice(changes)(values.get(name))
         editor.set_attribute(node, name, changed)
-        return Fault(editor.finish(), frozenset({node.name}), "operator", f"{name} of {node.name} is {changed}")
+        return Fault(editor.finish(), frozenset({node.name}), f"{name} of {node.name} is {changed}")
 
     return plant
 

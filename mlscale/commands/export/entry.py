@@ -75,7 +75,7 @@ def run(cfg: DictConfig) -> Result:
         problems = _list_parity_problems(cfg, measured.parity, compressed)
         # Where samples are encoded otherwise, layers are not what differs.
         if problems and not measured.parity.refused and measured.parity.encoder is None:
-            print_masked_lines(["export  the outputs differ: looking for the first layer that does"], masker)
+            print_masked_lines(["export  the outputs differ: looking for the layer that does"], masker)
             problems += filter(None, [measured.find_layer()])
         built: list[BuiltTarget] = []
         # A servable whose parity is not proven must not exist: something would serve it.

@@ -92,9 +92,9 @@ class ForeignLog:
         from mlscale.events.foreign.log_rows import list_input_names
 
         target = _find_free_name(Path(_GUESSED).absolute())
-        subject, encoder = _read_subject(model)
+        _, encoder = _read_subject(model)
         file = find_log_files(self.path)[-1]
-        guess = guess_mapping(file, list_input_names(encoder), subject.names.labels, model.version or "")
+        guess = guess_mapping(file, list_input_names(encoder))
         write_text(target, guess.text)
         return target, guess.missing
 

@@ -10,10 +10,7 @@ from typing import Unpack
 import numpy as np
 from numpy.typing import NDArray
 
-from mlscale.data.decoding.pil import MAX_PIXELS
-from mlscale.data.images.sharded_images import ShardBackend
-from mlscale.data.images.windowed_shards import DEFAULT_WINDOW
-from mlscale.data.order.policy import Policy, TolerantPolicyArguments
+from mlscale.data.images.sharded_images import ShardArguments, ShardBackend
 from mlscale.data.order.sample_weights import parse_weight_members
 from mlscale.data.shards.index_builder import Scanner, build_index
 from mlscale.data.shards.member_digests import RecordedDigests
@@ -43,21 +40,12 @@ class RecordBackend(ShardBackend):
         val: files, as above.
         test: the same; None for none.
         schema: the features by their roles: `image`, an encoded image; `label`, whole numbers or names; `key`, the
-            sample's name. Checked on the first record. None for image or label finds it there; without a key samples
-            have the numbers of their records.
-        labels: the labels of each image: 'one' class, 'several', or a class for each pixel, by a 'mask'.
+            sample's name. Checked on the first record. None for image or label is TensorFlow's usual name; without
+            a key samples have the numbers of their records.
         classes: see `ImageBackend`.
-        image_size: see `ImageBackend`.
-        workers: threads that decode, per process.
-        index: where offsets are saved; see `TarBackend`.
         verify: compare the checksum of each record whose image is read.
-        mix: the share of each source in training, by name; shares count relative to each other.
-        max_pixels: see `ImageBackend`.
-        cache_dir: see `ShardBackend`.
-        cache_gb: see `ShardBackend`.
-        order: see `ShardBackend`.
-        shuffle_window: see `ShardBackend`.
-        policy: see `Policy`; `augment` gets one image, `weights` may name a feature.
+        arguments: see `ShardBackend`, `ImageBackend` and `Policy`; `augment` gets one image, and `weights` may name a
+            feature.
     """
 
     def __init__(
@@ -66,37 +54,11 @@ class RecordBackend(ShardBackend):
         val: Spec,
         test: Spec | None = None,
         schema: Mapping[str, str | None] | None = None,
-        image_size: int | None = None,
-        workers: int | str = "auto",
-        index: str = "auto",
-        mix: Mapping[str, float] | None = None,
-        labels: str = "one",
-        classes: int | Sequence[str] | None = None,
-        max_pixels: int = MAX_PIXELS,
         verify: bool = True,
-        cache_dir: str | None = None,
-        cache_gb: float | str = "auto",
-        order: str = "global",
-        shuffle_window: int | str = DEFAULT_WINDOW,
-        **policy: Unpack[TolerantPolicyArguments],
+        classes: int | Sequence[str] | None = None,
+        **arguments: Unpack[ShardArguments],
     ) -> None:
-        super().__init__(
-            Policy(**policy),
-            train=train,
-            val=val,
-            test=test,
-            index=index,
-            mix=mix,
-            image_size=image_size,
-            workers=workers,
-            labels=labels,
-            classes=classes,
-            max_pixels=max_pixels,
-            cache_dir=cache_dir,
-            cache_gb=cache_gb,
-            order=order,
-            shuffle_window=shuffle_window,
-        )
+        super().__init__(train, val, test, classes=classes, **arguments)
         self._schema, self._verify = dict(schema or {}), verify
 
     def _find_shards(self, spec: Spec, where: str) -> list[Shard]:

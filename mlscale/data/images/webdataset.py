@@ -6,11 +6,8 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Unpack
 
-from mlscale.data.decoding.pil import MAX_PIXELS
-from mlscale.data.images.sharded_images import ShardBackend, check_word
-from mlscale.data.images.windowed_shards import DEFAULT_WINDOW
+from mlscale.data.images.sharded_images import ShardArguments, ShardBackend, check_word
 from mlscale.data.label_kinds import LABELS
-from mlscale.data.order.policy import Policy, TolerantPolicyArguments
 from mlscale.data.shards.index_builder import build_index
 from mlscale.data.shards.member_digests import RecordedDigests, record_digests
 from mlscale.data.shards.sample_source import TarSource
@@ -19,6 +16,17 @@ from mlscale.errors import MLScaleError, call_all
 
 _ALLOWED_FEATURES = ("pickle", "pipe")
 _INCOMPLETE = ("error", "skip")
+
+
+class TarArguments(ShardArguments, total=False):
+    """The arguments of `TarBackend` that a subclass hands on."""
+
+    image_key: str | None
+    label_key: str | None
+    label_field: str | None
+    allow: Sequence[str]
+    incomplete: str
+    verify: bool
 
 
 class TarBackend(ShardBackend):
@@ -30,26 +38,15 @@ class TarBackend(ShardBackend):
         val: shards, as above.
         test: the same; None for none.
         image_key: extension of the image member; None finds it.
-        labels: the labels of each image: 'one' class, 'several', or a class for each pixel, by a 'mask'.
         label_key: extension of the label member; None for cls, json or mask.png. One: a whole number from 0, or a class
             name, which are numbered in sorted order. Several: see `several.read_labels`; masks: `masks.decode_mask`.
         label_field: where the label is in the JSON of its member: a key, or several that are joined by '.'; None where
             it is all of the member.
         classes: see `ImageBackend`.
-        image_size: see `ImageBackend`.
-        workers: threads that decode, per process.
         allow: 'pickle' decodes pickled members, 'pipe' runs `pipe:` commands.
-        index: where the offsets of samples are saved: 'beside' (next to) the shards, for every user and machine; in the
-            'cache'; 'auto' reads an index next to the shards and writes to the cache.
         incomplete: samples that lack their image or label are an 'error', or 'skip' leaves them out and counts them.
         verify: compare what is read with the digests that `mlscale prepare` has recorded, where it has.
-        mix: the share of each source in training, by name; shares count relative to each other.
-        max_pixels: see `ImageBackend`.
-        cache_dir: see `ShardBackend`.
-        cache_gb: see `ShardBackend`.
-        order: see `ShardBackend`.
-        shuffle_window: see `ShardBackend`.
-        policy: see `Policy`; `augment` gets one image.
+        arguments: see `ShardBackend`, `ImageBackend` and `Policy`; `augment` gets one image.
     """
 
     def __init__(
@@ -60,39 +57,13 @@ class TarBackend(ShardBackend):
         image_key: str | None = None,
         label_key: str | None = None,
         label_field: str | None = None,
-        image_size: int | None = None,
-        workers: int | str = "auto",
         allow: Sequence[str] = (),
-        index: str = "auto",
-        mix: Mapping[str, float] | None = None,
-        labels: str = "one",
-        classes: int | Sequence[str] | None = None,
-        max_pixels: int = MAX_PIXELS,
         incomplete: str = "error",
         verify: bool = True,
-        cache_dir: str | None = None,
-        cache_gb: float | str = "auto",
-        order: str = "global",
-        shuffle_window: int | str = DEFAULT_WINDOW,
-        **policy: Unpack[TolerantPolicyArguments],
+        classes: int | Sequence[str] | None = None,
+        **arguments: Unpack[ShardArguments],
     ) -> None:
-        super().__init__(
-            Policy(**policy),
-            train=train,
-            val=val,
-            test=test,
-            index=index,
-            mix=mix,
-            image_size=image_size,
-            workers=workers,
-            labels=labels,
-            classes=classes,
-            max_pixels=max_pixels,
-            cache_dir=cache_dir,
-            cache_gb=cache_gb,
-            order=order,
-            shuffle_window=shuffle_window,
-        )
+        super().__init__(train, val, test, classes=classes, **arguments)
         if unknown := [word for word in allow if word not in _ALLOWED_FEATURES]:
             raise MLScaleError(
                 f"data.allow has {unknown[0]!r}",
@@ -103,7 +74,7 @@ class TarBackend(ShardBackend):
         check_word("incomplete", incomplete, _INCOMPLETE)
         self._skip_incomplete, self._verify = incomplete == "skip", verify
         # `super().__init__` has refused unknown labels.
-        self._label_key = label_key or ("json" if label_field else LABELS[labels])
+        self._label_key = label_key or ("json" if label_field else LABELS[self.labels])
         self._image_key, self._label_field, self._allow = image_key, label_field, tuple(allow)
 
     def _find_shards(self, spec: Spec, where: str) -> list[Shard]:

@@ -1,26 +1,39 @@
-"""Guesses the mapping of a log from its columns, as a YAML file with comments, for a person to check."""
+"""Writes a mapping of a log by the names of its columns, as a YAML file with comments, for a person to check."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from mlscale.errors import MLScaleError
-from mlscale.events.foreign.column_names import NAMES, list_simple_names, simplify_name
-from mlscale.events.foreign.field_path import AbsentFieldError, find_value
-from mlscale.events.foreign.guess_by_values import LogColumns, guess_by_values, is_share_text
-from mlscale.events.foreign.guessed_entries import format_entries, quote_text
+from mlscale.events.foreign.field_path import list_paths
 from mlscale.events.foreign.log_files import iterate_records
 
-_SHORTEST = 4  # letters of a name of which a part is compared
-# Paths that are not told by their last name: of SageMaker, KServe and MLServer.
-_SPECIAL = {
-    "prediction": ("endpointOutput.data", "outputs.0.data.0", "predictions.0"),
-    "label": ("groundTruthData.data",),
+# Names without case and punctuation, the likeliest first.
+_NAMES: Mapping[str, Sequence[str]] = {
+    "time": ("timestamp", "time", "ts", "datetime", "eventtime", "inferencetime", "requesttime", "createdat", "cetime"),
+    "prediction": ("prediction", "predictedlabel", "predictedclass", "predicted", "pred", "ypred", "output", "result"),
+    "confidence": ("confidence", "score", "probability", "proba", "prob"),
+    "label": ("label", "actual", "groundtruth", "truth", "ytrue", "truelabel", "target", "y"),
+    "id": ("id", "eventid", "requestid", "inferenceid", "predictionid", "uuid", "ceid"),
+    "version": ("modelversion", "version"),
+    "outcome": ("outcome", "status", "statuscode", "httpstatus"),
+    "latency": ("latencyms", "latency", "durationms", "duration", "elapsedms", "tookms"),
 }
-_POSITIONAL = "endpointInput.data"  # of SageMaker: the inputs as a line of CSV
+_LINES = {
+    "time": "time: {}   # ISO 8601, or a number since 1970; else {{field: {}, format: '%d.%m.%Y %H:%M:%S', zone: UTC}}",
+    "prediction": "prediction: {}   # a class or a number; else {{field: {}, values: {{'1': spam}}}}",
+    "confidence": "confidence: {}   # 0 to 1; percents are {{field: {}, scale: 0.01}}; or probabilities: <a list>",
+    "label": "label: {}   # without labels drift alone is monitored",
+    "id": "id: {}   # by which labels that come later are joined",
+    "version": "# version: {{field: {}, values: {{'3': resnet:v3}}}}   # all rows are of the monitored version",
+    "outcome": "# outcome: {{field: {}, ok: ['200'], rejected: ['400'], failed: ['500']}}",
+    "latency": "latency: {{field: {}, unit: ms}}",
+}
+"""The line of each key. What would make rows unreadable where it does not fit the values is a comment."""
+_SHOWN = 50  # columns and letters of a value
 
 
 @dataclass(frozen=True)
@@ -36,111 +49,54 @@ class GuessedMapping:
     missing: tuple[str, ...]
 
 
-def guess_mapping(file: Path, inputs: Sequence[str], labels: Sequence[str] = (), version: str = "") -> GuessedMapping:
+def guess_mapping(file: Path, inputs: Sequence[str]) -> GuessedMapping:
     """Return a mapping.
 
     Args:
         file: of a log.
         inputs: names of the model's inputs, in its order.
-        labels: names of its classes, by which columns of results are recognised, whatever they are called.
-        version: of the model that is monitored, such as resnet:v7; '' where it is not known.
 
     Raises:
         MLScaleError: the file has no record that can be read.
     """
     batch = next(iter(iterate_records(file)), None)
-    records = [record for record in (batch.records if batch else ()) if record is not None]
-    if not records:
+    first = next((record for record in (batch.records if batch else ()) if record is not None), None)
+    if first is None:
         raise MLScaleError(f"{file.name} has no records", where=f"events={file}", fix="events=<a file with rows>")
-    columns = LogColumns.collect(records)
-    firsts = {path: next(iter(values), None) for path, values in columns.values.items()}
+    values = dict(list_paths(first))
     # Inputs first: a column that the model takes is not the label, whatever it is called.
-    taken = dict(_match_inputs(firsts, inputs))
-    free = [path for path in firsts if path not in taken.values()]
-    guesses = {key: _find_path(key, free) for key in NAMES}
-    paths = {key: path for key, path in guesses.items() if path is not None}
-    rest = {path for path in free if path not in paths.values()}
-    paths = guess_by_values(columns, rest, labels) | paths
-    # A text with a share of each class is no class.
-    if (predicted := paths.get("prediction")) is not None and is_share_text(firsts[predicted], labels):
-        paths["probabilities"] = paths.pop("prediction")
-    paths = _merge_shares(paths, records[0], labels)
-    entries = format_entries(paths, columns, labels, version)
+    by_name = {_simplify_name(path): path for path in reversed(values)}
+    taken = {name: by_name[_simplify_name(name)] for name in inputs if _simplify_name(name) in by_name}
+    free = {name: path for name, path in by_name.items() if path not in taken.values()}
+    matches = {key: next((free[name] for name in names if name in free), None) for key, names in _NAMES.items()}
     lines = [
-        f"# How the columns of {file.name} are read as events: guessed from its first rows, so check each line.",
+        f"# How the columns of {file.name} are read as events: guessed from their names, so check each line.",
         "# An entry is a column, a dotted path into JSON, {field: …, scale: …, values: {…}} or {constant: …}.",
-        *entries.values(),
-        *_format_inputs(taken, inputs),
-        *_format_rest(firsts, {*paths.values(), *taken.values()}),
     ]
-    return GuessedMapping("\n".join(lines) + "\n", tuple(key for key, line in entries.items() if "???" in line))
-
-
-def _merge_shares(paths: dict[str, str], record: Mapping[str, Any], labels: Sequence[str]) -> dict[str, str]:
-    """Return the paths with that of a list of probabilities instead of its first one: `scores`, not `scores.0`."""
-    for key in ("probabilities", "prediction", "confidence"):
-        whole, _, index = paths.get(key, "").rpartition(".")
-        try:
-            shares = find_value(record, whole) if whole and index == "0" else None
-        except AbsentFieldError:
-            continue
-        if shares is not None and is_share_text(shares, labels):
-            others = {name: path for name, path in paths.items() if path != paths[key]}
-            return others | {"probabilities": whole}
-    return paths
-
-
-def _find_path(key: str, paths: Sequence[str]) -> str | None:
-    for ending in _SPECIAL.get(key, ()):
-        for path in paths:
-            if path == ending or path.endswith(f".{ending}"):
-                return path
-    # By the likelihood of the name, not by the order of the columns.
-    for name in NAMES[key]:
-        for path in paths:
-            if name in list_simple_names(path):
-                return path
-    return None
-
-
-def _match_inputs(values: Mapping[str, Any], inputs: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Yield each input of the model with the path that has its name, or its place."""
-    by_name: dict[str, str] = {}
-    for path in values:
-        by_name.setdefault(simplify_name(path), path)
-    # Of the V2 protocol: a list of tensors with their names.
-    for path, value in values.items():
-        if path.endswith(".name") and f"{path.removesuffix('.name')}.data.0" in values:
-            by_name[simplify_name(str(value))] = f"{path.removesuffix('.name')}.data.0"
-    line = next((path for path in values if path.endswith(_POSITIONAL)), None)
-    is_line = line is not None and len(str(values[line]).split(",")) == len(inputs)
-    for number, name in enumerate(inputs):
-        known = by_name.get(simplify_name(name)) or _find_partial_name(simplify_name(name), by_name)
-        if known is not None:
-            yield name, known
-        elif is_line:
-            yield name, f"{line}.{number}"
-
-
-def _find_partial_name(name: str, by_name: Mapping[str, str]) -> str | None:
-    """Return the path of the only column whose name begins as `name` does, up to a unit: `vibration_mm_s`."""
-    candidates = [
-        path
-        for other, path in by_name.items()
-        if min(len(name), len(other)) >= _SHORTEST and (name.startswith(other) or other.startswith(name))
-    ]
-    return candidates[0] if len(candidates) == 1 else None
-
-
-def _format_inputs(taken: Mapping[str, str], inputs: Sequence[str]) -> Iterator[str]:
+    for key, path in matches.items():
+        line = _LINES[key].format(*[_quote_text(path) if path else "???"] * 2)
+        is_needed = path is not None or key in ("time", "prediction")
+        lines.append(line if is_needed or line.startswith("#") else f"# {line}".replace("???", "<column>"))
     if inputs:
-        yield "inputs:"
+        lines.append("inputs:")
     for name in inputs:
-        known = taken.get(name)
-        yield f"  {quote_text(name)}: {quote_text(known)}" if known else f"  # {quote_text(name)}: <column>"
+        quoted = _quote_text(name)
+        lines.append(f"  {quoted}: {_quote_text(taken[name])}" if name in taken else f"  # {quoted}: <column>")
+    if rest := [path for path in values if path not in (*taken.values(), *matches.values())]:
+        lines.append("# not used, with the value of the first row:")
+        lines += [f"#   {path}: {str(values[path])[:_SHOWN]!r}" for path in rest[:_SHOWN]]
+    return GuessedMapping("\n".join(lines) + "\n", tuple(key for key in ("time", "prediction") if not matches[key]))
 
 
-def _format_rest(paths: Iterable[str], used: Collection[str]) -> Iterator[str]:
-    # The values of a list are used with it.
-    if rest := [path for path in paths if path not in used and path.rpartition(".")[0] not in used]:
-        yield f"# not used: {', '.join(rest[:50])}"
+def _simplify_name(path: str) -> str:
+    """Return the last name of a path, without case and punctuation: `instances.0.Age` is `age`."""
+    names = [part for part in path.split(".") if not part.lstrip("-").isdigit()]
+    return re.sub(r"[\W_]", "", names[-1].lower()) if names else ""
+
+
+def _quote_text(text: str) -> str:
+    """Return a text as YAML: in quotes unless it is a plain name."""
+    is_plain = re.fullmatch(r"[A-Za-z_][\w.-]*", text) and text.lower() not in (
+        "null", "true", "false", "yes", "no", "on", "off", "y", "n",
+    )  # fmt: skip
+    return text if is_plain else "'" + text.replace("'", "''") + "'"

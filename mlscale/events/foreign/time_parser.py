@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, tzinfo
 from zoneinfo import ZoneInfo
@@ -12,12 +11,6 @@ UNITS = {"s": 1e6, "ms": 1e3, "us": 1.0, "ns": 1e-3}
 """Units of numbers, in microseconds."""
 # A number from here on is of that unit: seconds reach 1e11 in the year 5138, and milliseconds of 1973 are above it.
 _UNIT_STARTS = ((1e17, "ns"), (1e14, "us"), (1e11, "ms"), (0.0, "s"))
-# Of spreadsheets and logs that do not write ISO 8601.
-_FORMATS = tuple(
-    f"{date}{clock}"
-    for date in ("%d.%m.%Y", "%d.%m.%y", "%d/%m/%Y", "%m/%d/%Y", "%Y/%m/%d", "%d-%m-%Y")
-    for clock in (" %H:%M:%S", " %H:%M", " %H:%M:%S.%f", ", %H:%M:%S", ", %H:%M", " %I:%M:%S %p", " %I:%M %p", "")
-)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _LARGEST = 253_402_300_799 * 1e6  # the end of the year 9999, µs
 
@@ -73,22 +66,6 @@ class TimeParser:
         if not 0 <= microseconds <= _LARGEST:
             raise ValueError(f"{number:g} is not a time since 1970")
         return round(microseconds)
-
-
-def find_time_format(values: Collection[object]) -> str | None:
-    """Return the format of times: 'auto', or one of `strptime` that all values have; None where there is none.
-
-    Of two that fit, such as day and month in either order, it is the first one: European.
-    """
-    for form in ("auto", *_FORMATS):
-        parser = TimeParser(form)
-        try:
-            for value in values:
-                parser.parse_time(value)
-        except ValueError:
-            continue
-        return form
-    return None
 
 
 def find_time_zone(name: str) -> tzinfo:

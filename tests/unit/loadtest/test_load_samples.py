@@ -10,7 +10,6 @@ import pytest
 
 from mlscale.errors import MLScaleError
 from mlscale.loadtest.load_samples import read_request_samples
-from mlscale.loadtest.raw_files import read_raw_files
 from mlscale.loadtest.server_model import InputTensor, ServerModel
 
 MODEL = ServerModel("m", (InputTensor("input", "uint8", (1, 4, 4)),), 3)
@@ -90,7 +89,7 @@ def test_rows_of_a_csv_have_the_columns_of_the_model(tmp_path: Path) -> None:
     (tmp_path / "short.csv").write_text("a,b\n1,2\n")
     with pytest.raises(MLScaleError, match="can't be sent") as reported:
         read_request_samples(tmp_path / "short.csv", TABLE)
-    assert reported.value.why == "it lacks the column 'c'"
+    assert reported.value.why == "the table has no column 'c': its columns are: 'a', 'b'"
 
 
 def test_lines_of_json_are_rows_or_texts(tmp_path: Path) -> None:
@@ -144,12 +143,12 @@ def test_a_servable_is_sent_its_warmup_requests(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "model", "why"),
     [
-        ("a.csv", "a,b\n1,2\n", TEXTS, "it is not clear which column has the texts, and the columns are 'a', 'b'"),
+        ("a.csv", "a,b\n1,2\n", TEXTS, "it is not clear which column has the texts: type member=<column>"),
         ("a.csv", "a\n1\n", MODEL, "the server does not state that m takes samples of the form row"),
         ("a.txt", "\n \n", TEXTS, "it holds no samples"),
-        ("a.jsonl", "[1]\n", TABLE, "each line is to be an object"),
-        ("a.jsonl", "{", TABLE, "Expecting property name"),
-        ("a.parquet", "", TABLE, "the type .parquet is not known"),
+        ("a.jsonl", "[1]\n", TABLE, "line 1 is neither an object, a row by column, nor a text"),
+        ("a.jsonl", "{", TABLE, "line 1 is not JSON: "),
+        ("a.parquet", "", TABLE, "the table can't be read"),
     ],
 )
 def test_other_files_are_reported(tmp_path: Path, name: str, content: str, model: ServerModel, why: str) -> None:
@@ -187,8 +186,8 @@ def test_folders_have_images_of_every_format_and_report_what_is_skipped(
 ) -> None:
     for name in ("a.gif", "b.jp2", "c.pgm", "d.heic"):
         (tmp_path / name).write_bytes(b"x")
-    _, form, raw = read_raw_files(tmp_path, (), 1000)
-    assert (form, len(raw)) == ("image", 3)
+    samples = read_request_samples(tmp_path, PHOTOS)
+    assert (samples.form, len(samples)) == ("image", 3)
     assert "skipped files that do not end as images do: 1, the first: d.heic" in capsys.readouterr().err
 
 
@@ -216,12 +215,12 @@ def test_a_column_of_texts_that_is_not_clear_is_asked_for(tmp_path: Path) -> Non
     (tmp_path / "mails.csv").write_text("subject,body\na,b\n")
     with pytest.raises(MLScaleError) as caught:
         read_request_samples(tmp_path / "mails.csv", TEXTS)
-    assert caught.value.why == "it is not clear which column has the texts, and the columns are 'subject', 'body'"
-    assert caught.value.fix == "member=subject"
+    assert caught.value.why.endswith("none of numbers: 'subject', 'body'")
+    assert caught.value.fix == "member=subject\nmember=body"
     assert list(read_request_samples(tmp_path / "mails.csv", TEXTS, "body").raw) == [b"b"]
     with pytest.raises(MLScaleError, match="these samples can't be sent") as caught:
         read_request_samples(tmp_path / "mails.csv", TEXTS, "Body")
-    assert caught.value.why == "no column is called 'Body', and the columns are 'subject', 'body'"
+    assert caught.value.why == "the table has no column 'Body': its columns are: 'subject', 'body'"
     # A number is not what a model of texts is sent.
     (tmp_path / "numbered.csv").write_text("n,body\n1,b\n")
     assert list(read_request_samples(tmp_path / "numbered.csv", TEXTS).raw) == [b"b"]

@@ -15,7 +15,7 @@ from mlscale.export.servable import load
 from mlscale.export.servable_trial import build_trial_batch
 from mlscale.targets import OpenVinoTarget
 from mlscale.targets.target import TARGETS
-from tests.made_servables import make_fourier_servable, make_hashing_servable, make_servables
+from tests.made_servables import make_fourier_servable, make_servables
 
 # Looked for and not imported: what it imports changes the logging of the tests that run after it.
 pytestmark = pytest.mark.skipif(
@@ -90,20 +90,7 @@ def test_files_of_another_model_are_refused(folders: dict[str, Path], tmp_path: 
     assert "it lacks" in raised.value.why
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_no_operator_is_blamed_where_all_agree(folders: dict[str, Path], name: str) -> None:
-    assert OpenVinoTarget().find_cause(load(folders[name])) == ""
-
-
-def test_the_operator_that_is_computed_otherwise_is_named(tmp_path: Path) -> None:
-    servable = load(make_hashing_servable(tmp_path / "hashes"))
-    cause = OpenVinoTarget().find_cause(servable)
-    assert "does is Mul, node hash: its whole numbers of 64 bits are 32 there" in cause
-    # In fewer bits each operator computes otherwise, and none is to blame.
-    assert OpenVinoTarget(precision="bf16").find_cause(servable) == ""
-
-
-def test_the_operator_that_fails_is_named(tmp_path: Path) -> None:
+def test_a_model_that_fails_is_refused_with_the_keys_of_an_export(tmp_path: Path) -> None:
     servable = load(make_fourier_servable(tmp_path / "waves"))
     out = build(servable.folder, OpenVinoTarget(), tmp_path / "openvino")
     engine = OpenVinoTarget().open_engine(servable, out)
@@ -111,4 +98,3 @@ def test_the_operator_that_fails_is_named(tmp_path: Path) -> None:
         engine.compute(build_trial_batch(servable, 3, is_typical=True))
     # The key of a server would be unknown to an export.
     assert (raised.value.where, raised.value.fix) == ("target=openvino", "target=onnx, which mlscale serve takes")
-    assert OpenVinoTarget().find_cause(servable).endswith("does is DFT, node transform")

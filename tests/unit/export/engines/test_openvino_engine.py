@@ -176,13 +176,12 @@ def test_whole_numbers_that_wrap_around_are_noticed(tmp_path: Path) -> None:
     with pytest.raises(MLScaleError, match="computes something else than ONNX Runtime") as raised:
         load_and_try(folder, runtime=OPENVINO)
     assert raised.value.exit is Exit.GATE
-    assert "the first operator that OpenVINO can't compute as ONNX Runtime does is Mul" in raised.value.why
+    assert "sum differs by " in raised.value.why
 
 
-def test_the_operator_that_fails_is_named(tmp_path: Path) -> None:
-    with pytest.raises(MLScaleError) as raised:
+def test_a_model_that_openvino_can_not_compute_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(MLScaleError):
         load_and_try(make_fourier_servable(tmp_path / "waves"), runtime=OPENVINO)
-    assert raised.value.why.endswith("does is DFT, node transform")
 
 
 def replace_model(folder: Path, model: onnx.ModelProto) -> Path:

@@ -1,9 +1,10 @@
-"""Compare encoded validation samples: training's tensors, those of the stored encoder, and those of the graph."""
+"""Compare a servable's encoder with training's own pipeline, on the same raw samples: tensors, before any output."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -14,24 +15,45 @@ from mlscale.data.encoders.encoder import INPUT, EncodedSamples, Encoder
 from mlscale.data.encoders.image_encoder import ImageEncoder
 from mlscale.data.encoders.stored_encoder import parse_encoder
 from mlscale.data.encoders.table_encoder import TableEncoder
-from mlscale.data.encoders.text_encoder import PADDING, TextEncoder
-from mlscale.export.encoder_parity.difference import Cause, EncoderDifference, Finding, are_close, format_values
-from mlscale.export.encoder_parity.graph_part import cut_encoder_part
-from mlscale.export.encoder_parity.image_causes import find_normalised_difference, find_pixel_difference
-from mlscale.export.encoder_parity.table_causes import find_table_difference
-from mlscale.export.encoder_parity.text_causes import find_text_difference
+from mlscale.data.encoders.text_encoder import TextEncoder
 from mlscale.export.engines.onnx_engine import OnnxEngine
+from mlscale.export.graphs.encoder_part import cut_encoder_part
 from mlscale.export.validation_samples import SampleBatch
 
-_SHARE = 1e-5
-"""Of normalised pixels: a division may be rounded in another way. All else is computed bitwise equally."""
-_MOST = 512
-"""Samples that a cause is finding by: from the first batch that differs on."""
+_SHARE = 1e-6
+"""Of a float, at least of 1: about eight rounding steps of float32. All else is equal."""
 _NOTHING = -1  # in position of a token, where a row ends
 
 
+@dataclass(frozen=True)
+class EncoderDifference:
+    """How a servable encodes a sample otherwise than training: the largest difference of the first batch that has one.
+
+    Attributes:
+        position: the column, channel or token, in words.
+        key: the sample's name.
+        trained: what training has there.
+        exported: what the servable has.
+        in_graph: the part of the encoder that is inside the graph differs; else the one before it.
+    """
+
+    position: str
+    key: str
+    trained: str
+    exported: str
+    in_graph: bool
+
+    def __str__(self) -> str:
+        where = "the graph encodes" if self.in_graph else "the servable encodes"
+        return f"{where} {self.position} of {self.key} as {self.exported}, and training as {self.trained}"
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the difference for parity.json."""
+        return asdict(self)
+
+
 class EncoderComparison:
-    """Compares batch by batch; the first that differs and those after it are kept, to find the cause.
+    """Compares batch by batch, until one differs.
 
     Args:
         encoder: training's.
@@ -45,9 +67,8 @@ class EncoderComparison:
         self._stored = stored or parse_encoder(json.loads(json.dumps(encoder.to_document())), where="servable.yaml")
         part = cut_encoder_part(content, encoder)
         self._part = OnnxEngine(part, where="the encoder's part of model.onnx") if part else None
-        self._batches: dict[bool, list[SampleBatch]] = {False: [], True: []}
-        self._sides: dict[bool, list[tuple[NDArray[Any], NDArray[Any]]]] = {False: [], True: []}
-        self._counts = {False: 0, True: 0}
+        self._outside: EncoderDifference | None = None
+        self._inside: EncoderDifference | None = None
         self._seen = 0
 
     def add_batch(self, batch: SampleBatch, packed: EncodedSamples) -> None:
@@ -59,30 +80,45 @@ class EncoderComparison:
         """
         keys = batch.keys or [f"sample {self._seen + row + 1}" for row in range(len(batch.y))]
         self._seen += len(batch.y)
-        self._compare(batch._replace(keys=keys), *self._encode_outside(batch), in_graph=False)
         # What the servable encodes otherwise before the graph may not fit into it.
-        if self._part is not None and not self._batches[False]:
-            self._compare(batch._replace(keys=keys), *self._encode_inside(batch, packed), in_graph=True)
+        if self._outside is None:
+            self._outside = self._compare(*self._encode_outside(batch), keys, in_graph=False)
+        if self._part is not None and self._outside is None and self._inside is None:
+            self._inside = self._compare(*self._encode_inside(batch, packed), keys, in_graph=True)
 
     def find_difference(self) -> EncoderDifference | None:
-        """Return the first difference and its likely cause: outside the graph, else inside; None without one."""
-        # The one outside comes first: what differs there explains what would differ inside.
-        for in_graph in (False, True):
-            if self._batches[in_graph]:
-                return self._explain(in_graph)
-        return None
+        """Return the difference: outside the graph, which explains what would differ inside, else inside; or None."""
+        return self._outside or self._inside
 
-    def _compare(self, batch: SampleBatch, trained: NDArray[Any], exported: NDArray[Any], *, in_graph: bool) -> None:
-        differing = self._batches[in_graph]
-        if not differing and trained.shape == exported.shape and are_close(trained, exported, _SHARE / 10).all():
-            return
-        # Batches of another width (texts padded to their longest) can't be put under one another.
-        if self._counts[in_graph] < _MOST and (
-            not differing or self._sides[in_graph][0][0].shape[1:] == trained.shape[1:]
-        ):
-            differing.append(batch)
-            self._sides[in_graph].append((trained, exported))
-            self._counts[in_graph] += len(batch.y)
+    def _compare(
+        self, trained: NDArray[Any], exported: NDArray[Any], keys: list[str], *, in_graph: bool
+    ) -> EncoderDifference | None:
+        if trained.shape != exported.shape:
+            before, after = (str(list(side.shape[1:])) for side in (trained, exported))
+            return EncoderDifference(self._describe_shape(), keys[0], before, after, in_graph)
+        if (worst := _find_largest_difference(trained, exported)) is None:
+            return None
+        row, *index = worst
+        before, after = (_format_value(side[worst].item()) for side in (trained, exported))
+        return EncoderDifference(self._describe_position(index), keys[row], before, after, in_graph)
+
+    def _describe_shape(self) -> str:
+        if isinstance(self._encoder, TableEncoder) and isinstance(self._stored, TableEncoder):
+            names = set(self._encoder.feature_names) ^ set(self._stored.feature_names)
+            return f"the features, which differ by {', '.join(sorted(names)[:3])}," if names else "the features"
+        return "the shape"
+
+    def _describe_position(self, index: list[int]) -> str:
+        """Return in words where in a sample's tensor a difference is."""
+        if isinstance(self._encoder, TableEncoder):
+            names = [column.name for column in self._encoder.columns for _ in column.names]
+            return f"the column {names[index[0]]!r}"
+        if isinstance(self._encoder, ImageEncoder) and len(index) == 3:
+            channel, y, x = index
+            return f"channel {channel + 1} at ({y}, {x})"
+        if isinstance(self._encoder, TextEncoder | DocumentEncoder) and len(index) == 1:
+            return f"token {index[0] + 1}"
+        return f"value {index}"
 
     def _encode_outside(self, batch: SampleBatch) -> tuple[NDArray[Any], NDArray[Any]]:
         if isinstance(self._stored, DocumentEncoder):
@@ -111,43 +147,23 @@ class EncoderComparison:
             return np.asarray(batch.x.float().numpy()), exported
         return batch.raw, exported
 
-    def _explain(self, in_graph: bool) -> EncoderDifference:
-        trained, exported = (np.concatenate(parts) for parts in zip(*self._sides[in_graph], strict=True))
-        samples = [sample for batch in self._batches[in_graph] for sample in batch.samples]
-        keys = [key for batch in self._batches[in_graph] for key in batch.keys or ()]
-        # A cause may find nothing where the sides differ in a way that it does not predict.
-        finding = self._find(trained, exported, samples, in_graph=in_graph) or _find_anything(trained, exported)
-        return EncoderDifference(
-            finding.position, keys[finding.row], *finding.values, finding.cause, finding.detail, in_graph
-        )
 
-    def _find(
-        self, trained: NDArray[Any], exported: NDArray[Any], samples: list[Any], *, in_graph: bool
-    ) -> Finding | None:
-        encoder = self._encoder
-        if isinstance(encoder, TableEncoder) and isinstance(self._stored, TableEncoder):
-            return find_table_difference(encoder, trained, exported, samples, self._stored.feature_names)
-        if encoder.graph_start == "tokens":
-            # The causes are those of bytes; what a tokenizer does otherwise is shown by the first token that differs.
-            return None
-        if isinstance(encoder, TextEncoder):
-            return find_text_difference(trained, exported, samples, PADDING)
-        if isinstance(encoder, DocumentEncoder):
-            return find_text_difference(trained, exported, samples, _NOTHING) if not in_graph else None
-        if isinstance(encoder, ImageEncoder):
-            if in_graph:
-                return find_normalised_difference(encoder, trained, exported, _SHARE)
-            return find_pixel_difference(encoder, trained, exported, samples)
+def _find_largest_difference(first: NDArray[Any], second: NDArray[Any]) -> tuple[int, ...] | None:
+    """Return where two arrays of one shape differ most; None where they agree, floats within a share."""
+    equal = np.asarray(first == second)
+    # The difference of two infinities is NaN, of which numpy would warn.
+    with np.errstate(invalid="ignore"):
+        error = np.abs(first.astype(np.float64) - second)
+        if "f" in (first.dtype.kind, second.dtype.kind):
+            equal |= (error <= _SHARE * np.maximum(1.0, np.abs(first))) | (np.isnan(first) & np.isnan(second))
+    if equal.all():
         return None
+    worst = np.where(equal, -1.0, np.nan_to_num(error, nan=np.inf)).argmax()
+    return tuple(int(index) for index in np.unravel_index(worst, first.shape))
 
 
-def _find_anything(trained: NDArray[Any], exported: NDArray[Any]) -> Finding:
-    """Return the first value that differs, of tensors without a known structure."""
-    if trained.shape != exported.shape:
-        return Finding("the shape", 0, (str(trained.shape[1:]), str(exported.shape[1:])), Cause.UNKNOWN)
-    row, *position = (int(index[0]) for index in np.nonzero(~are_close(trained, exported, 0.0)))
-    first, second = (format_values(side[row][tuple(position)]) for side in (trained, exported))
-    return Finding(f"value {position}", row, (first, second), Cause.UNKNOWN)
+def _format_value(value: float) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 def _align_documents(encoder: DocumentEncoder, batch: SampleBatch) -> tuple[NDArray[Any], NDArray[Any]]:
