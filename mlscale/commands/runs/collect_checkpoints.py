@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from mlscale.atomic_files import iterate_regular_files, report_run_folder
+from mlscale.atomic_files import create_write_error, iterate_regular_files, remove_tree, report_run_folder
 from mlscale.commands.options import Options
 from mlscale.commands.runs.confirmation import confirm_removal, repeat_folder
 from mlscale.commands.runs.job_actions import NOT_SUBMITTED, find_run_statuses
@@ -15,14 +15,21 @@ from mlscale.contracts.output_document import print_document
 from mlscale.errors import Exit, MLScaleError
 from mlscale.report import format_size, format_table
 from mlscale.runs import recover
+from mlscale.runs.amend import forget_artefacts
+from mlscale.runs.checkpoint_files.checkpoint_commit import remove_incomplete_checkpoints
+from mlscale.runs.checkpoint_files.checkpoint_digest import verify_checkpoint
 from mlscale.runs.checkpoint_files.checkpoint_record import SUFFIX
-from mlscale.runs.checkpoint_files.checkpoint_search import find_nearest_checkpoint
+from mlscale.runs.checkpoint_files.checkpoint_search import (
+    find_best_checkpoint_file,
+    find_latest_valid,
+    find_nearest_checkpoint,
+    list_checkpoint_files,
+)
 from mlscale.runs.find import find_run, list_runs
 from mlscale.runs.folder import RunFolder
 from mlscale.runs.lock import hold_run_lock
-from mlscale.runs.remote_checkpoints.run_store import find_checkpoint_store, remove_from_store
+from mlscale.runs.remote_checkpoints.run_store import remove_from_store
 from mlscale.runs.run_reader import CONFIG, DERIVED, RUN
-from mlscale.runs.unused_checkpoints import CheckpointChoice, choose_checkpoints, measure_size, remove_checkpoints
 from mlscale.versions import open_registry
 
 # By the folder, and by a scheduler. Of all others a process may still write checkpoints.
@@ -172,7 +179,7 @@ def _format_removals(rows: Sequence[tuple[RunFolder, Path, int]]) -> str:
     return format_table(shown, ("run", "checkpoint", "size"))
 
 
-_COMPLETE = ("done", "diverged")
+_COMPLETE = ("done", "diverged")  # no step of these is left to resume
 
 
 def find_version_references(roots: Sequence[Path]) -> dict[str, dict[str, str]]:
@@ -245,81 +252,80 @@ def _read_texts(run: RunFolder) -> str:
     return "\n".join(texts)
 
 
-_DEFAULT_KEEP = ("last", "best")
-
-
 @dataclass(frozen=True)
-class RunUsage:
-    """The space that a run takes, in bytes.
+class CheckpointChoice:
+    """The checkpoints in a run's folder `checkpoints`.
 
     Attributes:
-        id, name, status: of the run.
-        checkpoints: of the files in its folder `checkpoints`.
-        servables: of exported models in it.
-        rest: of all other files.
-        removable: of the checkpoints that `mlscale runs gc` would remove.
+        run: the run.
+        retained: the path of each that stays, with the reason.
+        removable: the paths of all others.
     """
 
-    id: str
-    name: str
-    status: str
-    checkpoints: int
-    servables: int
-    rest: int
-    removable: int
+    run: RunFolder
+    retained: Mapping[Path, str]
+    removable: tuple[Path, ...]
 
     @property
-    def total(self) -> int:
-        """The size of all its files."""
-        return self.checkpoints + self.servables + self.rest
+    def bytes(self) -> int:
+        """The size of what can be removed."""
+        return sum(map(measure_size, self.removable))
 
 
-def show_disk_usage(options: Options) -> int:
-    """Print the space that runs take, the largest first."""
-    runs = [find_run(ref, options.runs_dir) for ref in options.ref] or list_runs(options.runs_dir)
-    statuses = find_run_statuses(runs)
-    plan = choose_removals(runs, _DEFAULT_KEEP, options.runs_dir, Path(options.registry_root))
-    removable = {choice.run.id: choice.bytes for choice in plan.choices}
-    usages = [_measure_run(run, statuses[run.id], removable.get(run.id, 0)) for run in runs]
-    usages.sort(key=lambda usage: usage.total, reverse=True)
-    total, free = sum(usage.total for usage in usages), sum(usage.removable for usage in usages)
-    if options.output == "json":
-        document = {
-            "runs": [{**asdict(usage), "total": usage.total} for usage in usages],
-            "total": total,
-            "removable": free,
-        }
-        print_document("runs-du", document)
-        return int(Exit.DONE)
-    if not usages:
-        print(f"no runs in {options.runs_dir}")
-        return int(Exit.DONE)
-    rows = [
-        (
-            usage.id,
-            usage.name,
-            usage.status,
-            *map(format_size, (usage.checkpoints, usage.servables, usage.rest, usage.total)),
-        )
-        for usage in usages[: options.limit or None]
-    ]
-    print(format_table(rows, ("id", "name", "status", "checkpoints", "servables", "rest", "total")))
-    if stores := [store for run in runs if (store := find_checkpoint_store(run.path))]:
-        print(f"not counted: checkpoints in object stores, of {len(stores)} run{'s' * (len(stores) != 1)}")
-    count = f"{len(usages)} run{'s' * (len(usages) != 1)}"
-    print(f"{count}, {format_size(total)}" + (f"; mlscale runs gc frees {format_size(free)} of it" if free else ""))
-    return int(Exit.DONE)
+def choose_checkpoints(run: RunFolder, keep: Collection[str], used: Mapping[str, str]) -> CheckpointChoice:
+    """Return which checkpoints of a run can be removed.
+
+    A run that is not done keeps the checkpoint that it would be resumed from. A run that is done, and of which one that
+    `keep` names can't be read, keeps its latest valid one.
+
+    Args:
+        run: the run; its training has ended.
+        keep: `last`, `best`, or the name of another one, such as `step=500`.
+        used: the file names that something else refers to, each with what does.
+    """
+    folder = run.path / "checkpoints"
+    document = run.run
+    named = {name: folder / f"{name}{SUFFIX}" for name in keep}
+    if "best" in named:
+        best = find_best_checkpoint_file(folder, document["metric"], document["mode"])
+        named["best"] = best or named["best"]
+    present = [checkpoint.path for checkpoint in list_checkpoint_files(folder)]
+    retained = {path: f"keep={name}" for name, path in named.items() if path in present}
+    retained |= {path: used[path.name] for path in present if path.name in used}
+    if set(present) <= set(retained):
+        return CheckpointChoice(run, retained, ())
+    identity = (run.id, str(document["config_hash"]))
+    # Each is read whole, so only where something would be removed.
+    is_readable = all(not verify_checkpoint(path).is_corrupt for path in retained)
+    is_enough = is_readable and ("last" not in named or named["last"] in retained)
+    if run.status not in _COMPLETE or not is_enough:
+        latest, _ = find_latest_valid(folder, identity)
+        if latest is not None:
+            retained.setdefault(latest, "the run resumes from it")
+    return CheckpointChoice(run, retained, tuple(path for path in present if path not in retained))
 
 
-def _measure_run(run: RunFolder, status: str, removable: int) -> RunUsage:
-    sizes = {"checkpoints": 0, "servable": 0, "rest": 0}
-    for path in iterate_regular_files(run.path):
+def remove_checkpoints(run: RunFolder, paths: Sequence[Path]) -> None:
+    """Remove checkpoints of a run whose lock is held, and what killed saves have left beside them.
+
+    Raises:
+        MLScaleError: one can't be removed.
+    """
+    # The seal first: a kill in between leaves files that the seal does not list, never a seal that lists absent ones.
+    forget_artefacts(run.path, *(path.relative_to(run.path).as_posix() for path in paths))
+    for path in paths:
         try:
-            size = path.stat().st_size
-        except FileNotFoundError:  # it still trains
-            continue
-        top = path.relative_to(run.path).parts[0]
-        sizes[top if top in sizes else "rest"] += size
-    return RunUsage(
-        run.id, str(run.run["name"]), status, sizes["checkpoints"], sizes["servable"], sizes["rest"], removable
-    )
+            remove_tree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        except OSError as error:
+            raise create_write_error(path, error) from error
+    remove_incomplete_checkpoints(run.path / "checkpoints")
+
+
+def measure_size(path: Path) -> int:
+    """Return the bytes of a file, or of all files below a folder; 0 for one that is gone."""
+    try:
+        return (
+            sum(file.stat().st_size for file in iterate_regular_files(path)) if path.is_dir() else path.stat().st_size
+        )
+    except FileNotFoundError:  # a run that still trains replaces its files
+        return 0

@@ -14,8 +14,9 @@ from mlscale.atomic_files import remove_tree, report_run_folder
 from mlscale.commands.options import Options, read_options
 from mlscale.commands.runs import COMMAND
 from mlscale.commands.runs import list_checkpoints as run_checkpoints
-from mlscale.commands.runs.collect_checkpoints import collect_checkpoints, show_disk_usage
+from mlscale.commands.runs.collect_checkpoints import collect_checkpoints
 from mlscale.commands.runs.confirmation import confirm_removal, repeat_folder
+from mlscale.commands.runs.disk_usage import show_disk_usage
 from mlscale.commands.runs.job_actions import (
     cancel_runs,
     collect_log,
