@@ -36,8 +36,6 @@ _TYPED = re.compile(
 )
 _SHOWN = re.compile(r"mlscale .*(--help|config show|runs ls)|mlscale \+recipe")
 _IS_NAME = re.compile(r"unknown (key|flag|word) ")  # of these the page has the names of other programs
-# Of these a place to fill in keeps nothing of what was typed; where a key is missing, it is all that can be said.
-_OF_A_VALUE = re.compile(r"unknown |'.*' must be |'.*' is not set here|.* can't be read|.* does not name an option")
 
 
 @contextlib.contextmanager
@@ -70,7 +68,7 @@ def _confirm(trial: _Trial, problems: Sequence[MLScaleError]) -> None:
         for line in filter(None, problem.fix.split("\n")):
             words = () if "<" in line else _read_words(line)
             if "<" in line:
-                is_fix = not _OF_A_VALUE.match(problem.what)
+                is_fix = True  # a key is missing, and only the user knows its value
             elif not words:
                 is_fix = bool(_TYPED.match(line)) and not _SHOWN.match(line)
                 reason = reason if is_fix else line  # `optimizer is one of sgd, adamw`
