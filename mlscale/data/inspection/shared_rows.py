@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,18 +52,10 @@ def format_shared_rows(shared: SharedRows) -> str:
     )
 
 
-def _hash_rows(rows: SplitRows) -> NDArray[np.uint64]:
-    """Return a hash of each row's inputs, (n,): multilinear, over the row's 64-bit words (Carter and Wegman, 1979)."""
-    parts = []
+def _hash_rows(rows: SplitRows) -> NDArray[np.int64]:
+    """Return a hash of each row's inputs, (n,)."""
+    hashes: list[int] = []
     for start in range(0, len(rows), _CHUNK):
         x = rows.take_samples(np.arange(start, min(start + _CHUNK, len(rows)), dtype=np.int64))[0]
-        words = _split_words(np.ascontiguousarray(x).reshape(len(x), -1))
-        factors = np.random.default_rng(0).integers(0, 2**64, words.shape[1], dtype=np.uint64) | np.uint64(1)
-        # Sums of products wrap around, as they should.
-        parts.append((words * factors).sum(axis=1, dtype=np.uint64))
-    return np.concatenate(parts)
-
-
-def _split_words(x: NDArray[Any]) -> NDArray[np.uint64]:
-    content = x.view(np.uint8).reshape(len(x), -1)
-    return np.pad(content, ((0, 0), (0, -content.shape[1] % 8))).view(np.uint64)
+        hashes += (hash(row.tobytes()) for row in x)
+    return np.array(hashes, np.int64)
