@@ -11,8 +11,13 @@ from typing import Any, NamedTuple
 
 from mlscale.config.names.suggest import find_nearest, format_override
 from mlscale.data.shards.system_files import match_paths
-from mlscale.data.table_parsing.row_numbers import find_row_number, name_row
-from mlscale.data.table_parsing.table_form import find_separator, raise_for_encoding, suggest_conversion
+from mlscale.data.table_parsing.table_form import (
+    find_row_number,
+    find_separator,
+    name_row,
+    raise_for_encoding,
+    suggest_conversion,
+)
 from mlscale.errors import MLScaleError
 
 FORMATS = (".parquet", ".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".csv.gz", ".jsonl.gz")
