@@ -1,4 +1,4 @@
-"""How a table is written: separator, encoding, numbers and missing values; and the numbers by which messages name rows."""
+"""How a table is written (separator, encoding, numbers, missing values), and how messages number its rows."""
 
 from __future__ import annotations
 
