@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mlscale.data.decoding.image_files import is_image_file
-from mlscale.data.table_parsing.row_numbers import name_row
-from mlscale.data.table_parsing.table_form import USUAL_FORM, TableForm
+from mlscale.data.table_parsing.table_form import USUAL_FORM, TableForm, name_row
 from mlscale.errors import MLScaleError
 from mlscale.export.required_extras import require_extra
 from mlscale.predict.input_items import InputItem, compute_files_digest

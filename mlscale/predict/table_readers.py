@@ -8,9 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from mlscale.data.table_parsing.row_numbers import number_rows
 from mlscale.data.table_parsing.table_files import read_csv_texts
-from mlscale.data.table_parsing.table_form import USUAL_FORM, TableForm, find_separator, suggest_conversion
+from mlscale.data.table_parsing.table_form import USUAL_FORM, TableForm, find_separator, number_rows, suggest_conversion
 from mlscale.errors import MLScaleError
 from mlscale.predict.json_table import JsonTable
 

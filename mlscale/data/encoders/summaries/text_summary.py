@@ -101,7 +101,7 @@ class TextSummary(InputSummary):
         with np.errstate(invalid="ignore"):  # of an empty text there is no share
             columns = {name: counts[number] / length for number, name in enumerate(_ALPHABETS)}
             columns["invalid"] = _count_invalid_bytes(texts, counts[4] > 0) / length
-            words, unknown = _count_words(self.words or WordTable(()), texts, rows)
+            words, unknown = _count_words(self.words or WordTable(()), texts)
             columns |= {"length": length, "words": words.astype(np.float64), "unknown_words": unknown / words}
         return columns
 
@@ -137,16 +137,15 @@ def _split_texts(texts: Texts) -> Iterator[Texts]:
         start = stop
 
 
-def _count_words(
-    known: WordTable, texts: Texts, rows: NDArray[np.int64]
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _count_words(known: WordTable, texts: Texts) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return the words of each text, and those that are not known."""
-    size = len(texts.lengths)
-    # A zero after each text, so that words of two texts do not join.
-    places = np.arange(len(rows)) + rows
-    content, owners = np.zeros(len(rows) + size, np.uint8), np.zeros(len(rows) + size, np.int64)
-    content[places], owners[places] = texts.content, rows
-    return known.count_words(content, owners, size)
+    ends = np.cumsum(texts.lengths)
+    counts = [
+        known.count_words(texts.content[end - length : end].tobytes())
+        for end, length in zip(ends.tolist(), texts.lengths.tolist(), strict=True)
+    ]
+    words, unknown = np.array(counts, np.int64).reshape(-1, 2).T
+    return words, unknown
 
 
 def _count_invalid_bytes(texts: Texts, is_candidate: NDArray[np.bool_]) -> NDArray[np.int64]:
