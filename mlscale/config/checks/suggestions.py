@@ -121,7 +121,7 @@ def advise_meaning(meaning: str, path: str, value: object, names: Names, *, whol
         whole: it is the meaning of the key with its value.
     """
     if is_sentence(meaning):
-        return Advice("", f"not supported: {meaning}")
+        return Advice("", meaning)
     if "=" in meaning or meaning.startswith("~"):
         group, _, option = meaning.partition("=")
         if group in BUILDS_SEVERAL and option != "none":

@@ -197,7 +197,7 @@ def _report_unknown_option(
     meaning = find_value_meaning(spelled, option)
     name = re.sub(r"\.ya?ml$", "", option.rpartition("/")[2])
     if is_sentence(meaning):
-        fix, why = "", f"not supported: {meaning}"
+        fix, why = "", meaning
     elif name != option:
         expected = f"{'recipes' if spelled == 'recipe' else 'conf'}/{spelled}/{name}.yaml"
         fix, why = f"{spelled}={name}" if name in options else "", f"an option is a name: that of {expected}"

@@ -152,8 +152,8 @@ unknown key 'model.bia.b'
   why:   the group 'precision' owns it; precision is one of auto, bf16, bf16_true, fp16, fp16_true, fp32
 'trainer.strategy' is not set here
   where: command line: trainer.strategy
-  why:   the group 'strategy' owns it; not supported: strategy=fsdp shards weights; DeepSpeed and other launchers' \
-sharding are not supported yet
+  why:   the group 'strategy' owns it; strategy=fsdp shards weights; DeepSpeed and other launchers' sharding are not \
+supported yet
 'trainer.enable_checkpointing' is not set here
   where: command line: trainer.enable_checkpointing
   why:   the group 'callbacks' has what writes checkpoints
@@ -165,7 +165,7 @@ sharding are not supported yet
         """
 'trainer.precision' is not set here
   where: command line: trainer.precision
-  why:   the group 'precision' owns it; not supported: 8 bits and less in training, and float64, are not supported yet
+  why:   the group 'precision' owns it; 8 bits and less in training, and float64, are not supported yet
 """,
     ),
     (

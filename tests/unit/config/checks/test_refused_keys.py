@@ -202,12 +202,12 @@ unknown key 'data.xyz'
         """
 unknown key 'deepspeed'
   where: command line: deepspeed
-  why:   not supported: strategy=fsdp shards weights; DeepSpeed and other launchers' sharding are not supported yet
+  why:   strategy=fsdp shards weights; DeepSpeed and other launchers' sharding are not supported yet
 unknown key 'sweep.a'
   where: command line: sweep.a
 unknown key 'tpu'
   where: command line: tpu
-  why:   not supported: the devices are cpu, gpu (CUDA, ROCm) and mps
+  why:   the devices are cpu, gpu (CUDA, ROCm) and mps
 'strategy' is a group of settings, not the value fsdp
   where: command line: strategy
   why:   options are chosen on the command line, or in a file's defaults list

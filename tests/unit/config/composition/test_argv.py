@@ -115,7 +115,7 @@ def test_what_was_meant_by_words_of_other_command_lines(verb: str, words: str, f
     [
         ("--lr 0.1", "settings are typed as key=value"),
         ("--trainer.logger=false", "settings are typed as key=value; the group 'logger' owns it"),
-        ("--shuffle", "settings are typed as key=value; not supported: training data is always shuffled"),
+        ("--shuffle", "settings are typed as key=value; training data is always shuffled"),
         ("--batch 32", "settings are typed as key=value; global, over all devices and accumulation"),
     ],
 )

@@ -74,8 +74,7 @@ unknown key 'epochs'
         """
 unknown key 'per_device_train_batch_size'
   where: command line: per_device_train_batch_size=32
-  why:   not supported: data.batch_size is global, of all devices and accumulation; that of one device times their \
-number
+  why:   data.batch_size is global, of all devices and accumulation; that of one device times their number
 """,
     ),
     (
