@@ -56,7 +56,7 @@ PROSE = {
     "a file of the user's has to be changed, at a line that the message names": """
         config.composition.compose.load_config config.composition.user_files._count_nodes
         config.composition.user_files.check_text config.composition.user_files.create_yaml_error
-        launch.kubernetes.manifests._build_start_files
+        launch.kubernetes._build_start_files
     """,
     "code of the user's has to be changed": """
         data.map_dataset._read_facts estimate.step.extract_loss

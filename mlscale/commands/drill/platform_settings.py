@@ -9,10 +9,9 @@ from typing import Any
 
 from mlscale.drill.platform_rules import PlatformRules, check_signal
 from mlscale.errors import MLScaleError
-from mlscale.launch.cloud.cloud_settings import CloudSettings
-from mlscale.launch.cloud.volume_paths import is_below, resolve_runs_dir
-from mlscale.launch.kubernetes.pod_settings import KubernetesSettings
-from mlscale.launch.skypilot.task_settings import SkyPilotSettings
+from mlscale.launch.cloud import CloudSettings, is_below, resolve_runs_dir
+from mlscale.launch.kubernetes import KubernetesSettings
+from mlscale.launch.skypilot import SkyPilotSettings
 
 PLATFORMS = ("slurm", "kubernetes", "skypilot", "torchrun")
 _VOLUME_SETTINGS: Mapping[str, type[CloudSettings]] = {"kubernetes": KubernetesSettings, "skypilot": SkyPilotSettings}

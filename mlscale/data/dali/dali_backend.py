@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import ClassVar, Unpack
 
 import numpy as np
@@ -12,14 +12,11 @@ from mlscale.data.dali.augmentation_plan import AugmentationPlan
 from mlscale.data.dali.batch_inputs import InputReader
 from mlscale.data.dali.dali_stream import DaliStream
 from mlscale.data.dali.pipeline import PipelineSettings
-from mlscale.data.decoding.pil import MAX_PIXELS
 from mlscale.data.images.decoded_cache import DecodedSamples
 from mlscale.data.images.sharded_images import check_word
-from mlscale.data.images.webdataset import TarBackend
-from mlscale.data.images.windowed_shards import DEFAULT_WINDOW
+from mlscale.data.images.webdataset import TarArguments, TarBackend
 from mlscale.data.order.bad_samples import BadSample, Stream
 from mlscale.data.order.batch_plan import Batch
-from mlscale.data.order.policy import TolerantPolicyArguments
 from mlscale.data.shards.shard_paths import Spec
 from mlscale.errors import MLScaleError
 
@@ -67,49 +64,12 @@ class DaliBackend(TarBackend):
         val: Spec,
         test: Spec | None = None,
         device: str = "cpu",
-        image_key: str | None = None,
-        label_key: str | None = None,
-        label_field: str | None = None,
-        image_size: int | None = None,
-        workers: int | str = "auto",
-        allow: Sequence[str] = (),
-        index: str = "auto",
-        mix: Mapping[str, float] | None = None,
-        labels: str = "one",
-        max_pixels: int = MAX_PIXELS,
-        incomplete: str = "error",
-        verify: bool = True,
-        cache_dir: str | None = None,
-        cache_gb: float | str = "auto",
-        order: str = "global",
-        shuffle_window: int | str = DEFAULT_WINDOW,
-        **policy: Unpack[TolerantPolicyArguments],
+        **shards: Unpack[TarArguments],
     ) -> None:
         # Before anything is read: masks are not moved by DALI, and pixels of both must stay together.
-        check_word("labels", labels, _LABELS)
+        check_word("labels", shards.get("labels", "one"), _LABELS)
         check_word("device", device, _DEVICES)
-        super().__init__(
-            train,
-            val,
-            test,
-            image_key=image_key,
-            label_key=label_key,
-            label_field=label_field,
-            image_size=image_size,
-            workers=workers,
-            allow=allow,
-            index=index,
-            mix=mix,
-            labels=labels,
-            max_pixels=max_pixels,
-            incomplete=incomplete,
-            verify=verify,
-            cache_dir=cache_dir,
-            cache_gb=cache_gb,
-            order=order,
-            shuffle_window=shuffle_window,
-            **policy,
-        )
+        super().__init__(train, val, test, **shards)
         refuse_on_device(
             self.augment, "DALI augments what it decodes", "augment.device=loader; data.device=gpu does both on the GPU"
         )

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +26,7 @@ from mlscale.data.images.windowed_shards import (
 )
 from mlscale.data.order.bad_samples import Stream
 from mlscale.data.order.loader import Batches, Follow
-from mlscale.data.order.policy import Policy, normalise_shares
+from mlscale.data.order.policy import Policy, TolerantPolicyArguments, normalise_shares
 from mlscale.data.order.sample_order import SampleOrder
 from mlscale.data.order.windowed_order import WindowedSampler
 from mlscale.data.shards.index_builder import INDEX_LOCATIONS
@@ -38,6 +38,21 @@ from mlscale.errors import MLScaleError
 
 if TYPE_CHECKING:
     from mlscale.data.remote.remote_shard import RemoteAccess
+
+
+class ShardArguments(TolerantPolicyArguments, total=False):
+    """What every kind of shards takes besides its splits, and the fields of `Policy`."""
+
+    image_size: int | None
+    workers: int | str
+    index: str
+    mix: Mapping[str, float] | None
+    labels: str
+    max_pixels: int
+    cache_dir: str | None
+    cache_gb: float | str
+    order: str
+    shuffle_window: int | str
 
 
 class ShardBackend(ImageBackend):
@@ -54,20 +69,18 @@ class ShardBackend(ImageBackend):
         cache_gb: gigabytes that they may have together; 'auto' for half of the free disk.
         order: 'global' mixes all samples; 'windowed' those of a few whole shards at a time.
         shuffle_window: what is mixed at a time: a number of shards, or their size, such as '4GB'.
-        others: see `ImageBackend`.
+        others: see `ImageBackend` and `Policy`.
     """
 
     def __init__(
         self,
-        policy: Policy,
-        *,
         train: Spec | Mapping[str, Spec],
         val: Spec,
-        test: Spec | None,
-        index: str,
-        mix: Mapping[str, float] | None,
-        image_size: int | None,
-        workers: int | str,
+        test: Spec | None = None,
+        image_size: int | None = None,
+        workers: int | str = "auto",
+        index: str = "auto",
+        mix: Mapping[str, float] | None = None,
         labels: str = "one",
         classes: int | Sequence[str] | None = None,
         max_pixels: int = MAX_PIXELS,
@@ -75,15 +88,21 @@ class ShardBackend(ImageBackend):
         cache_gb: float | str = "auto",
         order: str = "global",
         shuffle_window: int | str = DEFAULT_WINDOW,
+        **policy: Unpack[TolerantPolicyArguments],
     ) -> None:
         super().__init__(
-            policy, image_size=image_size, workers=workers, labels=labels, classes=classes, max_pixels=max_pixels
+            Policy(**policy),
+            image_size=image_size,
+            workers=workers,
+            labels=labels,
+            classes=classes,
+            max_pixels=max_pixels,
         )
         # Before any path is looked at, since a misspelt word is the quicker error.
         check_word("index", index, INDEX_LOCATIONS)
         self._index = index
         self._cache_dir, self._cache_bytes = cache_dir, parse_cache_size(cache_gb)
-        self._window = parse_window(order, shuffle_window, policy)
+        self._window = parse_window(order, shuffle_window, self.policy)
         self._remote: RemoteAccess | None = None
         self._sources = train if isinstance(train, Mapping) else None
         self._shares = self._check_mix(mix)

@@ -10,10 +10,7 @@ from typing import Unpack
 import numpy as np
 from numpy.typing import NDArray
 
-from mlscale.data.decoding.pil import MAX_PIXELS
-from mlscale.data.images.sharded_images import ShardBackend
-from mlscale.data.images.windowed_shards import DEFAULT_WINDOW
-from mlscale.data.order.policy import Policy, TolerantPolicyArguments
+from mlscale.data.images.sharded_images import ShardArguments, ShardBackend
 from mlscale.data.order.sample_weights import parse_weight_members
 from mlscale.data.shards.index_builder import Scanner, build_index
 from mlscale.data.shards.member_digests import RecordedDigests
@@ -66,37 +63,11 @@ class RecordBackend(ShardBackend):
         val: Spec,
         test: Spec | None = None,
         schema: Mapping[str, str | None] | None = None,
-        image_size: int | None = None,
-        workers: int | str = "auto",
-        index: str = "auto",
-        mix: Mapping[str, float] | None = None,
-        labels: str = "one",
         classes: int | Sequence[str] | None = None,
-        max_pixels: int = MAX_PIXELS,
         verify: bool = True,
-        cache_dir: str | None = None,
-        cache_gb: float | str = "auto",
-        order: str = "global",
-        shuffle_window: int | str = DEFAULT_WINDOW,
-        **policy: Unpack[TolerantPolicyArguments],
+        **shards: Unpack[ShardArguments],
     ) -> None:
-        super().__init__(
-            Policy(**policy),
-            train=train,
-            val=val,
-            test=test,
-            index=index,
-            mix=mix,
-            image_size=image_size,
-            workers=workers,
-            labels=labels,
-            classes=classes,
-            max_pixels=max_pixels,
-            cache_dir=cache_dir,
-            cache_gb=cache_gb,
-            order=order,
-            shuffle_window=shuffle_window,
-        )
+        super().__init__(train, val, test, classes=classes, **shards)
         self._schema, self._verify = dict(schema or {}), verify
 
     def _find_shards(self, spec: Spec, where: str) -> list[Shard]:

@@ -6,11 +6,8 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Unpack
 
-from mlscale.data.decoding.pil import MAX_PIXELS
-from mlscale.data.images.sharded_images import ShardBackend, check_word
-from mlscale.data.images.windowed_shards import DEFAULT_WINDOW
+from mlscale.data.images.sharded_images import ShardArguments, ShardBackend, check_word
 from mlscale.data.label_kinds import LABELS
-from mlscale.data.order.policy import Policy, TolerantPolicyArguments
 from mlscale.data.shards.index_builder import build_index
 from mlscale.data.shards.member_digests import RecordedDigests, record_digests
 from mlscale.data.shards.sample_source import TarSource
@@ -19,6 +16,17 @@ from mlscale.errors import MLScaleError, call_all
 
 _ALLOWED_FEATURES = ("pickle", "pipe")
 _INCOMPLETE = ("error", "skip")
+
+
+class TarArguments(ShardArguments, total=False):
+    """What `TarBackend` takes besides its splits, but for classes of masks."""
+
+    image_key: str | None
+    label_key: str | None
+    label_field: str | None
+    allow: Sequence[str]
+    incomplete: str
+    verify: bool
 
 
 class TarBackend(ShardBackend):
@@ -60,39 +68,13 @@ class TarBackend(ShardBackend):
         image_key: str | None = None,
         label_key: str | None = None,
         label_field: str | None = None,
-        image_size: int | None = None,
-        workers: int | str = "auto",
         allow: Sequence[str] = (),
-        index: str = "auto",
-        mix: Mapping[str, float] | None = None,
-        labels: str = "one",
         classes: int | Sequence[str] | None = None,
-        max_pixels: int = MAX_PIXELS,
         incomplete: str = "error",
         verify: bool = True,
-        cache_dir: str | None = None,
-        cache_gb: float | str = "auto",
-        order: str = "global",
-        shuffle_window: int | str = DEFAULT_WINDOW,
-        **policy: Unpack[TolerantPolicyArguments],
+        **shards: Unpack[ShardArguments],
     ) -> None:
-        super().__init__(
-            Policy(**policy),
-            train=train,
-            val=val,
-            test=test,
-            index=index,
-            mix=mix,
-            image_size=image_size,
-            workers=workers,
-            labels=labels,
-            classes=classes,
-            max_pixels=max_pixels,
-            cache_dir=cache_dir,
-            cache_gb=cache_gb,
-            order=order,
-            shuffle_window=shuffle_window,
-        )
+        super().__init__(train, val, test, classes=classes, **shards)
         if unknown := [word for word in allow if word not in _ALLOWED_FEATURES]:
             raise MLScaleError(
                 f"data.allow has {unknown[0]!r}",
@@ -103,7 +85,7 @@ class TarBackend(ShardBackend):
         check_word("incomplete", incomplete, _INCOMPLETE)
         self._skip_incomplete, self._verify = incomplete == "skip", verify
         # `super().__init__` has refused unknown labels.
-        self._label_key = label_key or ("json" if label_field else LABELS[labels])
+        self._label_key = label_key or ("json" if label_field else LABELS[self.labels])
         self._image_key, self._label_field, self._allow = image_key, label_field, tuple(allow)
 
     def _find_shards(self, spec: Spec, where: str) -> list[Shard]:

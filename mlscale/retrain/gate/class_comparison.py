@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mlscale.evaluate.slices import SliceColumns, split_by_value
 from mlscale.export.servable import Servable
-from mlscale.retrain.gate.contradicted_classes import (
-    ModelScores,
-    find_collapsed_classes,
-    find_contradicted_classes,
-    find_forgotten_classes,
-    find_unlearned_classes,
-)
 from mlscale.retrain.gate.gate_limits import GateLimits
 from mlscale.retrain.gate.group_changes import (
     CLASS,
+    RARE,
     WORSE,
     GroupChange,
     GroupLimits,
@@ -28,7 +23,7 @@ from mlscale.retrain.gate.group_changes import (
 )
 from mlscale.retrain.gate.overall_change import compute_flip_tolerance, compute_scores
 from mlscale.retrain.gate.paired_columns import PairedColumns
-from mlscale.retrain.gate.relabelled_classes import RelabelledClass, find_relabelled_classes
+from mlscale.stats.discoveries import reject_holm
 from mlscale.task_types.class_scores import ClassScores
 from mlscale.task_types.collected_samples import Columns
 
@@ -249,3 +244,195 @@ def _measure_group(group: SampleGroup, limits: GateLimits, servable: Servable) -
 
 def _get_name(names: Sequence[str], number: int) -> str:
     return names[number] if number < len(names) else str(number)
+
+
+_MAJORITY = 0.5
+
+
+@dataclass(frozen=True)
+class RelabelledClass:
+    """A class that most labels of the window contradict.
+
+    Attributes:
+        number: that the champion predicts.
+        label: the most frequent other label of these samples.
+        samples: that the champion predicts as this class.
+        relabelled: of them, those with another label, whether the challenger has learned it or not.
+    """
+
+    number: int
+    label: int
+    samples: int
+    relabelled: int
+
+
+def find_relabelled_classes(
+    truth: NDArray[Any], first: NDArray[Any], second: NDArray[Any], alpha: float
+) -> tuple[RelabelledClass, ...]:
+    """Return the classes of which most samples have another label, far more of them than of the other classes: drifted
+    inputs change the labels of many predicted classes, and are no reason to suspect one.
+
+    Args:
+        truth: class numbers of the window, (n,).
+        first, second: class numbers that champion and challenger predict, (n,).
+        alpha: the probability of finding any where the shares do not differ.
+    """
+    from scipy.stats import binom
+
+    if not len(truth):
+        return ()
+    # What the challenger has not learned can't have harmed it.
+    learned = (first != truth) & (second == truth)
+    samples = np.bincount(first)
+    relabelled = np.bincount(first, learned).astype(np.int64)
+    others, total = relabelled.sum() - relabelled, samples.sum() - samples
+    # One and two are added, as of an earlier sample of each kind: no relabelled one of few does not prove a share of 0.
+    share = (others + 1) / (total + 2)
+    p = np.asarray(binom.sf(relabelled - 1, samples, share), np.float64)
+    is_relabelled = np.zeros(len(samples), np.bool_)
+    # Classes that were never predicted would only make the correction for many tests stricter.
+    tested = np.flatnonzero(samples)
+    is_relabelled[tested] = reject_holm(p[tested], alpha)
+    # With many samples a small share is significant, too: the majority must have another label.
+    is_relabelled &= relabelled > _MAJORITY * samples
+    return tuple(_describe_class(number, truth[first == number]) for number in np.flatnonzero(is_relabelled).tolist())
+
+
+def _describe_class(number: int, labels: NDArray[Any]) -> RelabelledClass:
+    """Return what the labels of the samples call a class that the champion predicts for all of them."""
+    # All of them, for a person: that a challenger has learned a part of them says nothing about the labels.
+    others = labels[labels != number]
+    return RelabelledClass(number, int(np.bincount(others).argmax()), len(labels), len(others))
+
+
+_LOST, _RETAINED = 0.5, 0.7
+"""The share of its agreement on the original data that a contradicted class has at most, and the other classes at
+least."""
+_LEAST = 5
+"""Samples of a class below which nothing is known of it."""
+
+
+@dataclass(frozen=True, eq=False)
+class ModelScores:
+    """A model's scores of the samples of a class.
+
+    Attributes:
+        values: higher is better, (n,).
+        chance: their mean if the model predicted as often as it does, whatever is right.
+    """
+
+    values: NDArray[np.float64]
+    chance: float = 0.0
+
+    def compute_agreement(self) -> float:
+        """Return how far the scores are above chance, 1 at most, as Cohen's kappa.
+
+        Without the correction a label that most samples have keeps over half of a weak champion's score by chance.
+        """
+        return (float(self.values.mean()) - self.chance) / (1 - self.chance) if self.chance < 1 else 0.0
+
+
+def find_contradicted_classes(
+    window: Mapping[str, ModelScores], original: Mapping[str, ModelScores], alpha: float
+) -> tuple[str, ...]:
+    """Return the names of the classes that the window contradicts; none where most classes got worse, as after a drift
+    of the inputs.
+
+    Args:
+        window: the champion's scores of each class in the window.
+        original: the same on the original data.
+        alpha: the probability of naming any by chance.
+    """
+    shares = _compute_retained_shares(window, original)
+    lost = [name for name, share in shares.items() if share <= _LOST]
+    others = [share for name, share in shares.items() if name not in lost]
+    # With no other class there is nothing that shows that the inputs are what they were.
+    if not others or np.median(others) < _RETAINED:
+        return ()
+    return tuple(name for name in lost if _is_worse(window[name], original[name], alpha / len(shares)))
+
+
+def find_collapsed_classes(
+    window: Mapping[str, ModelScores], original: Mapping[str, ModelScores], alpha: float
+) -> tuple[str, ...]:
+    """Return the names of all classes where the champion is mostly wrong about each of them in the window; none where
+    it still knows one. What is right has changed for all, or the inputs have: the labels do not show which.
+
+    Args:
+        window: the champion's scores of each class in the window.
+        original: the same on the original data.
+        alpha: the probability of naming any by chance.
+    """
+    shares = _compute_retained_shares(window, original)
+    if not shares or max(shares.values()) > _LOST:
+        return ()
+    is_sure = all(_is_worse(window[name], original[name], alpha / len(shares)) for name in shares)
+    return tuple(shares) if is_sure else ()
+
+
+def find_unlearned_classes(
+    contradicted: Collection[str], window: Mapping[str, ModelScores], original: Mapping[str, ModelScores]
+) -> tuple[str, ...]:
+    """Return the contradicted classes about which the challenger is as wrong in the window as the champion was.
+
+    It is better by other classes then, and its promotion would make the window a part of what later ones learn from:
+    labels that no model has learned.
+
+    Args:
+        contradicted: names of classes.
+        window: the challenger's scores of each class in the window.
+        original: the champion's on the original data.
+    """
+    shares = _compute_retained_shares(window, original)
+    return tuple(name for name in contradicted if shares.get(name, 1.0) <= _LOST)
+
+
+def find_forgotten_classes(
+    contradicted: Collection[str], changes: Sequence[GroupChange], max_drop: float, alpha: float
+) -> tuple[str, ...]:
+    """Return the contradicted classes of which the challenger has lost more on the original data than of the others.
+
+    A champion that is far from trained gets better by any training: of a class that swapped labels have harmed it gains
+    as many samples as it loses, and the difference shows nothing. The lost ones alone do, compared with those of the
+    classes that nothing contradicts (Fisher's exact test, one-sided, Holm).
+
+    Args:
+        contradicted: names of classes.
+        changes: of all groups on the original data.
+        max_drop: the share of a class that may be lost in any case.
+        alpha: the probability of naming any that has lost as many as the others.
+    """
+    from scipy.stats import fisher_exact
+
+    classes = [change for change in changes if change.family == CLASS and change.name != RARE]
+    named = [change for change in classes if change.name in contradicted]
+    others = [change for change in classes if change.name not in contradicted]
+    lost, samples = (sum(getattr(change, count) for change in others) for count in ("lost", "samples"))
+    tables = [[[change.lost, change.samples - change.lost], [lost, samples - lost]] for change in named]
+    p = [float(fisher_exact(table, alternative="greater").pvalue) for table in tables]
+    return tuple(
+        change.name
+        for change, is_more in zip(named, reject_holm(p, alpha), strict=True)
+        if is_more and change.lost > max_drop * change.samples
+    )
+
+
+def _compute_retained_shares(
+    window: Mapping[str, ModelScores], original: Mapping[str, ModelScores]
+) -> dict[str, float]:
+    """Return the share of its agreement on the original data that each class has in the window, of those that have
+    enough samples of both."""
+    shares: dict[str, float] = {}
+    for name, now in window.items():
+        before = original.get(name)
+        if before is None or min(len(now.values), len(before.values)) < _LEAST:
+            continue
+        if (agreement := before.compute_agreement()) > 0:
+            shares[name] = now.compute_agreement() / agreement
+    return shares
+
+
+def _is_worse(window: ModelScores, original: ModelScores, level: float) -> bool:
+    from scipy.stats import mannwhitneyu
+
+    return bool(mannwhitneyu(window.values, original.values, alternative="less").pvalue <= level)

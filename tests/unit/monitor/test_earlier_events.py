@@ -8,8 +8,7 @@ import pytest
 
 from mlscale.events.event_table import Events
 from mlscale.events.store import EventStore
-from mlscale.monitor.earlier_events import read_earlier_events
-from mlscale.monitor.event_window import WindowSpan, read_event_window
+from mlscale.monitor.event_window import WindowSpan, read_earlier_events, read_event_window
 from tests.unit.monitor.test_event_window import NOW, add
 
 HOUR = timedelta(hours=1)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mlscale.retrain.gate.contradicted_classes import (
+from mlscale.retrain.gate.class_comparison import (
     ModelScores,
     find_collapsed_classes,
     find_contradicted_classes,

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
-from mlscale.retrain.gate.relabelled_classes import RelabelledClass, find_relabelled_classes
+from mlscale.retrain.gate.class_comparison import RelabelledClass, find_relabelled_classes
 
 
 def test_a_swap_is_found() -> None:
