@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from mlscale.commands.data.opened_data import OpenedData
 from mlscale.data.data_facts import DataFacts
 from mlscale.data.encoders.encoder import Encoder
-from mlscale.data.encoders.summaries.create_summary import create_summary
+from mlscale.data.encoders.summaries.text_summary import create_summary
 from mlscale.data.encoders.table_columns import NumberColumn
 from mlscale.data.encoders.table_encoder import TableEncoder
 from mlscale.data.inspection.sample_changes import SampleChanges, find_changes

@@ -1,19 +1,127 @@
-"""The summary of a text: its length, its alphabet, and the words that the reference does not have."""
+"""Summaries of texts, whose graph begins with bytes or with tokens; and the summary that belongs to an encoder."""
 
 from __future__ import annotations
 
 import codecs
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mlscale.data.encoders import document_encoder, text_encoder
-from mlscale.data.encoders.encoder import EncodedSamples
-from mlscale.data.encoders.summaries.input_summary import MAX_NUMBERS, InputSummary, SummaryColumns, get_fact
-from mlscale.data.encoders.summaries.word_table import WordTable
+from mlscale.data.encoders.document_encoder import SCORED, DocumentEncoder
+from mlscale.data.encoders.encoder import INPUT, EncodedSamples, Encoder
+from mlscale.data.encoders.image_encoder import ImageEncoder
+from mlscale.data.encoders.summaries.input_summary import (
+    MAX_NUMBERS,
+    ImageSummary,
+    InputSummary,
+    SummaryColumns,
+    TableSummary,
+    TensorSummary,
+    get_fact,
+)
+from mlscale.data.encoders.table_encoder import TableEncoder
+from mlscale.data.encoders.text_encoder import TextEncoder
+from mlscale.data.encoders.token_encoders import TokenDocumentEncoder, TokenTextEncoder
+
+MAX_WORDS = 4096
+_FACTOR = 0x9E3779B97F4A7C15 | 1  # odd: it has an inverse modulo 2**64
+_INVERSE = pow(_FACTOR, -1, 1 << 64)
+
+
+def _build_lower_case() -> NDArray[np.uint64]:
+    """Return the number of each byte inside a word, capitals as small letters; 0 for one that ends a word."""
+    table = np.zeros(256, np.uint64)
+    for byte in range(256):
+        character = chr(byte)
+        if byte >= 0x80 or character.isalnum() or character == "'":
+            table[byte] = ord(character.lower()) if byte < 0x80 else byte
+    return table
+
+
+_LOWER = _build_lower_case()
+
+
+@dataclass(frozen=True)
+class WordTable:
+    """Known words.
+
+    Args:
+        words: in lower case, as UTF-8; at most 4,096.
+    """
+
+    words: tuple[bytes, ...] = field(repr=False)
+
+    @classmethod
+    def collect_words(cls, texts: Sequence[bytes]) -> WordTable:
+        """Return the most frequent words of texts; of equally frequent ones those first in the alphabet."""
+        # Spelling in capitals, as at the start of a sentence, makes no other word.
+        counts: Counter[bytes] = Counter()
+        for text in texts:
+            spans, starts, ends = _find_words(np.frombuffer(text, np.uint8))
+            lowered = spans.astype(np.uint8).tobytes()
+            counts.update(lowered[start:end] for start, end in zip(starts.tolist(), ends.tolist(), strict=True))
+        ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+        return cls(tuple(word for word, _ in ranked[:MAX_WORDS]))
+
+    @cached_property
+    def _hashes(self) -> NDArray[np.uint64]:
+        content = np.frombuffer(b" ".join(self.words), np.uint8)
+        lowered, starts, ends = _find_words(content)
+        return np.unique(_hash_words(lowered, starts, ends))
+
+    def count_words(
+        self, content: NDArray[np.uint8], rows: NDArray[np.int64], size: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return the number of words of each text, and of those that are not known, int64 (size,) each.
+
+        Args:
+            content: the bytes of all texts, with a byte between two of them that ends a word.
+            rows: the number of the text of each byte.
+            size: the number of texts.
+        """
+        lowered, starts, ends = _find_words(content)
+        hashes, known = _hash_words(lowered, starts, ends), self._hashes
+        # Two words may share a hash once in 2**64 / 4,096: a share does not show it.
+        is_unknown = np.ones(len(hashes), np.bool_)
+        if len(known) and len(hashes):
+            is_unknown = known[np.minimum(np.searchsorted(known, hashes), len(known) - 1)] != hashes
+        of_word = rows[starts]
+        return np.bincount(of_word, minlength=size), np.bincount(of_word[is_unknown], minlength=size)
+
+
+def _find_words(
+    content: NDArray[np.uint8],
+) -> tuple[NDArray[np.uint64], NDArray[np.int64], NDArray[np.int64]]:
+    """Return the bytes in lower case, 0 between words, and where each word starts and ends."""
+    lowered = _LOWER[content]
+    is_inside = np.zeros(len(content) + 2, np.int8)
+    is_inside[1:-1] = lowered != 0
+    edges = np.diff(is_inside)
+    return lowered, np.flatnonzero(edges == 1), np.flatnonzero(edges == -1)
+
+
+def _hash_words(lowered: NDArray[np.uint64], starts: NDArray[np.int64], ends: NDArray[np.int64]) -> NDArray[np.uint64]:
+    """Return a hash of each word: a polynomial of its bytes modulo 2**64, from differences of sums over all bytes."""
+    powers, inverses = (_list_powers(factor, len(lowered) + 1) for factor in (_FACTOR, _INVERSE))
+    # Sums of unsigned numbers wrap around, as the polynomial does.
+    sums = np.zeros(len(lowered) + 1, np.uint64)
+    np.cumsum(lowered * powers[:-1], out=sums[1:])
+    # Multiplied by the inverse of the first power: equal words have equal hashes wherever they start.
+    return (sums[ends] - sums[starts]) * inverses[starts]
+
+
+def _list_powers(factor: int, count: int) -> NDArray[np.uint64]:
+    """Return the powers of a factor from 0 on, modulo 2**64."""
+    factors = np.full(count, factor, np.uint64)
+    factors[:1] = 1
+    return np.cumprod(factors)
+
 
 _ALPHABETS = ("letters", "digits", "spaces", "punctuation", "non_ascii")
 _OTHER = len(_ALPHABETS)
@@ -163,3 +271,85 @@ def _count_invalid_bytes(texts: Texts, is_candidate: NDArray[np.bool_]) -> NDArr
 
 
 _FIRST_SURROGATES = tuple(map(chr, _SURROGATES))
+
+
+@dataclass(frozen=True)
+class TokenTextSummary(TextSummary):
+    """As of a text. A tokenizer may have changed case or spaces: the same for the reference and for production.
+
+    Args:
+        words: see `TextSummary`.
+        encoder: of the texts.
+    """
+
+    encoder: TokenTextEncoder | None = None
+
+    def _join_texts(self, packed: EncodedSamples) -> Texts:
+        assert self.encoder is not None
+        tokens = packed.tensors[INPUT]
+        # A text that fills all places may be longer: its last character or word may be cut.
+        return _join(self.encoder.decode_tokens(tokens), tokens[:, -1] != 0)
+
+
+@dataclass(frozen=True)
+class TokenDocumentSummary(DocumentSummary):
+    """As of a document.
+
+    Args:
+        words: see `TextSummary`.
+        encoder: of the documents.
+    """
+
+    encoder: TokenDocumentEncoder | None = None
+
+    def _join_texts(self, packed: EncodedSamples) -> Texts:
+        assert self.encoder is not None
+        windows, scored = packed.tensors[INPUT], packed.tensors[SCORED]
+        positions = np.arange(windows.shape[1])
+        # Windows overlap: each token is in the one that scores it. The end of a document is not part of its text.
+        is_own = (positions > scored[:, :1]) & (positions <= scored[:, 1:]) & (windows != self.encoder.end)
+        own = [row[chosen] for row, chosen in zip(windows, is_own, strict=True)]
+        if packed.counts is None:
+            # Without counts these are blocks of text, which may end within a character.
+            return _join(self.encoder.decode_tokens(own), np.ones(len(own), np.bool_))
+        ends = np.cumsum(packed.counts)
+        # A bad document has no window, and its text is empty.
+        documents = (
+            [
+                np.concatenate([windows[0][:0], *own[end - count : end]])
+                for end, count in zip(ends.tolist(), packed.counts.tolist(), strict=True)
+            ]
+            if len(own)
+            else [np.zeros(0, np.int64)] * len(ends)
+        )
+        return _join(self.encoder.decode_tokens(documents), np.zeros(len(documents), np.bool_))
+
+
+def _join(contents: list[bytes], is_cut: NDArray[np.bool_]) -> Texts:
+    # In bytes, as of texts whose graph begins with them: the columns of both have the same meaning.
+    lengths = np.array([len(content) for content in contents], np.int64)
+    return Texts(np.frombuffer(b"".join(contents), np.uint8), lengths, is_cut)
+
+
+def create_summary(encoder: Encoder, words: WordTable | None = None) -> InputSummary:
+    """Return the summary of what an encoder packs.
+
+    Args:
+        encoder: of the samples.
+        words: of the reference profile, for texts.
+    """
+    if isinstance(encoder, TableEncoder):
+        return TableSummary(encoder)
+    if isinstance(encoder, ImageEncoder):
+        return ImageSummary()
+    # Before the classes that they are derived from, whose graphs take bytes.
+    if isinstance(encoder, TokenTextEncoder):
+        return TokenTextSummary(words, encoder)
+    if isinstance(encoder, TokenDocumentEncoder):
+        return TokenDocumentSummary(words, encoder)
+    if isinstance(encoder, TextEncoder):
+        return TextSummary(words)
+    if isinstance(encoder, DocumentEncoder):
+        return DocumentSummary(words)
+    # What a user's own data module gives has no names that its encoder knows.
+    return TensorSummary()
