@@ -26,9 +26,9 @@ from numpy.typing import NDArray
 
 from mlscale.retrain.gate.class_comparison import compare_classes
 from mlscale.retrain.gate.gate_limits import GateLimits
-from mlscale.retrain.gate.gate_objections import list_objections
 from mlscale.retrain.gate.overall_change import compare_overall
 from mlscale.retrain.gate.paired_columns import PairedColumns
+from mlscale.retrain.gate.promotion_decision import list_objections
 from mlscale.stats.intervals import Interval
 from mlscale.stats.timing import CallTime, TimesCompared
 from mlscale.task_types.registry import get_task_type

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
+import copy
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
 from pytorch_lightning import Callback, LightningDataModule, LightningModule, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.utilities.seed import isolate_rng
 
 from mlscale.compress import compression_outcome as outcome
 from mlscale.compress import stored_model as stored
 from mlscale.compress.calibration_samples import read_calibration_samples
 from mlscale.compress.compressed_model import CompressedModel
-from mlscale.compress.compression_trial import try_compression
 from mlscale.compress.int8_verdict import Int8Bounds, compare_int8
 from mlscale.compress.metric_drop import check_judgeable
 from mlscale.compress.quantize import Method, can_int8_overflow, choose_method, quantize_model
-from mlscale.culprit import find_user_line, wrap_unforeseen_error
+from mlscale.culprit import find_user_line, summarize_error, wrap_unforeseen_error
+from mlscale.data.data_module import OrderedData
 from mlscale.errors import MLScaleError
 from mlscale.export.measure_export import describe_served_model
 from mlscale.export.onnx_export import export_onnx
@@ -30,6 +32,7 @@ from mlscale.export.validation_samples import iterate_validation_batches
 from mlscale.report import Result, save_result
 from mlscale.runs.amend import update_manifest
 from mlscale.runs.folder import RunFolder
+from mlscale.task_types.registry import resolve_task_type
 from mlscale.train.after_fit import AfterFitResult, hide_trainer, load_best_checkpoint
 from mlscale.train.lightning.trainer_parts import get_callbacks, get_data_module
 
@@ -199,3 +202,64 @@ class Int8(Callback):
             remark = ": ".join(filter(None, ("int8 failed", failure.what, failure.why, line)))
             return AfterFitResult({f"{_NAME}_kept": 0}, remark, ok=not self.required)
         return AfterFitResult(outcome.select_shown_metrics(result), outcome.format_compression(result), ok=result.ok)
+
+
+_KNOWN_PACKAGES = ("mlscale", "torch", "torchmetrics")
+"""Packages whose modules are tested to be exportable, so that a run of these alone need not be delayed by a trial."""
+
+
+def try_compression(task: LightningModule, data: LightningDataModule, check_graph: Callable[[bytes], object]) -> None:
+    """Raise the error that would end the compression of the trained model, as far as it does not depend on its weights.
+
+    The trial reads one validation sample and exports a copy of the task, on the CPU; it changes nothing of the fit.
+
+    Args:
+        task: set up for the fit, on any device.
+        data: set up for the fit.
+        check_graph: raises an error for an exported model that can't be quantised.
+
+    Raises:
+        MLScaleError: no metric of the task is known, it does not give a row for each sample, ONNX can't express it, it
+            has nothing to quantise, or there is not exactly one validation loader with samples.
+    """
+    if (stated := resolve_task_type(task)) is not None:
+        check_judgeable(stated)
+    if _is_builtin(task, data):
+        return
+    try:
+        # A shuffled loader and the exporter draw from the global generators, which the fit must find as they are.
+        with isolate_rng(include_cuda=False):
+            task_type, _, served = describe_served_model(_copy_task(task), _copy_data(data))
+            check_judgeable(task_type)
+            check_graph(export_onnx(served))
+    except MLScaleError as problem:
+        if "compress=none" not in problem.fix:
+            problem.fix = f"{problem.fix}\ncompress=none, which trains without it".lstrip()
+        raise
+    except Exception as error:
+        # A module may still lack what its first training step gives it: only after the fit this is an error.
+        line = find_user_line(error)
+        reason = ": ".join(filter(None, (summarize_error(error), line)))
+        print(f"compress  int8 could not be tried before the fit: {reason}", file=sys.stderr, flush=True)
+
+
+def _is_builtin(task: LightningModule, data: LightningDataModule) -> bool:
+    """Return whether nothing of these is a user's or of a package whose models may not be exportable."""
+    packages = {type(part).__module__.partition(".")[0] for part in (*task.modules(), data)}
+    return isinstance(data, OrderedData) and packages <= set(_KNOWN_PACKAGES)
+
+
+def _copy_task(task: LightningModule) -> LightningModule:
+    """Return a copy of the task, in evaluation mode: the trial moves it to the CPU, and gives lazy layers a shape."""
+    copied = copy.deepcopy(task)
+    # Lightning leaves the trainer out of a copy; a forward may read it, as it can after the fit.
+    copied.trainer = task.trainer
+    return copied.eval()
+
+
+def _copy_data(data: LightningDataModule) -> LightningDataModule:
+    """Return a data module with a position of its own; what was read is shared."""
+    copied = copy.copy(data)
+    if isinstance(copied, OrderedData):
+        copied.trainer = None  # every sample, not the share of a rank
+    return copied

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from itertools import pairwise
 
 from markupsafe import Markup
 
@@ -36,10 +37,8 @@ from mlscale.report.canvas import (
     shorten_label,
     wrap_svg,
 )
-from mlscale.report.clouds import draw_confusion_matrix, draw_scatter_plot
 from mlscale.report.figures import BarPlot, HorizontalBarPlot, LinePlot, PlotEvent, format_time
-from mlscale.report.hover import draw_hover
-from mlscale.report.text import format_number, is_number_like
+from mlscale.report.text import format_number, format_percent, is_number_like
 from mlscale.report.time_axis import TimeAxis
 
 _LEAST_CHARACTERS = 4  # characters that distinguish categories
@@ -197,3 +196,140 @@ class LogAxis(Axis):
         """Return the position of a value."""
         share = (math.log10(value) - self._low) / (self._high - self._low)
         return self._start + share * (self._end - self._start)
+
+
+_CELL = Markup(
+    '<rect x="{:.1f}" y="{:.1f}" width="{:.1f}" height="{:.1f}" class="{}" fill-opacity="{:.2f}">'
+    "<title>{}</title></rect>"
+)
+_POINT = Markup('<circle cx="{:.1f}" cy="{:.1f}" r="2.5" class="s0" fill-opacity="{:.2f}"><title>{}</title></circle>')
+_MOST_CLASSES = 30  # with more, the cells are too small to read
+_NUMBERED = 16  # with at most so many classes the cells show their counts
+_MOST_POINTS = 1000  # more make the page large and look the same
+
+
+def draw_confusion_matrix(figure: ConfusionMatrixPlot) -> Markup:
+    """Draw a square of cells, coloured by their share of the row, in two colours: correct and wrong predictions."""
+    count = min(len(figure.labels), _MOST_CLASSES)
+    if not count:
+        return draw_empty_plot(figure)
+    left = 12 + 8 * min(9, max(len(label) for label in figure.labels[:count]))
+    side = (WIDTH - left - 4) / count
+    parts = [TEXT.format(0, 12, "axis", f"{figure.y} ↓")]
+    for row in range(count):
+        cells, top = figure.values[row], 24 + side * row
+        whole = sum(cells) or 1.0
+        parts.append(TEXT.format(left - 6, top + side / 2 + 4, "end", shorten_label(figure.labels[row], 9)))
+        for column in range(count):
+            value, share = cells[column], cells[column] / whole
+            tooltip = (
+                f"{figure.y} {figure.labels[row]}, {figure.x} {figure.labels[column]}: "
+                f"{format_number(value)} ({format_percent(share, 1)})"
+            )
+            colour = ("s0" if row == column else "s1") if value else "track"
+            # Mistakes are amplified: next to the diagonal a share of a few percent would not be visible.
+            opacity = 0.12 + 0.88 * share if row == column else 0.2 + 0.8 * min(1.0, share * 3)
+            box = (left + side * column, top, side - 1, side - 1)
+            parts.append(_CELL.format(*box, colour, opacity if value else 0.5, tooltip))
+            if value and count <= _NUMBERED:
+                shade = "cell strong" if opacity > 0.55 else "cell"
+                parts.append(TEXT.format(box[0] + side / 2, top + side / 2 + 4, shade, format_number(value)))
+    base = 24 + side * count
+    columns = max(1, int(side / 7.5))
+    # Where one character is all that fits, every second label is left out, so that they do not run together.
+    every = 1 if columns >= 2 or max(len(label) for label in figure.labels[:count]) <= columns else 2
+    for column in range(0, count, every):
+        parts.append(
+            TEXT.format(
+                left + side * (column + 0.5), base + 16, "middle", shorten_label(figure.labels[column], columns)
+            )
+        )
+    parts.append(TEXT.format(WIDTH, base + 36, "axis end", f"{figure.x} →"))
+    return wrap_svg(figure, math.ceil(base + 42), parts)
+
+
+def draw_scatter_plot(figure: ScatterPlot) -> Markup:
+    """Draw points, the more the fainter; of more than 1,000 only every n-th."""
+    points = figure.get_finite_points()
+    if not points:
+        return draw_empty_plot(figure)
+    points = points[:: math.ceil(len(points) / _MOST_POINTS)]
+    across = Axis([x for x, _ in points], LEFT, WIDTH - RIGHT)
+    # With the marks, so that a limit beyond all points is visible, too.
+    up = Axis([*(y for _, y in points), *(value for _, value in figure.marks)], HEIGHT - BOTTOM, TOP)
+    parts = [draw_grid(up), draw_axis_names(figure.across, figure.up)]
+    parts += [
+        draw_tick(across.scale_value(value), format_number(value))
+        for value in across.ticks
+        if across.is_in_range(value)
+    ]
+    faint = min(0.8, max(0.15, 60 / len(points)))
+    parts += [
+        _POINT.format(across.scale_value(x), up.scale_value(y), faint, f"{format_number(x)}, {format_number(y)}")
+        for x, y in points
+    ]
+    for name, value in figure.marks:
+        parts.append(RULE.format(LEFT, WIDTH - RIGHT, up.scale_value(value), up.scale_value(value), "mark"))
+        parts.append(TEXT.format(WIDTH - RIGHT, up.scale_value(value) - 4, "end", name))
+    return wrap_svg(figure, HEIGHT, parts)
+
+
+Points = Sequence[tuple[float, float]]
+_MOST_STRIPS = 40  # of a plot: more are hard to hit, and make the page large
+_LETTER, _LINE, _MOST_LETTERS = 7.4, 16, 30
+_STRIP = Markup('<g class="hit"><rect x="{:.1f}" y="{}" width="{:.1f}" height="{}"/>{}</g>')
+_GUIDE = Markup('<path d="M{:.1f} {}V{}"/>')
+_DOT = Markup('<circle cx="{:.1f}" cy="{:.1f}" r="4" class="s{}"/>')
+_BOX = Markup('<rect x="{:.1f}" y="{:.0f}" width="{:.0f}" height="{}" rx="4" class="box"/>')
+_TEXT = Markup('<text x="{:.1f}" y="{:.0f}">{}</text>')
+
+
+def draw_hover(
+    series: Sequence[tuple[str, Points]], x_name: str, across: Axis, up: Axis, format_x: Callable[[float], str]
+) -> Iterator[Markup]:
+    """Yield a strip for each place, or each group of near places, with the values of all series there.
+
+    Args:
+        series: names and points (x, y).
+        x_name: of the horizontal axis.
+        across, up: the axes.
+        format_x: returns the text of a place.
+    """
+    finite = [(name, [(x, y) for x, y in points if math.isfinite(y)]) for name, points in series]
+    places = sorted({x for _, points in finite for x, _ in points})
+    if not places:
+        return
+    for left, right in _divide_strips([across.scale_value(x) for x in places]):
+        placed = []
+        for index, (name, points) in enumerate(finite):
+            inside = [(x, y) for x, y in points if left <= across.scale_value(x) < right]
+            if inside:
+                middle = (left + right) / 2
+                placed.append((index, name, *min(inside, key=lambda point: abs(across.scale_value(point[0]) - middle))))
+        if placed:
+            # The place of the first series that has a value here: the others are as near as their points are.
+            # The value first: a long name is cut.
+            lines = [f"{x_name} {format_x(placed[0][2])}", *(f"{format_number(y)}  {name}" for _, name, _, y in placed)]
+            dots = [_DOT.format(across.scale_value(x), up.scale_value(y), index) for index, _, x, y in placed]
+            yield _draw_strip(left, right, across.scale_value(placed[0][2]), lines, dots)
+
+
+def _divide_strips(positions: Sequence[float]) -> list[tuple[float, float]]:
+    """Return the ends of the strips: halfway between places where these are few, of equal width where they are many."""
+    first, last = float(LEFT), float(WIDTH - RIGHT)
+    if len(positions) <= _MOST_STRIPS:
+        between = [(one + other) / 2 for one, other in pairwise(positions)]
+    else:
+        between = [first + (last - first) * index / _MOST_STRIPS for index in range(1, _MOST_STRIPS)]
+    # The last place is at the end of the axis, and a strip holds what is left of its own end.
+    return list(zip([first - 1, *between], [*between, last + 1], strict=True))
+
+
+def _draw_strip(left: float, right: float, at: float, lines: Sequence[str], dots: Sequence[Markup]) -> Markup:
+    shown = [shorten_label(line, _MOST_LETTERS) for line in lines]
+    width, height = max(map(len, shown)) * _LETTER + 14, len(shown) * _LINE + 8
+    # On the side of the line that has more space.
+    start = at + 8 if at < (LEFT + WIDTH - RIGHT) / 2 else at - 8 - width
+    texts = [_TEXT.format(start + 7, TOP + 16 + index * _LINE, line) for index, line in enumerate(shown)]
+    content = [_GUIDE.format(at, TOP, HEIGHT - BOTTOM), *dots, _BOX.format(start, TOP, width, height), *texts]
+    return _STRIP.format(left, TOP, right - left, HEIGHT - BOTTOM - TOP, Markup("").join(content))

@@ -11,7 +11,7 @@ from typing import Any
 from mlscale.atomic_files import compute_sha256
 from mlscale.config.names.suggest import format_override
 from mlscale.errors import MLScaleError
-from mlscale.runs import safetensors_header as safetensors
+from mlscale.runs import safetensors_files as safetensors
 from mlscale.runs.checkpoint_files.checkpoint_digest import read_content_digest, verify_checkpoint
 from mlscale.runs.checkpoint_files.checkpoint_record import SUFFIX, describe_checkpoint_state
 from mlscale.runs.checkpoint_files.checkpoint_search import find_best_checkpoint_file
@@ -127,8 +127,7 @@ def resolve_weights_file(path: Path) -> InitialWeights:
     """
     if path.name.endswith((safetensors.SUFFIX, safetensors.INDEX)):
         files = safetensors.list_shard_files(path) if path.name.endswith(safetensors.INDEX) else (path,)
-        metadata = [safetensors.read_safetensors_header(file).metadata for file in files]
-        licence = next((texts[key] for texts in metadata for key in _LICENCES if texts.get(key)), None)
+        licence = next(filter(None, map(_read_licence, files)), None)
         return InitialWeights(path, compute_weights_digest(path), licence=licence)
     checkpoint = verify_checkpoint(path)
     # A bare pickle is not an archive, so `verify` takes it for a truncated one.
@@ -185,6 +184,13 @@ def compute_weights_digest(path: Path) -> str:
     # The lines that `sha256sum` prints, so that the digest can be computed without mlscale.
     lines = "".join(f"{compute_sha256(file)}  {file.name}\n" for file in (path, *safetensors.list_shard_files(path)))
     return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def _read_licence(path: Path) -> str | None:
+    """Return the licence in a safetensors file's metadata, if its author states one."""
+    with safetensors.open_safetensors(path) as file:
+        metadata = file.metadata() or {}
+    return next((metadata[key] for key in _LICENCES if metadata.get(key)), None)
 
 
 def is_bare_pickle(path: Path) -> bool:

@@ -96,7 +96,7 @@ def draw_samples(raw: dict[str, Any]) -> list[Any]:
     if raw["type"] == "image":
         from PIL import Image
 
-        sizes = [(8, 8), (28, 28), (37, 91), (120, 40)]
+        sizes = [(8, 8), (28, 28), (37, 91), (120, 40)] if raw["any_size"] else [(raw["height"], raw["width"])] * 4
         mode, channels = ("L", ()) if raw["colours"] in ("grey", "L", 1) else ("RGB", (3,))
         return [Image.fromarray(draw.integers(0, 256, (*size, *channels), np.uint8), mode) for size in sizes]
     rows = []

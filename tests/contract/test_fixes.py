@@ -22,8 +22,8 @@ PROSE = {
         data.shards.shard_index._check_digest data.remote.remote_shard._build_wrong_error
         data.tfrecord.record_index._build_corruption_error data.windows.window_folder.locate_window_part
         monitor.check_record.parse_document retrain.journal.parse_record retrain.lineage.find_origin
-        runs.safetensors_header.list_shard_files
-        runs.safetensors_header._refuse_file train.initial_weights.weight_files._read_safetensors
+        runs.safetensors_files.list_shard_files
+        runs.safetensors_files.open_safetensors
         train.initial_weights.weight_files._read_legacy_pickle versions.aliases.read_aliases
         versions.commit.collect_sources
     """,
@@ -31,7 +31,7 @@ PROSE = {
         commands.lifecycle.entry._check_data config.checks.interpolations._explain_failure
         data.array_data.refuse_bad_samples data.class_labels._build_negative_error data.class_labels.find_classes
         data.images.sample_probe._find_shape data.images.image_folder._hold_out
-        data.images.class_folders.list_class_images data.images.class_folders._check_class_folders
+        data.images.image_folder.list_class_images
         data.images.sharded_images._read_weight_members
         data.images.sharded_images.read_members data.multiple_labels.encode_multi_hot data.multiple_labels.read_labels
         data.order.bad_samples._find_replacement data.order.sample_weights.check_weights
@@ -47,7 +47,7 @@ PROSE = {
         retrain.gate.paired_columns.check_same_names tasks.label_checks.check_labels
         data.encoders.tokenizer._find_roles data.image_tables.image_cells._build_outside_error
         data.image_tables.row_files.check_columns data.image_tables.row_files._build_unreadable_error
-        data.image_tables.unpacked_images._write_arrow data.image_tables.unpacked_images._read_batches
+        data.image_tables.row_files._write_arrow data.image_tables.row_files._read_batches
         data.table_parsing.table_files.find_table_files
         data.image_tables.row_files._find_dataset_splits
         data.table_parsing.table_files.read_arrow_table data.remote.remote_index._name_address
@@ -60,7 +60,7 @@ PROSE = {
     """,
     "code of the user's has to be changed": """
         data.map_dataset._read_facts estimate.step.extract_loss
-        evaluate.sample_rows.compute_sample_columns export.onnx_export._build_export_error
+        evaluate.sample_collector.compute_sample_columns export.onnx_export._build_export_error
         export.onnx_export.export_onnx
         export.served_module.build_served_module export.served_module.check_own_answers
         export.served_module.compute_plain_outputs

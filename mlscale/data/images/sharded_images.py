@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 
 class ShardArguments(TolerantPolicyArguments, total=False):
-    """What every kind of shards takes besides its splits, and the fields of `Policy`."""
+    """The arguments of `ShardBackend` that its subclasses hand on."""
 
     image_size: int | None
     workers: int | str
@@ -69,7 +69,7 @@ class ShardBackend(ImageBackend):
         cache_gb: gigabytes that they may have together; 'auto' for half of the free disk.
         order: 'global' mixes all samples; 'windowed' those of a few whole shards at a time.
         shuffle_window: what is mixed at a time: a number of shards, or their size, such as '4GB'.
-        others: see `ImageBackend` and `Policy`.
+        others: see `ImageBackend`.
     """
 
     def __init__(
@@ -77,6 +77,7 @@ class ShardBackend(ImageBackend):
         train: Spec | Mapping[str, Spec],
         val: Spec,
         test: Spec | None = None,
+        *,
         image_size: int | None = None,
         workers: int | str = "auto",
         index: str = "auto",

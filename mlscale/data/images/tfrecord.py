@@ -40,21 +40,12 @@ class RecordBackend(ShardBackend):
         val: files, as above.
         test: the same; None for none.
         schema: the features by their roles: `image`, an encoded image; `label`, whole numbers or names; `key`, the
-            sample's name. Checked on the first record. None for image or label finds it there; without a key samples
-            have the numbers of their records.
-        labels: the labels of each image: 'one' class, 'several', or a class for each pixel, by a 'mask'.
+            sample's name. Checked on the first record. None for image or label is TensorFlow's usual name; without
+            a key samples have the numbers of their records.
         classes: see `ImageBackend`.
-        image_size: see `ImageBackend`.
-        workers: threads that decode, per process.
-        index: where offsets are saved; see `TarBackend`.
         verify: compare the checksum of each record whose image is read.
-        mix: the share of each source in training, by name; shares count relative to each other.
-        max_pixels: see `ImageBackend`.
-        cache_dir: see `ShardBackend`.
-        cache_gb: see `ShardBackend`.
-        order: see `ShardBackend`.
-        shuffle_window: see `ShardBackend`.
-        policy: see `Policy`; `augment` gets one image, `weights` may name a feature.
+        arguments: see `ShardBackend`, `ImageBackend` and `Policy`; `augment` gets one image, and `weights` may name a
+            feature.
     """
 
     def __init__(
@@ -63,11 +54,11 @@ class RecordBackend(ShardBackend):
         val: Spec,
         test: Spec | None = None,
         schema: Mapping[str, str | None] | None = None,
-        classes: int | Sequence[str] | None = None,
         verify: bool = True,
-        **shards: Unpack[ShardArguments],
+        classes: int | Sequence[str] | None = None,
+        **arguments: Unpack[ShardArguments],
     ) -> None:
-        super().__init__(train, val, test, classes=classes, **shards)
+        super().__init__(train, val, test, classes=classes, **arguments)
         self._schema, self._verify = dict(schema or {}), verify
 
     def _find_shards(self, spec: Spec, where: str) -> list[Shard]:

@@ -19,7 +19,7 @@ _INCOMPLETE = ("error", "skip")
 
 
 class TarArguments(ShardArguments, total=False):
-    """What `TarBackend` takes besides its splits, but for classes of masks."""
+    """The arguments of `TarBackend` that a subclass hands on."""
 
     image_key: str | None
     label_key: str | None
@@ -38,26 +38,15 @@ class TarBackend(ShardBackend):
         val: shards, as above.
         test: the same; None for none.
         image_key: extension of the image member; None finds it.
-        labels: the labels of each image: 'one' class, 'several', or a class for each pixel, by a 'mask'.
         label_key: extension of the label member; None for cls, json or mask.png. One: a whole number from 0, or a class
             name, which are numbered in sorted order. Several: see `several.read_labels`; masks: `masks.decode_mask`.
         label_field: where the label is in the JSON of its member: a key, or several that are joined by '.'; None where
             it is all of the member.
         classes: see `ImageBackend`.
-        image_size: see `ImageBackend`.
-        workers: threads that decode, per process.
         allow: 'pickle' decodes pickled members, 'pipe' runs `pipe:` commands.
-        index: where the offsets of samples are saved: 'beside' (next to) the shards, for every user and machine; in the
-            'cache'; 'auto' reads an index next to the shards and writes to the cache.
         incomplete: samples that lack their image or label are an 'error', or 'skip' leaves them out and counts them.
         verify: compare what is read with the digests that `mlscale prepare` has recorded, where it has.
-        mix: the share of each source in training, by name; shares count relative to each other.
-        max_pixels: see `ImageBackend`.
-        cache_dir: see `ShardBackend`.
-        cache_gb: see `ShardBackend`.
-        order: see `ShardBackend`.
-        shuffle_window: see `ShardBackend`.
-        policy: see `Policy`; `augment` gets one image.
+        arguments: see `ShardBackend`, `ImageBackend` and `Policy`; `augment` gets one image.
     """
 
     def __init__(
@@ -69,12 +58,12 @@ class TarBackend(ShardBackend):
         label_key: str | None = None,
         label_field: str | None = None,
         allow: Sequence[str] = (),
-        classes: int | Sequence[str] | None = None,
         incomplete: str = "error",
         verify: bool = True,
-        **shards: Unpack[ShardArguments],
+        classes: int | Sequence[str] | None = None,
+        **arguments: Unpack[ShardArguments],
     ) -> None:
-        super().__init__(train, val, test, classes=classes, **shards)
+        super().__init__(train, val, test, classes=classes, **arguments)
         if unknown := [word for word in allow if word not in _ALLOWED_FEATURES]:
             raise MLScaleError(
                 f"data.allow has {unknown[0]!r}",

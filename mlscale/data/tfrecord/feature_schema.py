@@ -17,18 +17,12 @@ from mlscale.data.tfrecord.wire_format import decode_bytes_list, decode_float_li
 from mlscale.errors import MLScaleError
 
 ROLES = ("image", "label", "key")
-_IMAGE_MARKS = (
-    b"\xff\xd8\xff",
-    b"\x89PNG\r\n\x1a\n",
-    b"RIFF",
-    b"GIF8",
-    b"BM",
-    b"II*\0",
-    b"MM\0*",
-    b"\x00\x00\x00\x0cjP",
-)
-"""The first bytes of encoded images: JPEG, PNG, WebP, GIF, BMP, TIFF, JPEG 2000."""
-_LABEL_NAMES = ("image/class/label", "label", "class", "cls", "target", "y")
+USUAL_NAMES = {
+    "one": {"image": "image/encoded", "label": "image/class/label", "key": "image/filename"},
+    "several": {"image": "image/encoded", "label": "image/class/label", "key": "image/filename"},
+    "mask": {"image": "image/encoded", "label": "image/segmentation/class/encoded", "key": "image/filename"},
+}
+"""TensorFlow's names of the features by the kind of label; those of `mlscale prepare`."""
 _TYPES = {"image": ("bytes",), "label": ("int64", "bytes"), "key": ("bytes", "int64")}
 IMAGE_MEMBER = "jpg"
 LABEL_MEMBERS = {"one": "cls", "several": "json", "mask": "mask.png"}
@@ -42,11 +36,11 @@ def apply_schema(
 ) -> RecordIndex:
     """Return an index whose columns are those of a tar shard with an image, a label and `extra` features.
 
-    What the schema leaves open is found in the first record.
+    Image and label have TensorFlow's usual names where the schema leaves them open.
 
     Args:
         index: of TFRecord files, as it is scanned.
-        schema: the feature of each of `ROLES`; None or absent to find it.
+        schema: the feature of each of `ROLES`; None or absent for the usual one, and for numbers as keys.
         labels: 'one', 'several' or 'mask'.
         extra: further features, whose values become texts: weights, slices.
         verify: compare the checksum of each record whose image is read.
@@ -63,8 +57,8 @@ def apply_schema(
             fix="'data.schema={image: image/encoded, label: image/class/label}'",
         )
     features = _Features(index)
-    image = features.find_feature("image", schema.get("image") or features.guess_image())
-    label = features.find_feature("label", schema.get("label") or features.guess_label())
+    image = features.find_feature("image", schema.get("image") or USUAL_NAMES[labels]["image"])
+    label = features.find_feature("label", schema.get("label") or USUAL_NAMES[labels]["label"])
     key = features.find_feature("key", name) if (name := schema.get("key")) else None
     columns = [image, label, *(features.find_column(name) for name in extra)]
     # Several labels may be none, and then their list is not written.
@@ -148,51 +142,6 @@ class _Features:
                 fix=f"{where}=<one of these>",
             )
         return self._columns[name]
-
-    def guess_image(self) -> str:
-        """Return the name of the only feature that holds an encoded image.
-
-        Raises:
-            MLScaleError: there are several, or none.
-        """
-        images = [name for name in self._columns if self._is_image(name)]
-        return self._take_only("image", images, "a value that begins as an encoded image does")
-
-    def guess_label(self) -> str:
-        """Return the name of the feature that is the label: a usual name, or the only single number.
-
-        Raises:
-            MLScaleError: there are several, or none.
-        """
-        # In the order of `_LABEL_NAMES`: TensorFlow's own name before those that a text could have, too.
-        usual = [name for name in _LABEL_NAMES if name in self._columns]
-        if usual:
-            return usual[0]
-        numbers = [
-            name
-            for name, column in self._columns.items()
-            if self._index.extensions[column].startswith("int64 ")
-            and self._index.offsets[0, column] >= 0
-            and len(decode_int64_list(self._index.read_member(0, column))) == 1
-        ]
-        return self._take_only("label", numbers, "a usual name, or one whole number")
-
-    def _take_only(self, role: str, names: Sequence[str], what: str) -> str:
-        if len(names) == 1:
-            return names[0]
-        raise MLScaleError(
-            f"it is not clear which feature is the {role}",
-            where=f"data.schema.{role}",
-            why=f"{'several have' if names else 'none has'} {what}; the records have: {self._describe_features()}",
-            fix=f"data.schema.{role}=<one of these>",
-        )
-
-    def _is_image(self, name: str) -> bool:
-        column = self._columns[name]
-        if not self._index.extensions[column].startswith("bytes ") or self._index.offsets[0, column] < 0:
-            return False
-        values = decode_bytes_list(self._index.read_member(0, column))
-        return len(values) == 1 and values[0].startswith(_IMAGE_MARKS)
 
     def _describe_features(self) -> str:
         names = [

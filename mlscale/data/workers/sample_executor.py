@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import ast
 import pickle
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
 from typing import NoReturn
 
 from mlscale.data.shards.system_files import report_once
-from mlscale.data.workers.main_module import find_unguarded_script
 from mlscale.data.workers.serve_requests import Work
 from mlscale.data.workers.worker_pool import WorkerPool
 from mlscale.data.workers.worker_process import WorkerFailure
@@ -162,3 +165,27 @@ class SampleExecutor:
         if isinstance(error, MLScaleError) and error.why:
             why += f" ({error.why})"
         report_once(f"samples   {self._name} stays in this process: {why}")
+
+
+def find_unguarded_script() -> Path | None:
+    """Return the script of the main process, if what it does would be done again by each process that it starts."""
+    main = sys.modules.get("__main__")
+    # With a spec it was started by `python -m`, whose modules are guarded; without a file it is a notebook or -c.
+    if main is None or getattr(main, "__spec__", None) is not None or not getattr(main, "__file__", None):
+        return None
+    path = Path(str(main.__file__))
+    return None if _has_guard(path) else path
+
+
+@lru_cache(maxsize=1)
+def _has_guard(path: Path) -> bool:
+    try:
+        tree = ast.parse(path.read_bytes())
+    except (OSError, SyntaxError, ValueError):
+        # Not Python source, such as a frozen application: multiprocessing has rules of its own there.
+        return True
+    return any(
+        isinstance(node, ast.If)
+        and any(isinstance(part, ast.Name) and part.id == "__name__" for part in ast.walk(node.test))
+        for node in tree.body
+    )

@@ -15,6 +15,7 @@ from mlscale.data.images.decoded_cache import DecodedSamples, describe_place
 from mlscale.data.images.masks import MaskSource
 from mlscale.data.order.bad_samples import BadSample
 from mlscale.data.shards.sample_source import Label, read_encoded_image
+from mlscale.data.tfrecord.feature_schema import USUAL_NAMES
 from mlscale.data.tfrecord.record_writer import Value, build_record
 from mlscale.data.writing.parquet_rows import Row, build_row
 from mlscale.data.writing.reencoding import Reencoding
@@ -22,12 +23,6 @@ from mlscale.errors import MLScaleError
 
 TAR_END = b"\0" * tarfile.BLOCKSIZE * 2
 """The two blocks of zeros that end a tar."""
-SCHEMAS = {
-    "one": {"image": "image/encoded", "label": "image/class/label", "key": "image/filename"},
-    "several": {"image": "image/encoded", "label": "image/class/label", "key": "image/filename"},
-    "mask": {"image": "image/encoded", "label": "image/segmentation/class/encoded", "key": "image/filename"},
-}
-"""The features of a written TFRecord file by the kind of label: TensorFlow's usual names."""
 
 _File = tuple[str, bytes]
 """The extension and the bytes of a file."""
@@ -112,7 +107,7 @@ class SampleContents:
         return extension, image, mask
 
     def _list_label_features(self, sample: int, mask: _File | None) -> Mapping[str, Value | list[Value]]:
-        name = SCHEMAS[self.labels]["label"]
+        name = USUAL_NAMES[self.labels]["label"]
         if mask is not None:
             return {name: mask[1]}
         if self.labels == "one":

@@ -27,9 +27,10 @@ from mlscale.data.images.image_modules import ImageData
 from mlscale.data.order.sample_order import ShuffledSampler
 from mlscale.data.shards.member_digests import record_digests
 from mlscale.data.shards.shard_paths import Shard
+from mlscale.data.tfrecord.feature_schema import USUAL_NAMES
 from mlscale.data.writing.left_out import LeftOut
 from mlscale.data.writing.reencoding import Reencoding
-from mlscale.data.writing.sample_contents import SCHEMAS, SampleContents
+from mlscale.data.writing.sample_contents import SampleContents
 from mlscale.data.writing.shard_formats import FORMATS
 from mlscale.errors import MLScaleError
 
@@ -317,7 +318,7 @@ def _write_document(
         "format": contracts.get_format_tag("dataset"),
         **plan,
         "splits": {name: {**planned, "class_counts": counts[name]} for name, planned in plan["splits"].items()},
-        "schema": SCHEMAS[data.labels] if plan["container"] == "tfrecord" else None,
+        "schema": USUAL_NAMES[data.labels] if plan["container"] == "tfrecord" else None,
         "classes": facts.num_classes,
         "class_names": facts.class_names,
         "class_counts": counts[splits[0].name],

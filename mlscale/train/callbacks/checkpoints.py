@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
@@ -13,11 +13,13 @@ from torch import Tensor
 from mlscale.config.checks.checkpoint_interval import create_interval_error
 from mlscale.config.metric_direction import find_total_loss
 from mlscale.errors import MLScaleError
+from mlscale.train.checkpoint.auto_interval import AutoInterval
 from mlscale.train.checkpoint.failed_saves import has_last_save_failed
 from mlscale.train.checkpoint.step_boundary import is_accumulating
 from mlscale.train.checkpoint.weights_only_load import load_checkpoint_file
-from mlscale.train.checkpoint_interval.auto_interval import AutoInterval
-from mlscale.train.checkpoint_interval.shared_clock import SharedClock
+
+if TYPE_CHECKING:
+    from pytorch_lightning import Trainer
 
 
 class Checkpoints(ModelCheckpoint):
@@ -233,3 +235,40 @@ def _require_positive(name: str, value: float | None) -> None:
             where=f"callbacks.checkpoint.{name}",
             fix=f"callbacks.checkpoint.{name}=1, or more" + ("; -1 keeps all" if name == "keep" else "; null for none"),
         )
+
+
+_POLL_SECONDS = 1.0  # between two reads of the clock that all ranks share
+# An upper bound of the steps between two reads: later steps may be slower than the measured ones.
+_MAX_STEPS = 200
+
+
+class SharedClock:
+    """A clock of seconds since its last restart, the same on all ranks. The first rank broadcasts about once a second:
+    the number of steps between two broadcasts follows from the time that a step takes."""
+
+    def __init__(self) -> None:
+        self._started = self._read_at = time.monotonic()
+        self._steps = self._left = 1
+
+    def restart_clock(self) -> None:
+        """Count from now."""
+        self._started = time.monotonic()
+
+    def has_elapsed(self, trainer: Trainer, seconds: float) -> bool:
+        """Return whether so many seconds have passed since the restart, by the first rank's clock and `seconds`.
+
+        A collective. False at steps at which the clock is not read.
+        """
+        if trainer.world_size == 1:
+            return time.monotonic() - self._started >= seconds
+        self._left -= 1
+        if self._left:
+            return False
+        now = time.monotonic()
+        per_step = (now - self._read_at) / self._steps
+        # The number of steps is broadcast too: the ranks' clocks differ, and all must enter the next broadcast at once.
+        elapsed, steps = trainer.strategy.broadcast(
+            (now - self._started >= seconds, max(1, min(_MAX_STEPS, int(_POLL_SECONDS / max(per_step, 1e-6)))))
+        )
+        self._read_at, self._steps, self._left = now, steps, steps
+        return bool(elapsed)

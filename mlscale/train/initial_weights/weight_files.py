@@ -10,14 +10,10 @@ import torch
 from torch import Tensor
 
 from mlscale.errors import MLScaleError
-from mlscale.runs import safetensors_header as safetensors
+from mlscale.runs import safetensors_files as safetensors
 from mlscale.runs.initial_source import is_bare_pickle
 from mlscale.train.checkpoint.weights_only_load import load_checkpoint_file
 
-_DTYPES = {
-    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64,
-    "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8, "BOOL": torch.bool,
-}  # fmt: skip
 # Names under which training programs save their weights next to other values, in the order in which they are tried.
 _NAMES = ("state_dict", "model_state_dict", "model", "module", "net", "weights")
 
@@ -50,23 +46,9 @@ def read_weight_file(path: Path) -> dict[str, Tensor]:
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
-    """Return the tensors of one file, read and not memory-mapped: a mapped file that is cut short kills the process."""
-    tensors, header = {}, safetensors.read_safetensors_header(path)
-    with path.open("rb") as file:
-        for name, entry in header.tensors.items():
-            file.seek(entry.start)
-            data = bytearray(entry.end - entry.start)
-            if file.readinto(data) != len(data):
-                raise MLScaleError(
-                    "this safetensors file was cut short while it was read",
-                    where=str(path),
-                    fix="copy or download it again, whole, and start the command again",
-                )
-            dtype = _DTYPES[entry.dtype]
-            # frombuffer refuses an empty buffer. The tensor shares memory with `data`, which nothing else uses.
-            tensors[name] = torch.frombuffer(data, dtype=dtype) if data else torch.empty(0, dtype=dtype)
-            tensors[name] = tensors[name].reshape(entry.shape)
-    return tensors
+    """Return the tensors of one file, copied: a tensor of a mapped file that is cut short later kills the process."""
+    with safetensors.open_safetensors(path, "pt") as file:
+        return {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 - it is no dictionary
 
 
 def _read_legacy_pickle(path: Path) -> Any:

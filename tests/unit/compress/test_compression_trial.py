@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
-from mlscale.compress import compression_trial
+from mlscale.compress import int8 as compression_trial
 from mlscale.compress.int8 import Int8
 from mlscale.data import Digits
 from mlscale.errors import MLScaleError

@@ -97,7 +97,7 @@ def tfrecord(folder: Path, **policy: Any) -> TFRecord:
     for name, count in (("t", 100), ("v", 9)):
         if not (path := folder / f"{name}.tfrecord").exists():
             folder.mkdir(parents=True, exist_ok=True)
-            records = (build_record({"image": picture(i), "label": i % 3}) for i in range(count))
+            records = (build_record({"image/encoded": picture(i), "image/class/label": i % 3}) for i in range(count))
             path.write_bytes(b"".join(records))
     return TFRecord(folder / "t.tfrecord", folder / "v.tfrecord", image_size=None, **{"batch_size": BATCH, **policy})
 

@@ -7,8 +7,7 @@ from torch import Tensor
 
 from mlscale.errors import MLScaleError
 from mlscale.evaluate import sample_collector as module
-from mlscale.evaluate.sample_collector import SampleCollector
-from mlscale.evaluate.sample_rows import compute_sample_columns
+from mlscale.evaluate.sample_collector import SampleCollector, compute_sample_columns
 from mlscale.evaluate.worst_samples import build_worst_blocks
 from mlscale.task_types.collected_samples import TaskInfo
 from mlscale.task_types.registry import get_task_type

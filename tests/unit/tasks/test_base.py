@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from torchmetrics import CatMetric, MeanSquaredError, Metric
 
 from mlscale.tasks import Task
+from mlscale.tasks.base import EvaluationTally
 from mlscale.tasks.batch import Batch
-from mlscale.tasks.tally import EvaluationTally
 from tests.unit.fitting import SGD, Loader, fit, trainer
 
 

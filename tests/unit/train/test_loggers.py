@@ -15,7 +15,7 @@ from mlscale.errors import Exit, MLScaleError
 from mlscale.report import curves
 from mlscale.train import loggers
 from mlscale.train.loggers.csv_logger import CSV
-from mlscale.train.loggers.logged_rows import LoggedRows
+from mlscale.train.loggers.wandb_logger import LoggedRows
 
 
 def rows(folder: Path) -> list[dict[str, str]]:

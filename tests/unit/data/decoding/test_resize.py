@@ -7,13 +7,13 @@ import pytest
 import torch
 from torch.nn.functional import interpolate
 
-from mlscale.data.decoding import resize
-from mlscale.data.decoding.resize import resize_uint8
+from mlscale.data.decoding import resample
+from mlscale.data.decoding.resample import resize_uint8
 
 
-@pytest.mark.parametrize("block", [resize._BLOCK, 5000])
+@pytest.mark.parametrize("block", [resample._BLOCK, 5000])
 def test_bitwise_equal_to_torch(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(resize, "_BLOCK", block)
+    monkeypatch.setattr(resample, "_BLOCK", block)
     random = np.random.default_rng(0)
     for case in range(80):
         height, width = (int(side) for side in random.integers(1, 400, 2))

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from mlscale.data.data_facts import DataFacts
-from mlscale.data.images import decoded_cache, sample_probe, saved_probe
+from mlscale.data.images import decoded_cache, sample_probe
 from mlscale.data.images.webdataset import TarBackend
 from mlscale.data.order.bad_samples import BadSample
 from tests.unit.data.conftest import picture, write_shards, write_tar
@@ -20,7 +20,7 @@ COUNT = 40
 
 @pytest.fixture(autouse=True)
 def every_size(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(saved_probe, "_MIN_BYTES", 0)
+    monkeypatch.setattr(sample_probe, "_MIN_BYTES", 0)
 
 
 @pytest.fixture
@@ -119,7 +119,7 @@ def test_what_lacks_bad_samples_is_not_kept(tmp_path: Path, cache: Path) -> None
 
 
 def test_a_few_small_images_are_not_worth_a_file(shards: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(saved_probe, "_MIN_BYTES", 1 << 20)
+    monkeypatch.setattr(sample_probe, "_MIN_BYTES", 1 << 20)
     read_facts(shards)
     assert not list_saved(cache)
 

@@ -259,7 +259,7 @@ def test_a_shard_that_changes_is_another_one(folder: Path, serve: Serve, cache: 
 
 def test_tfrecord_files(tmp_path: Path, serve: Serve) -> None:
     for name, count in (("t0", 40), ("t1", 40), ("v", 9)):
-        records = (build_record({"image": picture(i), "label": i % 3}) for i in range(count))
+        records = (build_record({"image/encoded": picture(i), "image/class/label": i % 3}) for i in range(count))
         (tmp_path / "set").mkdir(exist_ok=True)
         (tmp_path / "set" / f"{name}.tfrecord").write_bytes(b"".join(records))
     chosen: dict[str, Any] = {"image_size": None, "batch_size": 16}

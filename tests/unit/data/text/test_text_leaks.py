@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from mlscale.data import TextFiles, TokenFiles
-from mlscale.data.text import shared_passages
-from mlscale.data.text.shared_passages import find_shared_passages
+from mlscale.data.text import text_leaks
+from mlscale.data.text.text_leaks import find_shared_passages
 from mlscale.data.text.token_arrays import ArrayTokens
 from mlscale.data.text.token_checks import BLOCK_BYTES
 from mlscale.data.writing.write_shards import Part
@@ -121,7 +121,7 @@ def build_tokens(values: Any) -> ArrayTokens:
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_passages_are_those_of_a_search_at_every_place(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Compared with Python's own search, over the borders of chunks."""
-    monkeypatch.setattr(shared_passages, "_CHUNK", 97)
+    monkeypatch.setattr(text_leaks, "_CHUNK", 97)
     draw = np.random.default_rng(seed)
     train, val = draw.integers(0, 60000, 1000), draw.integers(0, 60000, 400)
     for _ in range(4):
@@ -148,13 +148,13 @@ def test_lines_of_one_sign_are_no_leak() -> None:
 
 
 def test_of_large_text_a_part_is_compared(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shared_passages, "_CHUNK", 100)
-    monkeypatch.setattr(shared_passages, "_MOST_CHUNKS", 3)
-    monkeypatch.setattr(shared_passages, "_MOST_PASSAGES", 10)
+    monkeypatch.setattr(text_leaks, "_CHUNK", 100)
+    monkeypatch.setattr(text_leaks, "_MOST_CHUNKS", 3)
+    monkeypatch.setattr(text_leaks, "_MOST_PASSAGES", 10)
     train = build_tokens(np.random.default_rng(5).integers(0, 60000, 3000))
     found = find_shared_passages(train, train, 20)
     assert found is not None
     assert found.of == 10
     assert found.compared == pytest.approx(3 * 119 / 3000, abs=0.01)
     assert 1 <= found.passages <= 3
-    assert "% of it was compared" in shared_passages.format_shared_passages(found, "token", ("a@1", "b@2"))
+    assert "% of it was compared" in text_leaks.format_shared_passages(found, "token", ("a@1", "b@2"))

@@ -119,18 +119,19 @@ def test_a_schema_that_does_not_fit(photos: Path, schema: Any, what: str, where:
     assert len(set(problems)) == len(problems)
 
 
-def test_a_schema_is_found_only_where_it_is_clear(tmp_path: Path) -> None:
-    record = build_record({"a": picture(0), "b": picture(1), "n": 0, "m": 4})
+def test_the_usual_names_need_no_schema(tmp_path: Path) -> None:
+    record = build_record({"image/encoded": picture(0), "image/class/label": 0, "b": picture(1), "n": 0})
     (tmp_path / "x.tfrecord").write_bytes(record * 4)
-    with pytest.raises(MLScaleError, match="not clear which feature is the image"):
-        read(tmp_path).facts()
-    with pytest.raises(MLScaleError, match="not clear which feature is the label"):
-        read(tmp_path, schema={"image": "a"}).facts()
+    assert read(tmp_path).facts().train_samples == 4
     assert read(tmp_path, schema={"image": "b", "label": "n"}).facts().train_samples == 4
+    (tmp_path / "x.tfrecord").write_bytes(build_record({"b": picture(1), "n": 0}) * 4)
+    with pytest.raises(MLScaleError, match="no record has a feature 'image/encoded'") as raised:
+        read(tmp_path).facts()
+    assert "data.schema.image=" in str(raised.value)
 
 
 def test_several_labels_where_one_is_needed_name_the_setting(tmp_path: Path) -> None:
-    record = build_record({"image": picture(0), "label": [0, 1]})
+    record = build_record({"image/encoded": picture(0), "image/class/label": [0, 1]})
     (tmp_path / "x.tfrecord").write_bytes(record * 4)
     with pytest.raises(MLScaleError) as raised:
         read(tmp_path).facts()
@@ -281,7 +282,7 @@ def test_digits_written_as_records_are_the_same_batches(tmp_path: Path) -> None:
     for split in ("train", "val"):
         source = digits.get_decoded_split(split).source
         records = (
-            build_record({"image": source.read_image(n)[1], "label": int(source.raw_labels[n])})
+            build_record({"image/encoded": source.read_image(n)[1], "image/class/label": int(source.raw_labels[n])})
             for n in range(len(source))
         )
         (tmp_path / f"{split}.tfrecord").write_bytes(b"".join(records))

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mlscale.data.workers.main_module import _has_guard
+from mlscale.data.workers.sample_executor import _has_guard
 from mlscale.data.workers.shared_scratch import SharedScratch
 from mlscale.data.workers.work_clock import read_busy_clock, read_cpu_clock
 from tests.unit.data.conftest import write_shards

@@ -96,7 +96,7 @@ def write_tars(root: Path) -> list[str]:
 
 def write_records(root: Path) -> list[str]:
     for name, numbers in (("t", range(COUNT - 9)), ("v", range(COUNT - 9, COUNT))):
-        records = (build_record({"image": draw_image(n), "label": n % CLASSES}) for n in numbers)
+        records = (build_record({"image/encoded": draw_image(n), "image/class/label": n % CLASSES}) for n in numbers)
         (root / f"{name}.tfrecord").write_bytes(b"".join(records))
     return ["data=tfrecord", f"data.train={root / 't.tfrecord'}", f"data.val={root / 'v.tfrecord'}"]
 

@@ -16,10 +16,9 @@ from mlscale.cli import main
 from mlscale.data import TextFiles, TokenFiles
 from mlscale.data.encoders.token_encoders import TokenDocumentEncoder
 from mlscale.data.text.document_parts import list_parts, read_documents
-from mlscale.data.writing.collected_tokens import CollectedTokens
 from mlscale.data.writing.train_tokenizer import train_tokenizer
 from mlscale.data.writing.write_shards import Part
-from mlscale.data.writing.write_tokens import TokenSource, WrittenTokens, write_tokens
+from mlscale.data.writing.write_tokens import CollectedTokens, TokenSource, WrittenTokens, write_tokens
 from mlscale.errors import MLScaleError
 from tests.contract.test_documents import validate
 from tests.tokenizer_files import TEXTS, save_bpe, save_words

@@ -7,9 +7,9 @@ import pytest
 
 from mlscale.retrain.gate.class_comparison import ClassComparison, RelabelledName
 from mlscale.retrain.gate.gate_limits import GateLimits
-from mlscale.retrain.gate.gate_objections import list_objections
 from mlscale.retrain.gate.group_changes import CLASS, HELD, UNDECIDED, WORSE, GroupChange
 from mlscale.retrain.gate.overall_change import OverallChange
+from mlscale.retrain.gate.promotion_decision import list_objections
 from mlscale.stats.intervals import Interval
 from mlscale.stats.timing import CallTime, TimesCompared
 from mlscale.task_types.paired_metrics import MetricDefinition

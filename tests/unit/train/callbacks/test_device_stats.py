@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from mlscale.errors import MLScaleError
-from mlscale.train import machine_sensors as samplers
 from mlscale.train.callbacks import DeviceStats, TrainMetrics
-from mlscale.train.machine_sensors import GpuSensor, HostSensor
+from mlscale.train.callbacks import device_stats as samplers
+from mlscale.train.callbacks.device_stats import GpuSensor, HostSensor
 from tests.unit.fitting import At, batches, classifier, fit, trainer
 from tests.unit.train.callbacks.test_train_metrics import Recorder
 

@@ -7,7 +7,7 @@ from threading import Thread
 
 import pytest
 
-from mlscale.train.callbacks.notebook_bar import NotebookBar, NotebookOutput, find_notebook_shell
+from mlscale.train.callbacks.progress import NotebookBar, NotebookOutput, find_notebook_shell
 
 
 class Cell(NotebookOutput):

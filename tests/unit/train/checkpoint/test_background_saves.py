@@ -18,8 +18,8 @@ from mlscale.runs.checkpoint_files.checkpoint_commit import AtomicCheckpointWrit
 from mlscale.runs.checkpoint_files.checkpoint_digest import verify_checkpoint
 from mlscale.train.callbacks.checkpoints import Checkpoints
 from mlscale.train.checkpoint import one_file
+from mlscale.train.checkpoint.background_writer import HostCopier
 from mlscale.train.checkpoint.failed_saves import guard_checkpoint_callbacks
-from mlscale.train.checkpoint.host_copy import HostCopier
 from mlscale.train.checkpoint.lightning_io import VerifiedCheckpointIO
 from mlscale.train.checkpoint.step_boundary import install_boundaries
 from mlscale.train.checkpoint.weights_only_load import load_checkpoint_file

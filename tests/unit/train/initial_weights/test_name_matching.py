@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from mlscale.tasks import Classification, Regression, ResNet, TabularNet
-from mlscale.train.initial_weights.name_matching import match_weights
+from mlscale.train.initial_weights.start import match_weights
 
 Weights = dict[str, Tensor]
 

@@ -11,8 +11,8 @@ from pytorch_lightning.profilers import Profiler, SimpleProfiler
 from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
-from mlscale.train.lightning.profiler_report import keep_profiler_report
 from mlscale.train.lightning.quiet import suppress_library_messages
+from mlscale.train.trainer_patches import keep_profiler_report
 
 
 class Line(LightningModule):

@@ -8,7 +8,7 @@ import secrets
 import numpy as np
 import pytest
 
-from mlscale.train.checkpoint_interval.optimal_interval import (
+from mlscale.train.checkpoint.auto_interval import (
     choose_default_mtbf,
     compute_daly_interval,
     compute_limited_interval,

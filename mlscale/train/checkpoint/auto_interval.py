@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import os
 import statistics
 import sys
 import time
 from collections import deque
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,13 +18,6 @@ from mlscale.report.text import format_duration, format_number
 from mlscale.runs.host.machine import count_usable_cores
 from mlscale.runs.host.processes import measure_process_age
 from mlscale.train.checkpoint.lightning_io import VerifiedCheckpointIO
-from mlscale.train.checkpoint_interval.optimal_interval import (
-    MAX_OVERHEAD,
-    choose_default_mtbf,
-    compute_daly_interval,
-    compute_limited_interval,
-    compute_lost_share,
-)
 
 if TYPE_CHECKING:
     from pytorch_lightning import Trainer
@@ -114,3 +109,53 @@ def format_choice(cost: float, mtbf: float, restart: float) -> str:
         f"{failures} is expected (mtbf_hours){limit}; {format_number(100 * lost, 2)} % of the time is lost to saves "
         f"and failures, with a restart in {format_duration(restart)}"
     )
+
+
+MAX_OVERHEAD = 0.03
+"""The largest share of the time that saves may take, however often the run fails."""
+_HOURS = 24.0
+_PREEMPTIBLE_HOURS = 6.0
+# What each platform sets in the processes of a job; all of them may take a machine away while it is used.
+_PREEMPTING = ("SLURM_JOB_ID", "SKYPILOT_TASK_ID", "KUBERNETES_SERVICE_HOST")
+
+
+def compute_young_interval(cost: float, mtbf: float) -> float:
+    """Return Young's first-order approximation of the best `work`."""
+    return math.sqrt(2 * cost * mtbf)
+
+
+def compute_daly_interval(cost: float, mtbf: float) -> float:
+    """Return Daly's higher-order approximation of the best `work`: below Young's where saves are expensive."""
+    if cost >= 2 * mtbf:
+        return mtbf
+    part = cost / (2 * mtbf)
+    return compute_young_interval(cost, mtbf) * (1 + math.sqrt(part) / 3 + part / 9) - cost
+
+
+def compute_limited_interval(cost: float, mtbf: float) -> float:
+    """Return Daly's interval, or a longer one where saves would take more than `MAX_OVERHEAD` of the time."""
+    return max(compute_daly_interval(cost, mtbf), cost * (1 / MAX_OVERHEAD - 1))
+
+
+def compute_lost_share(work: float, cost: float, mtbf: float, restart: float) -> float:
+    """Return the expected share of the time that is lost to saves, repeated work and restarts.
+
+    Daly's complete model: a save and a restart may fail, too. `restart` is the time between a failure and the first
+    step after it.
+    """
+    try:
+        expected = mtbf * math.exp(restart / mtbf) * math.expm1((work + cost) / mtbf)
+    except OverflowError:
+        return 1.0
+    return 1 - work / expected
+
+
+def choose_default_mtbf(nodes: int, environment: Mapping[str, str]) -> float:
+    """Return the mean time between failures of a run of so many machines, where the user states none.
+
+    Args:
+        nodes: machines; a failure of any of them ends the run.
+        environment: the variables of the process, which name the platform.
+    """
+    hours = _PREEMPTIBLE_HOURS if any(environment.get(name) for name in _PREEMPTING) else _HOURS
+    return hours * 3600 / nodes

@@ -15,12 +15,11 @@ from mlscale.errors import MLScaleError
 from mlscale.runs.checkpoint_files.checkpoint_search import list_checkpoint_files
 from mlscale.runs.host.processes import measure_process_age
 from mlscale.train.callbacks.checkpoints import Checkpoints
+from mlscale.train.checkpoint import auto_interval
 from mlscale.train.checkpoint import step_boundary as boundary
+from mlscale.train.checkpoint.auto_interval import compute_limited_interval, format_choice
 from mlscale.train.checkpoint.failed_saves import guard_checkpoint_callbacks
 from mlscale.train.checkpoint.lightning_io import VerifiedCheckpointIO
-from mlscale.train.checkpoint_interval import auto_interval
-from mlscale.train.checkpoint_interval.auto_interval import format_choice
-from mlscale.train.checkpoint_interval.optimal_interval import compute_limited_interval
 from tests.unit.fitting import At, Loader, batches, classifier, trainer
 
 pytestmark = pytest.mark.filterwarnings("ignore:Checkpoint directory .* is not empty")
