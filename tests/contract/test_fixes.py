@@ -66,7 +66,7 @@ PROSE = {
         export.served_module.compute_plain_outputs
         export.served_module.require_predictions lightning_errors.explain_lightning_error
         export.validation_samples._choose_loader export.validation_samples.iterate_loader_batches
-        predict.given_frames.list_scored_values
+        predict.given_samples.list_scored_values
         predict.given_samples.raise_bad_samples runs.folder._resolve_inside
         task_types.task_type._create_missing_error tasks.batch.unpack_batch
         train.checkpoint.weights_only_load.load_checkpoint_file
