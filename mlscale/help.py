@@ -168,8 +168,7 @@ def create_unknown_command_error(word: str, *following: str) -> MLScaleError:
     Args:
         following: the words after it: `mlscale debug fast` means debug=fast.
     """
-    from mlscale.config.names import not_yet
-    from mlscale.config.names.foreign_names import load_foreign_names
+    from mlscale.config.names.foreign_names import find_meanings, is_sentence
 
     groups = find_roots().groups
     if word in groups:
@@ -179,17 +178,17 @@ def create_unknown_command_error(word: str, *following: str) -> MLScaleError:
         return MLScaleError(
             f"'{word}' is a setting, not a command", where="command line", fix=f"mlscale {recipe}{word}={option}"
         )
-    if feature := not_yet.find_feature_of_key(word):
-        return feature.create_error(f"mlscale {word}", "command line")
     # One of a package that does not load is reported by `--help`.
     register_commands(COMMANDS)
-    best = load_foreign_names().commands.get(word) or find_nearest(word, COMMANDS)
+    best = next((item.removeprefix("mlscale ") for item in find_meanings(f"mlscale {word}")), None)
+    missing = next(filter(is_sentence, find_meanings(word)), "")
+    best = best or (None if missing else find_nearest(word, COMMANDS))
     if word in groups.get("recipe", ()):
         best = f"recipe={word}"
     return MLScaleError(
         f"unknown command '{word}'",
         where="command line",
-        why=f"commands: {', '.join(COMMANDS)}",
+        why=missing or f"commands: {', '.join(COMMANDS)}",
         fix=_join_command(best.split(), following) if best else "mlscale --help",
     )
 

@@ -26,6 +26,7 @@ NAV: dict[str, tuple[tuple[str, str], ...]] = {
     ),
     "Train": (
         ("Configuration", "configuration.md"),
+        ("Names from other programs", "names.md"),
         ("Cookbook", "cookbook.md"),
         ("Extending mlscale", "extending.md"),
         ("Custom datasets", "custom-datasets.md"),

@@ -16,8 +16,8 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from mlscale.config.composition.option_files import find_selecting_option
-from mlscale.config.names.name_distance import fold_name
-from mlscale.config.names.suggest import find_nearest
+from mlscale.config.names.foreign_names import PAGE
+from mlscale.config.names.suggest import find_nearest, fold_name
 from mlscale.errors import Exit, MLScaleError
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from mlscale.config.composition.request import Request
 
-PAGE = "docs/configuration.md"
+_PAGE = "docs/configuration.md"
 _WORD = re.compile(r"(?:'[^']*'|\"(?:\\.|[^\"\\])*\"|[^\s'\"])+")
 _OVERRIDE = re.compile(r"[+~]{0,2}[A-Za-z_][\w./@-]*=.+|~[A-Za-z_][\w./@-]*", re.DOTALL)
 _SWEPT = re.compile(r"=[^\[{'\"(]*,")  # of a sweep, up to its last value
@@ -37,6 +37,7 @@ _TYPED = re.compile(
     r"((leave|write|take|mlscale|pip|python|export|mkdir|mv|choose|sbatch|cd) ?|--?\w|[\[`]|[\w.@~+/-]+[=(])"
 )
 _SHOWN = re.compile(r"mlscale .*(--help|config show|runs ls)|mlscale \+recipe")
+_IS_NAME = re.compile(r"unknown (key|flag|word) ")  # of these the page has the names of other programs
 # Of these a place to fill in keeps nothing of what was typed; where a key is missing, it is all that can be said.
 _OF_A_VALUE = re.compile(r"unknown |'.*' must be |'.*' is not set here|.* can't be read|.* does not name an option")
 
@@ -87,7 +88,8 @@ def _confirm(trial: _Trial, problems: Sequence[MLScaleError]) -> None:
             if is_fix:
                 lines.append(line)
         if not lines:
-            problem.why = "; ".join(filter(None, dict.fromkeys((problem.why, reason, f"see {PAGE}"))))
+            page = PAGE if _IS_NAME.match(problem.what) else _PAGE
+            problem.why = "; ".join(filter(None, dict.fromkeys((problem.why, reason, f"see {page}"))))
         problem.fix = "\n".join(lines)
 
 

@@ -99,11 +99,8 @@ def raise_if_invalid(cfg: DictConfig, request: Request) -> DictConfig:
         check_private_names({request.command, *used})
     left_over: dict[str, list[str]] = {}
     if problems := find_problems(request, cfg, left_over):
-        from mlscale.config.names.suggest import name_recipe
         from mlscale.secrets.mask import Masker
 
-        for problem in problems:
-            problem.fix = name_recipe(problem.fix, request.typed)
         # Messages quote values and overrides, which may hold literal secrets.
         masker = Masker.create_for_run(cfg)
         raise_all([problem.mask_texts(masker.mask_text) for problem in problems])
@@ -191,7 +188,7 @@ def _use_run_config(request: Request) -> Request:
         elif ref in request.roots.groups.get("recipe", ()):
             error.fix = f"mlscale {request.command} recipe={ref}"
         else:
-            from mlscale.config.suggestions.value_forms import find_run_of_path
+            from mlscale.runs.find import find_run_of_path
 
             _suggest_near_run(error, REF)
             # What is trained anew is a run: of a checkpoint's path, the one that it is in.
@@ -215,7 +212,7 @@ def _suggest_near_run(error: MLScaleError, key: str) -> None:
 def _suggest_for_checkpoint(error: MLScaleError, ref: str) -> None:
     """Give the error for a run that was not found the fix where a checkpoint was typed: its run, or its weights."""
     from mlscale.config.names.suggest import format_override
-    from mlscale.config.suggestions.value_forms import find_run_of_path
+    from mlscale.runs.find import find_run_of_path
 
     path = Path(ref)
     if folder := find_run_of_path(path):

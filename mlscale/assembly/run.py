@@ -184,13 +184,7 @@ def _fit(parts: Assembly, cfg: DictConfig, resume: str | None) -> None:
     except Exception as error:
         problem = explain_unlogged_metric(
             error, find_callback(trainer, RunMetric).metric, trainer.callback_metrics
-        ) or explain_unsuited_input(
-            error,
-            parts.task,
-            parts.data,
-            per_device_batch=cfg.derived.per_device_batch,
-            ranks=cfg.derived.world_size * cfg.trainer.get("accumulate_grad_batches", 1),
-        )
+        ) or explain_unsuited_input(error, parts.task, parts.data)
         if problem:
             raise problem from error
         raise

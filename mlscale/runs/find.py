@@ -50,6 +50,11 @@ def find_run(ref: str | Path, root: str | Path = "runs") -> RunFolder:
     return matches[0]
 
 
+def find_run_of_path(path: Path) -> str | None:
+    """Return the run folder that a file or folder is in; None outside of one."""
+    return next((str(folder) for folder in (path, *path.parents) if (folder / RUN).is_file()), None)
+
+
 def match_runs(text: str, root: str | Path = "runs") -> tuple[list[RunFolder], list[RunFolder]]:
     """Return the runs that `text` names in full (an id, a folder's name, or 'last'), and those whose id or folder name
     begins with it.

@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import faulthandler
 import os
-import re
 import sys
-import tempfile
 import threading
 import traceback
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
-from typing import IO, Any
 
 # Files of debuggers: their frames are on the stack at a breakpoint.
 _DEBUGGERS = ("pdb.py", "bdb.py", "pydevd.py")
 # Functions of torch that return only when the other ranks have arrived; DDP's is the backward pass.
 _WAITING = ("_engine_run_backward", "all_reduce", "all_gather", "broadcast", "barrier", "reduce", "wait")
-# A frame as faulthandler writes it.
-_FRAME = re.compile(r'^  File "(?P<file>[^"]+)", line (?P<line>\d+) in (?P<name>.+)$', re.MULTILINE)
 _IN_TORCH = f"{os.sep}torch{os.sep}"
 
 
@@ -59,37 +55,8 @@ def is_in_collective(calls: list[tuple[str, int, str]]) -> bool:
     return _IN_TORCH in file and name in _WAITING
 
 
-def parse_backstop_calls(text: str) -> list[tuple[str, int, str]]:
-    """Return the main thread's calls, the innermost first, from a backstop's text, which has that thread last."""
-    main = text.rpartition("(most recent call first):")[2]
-    return [(frame["file"], int(frame["line"]), frame["name"]) for frame in _FRAME.finditer(main)]
-
-
-class Backstop:
-    """A timer that writes the stacks from outside Python when `restart_countdown` was not called for a while: then
-    native code holds the GIL, and no Python thread could report it.
-
-    Args:
-        seconds: without a call of `restart_countdown`.
-        to: the stream to write to; by default a file without a name, which another process of the same user reads at
-            `path`, on Linux.
-    """
-
-    def __init__(self, seconds: float, to: IO[Any] | None = None) -> None:
-        self._seconds = seconds
-        self._own = to is None
-        self._file: IO[Any] = to or tempfile.TemporaryFile()  # noqa: SIM115 - it stays open as long as this
-        self.path = f"/proc/{os.getpid()}/fd/{self._file.fileno()}"
-
-    def restart_countdown(self) -> None:
-        """Restart the countdown, and clear the file."""
-        if self._own and self._file.seek(0, os.SEEK_END):
-            self._file.seek(0)
-            self._file.truncate()
-        # A second call replaces the timer of the first; the watchdog thread of faulthandler does not need the GIL.
-        faulthandler.dump_traceback_later(self._seconds, file=self._file)
-
-    def close(self) -> None:
-        faulthandler.cancel_dump_traceback_later()
-        if self._own:
-            self._file.close()
+def restart_backstop(seconds: float) -> None:
+    """Have the stacks written to standard error in `seconds` unless this is called again before: if native code holds
+    the GIL until then, no Python thread could report it, and the thread of faulthandler needs none."""
+    with suppress(OSError, ValueError):  # a standard error that is no file
+        faulthandler.dump_traceback_later(seconds, file=sys.__stderr__ or sys.stderr)

@@ -121,6 +121,19 @@ def test_scripts_are_typed_as_modules_that_exist() -> None:
     assert [page.name for page in texts if re.search(r"python scripts/\w+\.py", page.read_text())] == []
 
 
+def test_the_places_of_the_architecture_page_are_there() -> None:
+    """In each row a file is followed by what is in it."""
+    text = (ROOT / "docs/architecture.md").read_text().partition("## Where is what decided")[2].partition("\n## ")[0]
+    names, source, missing = re.findall(r"`([\w/.]+)`", text.partition("|---|---|")[2]), "", []
+    for name in names:
+        if name.endswith(".py"):
+            source = (ROOT / "mlscale" / name).read_text()
+        elif not re.search(rf"(def|class) {name}\b", source):
+            missing.append(name)
+    assert len(names) > 30
+    assert missing == []
+
+
 @pytest.mark.parametrize("target", [target for targets in REFERENCE.values() for target in targets])
 def test_what_the_reference_documents_is_there(target: str) -> None:
     """The site's build says it too, but is slow."""

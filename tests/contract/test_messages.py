@@ -34,13 +34,17 @@ WITHOUT_FIX = {
     **dict.fromkeys(
         (
             "mlscale.config.checks.check._check_plain_key",
+            "mlscale.config.checks.group_nodes.check_chosen_option",
+            "mlscale.config.checks.metric_names.check_metric_names",
             "mlscale.config.checks.refused_keys.check_unknown_key",
             "mlscale.config.composition.argv._check_flags",
+            "mlscale.config.composition.argv._check_words",
+            "mlscale.config.composition.argv._quote_if_needed",
+            "mlscale.config.composition.unreadable.explain_unreadable",
             "mlscale.config.composition.compose._create_compose_error",
             "mlscale.config.composition.hydra_errors._explain_error",
             "mlscale.config.composition.hydra_errors._report_unknown_option",
             "mlscale.config.composition.hydra_keys.check_effect",
-            "mlscale.config.names.not_yet.create_error",
             "mlscale.config.schema.values.check_value_type",
             "mlscale.tasks.schedules._make_schedule_error",
         ),

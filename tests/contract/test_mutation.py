@@ -102,7 +102,7 @@ def test_a_sample_is_low_where_chance_does_not_explain_it(
 
 def test_targets_exist_and_each_equivalent_has_a_reason() -> None:
     targets = load_targets()
-    assert len(targets) == len({target.path for target in targets}) >= 90
+    assert len(targets) == len({target.path for target in targets}) >= 80
     for target in targets:
         assert all((ROOT / path).is_file() for path in (target.path, *target.tests))
         assert all(target.equivalent.values())

@@ -65,7 +65,7 @@ def test_images_that_are_too_small_for_a_model(
     assert main(["estimate", "recipe=resnet", *model, "estimate.probe_seconds=0"]) == 2
     reported = capfd.readouterr().err
     assert "Pooling can't take images of 8×8 pixels" in reported
-    assert "fix:   data.image_size=16" in reported
+    assert "fix:   data.image_size=<one that it takes" in reported
     assert "Traceback" not in reported
 
 

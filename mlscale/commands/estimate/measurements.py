@@ -116,7 +116,7 @@ def measure_memory(cfg: DictConfig, accelerator: str, facts: Mapping[str, Any] |
             return _check_memory(cfg, batch, loop, memory, facts, run_data)
         except Exception as error:
             # torch's message about shapes names neither the data nor the model.
-            if problem := _explain_unsuited_input(cfg, error, run_data):
+            if problem := explain_unsuited_input(error, build_task(cfg), run_data.build_module(cfg)):
                 raise problem from error
             raise
 
@@ -224,14 +224,6 @@ def _read_processes(cfg: DictConfig, has_device: bool) -> Processes | None:
         has_device and strategy.get("cpu_offload", False),
     )
     return Sharding(ranks, settings, strategy.get("replicate") or 1)
-
-
-def _explain_unsuited_input(cfg: DictConfig, error: Exception, run_data: RunData) -> MLScaleError | None:
-    """Return the error to report if the model can't take the images of the data; None for another error."""
-    ranks = cfg.derived.world_size * (cfg.trainer.get("accumulate_grad_batches", 1) or 1)
-    batch = cfg.derived.per_device_batch
-    data = run_data.build_module(cfg)
-    return explain_unsuited_input(error, build_task(cfg), data, per_device_batch=batch, ranks=ranks)
 
 
 def _load_first_batch(cfg: DictConfig, run_data: RunData) -> Any:

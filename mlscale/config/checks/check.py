@@ -6,7 +6,6 @@ Nothing here imports torch: targets are read from source. The order of the messa
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -20,14 +19,13 @@ from mlscale.config.checks.interpolations import check_interpolations
 from mlscale.config.checks.metric_names import check_metric_names
 from mlscale.config.checks.node_check import NodeCheck
 from mlscale.config.checks.refused_keys import check_unknown_key
+from mlscale.config.checks.suggestions import correct_front
 from mlscale.config.checks.tracker_address import check_tracker_addresses
 from mlscale.config.checks.value_check import ValueCheck
 from mlscale.config.schema import key_owners as rules
 from mlscale.config.schema.documented_fields import MISSING
 from mlscale.config.schema.target_nodes import Node, iterate_outermost_nodes, join_path
 from mlscale.config.schema.values import create_missing_error
-from mlscale.config.suggestions.near_nodes import correct_first_part
-from mlscale.config.suggestions.unknown_keys import suggest_key
 from mlscale.errors import MLScaleError
 
 
@@ -96,7 +94,7 @@ class _ConfigCheck:
         """Return whether a key that takes no dictionary is a typo of a group: `mode.widths=[8]`."""
         kind = self._config.top_fields[key].type if key in self._config.top_fields else None
         takes_none = isinstance(value, dict) and kind is not None and not kind.accepts(value)
-        if not takes_none or not correct_first_part(key, self._config.names):
+        if not takes_none or not correct_front(key, self._config.names):
             return False
         self._values.mark_wrong(key)
         return True
@@ -139,32 +137,23 @@ class _ConfigCheck:
         if not value or (isinstance(value, str) and "${" in value):
             return
         if not isinstance(value, dict):
-            yield group_nodes.create_not_a_node_error(name, value, self._config.groups, self._config.describe_origin)
+            yield group_nodes.create_not_a_node_error(self._config, name, value)
         elif "_target_" in value:
             yield from self._nodes.check_node(Node(name, value, self._config.fields), supplied)
         elif name == self._config.command and self._config.command_files:
             yield from self._check_command_keys(name, value)
         elif name in rules.BUILDS_SEVERAL:
-            advised = partial(suggest_key, names=self._config.names)
-            yield from group_nodes.check_entries(
-                name, value, self._config.groups, self._config.describe_origin, advised, self._config.names.facts.task
-            )
+            yield from group_nodes.check_entries(self._config, name, value)
             yield from self._nodes.check_objects_inside(name, value)
         # Lightning's lr_scheduler dictionary, for schedulers that do not step by optimizer steps.
         elif name == "scheduler" and "scheduler" in value:
-            yield from group_nodes.check_lightning_scheduler(value, self._config.describe_origin)
+            yield from group_nodes.check_lightning_scheduler(self._config, value)
             for path, item in iterate_outermost_nodes(value, name):
                 yield from self._nodes.check_node(Node(path, item, self._config.fields), supplied)
         elif name in rules.BUILDS_ONE:
-            yield from group_nodes.check_empty_node(
-                name,
-                value,
-                self._config.names,
-                self._config.describe_origin,
-                partial(suggest_key, names=self._config.names),
-            )
+            yield from group_nodes.check_empty_node(self._config, name, value)
         elif known := self._config.fields.get_node_fields(name):
-            yield from group_nodes.check_chosen_option(name, value, self._config.describe_origin)
+            yield from group_nodes.check_chosen_option(self._config, name, value)
             for key, item in value.items():
                 path = join_path(name, str(key))
                 yield from (

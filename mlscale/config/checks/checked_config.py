@@ -8,21 +8,23 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from mlscale.config.checks import group_nodes
-from mlscale.config.checks.group_nodes import COMMAND_LINE
+from mlscale.config.checks.suggestions import Names
 from mlscale.config.schema import key_owners as rules
 from mlscale.config.schema.documented_fields import Field, add_group_files, get_shipped_fields
-from mlscale.config.schema.job_facts import collect_facts
 from mlscale.config.schema.roots import BASE_GROUPS, COMMAND_BASES, SERVICE_GROUPS
 from mlscale.config.schema.target_nodes import Node, iterate_nodes, join_path
 from mlscale.config.schema.value_types import Type
-from mlscale.config.suggestions.config_names import Names
-from mlscale.config.suggestions.templates import count_batches
+
+COMMAND_LINE = "command line: "
+"""The start of the origin of a key that was typed and is not in a file."""
 
 
-def collect_names(cfg: DictConfig, *, groups: Mapping[str, Sequence[str]], command: str = "train") -> Names:
-    """Return the keys and options that may be set in a composed config."""
-    return CheckedConfig(cfg, groups, None, command).names
+def find_chosen_option(group: str, node: object) -> str:
+    """Return the option that a group which builds nothing names itself; "" for other groups."""
+    if group not in rules.NAMES_ITS_OPTION or not isinstance(node, dict):
+        return ""
+    key, default = rules.NAMES_ITS_OPTION[group]
+    return str(node.get(key) or default)
 
 
 class CheckedConfig:
@@ -74,21 +76,13 @@ class CheckedConfig:
             if not (isinstance(node, dict) and "_target_" in node)
             for path in self.fields.get_node_fields(group)
         ]
-        trainer = self.tree.get("trainer")
-        given = trainer if isinstance(trainer, dict) else {}
+        groups = {group: node for group, node in self.tree.items() if isinstance(node, dict)}
+        entries = {
+            group: [name for name, item in node.items() if isinstance(item, dict) and "_target_" in item]
+            for group, node in groups.items()
+        }
         nodes_and_groups = self.top_groups | set(self.nodes)
-        epochs = given.get("max_epochs")
-        return Names(
-            dict.fromkeys(paths),
-            self.groups,
-            count_batches(self._get_value),
-            self._get_types,
-            nodes_and_groups,
-            epochs if isinstance(epochs, int) and epochs > 0 else None,
-            collect_facts(self.tree),
-            self._get_value,
-            self._is_typed,
-        )
+        return Names(dict.fromkeys(paths), self.groups, self._get_types, nodes_and_groups, entries)
 
     @cached_property
     def nodes(self) -> dict[str, Node]:
@@ -110,23 +104,12 @@ class CheckedConfig:
             return self.top_fields[path]
         group = path.partition(".")[0]
         # Options of a group that builds nothing may have a key in common, and describe it each for itself.
-        option = group_nodes.find_chosen_option(group, self.tree.get(group))
+        option = find_chosen_option(group, self.tree.get(group))
         return self.fields.get_option_fields(group, option).get(path) or self.fields.find_field(path)
 
     def is_in_file(self, path: str) -> bool:
         """Return whether a file set a key, not the command line."""
         return self.origin is not None and not self.origin(path).startswith(COMMAND_LINE)
-
-    def _is_typed(self, path: str) -> bool:
-        """Return whether the command line sets a key."""
-        return self.origin is not None and self.origin(path).startswith(COMMAND_LINE)
-
-    def _get_value(self, path: str) -> object:
-        """Return the value of a key as it is written; None where it is not set."""
-        value: object = self.tree
-        for key in path.split("."):
-            value = value.get(key) if isinstance(value, dict) else None
-        return value
 
     def _get_types(self, path: str) -> Sequence[Type]:
         """Return the types that the value of a key must have, where they are known."""

@@ -2,34 +2,64 @@
 
 from __future__ import annotations
 
+import ast
+import re
 from collections.abc import Iterator, Mapping
+from functools import cache
 
 from mlscale.config.checks.checked_config import CheckedConfig
 from mlscale.config.metric_direction import infer_direction
-from mlscale.config.names.suggest import format_override
-from mlscale.config.schema.job_facts import TASK_METRICS
-from mlscale.config.suggestions.value_forms import name_nearest_metric
+from mlscale.config.names.foreign_names import find_value_meanings
+from mlscale.config.names.suggest import fold_name, format_override
+from mlscale.config.signatures import source_names as source
 from mlscale.errors import MLScaleError
 
 _BUILT_IN = ("mlscale.", "pytorch_lightning.", "lightning.")
+_STAGE = re.compile(r"^(metrics|eval|val|valid|validation|test|best)[_/. ]|^(val|valid)(?=(acc|loss))")
 
 
 def check_metric_names(config: CheckedConfig) -> Iterator[MLScaleError]:
     """Yield the problem of each metric that the built-in task logs under another name."""
-    task = config.names.facts.task
-    if task not in TASK_METRICS or not _is_built_in(config.tree):
+    task = config.tree.get("task")
+    target = str(task.get("_target_")) if isinstance(task, dict) else ""
+    if not target.startswith("mlscale.") or not _is_built_in(config.tree):
         return
     # A name that is unknown is not refused: a module inside the model may log it.
-    logged = {f"{stage}/{name}" for stage in ("train", "val", "test") for name in TASK_METRICS[task]}
     for path, name in _iterate_monitored(config.tree):
-        meant = name_nearest_metric(name, task)
-        if name not in logged and meant is not None:
+        stage, _, last = name.rpartition("/")
+        logged = _read_metric_names(target)
+        if not logged or (stage in ("train", "val", "test") and last in logged):
+            continue
+        plain = _STAGE.sub("", _STAGE.sub("", name.lower()))
+        meant = [meaning.rpartition("/")[2] for meaning in find_value_meanings("metric", plain)]
+        same = next((item for item in logged if fold_name(item) == fold_name(plain) or item in meant), "")
+        if same or (stage not in ("train", "val", "test") and (meant or _is_of_another_task(config, plain))):
             yield MLScaleError(
                 f"{path}={name} is not logged",
                 where=config.describe_origin(path),
-                why=f"task={task} logs {', '.join(f'val/{item}' for item in TASK_METRICS[task])}",
-                fix=_complete_fix(config.tree, path, meant),
+                why=f"{target} logs {', '.join(f'val/{item}' for item in logged)}",
+                fix=_complete_fix(config.tree, path, f"val/{same}") if same else "",
             )
+
+
+@cache
+def _read_metric_names(target: str) -> tuple[str, ...]:
+    """Return the metrics that a task's class logs: its `mean_names`, and the keys that its method `metrics` returns."""
+    try:
+        order = list(source.iterate_mro(source.find_object(target)))  # type: ignore[arg-type]
+    except (source.NoModuleError, source.NoNameError, source.UnreadableError, AttributeError):
+        return ()
+    means = next((item.members["mean_names"] for item in order if "mean_names" in item.members), None)
+    method = next((item.members["metrics"] for item in order if "metrics" in item.members), None)
+    dicts = [node for node in ast.walk(method) if isinstance(node, ast.Dict)] if isinstance(method, ast.AST) else []
+    pairs = [pair for node in dicts for pair in zip(node.keys, node.values, strict=True)]
+    keys = [key.value for key, value in pairs if isinstance(key, ast.Constant) and isinstance(value, ast.Call)]
+    return (*(ast.literal_eval(means) if isinstance(means, ast.Tuple) else ()), *keys)
+
+
+def _is_of_another_task(config: CheckedConfig, name: str) -> bool:
+    targets = [item.target for item in config.fields.list_group_options("task") if item.target]
+    return fold_name(name) in {fold_name(item) for target in targets for item in _read_metric_names(target)}
 
 
 def _complete_fix(tree: Mapping[str, object], path: str, meant: str) -> str:

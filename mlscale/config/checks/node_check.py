@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from mlscale.config.checks.checked_config import CheckedConfig
-from mlscale.config.checks.missing_arguments import check_missing_arguments, find_missing_arguments
 from mlscale.config.checks.refused_keys import check_unknown_key, create_owned_key_error
 from mlscale.config.checks.value_check import ValueCheck
+from mlscale.config.names.suggest import find_nearest
 from mlscale.config.schema import key_owners as rules
 from mlscale.config.schema.documented_fields import MISSING
 from mlscale.config.schema.target_nodes import Node, iterate_outermost_nodes, join_path
@@ -143,3 +143,36 @@ def _list_documented_keys(config: CheckedConfig, node: Node) -> frozenset[str]:
     options = [item for item in config.fields.options if item.package == node.path]
     alike = [item for item in options if (item.target or "").partition(".")[0] == package]
     return frozenset(field.path.rpartition(".")[2] for item in alike for field in item.fields)
+
+
+def check_missing_arguments(
+    config: CheckedConfig, node: Node, signature: Signature, supplied: frozenset[str]
+) -> Iterator[MLScaleError]:
+    """Yield the problem of each missing argument."""
+    missing = find_missing_arguments(node, signature, supplied)
+    for name in missing:
+        yield MLScaleError(
+            f"'{join_path(node.path, name)}' is missing",
+            where=config.describe_origin(join_path(node.path, "_target_")),
+            why=f"{node.target} requires '{name}'",
+            fix=_suggest_argument(node, name),
+        )
+
+
+def find_missing_arguments(node: Node, signature: Signature, supplied: frozenset[str]) -> list[str]:
+    """Return the required arguments that nothing provides."""
+    # Missing arguments come later, or are given by position.
+    if node.value.get("_partial_") is True or "_args_" in node.value:
+        return []
+    typos = [str(key) for key in node.value if key not in signature.named]  # reported as unknown, with this name as fix
+    return [
+        name
+        for name, parameter in signature.named.items()
+        if parameter.required and not (name in node.value or name in supplied or find_nearest(name, typos))
+    ]
+
+
+def _suggest_argument(node: Node, name: str) -> str:
+    """Return the override that gives a required argument: a fact of the data, or a placeholder."""
+    path, kinds, fact = join_path(node.path, name), node.get_types(name), rules.FACTS.get(name)
+    return f"'{path}=${{derived.{fact}}}'" if fact else f"{path}=<{kinds[0].text if kinds else 'value'}>"

@@ -5,9 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from mlscale.config.checks.checked_config import CheckedConfig
-from mlscale.config.names.suggest import format_override
-from mlscale.config.schema.target_nodes import join_path
-from mlscale.config.suggestions.value_forms import choose_server_address
 from mlscale.errors import MLScaleError
 
 
@@ -15,17 +12,15 @@ def check_tracker_addresses(config: CheckedConfig) -> Iterator[MLScaleError]:
     """Yield the problem of each MLflow logger whose `tracking_uri` is a folder."""
     loggers = config.tree.get("logger")
     for name, node in loggers.items() if isinstance(loggers, dict) else ():
-        if not isinstance(node, dict):
-            continue
-        address = node.get("tracking_uri")
+        address = node.get("tracking_uri") if isinstance(node, dict) else None
         # Of the built-in logger only: a user's class may take what it likes. An interpolation is resolved later.
         if not isinstance(address, str) or "${" in address or not str(node.get("_target_")).startswith("mlscale."):
             continue
-        server, path = choose_server_address(address), join_path(f"logger.{name}", "tracking_uri")
-        if server != address:
+        if address.startswith("file:") or ("://" not in address and address not in ("", "databricks", "uc")):
+            path = f"logger.{name}.tracking_uri"
             yield MLScaleError(
                 f"{path}={address} is a folder",
                 where=config.describe_origin(path),
                 why="a plain folder takes no new runs of MLflow; `mlflow server` (pip install mlflow) starts one",
-                fix=format_override(path, server),
+                fix=f"{path}=<the address of a server>",
             )

@@ -6,14 +6,10 @@ from collections.abc import Iterator, Sequence
 
 from mlscale.config.checks.checked_config import CheckedConfig
 from mlscale.config.checks.interpolations import resolve_value
-from mlscale.config.names import not_yet
-from mlscale.config.names.suggest import format_override
 from mlscale.config.schema.documented_fields import Field
 from mlscale.config.schema.value_types import Type
 from mlscale.config.schema.values import check_resolved_value, check_value_type
 from mlscale.config.signatures.signatures import Parameter
-from mlscale.config.suggestions.completed_advice import complete_advice
-from mlscale.config.suggestions.config_names import Advice
 from mlscale.errors import MLScaleError
 
 
@@ -42,15 +38,7 @@ class ValueCheck:
             self._interpolated.append((path, value, types, field, parameter))
         for problem in check_value_type(path, value, types, field, parameter, self._config.describe_origin):
             self.mark_wrong(path)
-            feature = not_yet.of_value(value)
-            if problem.fix.startswith("strategy=ddp"):  # of another program: `trainer.accelerator=ddp`
-                advice = complete_advice(Advice(problem.fix, problem.why or ""), path, self._config.names)
-                problem.fix, problem.why = advice.fix, advice.why
-            yield (
-                feature.create_error(format_override(path, value), self._config.describe_origin(path))
-                if feature
-                else problem
-            )
+            yield problem
 
     def check_interpolated_values(self) -> Iterator[MLScaleError]:
         """Yield the problems of interpolations of the wrong type. One that repeats a key is checked after that key, so

@@ -10,10 +10,8 @@ from __future__ import annotations
 import argparse
 import re
 import shlex
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from functools import partial
-from typing import TYPE_CHECKING
 
 from mlscale.config.composition.reference_argument import (
     add_reference_key,
@@ -27,12 +25,9 @@ from mlscale.config.schema.model_arguments import REF, REFERENCES
 from mlscale.config.schema.roots import BASE_GROUPS, Roots, find_roots
 from mlscale.errors import MLScaleError, raise_all
 
-if TYPE_CHECKING:
-    from mlscale.config.suggestions.config_names import Advice
-
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE)
 _OVERRIDE = re.compile(r"^(?P<sign>\+\+|\+|~)?(?P<key>[^=\s]+?)(?:=(?P<value>.*))?$", re.DOTALL)
-_SPACED = re.compile(r"\s*([+~]*[A-Za-z_][\w.@/]*)\s*=\s*(\S+)\s*")  # which `_OVERRIDE` takes for no override
+_SPACED = re.compile(r"\s*(?P<key>[+~]*[A-Za-z_][\w.@/]*)(?:\s+=\s*|=\s+)(?P<value>[^\s=]+)(?=\s|$)")
 _INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
 
 
@@ -139,41 +134,28 @@ def _check_words(command: str, words: Sequence[str], roots: Roots) -> Iterator[M
     """
     rest, reference = list(words), words[0] if words and is_reference(command, words) else None
     while rest:
-        is_first, word, why = len(rest) == len(words), rest.pop(0), "settings are typed as key=value"
-        bare = [index for index, item in enumerate(rest[:2]) if _is_bare_word(item)]
-        if _is_bare_word(word) and rest[:1] == ["="] and bare == [0, 1]:
-            what, fix = f"there are spaces around the '=' of '{word}'", f"{word}={rest[1]}"
-            del rest[:2]
-        elif _is_bare_word(word) and not word.startswith("=") and rest and re.fullmatch(r"=[^=].*", rest[0], re.DOTALL):
-            what, fix = f"there is a space before the '=' of '{word}'", f"{word}{rest.pop(0)}"
-        elif _OVERRIDE.match(word) and word.endswith("=") and 0 in bare:
-            what, fix = f"there is a space after the '=' of '{word[:-1]}'", f"{word}{rest.pop(0)}"
-        elif not _OVERRIDE.match(word) and (spaced := _SPACED.fullmatch(word)):
-            what, fix = f"there are spaces around the '=' of '{spaced[1]}'", f"{spaced[1]}={spaced[2]}"
-        elif word.startswith("-"):
+        is_first, word, why, fix = len(rest) == len(words), rest.pop(0), "settings are typed as key=value", ""
+        spaced = _SPACED.match(" ".join([word, *rest[:2]]))
+        if spaced and not (_OVERRIDE.match(word) and "=" in word[:-1]):
+            what, fix = f"there is a space next to the '=' of '{spaced['key']}'", f"{spaced['key']}={spaced['value']}"
+            del rest[: len(spaced[0].split()) - len(word.split())]
+        elif word.startswith("-") or (rest and _is_bare_word(rest[0]) and _is_setting(word)):
             key, sign, value = word.lstrip("-").replace("-", "_").partition("=")
             # A negative number is a value, not a flag: `--gpus -1`.
-            if not sign and (0 in bare or (rest and _NUMBER.fullmatch(rest[0]))):
+            if not sign and rest and (_is_bare_word(rest[0]) or _NUMBER.fullmatch(rest[0])):
                 value = rest.pop(0)
-                # argparse's flags of several numbers: `--opt-betas 0.9 0.95`.
-                numbers = [value]
-                while _NUMBER.fullmatch(value) and rest and _NUMBER.fullmatch(rest[0]):
-                    numbers.append(rest.pop(0))
-                value = value if len(numbers) == 1 else f"[{','.join(numbers)}]"
-            advice = _suggest_setting(command, key, value, roots, words)
-            what, why = f"unknown flag '{word}'", _join_flag_reasons(why, advice)
-            fix = advice.fix or f"mlscale {command} --help"
-        elif _is_bare_word(word) and 0 in bare and ("." in word or word in roots.groups or _is_foreign(word)):
-            advice = _suggest_setting(command, word, rest.pop(0), roots, words)
-            what, why = f"unknown word '{word}'", advice.why or why
-            fix = advice.fix or f"mlscale {command} --help"
+            what = f"unknown {'flag' if word.startswith('-') else 'word'} '{word}'"
+            fix, reason = _suggest_setting(command, key, value, words, roots)
+            why = "; ".join(filter(None, (why, reason)))
         elif is_first and word == reference:
             continue
         elif _is_bare_word(word) or not _OVERRIDE.match(word):
-            what, fix = f"unknown word '{word}'", _suggest_word(command, word, roots)
+            what = f"unknown word '{word}'"
             if command in REFERENCES:
                 named = word if reference is None else reference
                 fix = shlex.join(["mlscale", command, named, *_list_settings(words, reference)])
+            elif word in roots.groups.get("recipe", ()):
+                fix = f"recipe={word}"
         elif (group := word.lstrip("+~").partition("=")[0]) in roots.groups and group not in roots.get_command_groups(
             command
         ):
@@ -183,23 +165,33 @@ def _check_words(command: str, words: Sequence[str], roots: Roots) -> Iterator[M
         yield MLScaleError(what, where="command line", why=why, fix=fix)
 
 
-def _join_flag_reasons(why: str, advice: Advice) -> str:
-    """Return why a flag is none, and why the advice is what it is; where nothing is to be typed, the latter alone."""
-    if not advice.why or advice.fix.startswith("leave "):
-        return advice.why or why
-    return f"{why}; {advice.why}"
+def _suggest_setting(command: str, key: str, value: str, words: Sequence[str], roots: Roots) -> tuple[str, str]:
+    """Return the override that a flag means, and why: as the check answers it where it is typed as a setting."""
+    from mlscale.config.checks.check import check_config  # only where something is wrong
+    from mlscale.config.composition.compose import compose_config
+
+    setting = f"{key}={value or 'true'}"
+    if not key or not _OVERRIDE.match(setting):
+        return "", ""
+    selected = [word for word in words if word.lstrip("+").partition("=")[0] in roots.groups and "=" in word]
+    for others in (selected, []):  # one of those may be wrong itself, and is reported next
+        try:
+            cfg = compose_config(build_request(command, [*others, setting], roots))
+            problems = check_config(cfg, groups=roots.get_command_groups(command), command=command)
+        except MLScaleError as error:
+            problems = [problem for problem in error.list_problems() if key in problem.what]
+            if not problems:
+                continue
+        problem = next((problem for problem in problems if key in problem.what), None)
+        return (problem.fix, problem.why or "") if problem else (setting, "")
+    return "", ""
 
 
-def _suggest_setting(command: str, key: str, value: str, roots: Roots, words: Sequence[str] = ()) -> Advice:
-    from mlscale.config.composition.foreign_words import suggest_setting  # only where something is wrong
+def _is_setting(word: str) -> bool:
+    """Return whether a bare word is a key, here or of other programs: `trainer.devices 8`, `epochs 3`."""
+    from mlscale.config.names.foreign_names import find_meanings
 
-    return suggest_setting(command, key, value, roots, words, partial(build_request, command, roots=roots))
-
-
-def _is_foreign(word: str) -> bool:
-    from mlscale.config.composition.foreign_words import is_foreign
-
-    return is_foreign(word)
+    return _is_bare_word(word) and ("." in word or bool(find_meanings(word)))
 
 
 def _is_bare_word(word: str) -> bool:
@@ -210,12 +202,6 @@ def _list_settings(words: Sequence[str], reference: str | None) -> list[str]:
     """Return the words without those that name a model, or nothing that is known: what is left can be typed again."""
     others = [word for word in words if word != reference and not _is_bare_word(word)]
     return [word for word in others if not word.lstrip("+").startswith(f"{REF}=")]
-
-
-def _suggest_word(command: str, word: str, roots: Roots) -> str:
-    if word in roots.groups.get("recipe", ()):
-        return f"recipe={word}"
-    return f"mlscale {command} --help"
 
 
 def _normalise_overrides(command: str, words: Sequence[str], roots: Roots, *, multirun: bool) -> list[str]:
@@ -239,61 +225,24 @@ def _normalise_overrides(command: str, words: Sequence[str], roots: Roots, *, mu
             plain.append(word)
         else:
             try:
-                elsewhere = partial(_suggest_several, command, key, value or "", roots, words)
-                plain.append(f"++{key}={_quote_if_needed(key, value or '', elsewhere, multirun=multirun)}")
+                plain.append(f"++{key}={_quote_if_needed(key, value or '', multirun=multirun)}")
             except MLScaleError as problem:
                 problems.append(problem)
     ordered = [*plain, *(word for name in APPENDED for word in appended[name])]
-    raise_all([*problems, *_check_readable(command, ordered, roots)])
+    raise_all([*problems, *_check_readable(ordered, roots)])
     return ordered
 
 
-def _check_readable(command: str, words: Sequence[str], roots: Roots) -> Iterator[MLScaleError]:
+def _check_readable(words: Sequence[str], roots: Roots) -> Iterator[MLScaleError]:
     if words:
         from mlscale.config.composition.unreadable import explain_unreadable
 
-        for word in words:
-            if problem := explain_unreadable(
-                word, roots.groups, lambda key, value: _suggest_setting(command, key, value, roots, words).fix
-            ):
-                yield problem
+        yield from filter(None, (explain_unreadable(word, roots.groups) for word in words))
 
 
-def _suggest_several(command: str, key: str, value: str, roots: Roots, words: Sequence[str]) -> str:
-    """Return the overrides that several values of a key may mean: a sweep, and a list where the key may take one."""
-    if elsewhere := _list_elsewhere(command, key, value, roots, words):
-        return elsewhere
-    if "interval(" in value:
-        return ""  # which Hydra's own sweeper refuses
-    from mlscale.config.suggestions.templates import get_default_names, parse_yaml_word
-
-    several = parse_yaml_word(f"[{value}]")
-    takes_list = all(kind.accepts(several) for kind in get_default_names(roots.groups).types(key))
-    return f"-m {key}={value}, which runs one job for each" + f"\n{key}=[{value}], for a list" * takes_list
-
-
-def _list_elsewhere(command: str, key: str, value: str, roots: Roots, words: Sequence[str]) -> str:
-    """Return the override that several values are for a name from elsewhere: a list (`device=0,1`), or a sweep over a
-    key (`lr=0.1,0.01`); "" where they are none.
-    """
-    from mlscale.config.composition.foreign_words import suggest_sweep  # only where something is wrong
-
-    if not _is_foreign(key):
-        return ""
-    others = [word for word in words if word.lstrip("+").partition("=")[0] != key]
-    advice = _suggest_setting(command, key, f"[{value}]", roots, others)
-    is_list = advice.exact and not advice.fix.startswith(f"{key}=[")
-    if advice.fix and is_list:
-        return advice.fix
-    return suggest_sweep(partial(_suggest_setting, command, key, roots=roots, words=others), key, value)
-
-
-def _quote_if_needed(key: str, value: str, elsewhere: Callable[[], str], *, multirun: bool) -> str:
+def _quote_if_needed(key: str, value: str, *, multirun: bool) -> str:
     """Return the value, quoted where Hydra's grammar can't read it, would read a sweep into a path, or a number into an
     id.
-
-    Args:
-        elsewhere: returns the overrides that several values may mean.
     """
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
@@ -311,10 +260,11 @@ def _quote_if_needed(key: str, value: str, elsewhere: Callable[[], str], *, mult
         # A path may contain commas, which Hydra reads as a sweep.
         if "/" in value:
             return quote_hydra_text(value)
+        several = f"-m {key}={value}, which runs one job for each\n{key}=[{value}], for a list"
         raise MLScaleError(
             f"{key}={value} is a sweep over several values",
             where=f"command line: {key}={value}",
-            fix=elsewhere(),
+            fix="" if "interval(" in value else several,  # which Hydra's own sweeper refuses
         )
     # A run's id may look like a number (`1e5`): unquoted, Hydra would change its digits.
     is_text = multirun or isinstance(parsed.value(), str | type(None))

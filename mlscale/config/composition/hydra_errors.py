@@ -4,32 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import re
-import shlex
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import yaml
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
 from omegaconf.errors import OmegaConfBaseException
 
-from mlscale.config.composition.option_files import (
-    find_misplaced_file,
-    find_selecting_file,
-    find_selecting_option,
-    format_config_path,
-    get_expected_path,
-)
+from mlscale.config.checks.suggestions import Names, suggest_option
+from mlscale.config.composition.option_files import find_selecting_file, find_selecting_option, format_config_path
 from mlscale.config.composition.user_files import create_yaml_error
-from mlscale.config.names import not_yet
-from mlscale.config.names.foreign_names import Alias, load_foreign_names
-from mlscale.config.names.name_distance import fold_name
-from mlscale.config.names.suggest import find_nearest, format_override
+from mlscale.config.names.foreign_names import find_value_meaning, is_sentence
+from mlscale.config.names.suggest import find_nearest
+from mlscale.config.schema.documented_fields import get_shipped_fields
 from mlscale.config.schema.key_owners import BUILDS_SEVERAL
 from mlscale.config.schema.roots import COMMAND_BASES, COMMAND_GROUP, Roots
-from mlscale.config.suggestions.alias_meanings import explain_refused_option, find_group_option
-from mlscale.config.suggestions.completed_advice import complete_advice
-from mlscale.config.suggestions.config_names import Advice, Names
-from mlscale.config.suggestions.templates import get_default_names, parse_yaml_word, settle_settings
 from mlscale.errors import MLScaleError
 
 # Hydra's errors hold texts, not data: these patterns match the messages of Hydra 1.3.
@@ -43,8 +31,6 @@ _MORE_THAN_ONCE = re.compile(r"(?P<group>\S+) appears more than once in the fina
 _IN = re.compile(r"In '(?P<group>.+)/(?P<option>[^/']+)': ")
 _FORCED = re.compile(rf"force-add of config groups is not supported: '\+\+{COMMAND_GROUP}=(?P<value>[^']*)'")
 _PLUGINS = ("optuna-sweeper", "ax-sweeper", "nevergrad-sweeper", "joblib-launcher", "submitit-launcher", "ray-launcher")
-_COMMON = frozenset({"auto", "default", "none"})  # names of options of several groups
-_MISSING_PRIMARY = re.compile(r"Cannot find primary config '(?P<name>[^']*)'")
 
 
 def collect_refusals(
@@ -116,14 +102,11 @@ def _explain_error(
         if culprit is None and isinstance(error, TypeError):
             return None, None
         key, _, value = (culprit or "?").lstrip("+").partition("=")
-        options = roots.groups.get(key, ())
-        if feature := not_yet.find_feature_of_option(key, value):
-            return feature.create_error(f"{key}={value}", _describe_culprit(culprit, key)), culprit
         return MLScaleError(
             f"'{key}={value}' does not name an option of the group '{key}'",
             where=_describe_culprit(culprit, key),
-            why=f"options: {', '.join(options)}",
-            fix=_translate_option(key, value) or f"{key}={_choose_option_for(value, options)}",
+            why=f"options: {', '.join(roots.groups.get(key, ()))}",
+            fix=suggest_option(key, value or None, Names((), roots.groups)),
         ), culprit
     if match := _OTHER_VALUE.search(text):
         culprit = f"~{match['key']}={match['typed']}"
@@ -178,7 +161,7 @@ def _report_absent_removal(
 ) -> tuple[MLScaleError, str | None]:
     culprit = next((item for item in overrides if item.startswith(f"~{key}")), None)
     entries = [f"{group}.{option}" for group in BUILDS_SEVERAL for option in roots.groups.get(group, ())]
-    near = find_nearest(key, [*roots.groups, *entries, *_collect_typed_names(overrides, roots).paths])
+    near = find_nearest(key, [*roots.groups, *entries, *_list_shipped_keys()])
     fix = f"leave {culprit or f'~{key}'} out"
     if near and retry is not None:
         # A near name may be absent, too: it is tried, for what is selected decides what there is to remove.
@@ -189,120 +172,51 @@ def _report_absent_removal(
     return MLScaleError(f"no '{key}' to remove", where=_describe_culprit(culprit, key), why=why, fix=fix), culprit
 
 
+def _list_shipped_keys() -> list[str]:
+    return [field.path for option in get_shipped_fields().options for field in option.fields]
+
+
 def _report_unknown_option(
     group: str, option: str, file: str, overrides: Sequence[str], roots: Roots
 ) -> tuple[MLScaleError, str | None]:
-    group, option = _split_known_group(group, option, roots)
-    options = roots.groups.get(group, ())
+    if group not in roots.groups and (heads := [head for head in roots.groups if group.startswith(f"{head}/")]):
+        # Of `optimizer=conf/optimizer/mine.yaml` Hydra reads the folders as parts of the group.
+        group, option = max(heads, key=len), f"{group}/{option}".removeprefix(f"{max(heads, key=len)}/")
     culprit = next((item for item in overrides if _is_selecting(item, group, option)), None)
-    known = f"options: {', '.join(options)}" if options else "no config folder has this group"
-    spelled = group if group in roots.groups else (find_nearest(group, roots.groups) or group)
+    what, where = f"unknown option '{option}' of the group '{group}'", _describe_culprit(culprit, group)
     if group.startswith("hydra/"):
         name = f"{option.partition('_')[0]}-{group.removeprefix('hydra/')}"
         fix = f"pip install hydra-{name}" if name in _PLUGINS else ""
-        what, why = f"no plugin of Hydra gives {group}={option}", "each is a package of its own"
-        return MLScaleError(what, where=_describe_culprit(culprit, group), why=why, fix=fix), culprit
+        return MLScaleError(what, where=where, why="no plugin of Hydra gives it; each is a package", fix=fix), culprit
     # Not typed, so a defaults list selects it.
     selected_by = "" if culprit else find_selecting_file(group, option, overrides, roots)
-    where = _describe_culprit(culprit, group) if culprit else selected_by or f"{file}.yaml: defaults"
-    what = f"unknown option '{option}' of the group '{group}'"
-    # `optimizer=auto` is Ultralytics' word, and not the option `auto` of another group.
-    known_elsewhere = _translate_option(group, option) or option in _COMMON
-    if spelled in roots.groups and not known_elsewhere and (advice := _suggest_moved_file(spelled, option, roots)):
-        return MLScaleError(what, where=where, why=advice.why, fix=advice.fix), culprit
-    if feature := not_yet.find_feature_of_option(group, option):
-        return feature.create_error(f"{group}={option}", where), culprit
-    # A known name of another program first: the nearest option by letters may mean something else.
-    fix = _translate_option(group, option)
-    if fix and group in ("strategy", "trainer"):
-        fix = complete_advice(Advice(fix), f"{group}={option}", _collect_typed_names(overrides, roots)).fix
-    if not fix and (refused := explain_refused_option(spelled, option)):
-        return MLScaleError(what, where=where, why=refused, fix=f"leave {spelled}={option} out"), culprit
-    fix = fix or _suggest_nearest_option(spelled, option, culprit, roots)
-    return MLScaleError(
-        what, where=where, why=known, fix=_suggest_in_defaults(fix, option) if selected_by else fix
-    ), culprit
-
-
-def _split_known_group(group: str, option: str, roots: Roots) -> tuple[str, str]:
-    """Return group and option of a typed path: of `optimizer=conf/optimizer/mine.yaml` Hydra reads the folders as parts
-    of the group.
-    """
-    if group not in roots.groups and (heads := [head for head in roots.groups if group.startswith(f"{head}/")]):
-        # A group may be nested in another one: the longest matching name is it.
-        head = max(heads, key=len)
-        return head, f"{group}/{option}".removeprefix(f"{head}/")
-    return group, option
-
-
-def _suggest_moved_file(group: str, option: str, roots: Roots) -> Advice | None:
-    """Return the fix for a file that is named like the option, but is not where options of the group are searched."""
+    where = where if culprit else selected_by or f"{file}.yaml: defaults"
+    spelled = group if group in roots.groups else (find_nearest(group, roots.groups) or group)
+    options = roots.groups.get(spelled, ())
+    why = f"options: {', '.join(options)}" if options else "no config folder has this group"
+    meaning = find_value_meaning(spelled, option)
     name = re.sub(r"\.ya?ml$", "", option.rpartition("/")[2])
-    if name != option and name in roots.groups[group]:
-        return Advice(f"{group}={name}", f"{format_config_path(roots.files[group][name])} is the option {group}={name}")
-    if (misplaced_file := find_misplaced_file(group, name, roots, option)) is None:
-        return None
-    file, read_as = misplaced_file
-    if read_as is not None:
-        return Advice("=".join(read_as), f"{format_config_path(file)} is the option {'='.join(read_as)}")
-    expected = get_expected_path(group, name, roots)
-    folder = expected.rpartition("/")[0]
-    make = "" if Path(folder).is_dir() else f"mkdir -p {shlex.quote(folder)} && "
-    fix = f"{make}mv {shlex.quote(format_config_path(file))} {shlex.quote(expected)}"
-    return Advice(fix, f"{format_config_path(file)} is not read: an option of this group is in {expected}")
+    if is_sentence(meaning):
+        fix, why = "", f"not supported: {meaning}"
+    elif name != option:
+        expected = f"{'recipes' if spelled == 'recipe' else 'conf'}/{spelled}/{name}.yaml"
+        fix, why = f"{spelled}={name}" if name in options else "", f"an option is a name: that of {expected}"
+    else:
+        fix = _suggest_option(spelled, option, culprit, roots)
+    if selected_by and fix:
+        near = find_nearest(option, options)
+        fix = f"write '{near}' in place of '{option}'" if near else f"take '{option}' out, and type {fix}"
+    return MLScaleError(what, where=where, why=why, fix=fix), culprit
 
 
-def _choose_option_for(value: str, options: Sequence[str]) -> str:
-    """Return the option that a value without a name means: none for an empty one or one that switches off."""
-    is_off = value.lower() in ("", "null", "false", "0")
-    if is_off or not options:
-        return "none" if "none" in options else next(iter(options), "none")
-    return f"<{'|'.join(options)}>"
-
-
-def _suggest_in_defaults(fix: str, option: str) -> str:
-    """Return the fix for an entry of a file's defaults list."""
-    _, sign, meant = fix.partition("=")
-    if sign and re.fullmatch(r"[\w-]+", meant):
-        return f"write '{meant}' in place of '{option}'"
-    return f"take '{option}' out of the defaults, and type {fix}"
-
-
-def _suggest_nearest_option(group: str, option: str, culprit: str | None, roots: Roots) -> str:
-    """Return the typed override with the nearest option instead of the unknown one; else a foreign name's meaning; else
-    all.
-    """
-    options = roots.groups.get(group, ())
-    # The separators are captured, so that a list keeps its other options and its form.
+def _suggest_option(group: str, option: str, culprit: str | None, roots: Roots) -> str:
+    """Return the typed override with the option that is meant; of a list its other options stay."""
+    # The separators are captured, so that a list keeps its form.
     words = re.split(r"([\[\],\s]+)", culprit.partition("=")[2]) if culprit else [option]
-    if best := find_nearest(option, [other for other in options if other not in words]):
-        return f"{group}={''.join(best if word == option else word for word in words)}"
-    if meant := find_group_option(group, option, get_default_names(roots.groups)):
-        return meant
-    return f"{group}=<{'|'.join(options)}>" if options else f"{group}={option}"
-
-
-def _collect_typed_names(overrides: Sequence[str], roots: Roots) -> Names:
-    """Return the default names with the number and kind of devices that were typed."""
-    pairs = (item.lstrip("+").partition("=") for item in overrides)
-    typed = {key: parse_yaml_word(value) for key, _, value in pairs if key.startswith("trainer.")}
-    return settle_settings(get_default_names(roots.groups), typed)
-
-
-_WEIGHTS = (".pt", ".pth", ".ckpt", ".tar", ".safetensors")
-
-
-def _translate_option(group: str, option: str) -> str:
-    """Return the override for another program's option name: `precision=16-mixed`, `model=resnet50`; "" if it is not
-    one.
-    """
-    values = load_foreign_names().options.get(group, Alias()).values
-    if group == "model" and option.endswith(_WEIGHTS):  # Ultralytics' `model=best.pt`
-        return format_override("init_from", option)
-    if group == "data" and "/" in option and not option.endswith((".yaml", ".yml")):
-        return f"data=imagefolder {format_override('data.root', option)}"
-    fix = values.get(option.lower()) or values.get(fold_name(option), "")
-    return re.sub(r"\S*\$\{\S*", lambda match: f"'{match[0]}'", fix)  # a shell would expand it
+    if len(words) == 1:
+        return suggest_option(group, option, Names((), roots.groups))
+    best = find_nearest(option, [other for other in roots.groups.get(group, ()) if other not in words])
+    return f"{group}={''.join(best if word == option else word for word in words)}" if best else ""
 
 
 def _is_selecting(override: str, group: str, option: str) -> bool:

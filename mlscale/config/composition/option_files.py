@@ -1,4 +1,4 @@
-"""The file behind an option: which file selects it, and where a file of that name is in the wrong place."""
+"""The file that selects an option."""
 
 from __future__ import annotations
 
@@ -12,9 +12,6 @@ import yaml
 from mlscale.config.schema.roots import Roots
 
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-_FOLDERS = ("conf", "recipes", "configs", "config")  # where people keep such files, whether or not it is a root
-_SUFFIXES = (".yaml", ".yml")
-_MOST_FILES = 5000
 
 
 def find_selecting_file(group: str, option: str, overrides: Sequence[str], roots: Roots) -> str:
@@ -55,57 +52,9 @@ def _iterate_selections(overrides: Sequence[str], roots: Roots, *, own: bool = F
                 waiting.append((group, option))
 
 
-def find_misplaced_file(
-    group: str, option: str, roots: Roots, typed: str = ""
-) -> tuple[Path, tuple[str, str] | None] | None:
-    """Return a file that is named like an option and is not read as one, and the group and option that it is read as.
-
-    Args:
-        typed: the option as it was typed, which may be a path.
-    """
-    if typed.endswith(_SUFFIXES) and "/" in typed and Path(typed).is_file():
-        return Path(typed), None
-    read = {path.resolve(): (kind, name) for kind, files in roots.files.items() for name, path in files.items()}
-    others = [kind for kind in roots.groups if kind != group]
-    paths = [
-        path for path in _iterate_candidate_files(group, option, roots) if read.get(path.resolve()) != (group, option)
-    ]
-    paths = [path for path in paths if path.resolve() in read or path.parent.name not in others]
-    # What is read as nothing is in the wrong place for certain; the option of another group may be meant for it.
-    paths.sort(key=lambda path: path.resolve() in read)
-    return (paths[0], read.get(paths[0].resolve())) if paths else None
-
-
-def get_expected_path(group: str, option: str, roots: Roots) -> str:
-    """Return the path where an option's file belongs."""
-    folder = "recipes" if group == "recipe" else "conf"
-    own = next((root.path for root in roots.roots if not root.shipped and root.path.name == folder), Path(folder))
-    return f"{format_config_path(own)}/{group}/{option}.yaml"
-
-
 def format_config_path(path: Path) -> str:
     """Return a path as messages name it."""
     return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
-
-
-def _iterate_candidate_files(group: str, option: str, roots: Roots) -> Iterator[Path]:
-    names = {f"{option}{suffix}" for suffix in _SUFFIXES}
-    # The working folder, and a folder of the group's name, are not searched deeper: they may hold anything.
-    for folder in (Path(), Path(group)):
-        if folder.is_dir():
-            yield from (file for name in sorted(names) if (file := folder / name).is_file())
-    own = [root.path for root in roots.roots if not root.shipped]
-    for folder in dict.fromkeys(path.resolve() for path in (*own, *map(Path, _FOLDERS)) if path.is_dir()):
-        yield from _find_below(folder, names)
-
-
-def _find_below(folder: Path, names: set[str]) -> Iterator[Path]:
-    count = 0
-    for parent, _, files in os.walk(folder):
-        yield from (Path(parent) / name for name in sorted(files) if name in names)
-        count += len(files)
-        if count > _MOST_FILES:  # it holds more than configs
-            return
 
 
 def _parse_selected(override: str, roots: Roots) -> Iterator[tuple[str, str]]:

@@ -19,7 +19,7 @@ from hydra.core.override_parser.types import Override
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from mlscale.config.checks.group_nodes import COMMAND_LINE
+from mlscale.config.checks.checked_config import COMMAND_LINE
 from mlscale.config.composition.compose import VERSION_BASE, SearchPath
 from mlscale.config.schema.roots import Roots, get_shipped_folder
 from mlscale.config.schema.target_nodes import join_path

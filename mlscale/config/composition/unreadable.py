@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from mlscale.config.checks.interpolations import INTERPOLATION, can_interpolate
 from mlscale.config.names.suggest import find_nearest, format_override
@@ -14,34 +14,26 @@ _ODD_IN_KEY = re.compile(r"[^\w./@$:+~-]|[^\x00-\x7f]")
 _ODD_IN_OPTION = re.compile(r"[^\w./,\[\] -]|[^\x00-\x7f]")
 
 
-def explain_unreadable(
-    word: str, groups: Mapping[str, Sequence[str]], setting: Callable[[str, str], str]
-) -> MLScaleError | None:
-    """Return the problem of an override in Hydra's form; None if Hydra can read it.
-
-    Args:
-        setting: the override that is meant by a key and a value, "" for none.
-    """
+def explain_unreadable(word: str, groups: Mapping[str, Sequence[str]]) -> MLScaleError | None:
+    """Return the problem of an override in Hydra's form; None if Hydra can read it."""
     key, sign, value = word.lstrip("+").partition("=")
     value = value.strip("'")  # quoted as what Hydra can't read
-    typed = f"{key}{sign}{value}"
     if _can_be_read(word):
         return _check_interpolation(key, value) if "${" in value else None
     # The key alone is tried with a harmless value, to find which side of the `=` is wrong.
     odd_key = bool(_ODD_IN_KEY.search(key)) or not _can_be_read(f"{key}=1" if sign else key)
-    why = (
-        _explain_reason(key, _ODD_IN_KEY, "a key is names with dots between")
-        if odd_key and "[" not in key
-        else "a list is set as a whole: key=[1,2]"
-        if odd_key
-        else _explain_reason(value, _ODD_IN_OPTION)
-    )
-    # A fix in quotes would need escaping in the user's shell: another one is taken.
-    readable = (
-        fix for fix in _suggest_overrides(key, value, sign, groups, setting, odd_key=odd_key) if fix and "'" not in fix
-    )
-    fix = next((fix for fix in readable if "<" in fix or _can_be_read(fix)), "")
-    return MLScaleError(f"'{typed}' can't be read", where="command line", why=why, fix=fix)
+    fix = ""
+    if odd_key:
+        why = "a list is set as a whole: key=[1,2]"
+        if "[" not in key:
+            why = _explain_reason(key, _ODD_IN_KEY, "a key is names with dots between")
+    else:
+        why = _explain_reason(value, _ODD_IN_OPTION)
+        names = re.findall(r"[\w-]+", _ODD_IN_OPTION.sub("", value))
+        known = [option for name in names if (option := find_nearest(name, groups.get(key, ())))]
+        if known and len(known) == len(names):
+            fix = f"{key}=[{','.join(known)}]" if "[" in value else f"{key}={','.join(known)}"
+    return MLScaleError(f"'{key}{sign}{value}' can't be read", where="command line", why=why, fix=fix)
 
 
 def _check_interpolation(key: str, value: str) -> MLScaleError | None:
@@ -76,32 +68,3 @@ def _explain_reason(
     if character := odd.search(text):
         return f"'{character[0]}' can't be in a name"
     return otherwise
-
-
-def _suggest_overrides(
-    key: str,
-    value: str,
-    sign: str,
-    groups: Mapping[str, Sequence[str]],
-    setting: Callable[[str, str], str],
-    *,
-    odd_key: bool,
-) -> Iterator[str]:
-    """Yield the overrides that may be meant, the most likely first."""
-    group = key.partition("@")[0]
-    if odd_key and "@" in key:
-        yield f"{group}=<{'|'.join(groups[group])}>" if group in groups else ""
-    elif odd_key and "[" not in key:
-        # The odd character was typed for a dot or an underscore, or is one too many.
-        for between in (".", "_", ""):
-            meant = _ODD_IN_KEY.sub(between, key).strip("._")
-            yield setting(meant, value) if sign else meant
-    elif key in groups:
-        options = groups[key]
-        names = re.findall(r"[\w-]+", _ODD_IN_OPTION.sub("", value))
-        known = [option for name in names if (option := find_nearest(name, options))]
-        if known and len(known) == len(names):
-            yield f"{key}=[{','.join(known)}]" if "[" in value else f"{key}={','.join(known)}"
-        yield f"{key}=<{'|'.join(options)}>"
-    elif key and not odd_key:
-        yield f"{key}=<value>"

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from mlscale.config.names.foreign_names import Alias
-
 BUILDS_ONE = frozenset(
     {"data", "augment", "model", "task", "optimizer", "scheduler", "strategy", "registry", "trainer"}
 )
@@ -37,14 +35,14 @@ SUPPLIED: Mapping[str, frozenset[str]] = {
 
 @dataclass(frozen=True)
 class KeyOwner:
-    """The owner of an argument that users do not set, and the meaning of a value that was typed for it."""
+    """Why users do not set an argument, and the key or group that has its value, if any."""
 
     why: str
-    alias: Alias
+    meaning: str = ""
 
 
 def _create_group_owner(name: str) -> KeyOwner:
-    return KeyOwner(f"the group '{name}' owns it", Alias(group=name))
+    return KeyOwner(f"the group '{name}' owns it", name)
 
 
 OWNED: Mapping[str, KeyOwner] = {
@@ -52,33 +50,23 @@ OWNED: Mapping[str, KeyOwner] = {
     "task.model": _create_group_owner("model"),
     "task.optimizer": _create_group_owner("optimizer"),
     "task.scheduler": _create_group_owner("scheduler"),
-    "optimizer.params": KeyOwner("the task gives its own parameters", Alias()),
-    "scheduler.optimizer": KeyOwner("the task gives its own optimizer", Alias(group="optimizer")),
-    "strategy.world_size": KeyOwner("it is the number of processes", Alias(to=("trainer.devices={value}",))),
+    "optimizer.params": KeyOwner("the task gives its own parameters"),
+    "scheduler.optimizer": KeyOwner("the task gives its own optimizer", "optimizer"),
+    "strategy.world_size": KeyOwner("it is the number of processes", "trainer.devices"),
     "trainer.precision": _create_group_owner("precision"),
     "trainer.strategy": _create_group_owner("strategy"),
     "trainer.logger": _create_group_owner("logger"),
     "trainer.callbacks": _create_group_owner("callbacks"),
-    "trainer.default_root_dir": KeyOwner("everything of a run is in its run folder", Alias(to=("runs_dir={value}",))),
-    "trainer.enable_checkpointing": KeyOwner(
-        "the group 'callbacks' has what writes checkpoints",
-        Alias(values={"true": "callbacks=default", "false": "~callbacks.checkpoint"}),
-    ),
-    "trainer.barebones": KeyOwner(
-        "Lightning's barebones mode excludes the callbacks and loggers of a run",
-        Alias(values={"true": "callbacks=none logger=none", "false": ""}),
-    ),
-    "trainer.enable_progress_bar": KeyOwner(
-        "the progress bar is callbacks.progress, and is on by default",
-        Alias(values={"true": "", "false": "~callbacks.progress"}),
-    ),
+    "trainer.default_root_dir": KeyOwner("everything of a run is in its run folder", "runs_dir"),
+    "trainer.enable_checkpointing": KeyOwner("the group 'callbacks' has what writes checkpoints"),
+    "trainer.barebones": KeyOwner("Lightning's barebones mode excludes the callbacks and loggers of a run"),
+    "trainer.enable_progress_bar": KeyOwner("the progress bar is callbacks.progress, and is on by default"),
     # Lightning takes them, and they would do nothing.
-    "trainer.limit_test_batches": KeyOwner("training tests nothing; mlscale evaluate takes all samples", Alias()),
-    "trainer.limit_predict_batches": KeyOwner("training predicts nothing; mlscale predict takes a folder", Alias()),
-    "trainer.model_registry": KeyOwner("the group 'registry' keeps versions of models", Alias()),
+    "trainer.limit_test_batches": KeyOwner("training tests nothing; mlscale evaluate takes all samples"),
+    "trainer.limit_predict_batches": KeyOwner("training predicts nothing; mlscale predict takes a folder"),
+    "trainer.model_registry": KeyOwner("the group 'registry' keeps versions of models"),
     "trainer.num_nodes": KeyOwner(
-        "a launcher sets the number of machines: torchrun --nnodes, srun --nodes, or launch=slurm",
-        Alias(values={"1": ""}, to=("launch=slurm launch.nodes={value}",)),
+        "a launcher sets the number of machines: torchrun --nnodes, srun --nodes, or launch=slurm", "launch.nodes"
     ),
 }
 """Arguments that exist, but are set by another key."""

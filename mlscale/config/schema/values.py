@@ -6,7 +6,7 @@ import contextlib
 import re
 from collections.abc import Callable, Iterator, Sequence
 
-from mlscale.config.names.foreign_names import count_devices, load_foreign_names
+from mlscale.config.names.foreign_names import find_value_meaning, is_sentence
 from mlscale.config.names.suggest import find_nearest, format_hydra_value, format_override
 from mlscale.config.schema.documented_fields import MISSING, Field
 from mlscale.config.schema.local_paths import create_address_error, find_address
@@ -39,12 +39,9 @@ def check_value_type(
             if (address := find_address(value)) and PATH.text in kind.text:
                 yield create_address_error(path, address, where(path), field.text if field else "")
                 return
-            valid = _find_valid_value(path, value, kind, field, types)
-            # A number with a unit means itself: reading the table takes longer than the rest of the message.
-            is_number = isinstance(value, str) and value[:1].isdigit() and not isinstance(valid, _Placeholder)
-            meant = None if is_number else meant_here(path, value)
-            why = meant[1] if meant else field.text if field else ""
-            fix = meant[0] if meant else format_override(path, valid)
+            meant = find_value_meaning(path, value) if isinstance(value, str) else ""
+            why = meant if is_sentence(meant) else field.text if field else ""
+            fix = "" if is_sentence(meant) else meant or _format_valid_value(path, value, kind, field, types)
             text = kind.text
             if not is_finite(value):
                 text = "a finite number" if isinstance(value, float) else "of finite numbers"
@@ -52,23 +49,6 @@ def check_value_type(
                 f"'{path}' must be {text}, not {_describe_value(value)}", where=where(path), why=why, fix=fix
             )
             return
-
-
-def meant_here(path: str, value: object) -> tuple[str, str] | None:
-    """Return what a value from elsewhere means for this key, and why: `mode=maximize`, `trainer.accelerator=ddp`."""
-    alias = load_foreign_names().find_alias(path)
-    if alias is None:
-        return None
-    if alias.convert == "count" and alias.is_of(path) and (count := count_devices(value)) != value:
-        return format_override(path, count), alias.why_of(value)
-    if alias.first and "." not in path and isinstance(value, str) and "/" in value:
-        # `output=./out` is a path, not a misspelt format of the output.
-        return format_override(alias.to[0].partition("=")[0], value), alias.why
-    fix = alias.fix_of(value)
-    # The last part of the path may be another key's name, which its `values` are about.
-    if fix is None or not (alias.is_of(path) or fix.startswith((f"{path}=", "mlscale "))):
-        return None
-    return fix or f"leave {path} out", alias.why_of(value)
 
 
 def check_resolved_value(
@@ -93,7 +73,7 @@ def check_resolved_value(
     outside, why = "oc.env" in raw and isinstance(value, str), field.text if field else ""
     long = isinstance(value, str) and len(value) >= _SECRET_LENGTH
     description = f"a text of {len(str(value))} characters" if long else _describe_value(value)
-    fix = format_override(path, _find_valid_value(path, raw if outside or long else value, kind, field))
+    fix = _format_valid_value(path, raw if outside or long else value, kind, field)
     if outside and kind.accepts(_decode_text(str(value))):
         why = "an environment variable is text until oc.decode reads it"
         fix = format_override(path, "${oc.decode:" + raw + "}")
@@ -171,26 +151,19 @@ def _can_become(value: object, types: Sequence[Type]) -> bool:
     return (isinstance(value, str) and _is_deferred(value)) or all(kind.accepts(value) for kind in types)
 
 
-def _find_valid_value(path: str, value: object, kind: Type, field: Field | None, types: Sequence[Type] = ()) -> object:
-    """Return a value of this type, and of all `types`, that means what was typed; a placeholder where none does."""
+def _format_valid_value(path: str, value: object, kind: Type, field: Field | None, types: Sequence[Type] = ()) -> str:
+    """Return the override with a value of this type, and of all `types`, that means what was typed; "" for none."""
     # `part=3` is a part of `3/8`: the number in quotes would be no part.
     is_example = isinstance(value, int | float) and field is not None and "such as " in field.text
     forms = () if is_example else _generate_value_forms(value, kind, _add_unit(path, field))
-    return next((form for form in forms if all(item.accepts(form) for item in (kind, *types))), _Placeholder(kind.text))
+    valid = (form for form in forms if all(item.accepts(form) for item in (kind, *types)))
+    return next((format_override(path, form) for form in valid), "")
 
 
 def _add_unit(path: str, field: Field | None) -> str:
     """Return the key with the unit that its comment opens with, where its name has none: `strategy.timeout`."""
     unit = re.match(r"(seconds|minutes|hours)\b", field.text) if field is not None else None
     return f"{path}_{unit[1]}" if unit else path
-
-
-class _Placeholder:
-    def __init__(self, text: str) -> None:
-        self.text = text
-
-    def __str__(self) -> str:
-        return f"<{self.text}>"
 
 
 _QUOTES = "\"'“”„‘’«»`"

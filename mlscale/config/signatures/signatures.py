@@ -13,8 +13,7 @@ from functools import cache
 from inspect import _ParameterKind as Kind
 from typing import Final
 
-from mlscale.config.names.name_distance import compute_distance, get_edit_limit
-from mlscale.config.names.suggest import find_nearest
+from mlscale.config.names.suggest import compute_distance, find_nearest, get_edit_limit
 from mlscale.config.signatures import source_names as source
 from mlscale.config.signatures.decorators import is_constructor_changed, is_signature_changed
 from mlscale.config.signatures.source_names import Class, Function, NoModuleError, NoNameError, UnreadableError

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import ClassVar, Unpack
 
 from mlscale.data.order.policy import Policy, PolicyArguments
+from mlscale.data.table_parsing.hold_out import check_fraction
 from mlscale.data.text.text_rows import LabelledTexts, TextData
 from mlscale.errors import Exit, MLScaleError, raise_all
 
@@ -45,14 +46,7 @@ class PythonSource(TextData):
         **policy: Unpack[PolicyArguments],
     ) -> None:
         super().__init__(length=length, policy=Policy(**policy))
-        if not 0 < val_fraction < 1:
-            raise MLScaleError(
-                f"data.val_fraction is {val_fraction}",
-                where="data.val_fraction",
-                why="it is between 0 and 1",
-                fix="data.val_fraction=0.25",
-            )
-        self.packages, self.val_fraction = tuple(packages), val_fraction
+        self.packages, self.val_fraction = tuple(packages), check_fraction(val_fraction)
 
     def _get_key_path(self, split: str) -> str:
         return "data.packages"

@@ -32,7 +32,7 @@ from mlscale.data.shards.system_files import (
     report_once,
     report_skipped,
 )
-from mlscale.data.table_parsing.hold_out import hash_to_fraction, suggest_fraction
+from mlscale.data.table_parsing.hold_out import check_fraction, hash_to_fraction
 from mlscale.errors import MLScaleError
 
 # Files of which the data version covers the first block: to read all would take as long as an epoch.
@@ -149,14 +149,7 @@ class FolderBackend(ImageBackend):
             policy=Policy(**policy),
             max_pixels=max_pixels,
         )
-        if not 0 < val_fraction < 1:
-            raise MLScaleError(
-                f"data.val_fraction is {val_fraction}",
-                where="data.val_fraction",
-                why="it is between 0 and 1",
-                fix="data.val_fraction=0.1",
-            )
-        self.root, self.val_fraction = Path(root).expanduser(), val_fraction
+        self.root, self.val_fraction = Path(root).expanduser(), check_fraction(val_fraction)
         self.group_on = None if group_on is None else _compile_group(group_on)
 
     def _get_key_path(self, split: str) -> str:
@@ -220,14 +213,11 @@ class FolderBackend(ImageBackend):
         for file, group in zip(files, groups, strict=True):
             sides[hash_to_fraction(group) < self.val_fraction].append(file)
         if not all(sides):
-            fraction = suggest_fraction(groups)
             raise MLScaleError(
                 f"{self.val_fraction:g} of {len(set(groups)):,} groups leave one side empty",
                 where="data.val_fraction",
                 why="images of a group stay on one side, by a hash of its name",
-                fix="leave data.group_on out, with folders train and val"
-                if fraction is None
-                else f"data.val_fraction={fraction:g}, or folders train and val",
+                fix="data.val_fraction=0.2, or another part; or folders train and val",
             )
         return sides
 

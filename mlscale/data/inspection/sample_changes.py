@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import defaultdict, deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -53,7 +54,7 @@ def find_changes(first: Backend, second: Backend, split: str) -> SampleChanges |
     if before is None or now is None:
         return None
     (contents, labels), (others, other_labels) = before, now
-    both, left, right = _pair_samples(contents, others)
+    left, right = _pair_samples(contents, others)
     # Among equal samples the labels are compared as they come: a copy may have another one.
     differs = labels[left] != other_labels[right]
     removed = np.setdiff1d(np.arange(len(contents)), left)
@@ -67,29 +68,17 @@ def find_changes(first: Backend, second: Backend, split: str) -> SampleChanges |
         names = [_name_first(backend, split, rows) for backend, rows in ((first, one), (second, other))]
         if names != ["-", "-"]:
             examples[kind] = (names[0], names[1])
-    return SampleChanges(both - int(differs.sum()), int(differs.sum()), len(added), len(removed), examples)
+    return SampleChanges(len(left) - int(differs.sum()), int(differs.sum()), len(added), len(removed), examples)
 
 
-def _pair_samples(
-    first: NDArray[np.uint64], second: NDArray[np.uint64]
-) -> tuple[int, NDArray[np.int64], NDArray[np.int64]]:
-    """Return the number of pairs of equal samples, and the numbers of each pair, (k,) each: the nth with the nth."""
-    one, other = _number_copies(first), _number_copies(second)
-    _, left, right = np.intersect1d(one, other, assume_unique=True, return_indices=True)
-    return len(left), left.astype(np.int64), right.astype(np.int64)
-
-
-def _number_copies(digests: NDArray[np.uint64]) -> NDArray[Any]:
-    """Return each digest with the number of equal ones before it, as a structured array (n,): all are different."""
-    order = np.argsort(digests, kind="stable")
-    ordered = digests[order]
-    is_first = np.ones(len(ordered), bool)
-    is_first[1:] = ordered[1:] != ordered[:-1]
-    # The position at which the run of equal digests around each one starts.
-    starts = np.maximum.accumulate(np.where(is_first, np.arange(len(ordered)), 0))
-    numbered = np.empty(len(digests), [("digest", np.uint64), ("copy", np.int64)])
-    numbered["digest"][order], numbered["copy"][order] = ordered, np.arange(len(ordered)) - starts
-    return numbered
+def _pair_samples(first: NDArray[np.uint64], second: NDArray[np.uint64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the numbers of each pair of equal samples, (k,) each: of several copies the nth with the nth."""
+    copies: dict[int, deque[int]] = defaultdict(deque)
+    for row, digest in enumerate(second.tolist()):
+        copies[digest].append(row)
+    pairs = [(row, copies[digest].popleft()) for row, digest in enumerate(first.tolist()) if copies[digest]]
+    left, right = np.array(pairs, np.int64).reshape(-1, 2).T
+    return left, right
 
 
 def _digest_samples(backend: Backend, split: str) -> tuple[NDArray[np.uint64], NDArray[np.uint64]] | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import zlib
 from collections import defaultdict
-from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,11 +21,10 @@ def find_shared_images(train: SampleSource, val: SampleSource) -> SharedRows | N
     """Return the validation images whose bytes are those of a training image; None if there are none.
 
     Only images of the same size in bytes can be equal; their digests are compared where `mlscale prepare` has recorded
-    them, and what is equal then, or has no digest, is read: of large data as many validation images, evenly spread, as
+    them, and what is equal then, or has no digest, is read: of large data as many validation images, by chance, as
     need 32 MiB. Remote images without digests are not compared, nor is a source without marks that is larger than that.
     `SharedRows.of` has the number that were compared.
     """
-    by_mark: dict[tuple[int, int], list[int]] = defaultdict(list)
     train_marks, val_marks = _list_marks(train), _list_marks(val)
     if train_marks is None or val_marks is None:
         return None
@@ -36,21 +34,29 @@ def find_shared_images(train: SampleSource, val: SampleSource) -> SharedRows | N
         if any(isinstance(source, MarkedSource) and source.is_remote for source in (train, val)):
             return None
         train_marks[:, 1] = val_marks[:, 1] = -1
-    wanted = set(map(tuple, val_marks.tolist()))
-    for row, mark in enumerate(map(tuple, train_marks.tolist())):
-        if mark in wanted:
-            by_mark[mark].append(row)
-    compared, shared, first = 0, 0, ("", "")
-    digests: dict[int, bytes] = {}
-    for row, candidates, is_read in _plan_comparisons(val_marks, by_mark):
+    by_mark: dict[tuple[int, int], list[int]] = defaultdict(list)
+    for row, (size, crc) in enumerate(train_marks.tolist()):
+        by_mark[size, crc].append(row)
+    compared, budget, twins = 0, _MAX_READ_BYTES, dict[int, int]()
+    digests: dict[int, bytes | None] = {}
+    # In an order of chance: files are often sorted by class.
+    for row in np.random.default_rng(0).permutation(len(val_marks)).tolist():
+        size, crc = val_marks[row].tolist()
+        candidates = by_mark.get((size, crc), [])
+        # Training images are read once, whatever the number of validation images of their mark.
+        unread = [candidate for candidate in candidates if candidate not in digests]
+        budget -= size * (bool(candidates) + len(unread))
+        if budget < 0:
+            break
         compared += 1
-        if not is_read:
-            continue
-        twin = _find_twin(val, row, train, candidates, digests)
+        digests |= {candidate: _digest_image(train, candidate) for candidate in unread}
+        own = _digest_image(val, row) if candidates else None
+        twin = next((candidate for candidate in candidates if own and digests[candidate] == own), None)
         if twin is not None:
-            first = first if shared else (val.get_key(row), train.get_key(twin))
-            shared += 1
-    return SharedRows(shared, compared, first) if shared else None
+            twins[row] = twin
+    if not twins:
+        return None
+    return SharedRows(len(twins), compared, (val.get_key(min(twins)), train.get_key(twins[min(twins)])))
 
 
 def _list_marks(source: SampleSource) -> NDArray[np.int64] | None:
@@ -69,46 +75,6 @@ def _list_marks(source: SampleSource) -> NDArray[np.int64] | None:
             return None
         marks[row] = len(content), zlib.crc32(content)
     return marks
-
-
-def _plan_comparisons(
-    marks: NDArray[np.int64], by_mark: dict[tuple[int, int], list[int]]
-) -> Iterator[tuple[int, list[int], bool]]:
-    """Yield validation images with the training images of their mark, and whether these have to be read."""
-    budget, seen = _MAX_READ_BYTES, set[tuple[int, int]]()
-    # Evenly spread, and not the first ones: files are often sorted by class.
-    for row in _spread_rows(len(marks)):
-        mark = (int(marks[row, 0]), int(marks[row, 1]))
-        candidates = by_mark.get(mark, [])
-        if candidates:
-            # Training images are read once, whatever the number of validation images of their mark.
-            budget -= mark[0] * (1 + (0 if mark in seen else len(candidates)))
-            seen.add(mark)
-            if budget < 0:
-                return
-        yield row, candidates, bool(candidates)
-
-
-def _spread_rows(count: int) -> list[int]:
-    """Return all rows in an order whose beginning is evenly spread, by the bits of their numbers read backwards."""
-    bits = max(1, (count - 1).bit_length())
-    numbers = np.arange(1 << bits)
-    backwards = sum(((numbers >> bit) & 1) << (bits - 1 - bit) for bit in range(bits))
-    order: list[int] = np.asarray(backwards)[np.asarray(backwards) < count].tolist()
-    return order
-
-
-def _find_twin(
-    val: SampleSource, row: int, train: SampleSource, candidates: list[int], digests: dict[int, bytes]
-) -> int | None:
-    # Digests of training images are kept: several validation images may be of one size.
-    wanted = _digest_image(val, row)
-    for candidate in candidates:
-        if candidate not in digests:
-            digests[candidate] = _digest_image(train, candidate) or b""
-        if wanted and digests[candidate] == wanted:
-            return candidate
-    return None
 
 
 def _digest_image(source: SampleSource, row: int) -> bytes | None:

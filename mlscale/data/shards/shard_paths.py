@@ -13,12 +13,10 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import ClassVar
 
 from mlscale.data.cache_folder import get_cache_dir, write_aside
-from mlscale.data.decoding.image_files import is_image_file
 from mlscale.data.shards.system_files import drop_system_files, match_paths
 from mlscale.errors import Exit, MLScaleError, Problems, raise_all
 
@@ -27,8 +25,6 @@ ReadSpan = Callable[[int, int], bytes]
 Spec = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
 _SCHEME = re.compile(r"^([a-z][a-z0-9+.-]+)://", re.IGNORECASE)
-_SPLITS = ("train", "val")
-_LOOKED_AT = 1000  # files of a folder that may be one of images: to look at all of a million takes seconds
 # Magic numbers of gzip, bzip2, xz and Zstandard.
 _COMPRESSED = {b"\x1f\x8b": "gunzip -k", b"BZh": "bunzip2 -k", b"\xfd7zXZ": "unxz -k", b"\x28\xb5\x2f\xfd": "unzstd"}
 
@@ -162,30 +158,8 @@ def _list_folder(path: str, where: str, files: ShardFiles) -> list[str]:
         f"the folder {path!r} holds no shard",
         where=where,
         why=f"it has no file whose name ends in {files.endings} (files and folders in it: {len(os.listdir(path))})",
-        fix=_suggest_images(path)
-        or f"{where}=<a folder of {files.endings.partition(' ')[0]} files>, "
+        fix=f"{where}=<a folder of {files.endings.partition(' ')[0]} files>, "
         "or data=imagefolder data.root=<a folder of images by class>",
-    )
-
-
-def _suggest_images(path: str) -> str:
-    """Return what reads a folder of images by class, or makes shards of it; empty where it holds no images."""
-    # Imported on use: a loader without the config has no need of it.
-    from mlscale.config.names.suggest import format_override
-
-    folder = Path(path)
-    # In its classes, or in the classes of its splits.
-    if not any(
-        is_image_file(file.name) for depth in ("*/*", "*/*/*") for file in islice(folder.glob(depth), _LOOKED_AT)
-    ):
-        return ""
-    # Of `photos/train` the folder is `photos`, which has the other split, too.
-    is_split = folder.name in _SPLITS and all((folder.parent / name).is_dir() for name in _SPLITS)
-    root = folder.parent if is_split else folder
-    named = format_override("data.root", str(root))
-    return (
-        f"mlscale prepare data=imagefolder {named} to=shards, which writes shards/train and shards/val\n"
-        f"data=imagefolder {named}, which reads these images as they are"
     )
 
 

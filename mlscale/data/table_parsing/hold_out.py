@@ -86,27 +86,16 @@ class HoldOut:
         """
         held = self._choose(table, contents, labels) if 0 < self.fraction < 1 else np.zeros(len(table), np.bool_)
         if not len(held) or held.all() or not held.any():
-            raise self._build_empty_error(table, contents)
+            raise self._build_empty_error(table)
         return held
 
-    def _build_empty_error(self, table: DataTable, contents: Sequence[str]) -> MLScaleError:
-        why, fixes = "equal rows stay on one side", ["data.val=val.csv"]
-        if self.time_on is not None:
-            times = np.unique(read_times(table, self.time_on))
-            why = f"rows of one {self.time_on} stay together, and there are {len(times):,} different ones"
-            names = []
-        elif self.group_on is not None:
-            names = read_groups(table, self.group_on, contents)
-            why = f"rows of one {self.group_on} stay together, and there are {len(set(names)):,} different ones"
-        else:
-            names = list(contents)
-        if (fraction := suggest_fraction(names)) is not None:
-            fixes.append(f"data.val_fraction={fraction:g}")
+    def _build_empty_error(self, table: DataTable) -> MLScaleError:
+        together = "equal rows stay" if self.is_by_content else f"rows of one {self.time_on or self.group_on} stay"
         return MLScaleError(
             f"{self.fraction:g} of {len(table)} rows leave one side empty",
             where="data.val_fraction",
-            why=why,
-            fix="\n".join(fixes),
+            why=f"{together} together",
+            fix="data.val=val.csv\ndata.val_fraction=0.2, or another part",
         )
 
     def _choose(self, table: DataTable, contents: Sequence[str], labels: Texts | None) -> NDArray[np.bool_]:
@@ -155,19 +144,17 @@ def hash_to_fraction(name: str) -> float:
     return int.from_bytes(digest[:8], "big") / 2**64
 
 
-def suggest_fraction(names: Sequence[str]) -> float | None:
-    """Return the fraction nearest to 0.2 by which names are on both sides; None where no fraction does that."""
-    places = sorted({hash_to_fraction(name) for name in names})
-    if len(places) < 2:
-        return None
-    low, high = places[0], places[-1]
-    if low < 0.2 <= high:
-        return 0.2
-    # Two digits, where such a number separates the two.
-    near = low if low >= 0.2 else high
-    choices = [round(near + step, 2) for step in (-0.01, 0.0, 0.01)]
-    fits = [choice for choice in choices if low < choice <= high]
-    return min(fits, key=lambda choice: abs(choice - 0.2)) if fits else (low + high) / 2
+def check_fraction(fraction: float, *, where: str = "data.val_fraction") -> float:
+    """Return a part that is held out.
+
+    Raises:
+        MLScaleError: it is not between 0 and 1.
+    """
+    if not 0 < fraction < 1:
+        raise MLScaleError(
+            f"data.val_fraction is {fraction}", where=where, why="it is between 0 and 1", fix="data.val_fraction=0.1"
+        )
+    return fraction
 
 
 def read_groups(table: DataTable, name: str, contents: Sequence[str]) -> list[str]:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from mlscale.atomic_files import suggest_restore
 from mlscale.data.shards.system_files import drop_system_files, match_paths
-from mlscale.data.table_parsing.hold_out import hash_to_fraction
+from mlscale.data.table_parsing.hold_out import check_fraction, hash_to_fraction
 from mlscale.errors import MLScaleError
 
 _ZERO, _MOST_NAMES = b"\0", 3
@@ -99,18 +99,6 @@ def check_total_size(paths: Sequence[Path], *, where: str) -> None:
             why="texts are kept in memory, by every process",
             fix="mlscale prepare data=text_files … data.tokenizer=tokenizer.json to=<folder>, and data=tokens "
             "data.root=<folder> (docs/text.md)",
-        )
-
-
-def check_fraction(fraction: float, *, where: str) -> None:
-    """Check a part of all documents.
-
-    Raises:
-        MLScaleError: it is not between 0 and 1.
-    """
-    if not 0 < fraction < 1:
-        raise MLScaleError(
-            f"data.val_fraction is {fraction}", where=where, why="it is between 0 and 1", fix="data.val_fraction=0.1"
         )
 
 

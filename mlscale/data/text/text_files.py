@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import Unpack
 
 from mlscale.data.order.policy import Policy, PolicyArguments
+from mlscale.data.table_parsing.hold_out import check_fraction
 from mlscale.data.text.document_parts import DocumentPart, list_parts, read_documents
 from mlscale.data.text.documents import (
     MOST_BYTES,
     Document,
-    check_fraction,
     check_total_size,
     choose_held_names,
     find_text_files,

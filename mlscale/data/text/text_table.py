@@ -10,7 +10,7 @@ from mlscale.data.class_labels import are_numbers, parse_label
 from mlscale.data.inspection.leaks import describe_split_leaks
 from mlscale.data.order.policy import Policy, PolicyArguments, TolerantPolicyArguments
 from mlscale.data.table_parsing.columns import DataTable, Texts, format_texts
-from mlscale.data.table_parsing.hold_out import HoldOut
+from mlscale.data.table_parsing.hold_out import HoldOut, check_fraction
 from mlscale.data.table_parsing.table_files import read_table
 from mlscale.data.text.text_rows import LabelledTexts, TextData, is_held_out
 from mlscale.errors import Exit, MLScaleError
@@ -55,7 +55,7 @@ class TextTable(TextData):
     ) -> None:
         super().__init__(length=length, policy=Policy(**policy), tokenizer=tokenizer, special_tokens=special_tokens)
         self._columns, self._train, self._others = (text, label), train, {"val": val, "test": test}
-        self.hold_out = HoldOut(_check_fraction(val_fraction), group_on, time_on, stratify)
+        self.hold_out = HoldOut(check_fraction(val_fraction), group_on, time_on, stratify)
         self.hold_out.check_settings(has_val=val is not None)
 
     def _load_texts(self) -> dict[str, LabelledTexts]:
@@ -117,7 +117,7 @@ class Fortunes(TextData):
         **policy: Unpack[PolicyArguments],
     ) -> None:
         super().__init__(length=length, policy=Policy(**policy))
-        self.root, self.least, self.val_fraction = Path(root).expanduser(), least, _check_fraction(val_fraction)
+        self.root, self.least, self.val_fraction = Path(root).expanduser(), least, check_fraction(val_fraction)
 
     def _get_key_path(self, split: str) -> str:
         return "data.root"
@@ -161,14 +161,3 @@ def _split_fortunes(path: Path) -> Iterator[bytes]:
     for fortune in b"".join(b"\n" + line for line in path.read_bytes().splitlines()).split(b"\n%\n"):
         if text := fortune.removesuffix(b"\n%").strip():
             yield text
-
-
-def _check_fraction(value: float) -> float:
-    if not 0 < value < 1:
-        raise MLScaleError(
-            f"data.val_fraction is {value}",
-            where="data.val_fraction",
-            why="it is between 0 and 1",
-            fix="data.val_fraction=0.2",
-        )
-    return value

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import statistics
-import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import torch.distributed as dist
 from pytorch_lightning import Callback, LightningModule, Trainer
@@ -49,8 +49,9 @@ class Stall(Callback):
     compiled, `after_s` alone counts. Validation, saving, work after the fit and breakpoints are not stalls.
 
     Then, once per stall: the position of each rank, and the stacks of all threads of all ranks of this machine, on
-    standard error and in `logs/stall-<n>.txt` of the run. That includes a process in which stuck native code holds the
-    GIL (Linux). Callbacks that have a method `on_stall`, of (report), are called on one rank.
+    standard error and in `logs/stall-<n>.txt` of the run. A process in which stuck native code holds the GIL writes its
+    stacks to standard error alone, after `least_s`. Callbacks that have a method `on_stall`, of (report), are called on
+    one rank.
 
     Args:
         factor: median step times without a step.
@@ -113,12 +114,7 @@ class _StallWatch(threading.Thread):
         self._stopped = threading.Event()
         self._times: deque[float] = deque(maxlen=_STEP_TIMES)
         self._reported_s = 0.0  # seconds without a step when a stall was reported; 0 while there is none
-        # `sys.__stderr__`: faulthandler needs a file descriptor, which a stream that replaced `sys.stderr` may lack.
-        if trainer.world_size == 1 and _has_file(sys.__stderr__):  # without other ranks, nothing could read its file
-            self._backstop = stacks.Backstop(settings.least_s, sys.__stderr__)
-        else:
-            self._backstop = stacks.Backstop(max(2.0, 5 * self._poll_seconds))
-        self._ranks = _gather_ranks(trainer, self._backstop.path)
+        self._ranks = _gather_ranks(trainer)
         self._folder = Path(trainer.default_root_dir) / "logs"
         if trainer.is_global_zero:
             withdraw_request(self._folder)  # of an earlier attempt that was killed during its request
@@ -133,13 +129,13 @@ class _StallWatch(threading.Thread):
         try:
             self._watch_steps()
         finally:
-            self._backstop.close()
+            faulthandler.cancel_dump_traceback_later()
 
     def _watch_steps(self) -> None:
-        self._backstop.restart_countdown()
+        stacks.restart_backstop(self._settings.least_s)
         last, since, looked = self._count_batches(), time.monotonic(), time.monotonic()
         while not self._stopped.wait(self._poll_seconds):
-            self._backstop.restart_countdown()
+            stacks.restart_backstop(self._settings.least_s)
             now, counts = time.monotonic(), self._count_batches()
             suspended = now - looked > max(_SUSPENDED * self._poll_seconds, 5.0)
             looked = now
@@ -194,16 +190,9 @@ class _StallWatch(threading.Thread):
         self._reported_s = 0.0
 
 
-def _has_file(stream: TextIO | None) -> bool:
-    try:
-        return stream is not None and stream.fileno() >= 0
-    except (OSError, ValueError):
-        return False
-
-
-def _gather_ranks(trainer: Trainer, backstop: str) -> Rank:
+def _gather_ranks(trainer: Trainer) -> Rank:
     """Return this rank with the facts about all others. A collective: every rank must call it."""
-    own = Rank.create_local(trainer.global_rank, backstop)
+    own = Rank.create_local(trainer.global_rank)
     if trainer.world_size == 1:
         return own
     everybody: list[Any] = [None] * trainer.world_size

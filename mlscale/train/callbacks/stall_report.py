@@ -44,7 +44,7 @@ class RankProgress:
 
 @dataclass(frozen=True)
 class RankState:
-    """The state of a rank, from its answer or from its backstop.
+    """The state of a rank, from its answer.
 
     Attributes:
         location: the line at which its main thread is.
@@ -66,7 +66,7 @@ class Rank:
     """This rank, and its facts about the others.
 
     Attributes:
-        facts: host, process id, its start, and the file its backstop writes to; of each rank in `others`.
+        facts: host, process id and its start; of each rank in `others`.
     """
 
     number: int
@@ -74,8 +74,8 @@ class Rank:
     others: Sequence[dict[str, Any]] = field(default_factory=list)
 
     @classmethod
-    def create_local(cls, number: int, backstop: str) -> Rank:
-        facts = {"host": socket.gethostname(), **process.identify_process(), "backstop": backstop}
+    def create_local(cls, number: int) -> Rank:
+        facts = {"host": socket.gethostname(), **process.identify_process()}
         return cls(number, facts, [facts])
 
     def add_others(self, others: Sequence[dict[str, Any]]) -> Rank:
@@ -185,22 +185,11 @@ def _request_states(rank: Rank, request_folder: Path, answer: RankProgress) -> d
                 states[number] = RankState(**{**response, "answer": RankProgress(**response["answer"])})
     for number, facts in enumerate(rank.others):
         if number not in states:
-            states[number] = _read_backstop_state(facts, rank.facts["host"])
+            is_here = facts["host"] == rank.facts["host"]
+            has_ended = is_here and not process.is_alive(facts["pid"], facts["pid_start"])
+            place = "it has ended" if has_ended else "it does not answer; its own stacks are on standard error"
+            states[number] = RankState(place, False, False, "")
     return dict(sorted(states.items()))
-
-
-def _read_backstop_state(facts: dict[str, Any], host: str) -> RankState:
-    """Return the state of a rank that does not answer, from the file that its backstop has written."""
-    text = ""
-    calls: list[tuple[str, int, str]] = []
-    if facts["host"] == host:
-        if not process.is_alive(facts["pid"], facts["pid_start"]):
-            return RankState("it has ended", False, False, "")
-        with contextlib.suppress(OSError):
-            text = Path(facts["backstop"]).read_text(errors="replace")
-            calls = stacks.parse_backstop_calls(text)
-    held = f"{find_innermost_call(calls)}, which holds Python's lock" if calls else ""
-    return RankState(held or "it does not answer", False, False, text)
 
 
 def _compose_report(

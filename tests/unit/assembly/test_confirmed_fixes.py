@@ -15,9 +15,13 @@ from mlscale.errors import MLScaleError
         ("resnet", "--opt adamw --lr 0.2", ["optimizer=adamw", "optimizer.lr=0.2"]),
         # Typed one after the other, only the last would count.
         ("gpt", "adam_beta1=0.8 adam_beta2=0.99", ["", ""]),
-        ("resnet", "per_device_train_batch_size=16 gradient_accumulation_steps=4", ["", ""]),
+        (
+            "resnet",
+            "per_device_train_batch_size=16 gradient_accumulation_steps=4",
+            ["", "trainer.accumulate_grad_batches=4"],
+        ),
         # The batch of one device is counted with their number.
-        ("resnet", "batch_size=32 gpus=2", ["", "trainer.devices=2 trainer.accelerator=gpu"]),
+        ("resnet", "batch_size=32 gpus=2", ["", "trainer.devices=2"]),
         # What is wrong in another way, and reported next, says nothing about a fix.
         ("resnet", "--lr 0.2 optimizer=adamww", ["optimizer.lr=0.2"]),
         ("resnet", "optimizer=resnet_sgdd", [""]),  # which is in force

@@ -14,7 +14,6 @@ from mlscale.errors import MLScaleError
 
 TABLE = "data=table data.train=x.csv data.target=old"
 TEXTS = "data=text_table data.train=x.csv data.label=old"
-PLATEAU = "torch.optim.lr_scheduler.ReduceLROnPlateau"
 
 
 def problems(words: list[str]) -> list[MLScaleError]:
@@ -38,8 +37,6 @@ def problems(words: list[str]) -> list[MLScaleError]:
         ("", "callbacks.model_checkpoint.save_top_k=2", "callbacks.checkpoint.save_top_k=2"),
         ("", "logger.wandb.projct=x", "logger=[csv,wandb] logger.wandb.project=x"),
         ("", "logger.wandb.job_type=x", "leave logger.wandb.job_type out"),
-        ("", "callbacks.model_summary.max_depth=1", "trainer.enable_model_summary=true"),
-        ("", "logger.comet.workspace=x", ""),
     ],
 )
 def test_the_key_that_was_meant(chosen: str, typed: str, fix: str) -> None:
@@ -47,12 +44,3 @@ def test_the_key_that_was_meant(chosen: str, typed: str, fix: str) -> None:
     assert problem.fix == fix
     if not fix.startswith("leave "):
         assert problems([*chosen.split(), *shlex.split(fix)]) == []
-
-
-@pytest.mark.parametrize("typed", ["model.scheduler.factor=0.5", "scheduler.patience=3", "model.scheduler.mode=min"])
-def test_what_a_scheduler_by_metric_takes(typed: str) -> None:
-    key, _, value = typed.partition("=")
-    (problem,) = problems([typed])
-    assert f"scheduler.scheduler._target_={PLATEAU}" in problem.fix
-    assert f"scheduler.scheduler.{key.rpartition('.')[2]}={value}" in problem.fix
-    assert problems(shlex.split(problem.fix)) == []

@@ -1,4 +1,4 @@
-"""NaN and infinity are refused where a finite number is needed, with a value that passes the check."""
+"""NaN and infinity are refused where a finite number is needed."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ def problems(*overrides: str) -> list[MLScaleError]:
         "callbacks.stall.after_s=inf",
     ],
 )
-def test_a_number_that_is_not_finite_is_refused_with_one_that_passes(typed: str) -> None:
+def test_a_number_that_is_not_finite_is_refused(typed: str) -> None:
     (problem,) = problems(typed)
     key = typed.partition("=")[0]
     assert problem.what.startswith(f"'{key}' must be a finite number, not ")
-    fix = problem.fix.strip("'")
-    assert problems(f"{key}=0.5" if "<" in fix else fix) == []
+    assert problem.fix == ""
+    assert problems(f"{key}=0.5") == []
 
 
 def test_an_optimizer_takes_no_number_that_is_not_finite_whatever_its_annotation_says() -> None:
     found = problems("optimizer._target_=torch.optim.RMSprop", "optimizer.alpha=nan", "optimizer.lr=inf")
     assert [problem.what.partition(" ")[0] for problem in found] == ["'optimizer.lr'", "'optimizer.alpha'"]
     (problem,) = problems("optimizer=adamw", "optimizer.betas=[nan,0.9]")
-    assert "<" in problem.fix
+    assert problem.fix == ""
 
 
 def test_third_party_code_may_take_infinity(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -51,4 +51,4 @@ def test_third_party_code_may_take_infinity(tmp_path: Path, monkeypatch: pytest.
     target = "model._target_=with_bounds.Net"
     assert problems(target, "model.clip=inf") == []
     (problem,) = problems(target, "model.n=inf")
-    assert problem.fix == "'model.n=<int>'"
+    assert problem.fix == ""

@@ -6,15 +6,15 @@ from typing import Any
 
 import pytest
 
-from mlscale.config.checks.checked_config import CheckedConfig, collect_names
-from mlscale.config.suggestions.config_names import Names
+from mlscale.config.checks.checked_config import CheckedConfig
+from mlscale.config.checks.suggestions import Names
 from tests.unit.config.checks.small_configs import get_groups, parse_config
 
 LINEAR = "model: {_target_: torch.nn.Linear, in_features: 1, out_features: '${seed}'}"
 
 
 def names(text: str, command: str = "train") -> Names:
-    return collect_names(parse_config(text), groups=get_groups(), command=command)
+    return check(text, command=command).names
 
 
 def check(text: str, origin: Any = None, command: str = "train") -> CheckedConfig:
@@ -67,35 +67,9 @@ def test_the_signature_of_an_imported_target_comes_before_that_of_its_source() -
     assert "model.in_features" not in config.names.paths
 
 
-@pytest.mark.parametrize(
-    ("trainer", "batches", "epochs"),
-    [
-        ("{devices: 4, accumulate_grad_batches: 2, max_epochs: 3}", 8, 3),
-        ("{devices: auto, accumulate_grad_batches: 3, max_epochs: -1}", 3, None),
-        ("{devices: -1, max_epochs: 0}", 1, None),
-        ("{devices: 0, accumulate_grad_batches: 2, max_epochs: 1}", 2, 1),
-        ("{max_epochs: '${seed}'}", 1, None),
-        ("3", 1, None),
-    ],
-)
-def test_the_batches_of_a_step_and_the_epochs_of_the_run(trainer: str, batches: int, epochs: int | None) -> None:
-    found = names(f"trainer: {trainer}")
-    assert (found.batches, found.epochs) == (batches, epochs)
-
-
-def test_what_is_chosen_of_data_and_task() -> None:
-    assert names("task: {_target_: my.Task}").facts.chosen == {"task": "my.Task"}
-    assert names(LINEAR).facts.chosen == {"model": "torch.nn.Linear"}
-
-
-def test_the_value_of_a_key_as_it_is_written() -> None:
-    found = names("{model: {_target_: a.B, width: '${seed}'}, seed: 3}")
-    assert [found.values(path) for path in ("model.width", "seed", "model.depth", "seed.x")] == [
-        "${seed}",
-        3,
-        None,
-        None,
-    ]
+def test_the_entries_of_a_group() -> None:
+    found = names("callbacks: {ema: {_target_: a.B}, own: null}\nseed: 3").entries
+    assert found == {"callbacks": ["ema"]}
 
 
 @pytest.mark.parametrize(

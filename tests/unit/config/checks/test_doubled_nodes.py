@@ -15,7 +15,8 @@ CASES = [
 'callbacks.early_stoping' is a second pytorch_lightning.callbacks.EarlyStopping
   where: command line: callbacks.early_stoping
   why:   the option callbacks=early_stopping builds this class; an entry with another name is another object
-  fix:   callbacks=[default,early_stopping] callbacks.early_stopping.monitor=val/loss callbacks.early_stopping.patience=3
+  fix:   callbacks=[default,early_stopping] callbacks.early_stopping.monitor=val_loss \
+callbacks.early_stopping.patience=3
 """,
     ),
     (
@@ -45,10 +46,10 @@ CASES = [
   where: command line: callbacks.early_stoping
   why:   the option callbacks=early_stopping builds this class; an entry with another name is another object
   fix:   leave callbacks.early_stoping out
-'callbacks.early_stoping' lacks monitor
+'callbacks.early_stoping.monitor' is missing
   where: command line: callbacks.early_stoping._target_
-  why:   'callbacks.early_stopping' builds the same
-  fix:   callbacks.early_stopping._target_=pytorch_lightning.callbacks.EarlyStopping
+  why:   pytorch_lightning.callbacks.EarlyStopping requires 'monitor'
+  fix:   callbacks.early_stoping.monitor=<str>
 """,
     ),
     (

@@ -79,7 +79,7 @@ CASES = [
         """
 'model.blocks' has no effect: 'model' has no _target_, so it builds nothing
   where: command line: model.blocks
-  fix:   model=resnet model.blocks=2
+  why:   model.blocks is a key of model=resnet, model=tabular, model=tabular_regression
 'model.hidden' has no effect: 'model' has no _target_, so it builds nothing
   where: command line: model.hidden
   fix:   model=mlp model.hidden=3
@@ -96,7 +96,7 @@ CASES = [
         """
 'optimizer.lr' has no effect: 'optimizer' has no _target_, so it builds nothing
   where: command line: optimizer.lr
-  fix:   optimizer=adamw optimizer.lr=0.1
+  fix:   optimizer.lr=0.1
 'optimizer.lrr' has no effect: 'optimizer' has no _target_, so it builds nothing
   where: command line: optimizer.lrr
   fix:   optimizer.lr=1
@@ -110,7 +110,7 @@ CASES = [
         """
 'model.scheduler' has no effect: 'model' has no _target_, so it builds nothing
   where: command line: model.scheduler
-  fix:   scheduler is one of cosine, none, one_cycle, warmup_cosine, warmup_linear
+  fix:   model._target_=<package.module.Class>
 'scheduler.intervall' has no effect: 'scheduler' has no _target_, so it builds nothing
   where: command line: scheduler.intervall
   fix:   scheduler._target_=<package.module.Class>
@@ -145,7 +145,6 @@ unknown key 'scheduler.foo'
 'launch.nodes' has no effect with launch=local
   where: command line: launch.nodes
   why:   it is a key of launch=kubernetes, launch=skypilot, launch=slurm
-  fix:   launch=slurm launch.nodes=2
 """,
     ),
     (
@@ -167,7 +166,6 @@ unknown key 'scheduler.foo'
 'launch.volume_path' has no effect with launch=slurm
   where: command line: launch.volume_path
   why:   it is a key of launch=kubernetes, launch=skypilot
-  fix:   launch=kubernetes launch.volume_path=/mnt
 """,
     ),
     # A scheduler of another package: its keys are not known here.

@@ -12,7 +12,6 @@ CASES = [
         """
 'optimizer.lr' must be float, not the text 'fast'
   where: command line: optimizer.lr
-  fix:   'optimizer.lr=<float>'
 unknown key 'optimizer.wd'
   where: command line: optimizer.wd
   why:   torch.optim.AdamW takes no 'wd'
@@ -44,7 +43,6 @@ unknown key 'optimizer.wd'
         """
 'optimizer._check_' must be bool, not 3
   where: command line: optimizer._check_
-  fix:   'optimizer._check_=<bool>'
 """,
     ),
     (
@@ -52,8 +50,8 @@ unknown key 'optimizer.wd'
         """
 unknown key 'optimizer.l'
   where: command line: optimizer.l
-  why:   torch.optim.AdamW takes no 'l'
-  fix:   optimizer.lr=1
+  why:   torch.optim.AdamW takes no 'l'; optimizer takes lr, weight_decay, betas, eps, amsgrad, maximize, foreach, \
+capturable, differentiable, fused
 """,
     ),
     (
@@ -66,7 +64,6 @@ unknown key 'optimizer.l'
 'seed' must be int, not the text 'x'
   where: command line: seed
   why:   weights, order and augmentation; the same seed gives a bitwise identical run
-  fix:   'seed=<int>'
 """,
     ),
     (
@@ -75,7 +72,6 @@ unknown key 'optimizer.l'
         """
 'optimizer.lr' must be float, ${name} is the text 'abc'
   where: command line: optimizer.lr
-  fix:   'optimizer.lr=<float>'
 """,
     ),
     (
@@ -84,13 +80,10 @@ unknown key 'optimizer.l'
         """
 'optimizer.eps' must be float, ${name} is the text 'abc'
   where: command line: optimizer.eps
-  fix:   'optimizer.eps=<float>'
 'optimizer.lr' must be float, ${name} is the text 'abc'
   where: command line: optimizer.lr
-  fix:   'optimizer.lr=<float>'
 'optimizer.foreach' must be bool or null, ${seed} is 3
   where: command line: optimizer.foreach
-  fix:   'optimizer.foreach=<bool or null>'
 """,
     ),
     (
@@ -99,7 +92,6 @@ unknown key 'optimizer.l'
 'seed' must be int, not the text 'cloud_tpu_v3'
   where: command line: seed
   why:   weights, order and augmentation; the same seed gives a bitwise identical run
-  fix:   'seed=<int>'
 """,
     ),
     (
@@ -147,11 +139,9 @@ the _target_ of 'optimizer' does not exist: no_such_package.Adam
         """
 'model._args_[0].in_features' must be int, not the text 'a'
   where: command line: model._args_[0].in_features
-  fix:   'model._args_[0].in_features=<int>'
 unknown key 'model._args_[0].out'
   where: command line: model._args_[0].out
-  why:   torch.nn.Linear takes no 'out'
-  fix:   model._args_[0].out_features=3
+  why:   torch.nn.Linear takes no 'out'; model._args_[0] takes in_features, out_features, bias, device, dtype
 'model._args_[0].out_features' is missing
   where: command line: model._args_[0]._target_
   why:   torch.nn.Linear requires 'out_features'
@@ -175,8 +165,7 @@ unknown key 'model.in_feature'
         """
 unknown key 'model.x'
   where: command line: model.x
-  why:   torch.nn.Linear takes no 'x'
-  fix:   model.<in_features|out_features|bias|device|dtype>=<value>
+  why:   torch.nn.Linear takes no 'x'; model takes in_features, out_features, bias, device, dtype
 """,
     ),
     (
@@ -267,7 +256,7 @@ the _target_ of 'model' does not exist: mlscale.models.mlp.MLP
 'task.model' is not set here
   where: command line: task.model
   why:   the group 'model' owns it
-  fix:   model=none model._target_=torch.nn.ReLU 'model.xyz={_target_:torch.nn.Nope}'
+  fix:   model._target_=torch.nn.ReLU 'model.xyz={_target_:torch.nn.Nope}'
 'task.num_classes' is missing
   where: command line: task._target_
   why:   mlscale.tasks.Classification requires 'num_classes'
@@ -301,27 +290,26 @@ unknown key 'callbacks.notify.mail.prt'
         """
 'callbacks.notify.mail' must be dict or null, not [3]
   where: command line: callbacks.notify.mail
-  fix:   'callbacks.notify.mail=<dict or null>'
 """,
     ),
     (
         "logger:\n  csv: {_target_: mlscale.train.loggers.csv, save_dir: x}\n  csvv: {_target_: "
         "mlscale.train.loggers.csv}",
         """
-'logger.csvv' lacks save_dir
+'logger.csvv.save_dir' is missing
   where: command line: logger.csvv._target_
-  why:   'logger.csv' builds the same
-  fix:   logger.csv._target_=mlscale.train.loggers.csv
+  why:   mlscale.train.loggers.csv requires 'save_dir'
+  fix:   logger.csvv.save_dir=<str>
 """,
     ),
     (
         "callbacks:\n  early: {_target_: pytorch_lightning.callbacks.EarlyStopping, monitor: loss}\n  earl: "
         "{_target_: pytorch_lightning.callbacks.EarlyStopping}",
         """
-'callbacks.earl' lacks monitor
+'callbacks.earl.monitor' is missing
   where: command line: callbacks.earl._target_
-  why:   'callbacks.early' builds the same
-  fix:   callbacks.early._target_=pytorch_lightning.callbacks.EarlyStopping
+  why:   pytorch_lightning.callbacks.EarlyStopping requires 'monitor'
+  fix:   callbacks.earl.monitor=<str>
 """,
     ),
     (
@@ -340,7 +328,7 @@ unknown key 'callbacks.notify.mail.prt'
         """
 'trainer.devices' must be int ≥ 1 or -1 or auto, not 0
   where: command line: trainer.devices
-  fix:   trainer.devices=1 trainer.accelerator=cpu
+  why:   processes on this machine, one per accelerator; on a CPU, any number
 'trainer.precision' is not set here
   where: command line: trainer.precision
   why:   the group 'precision' owns it

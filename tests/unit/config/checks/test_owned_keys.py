@@ -43,10 +43,8 @@ derived.document_end
   fix:   seed=1
 unknown key 'foo.a'
   where: command line: foo.a
-  fix:   mlscale config show, which prints every key there is
 unknown key 'foo.b'
   where: command line: foo.b
-  fix:   mlscale config show, which prints every key there is
 'name' is not set
   where: command line: name
   why:   names the run folder, and the run in every tracker
@@ -63,11 +61,9 @@ unknown key 'foo.b'
 'mode' must be max or min, not 3
   where: command line: mode
   why:   whichever of the metric is better; by default what its name implies
-  fix:   'mode=<max or min>'
 unknown key 'modl'
   where: command line: modl
   why:   mode takes max or min
-  fix:   mode=<max or min>
 """,
     ),
     (
@@ -75,8 +71,7 @@ unknown key 'modl'
         """
 unknown key 'mode.widths'
   where: command line: mode.widths
-  why:   options that have it: model=resnet, model=unet
-  fix:   model=resnet model.widths=[8]
+  why:   model.widths is a key of model=resnet, model=unet
 """,
     ),
     (
@@ -84,8 +79,7 @@ unknown key 'mode.widths'
         """
 unknown key 'mode.widths'
   where: command line: mode.widths
-  why:   options that have it: model=resnet, model=unet
-  fix:   model=resnet model.widths=[8]
+  why:   model.widths is a key of model=resnet, model=unet
 """,
     ),
     (
@@ -94,7 +88,6 @@ unknown key 'mode.widths'
 unknown key 'mode'
   where: command line: mode
   why:   mode takes max or min
-  fix:   mode=<max or min>
 """,
     ),
     (
@@ -102,8 +95,8 @@ unknown key 'mode'
         """
 'metric' must be str, not {a:1}
   where: command line: metric
-  why:   picks the best checkpoint and sorts a sweep; by default what the task is judged by, or what its validation logs
-  fix:   'metric=<str>'
+  why:   picks the best checkpoint and sorts a sweep; by default what the task is judged by, or what its validation \
+logs
 """,
     ),
     (
@@ -111,16 +104,13 @@ unknown key 'mode'
         """
 unknown key 'model.xyz'
   where: command line: model.xyz
-  why:   torch.nn.Linear takes no 'xyz'
-  fix:   model.<in_features|out_features|bias|device|dtype>=<value>
+  why:   torch.nn.Linear takes no 'xyz'; model takes in_features, out_features, bias, device, dtype
 unknown key 'model.bia.a'
   where: command line: model.bia.a
   why:   torch.nn.Linear takes no 'bia'
-  fix:   mlscale config show, which prints every key there is
 unknown key 'model.bia.b'
   where: command line: model.bia.b
   why:   torch.nn.Linear takes no 'bia'
-  fix:   mlscale config show, which prints every key there is
 """,
     ),
     (
@@ -146,10 +136,10 @@ unknown key 'model.bia.b'
 'trainer.num_nodes' is not set here
   where: command line: trainer.num_nodes
   why:   a launcher sets the number of machines: torchrun --nnodes, srun --nodes, or launch=slurm
-  fix:   launch=slurm launch.nodes=2
+  fix:   leave trainer.num_nodes out
 'trainer.default_root_dir' is not set here
   where: command line: trainer.default_root_dir
-  why:   everything of a run is in its run folder
+  why:   everything of a run is in its run folder; the folder in which run folders are made
   fix:   runs_dir=x
 """,
     ),
@@ -159,11 +149,11 @@ unknown key 'model.bia.b'
         """
 'trainer.precision' is not set here
   where: command line: trainer.precision
-  why:   the group 'precision' owns it
-  fix:   precision is one of auto, bf16, bf16_true, fp16, fp16_true, fp32
-'trainer.strategy=deepspeed_stage_2' is not supported yet
+  why:   the group 'precision' owns it; precision is one of auto, bf16, bf16_true, fp16, fp16_true, fp32
+'trainer.strategy' is not set here
   where: command line: trainer.strategy
-  why:   not part of mlscale yet: DeepSpeed, and other launchers' sharding; near to it: strategy=fsdp
+  why:   the group 'strategy' owns it; not supported: strategy=fsdp shards weights; DeepSpeed and other launchers' \
+sharding are not supported yet
 'trainer.enable_checkpointing' is not set here
   where: command line: trainer.enable_checkpointing
   why:   the group 'callbacks' has what writes checkpoints
@@ -173,9 +163,9 @@ unknown key 'model.bia.b'
     (
         "trainer: {_target_: pytorch_lightning.Trainer, precision: fp8}",
         """
-'trainer.precision=fp8' is not supported yet
+'trainer.precision' is not set here
   where: command line: trainer.precision
-  why:   not part of mlscale yet: training in 8 bits and less; near to it: precision=bf16
+  why:   the group 'precision' owns it; not supported: 8 bits and less in training, and float64, are not supported yet
 """,
     ),
     (
@@ -185,15 +175,15 @@ unknown key 'model.bia.b'
 'trainer.strategy' is not set here
   where: command line: trainer.strategy
   why:   the group 'strategy' owns it
-  fix:   strategy=ddp strategy.find_unused_parameters=true
+  fix:   strategy.find_unused_parameters=true
 'trainer.logger' is not set here
   where: command line: trainer.logger
-  why:   the group 'logger' owns it
-  fix:   leave trainer.logger out
+  why:   the group 'logger' owns it; logger is one of csv, mlflow, none, tensorboard, wandb
 'trainer.callbacks' is not set here
   where: command line: trainer.callbacks
-  why:   the group 'callbacks' owns it
-  fix:   leave trainer.callbacks out
+  why:   the group 'callbacks' owns it; callbacks is one of checkpoint, default, device_stats, early_stopping, ema, \
+finetune, freeze, grad_norm, loss_spike, lr_monitor, metrics, none, nonfinite, notify, progress, report, samples, \
+stall
 """,
     ),
     (
@@ -201,8 +191,7 @@ unknown key 'model.bia.b'
         """
 'strategy.world_size' is not set here
   where: command line: strategy.world_size
-  why:   it is the number of processes
-  fix:   leave strategy.world_size out
+  why:   it is the number of processes; trainer.devices is a key of trainer=default
 """,
     ),
     (
@@ -215,7 +204,6 @@ unknown key 'model.bia.b'
 unknown key 'optimizer.lrr'
   where: command line: optimizer.lrr
   why:   optimizer.lr takes float
-  fix:   optimizer.lr=<float>
 """,
     ),
     (
@@ -232,8 +220,8 @@ unknown key 'optimizer.lrr'
   fix:   scheduler=cosine
 'task.model' is not set here
   where: command line: task.model
-  why:   the group 'model' owns it
-  fix:   leave task.model out
+  why:   the group 'model' owns it; model is one of gpt, mlp, ngrams, none, resnet, resnet18, scenes_resnet, \
+tabular, tabular_regression, text_cnn, timm, unet, vit
 """,
     ),
     (
@@ -253,7 +241,7 @@ unknown key 'optimizer.lrr'
 'task.optimizer' is not set here
   where: command line: task.optimizer
   why:   the group 'optimizer' owns it
-  fix:   leave task.optimizer out
+  fix:   optimizer.lr=0.3 optimizer.xyz=1
 """,
     ),
 ]

@@ -128,7 +128,7 @@ unknown key 'task.learning_rate'
 unknown key 'task.weight_decay'
   where: command line: task.weight_decay
   why:   shop.Module takes no 'weight_decay'
-  fix:   task.wd=0.1
+  fix:   optimizer.weight_decay=0.1
 """,
     ),
     (
@@ -136,7 +136,6 @@ unknown key 'task.weight_decay'
         """
 'task.gamma' must be float, not the text 'x'
   where: command line: task.gamma
-  fix:   'task.gamma=<float>'
 'task.model' is not set here
   where: command line: task.model
   why:   the group 'model' owns it

@@ -1,4 +1,4 @@
-"""A folder as the address of MLflow's server is reported before a run, with that of a server as the fix."""
+"""A folder as the address of MLflow's server is reported before a run."""
 
 from __future__ import annotations
 
@@ -19,8 +19,7 @@ def list_fixes(*overrides: str) -> list[str]:
 @pytest.mark.parametrize("address", ["/data/mlruns", "./mlruns/", "file:///data/mlruns", "file:mlruns"])
 def test_a_folder_is_no_address(address: str) -> None:
     (fix,) = list_fixes("logger=mlflow", f"{KEY}={address}")
-    assert fix == f"{KEY}=http://127.0.0.1:5000"
-    assert list_fixes("logger=mlflow", fix) == []
+    assert fix == f"{KEY}=<the address of a server>"
 
 
 @pytest.mark.parametrize(

@@ -47,26 +47,10 @@ CASES = {
         "unknown option 'fp7' of the group 'precision'\n"
         "  where: command line: precision=fp7\n"
         f"  why:   options: {options('precision')}\n"
-        "  fix:   precision=<auto|bf16|bf16_true|fp16|fp16_true|fp32>\n\n"
+        "\n"
         "unknown option 'svhn' of the group 'data'\n"
         "  where: command line: data=svhn\n"
-        f"  why:   options: {options('data')}\n"
-        "  fix:   images of your own are data=imagefolder with data.root, "
-        "a table is data=table with data.train and data.target",
-    ),
-    "a model that is timm's": (
-        ["model=efficientnet_b0"],
-        "unknown option 'efficientnet_b0' of the group 'model'\n"
-        "  where: command line: model=efficientnet_b0\n"
-        f"  why:   options: {options('model')}\n"
-        "  fix:   model=timm model.model_name=efficientnet_b0",
-    ),
-    "an option of lightning-hydra-template": (
-        ["trainer=gpu"],
-        "unknown option 'gpu' of the group 'trainer'\n"
-        "  where: command line: trainer=gpu\n"
-        f"  why:   options: {options('trainer')}\n"
-        "  fix:   trainer.accelerator=gpu",
+        f"  why:   options: {options('data')}",
     ),
     "null": (
         ["logger=null"],
@@ -101,7 +85,7 @@ CASES = {
         "unknown option 'resnet50' of the group 'model'\n"
         "  where: command line: model=resnet50\n"
         f"  why:   options: {options('model')}\n"
-        "  fix:   model=resnet18 model._target_=torchvision.models.resnet50",
+        "  fix:   model._target_=torchvision.models.resnet50",
     ),
     "a command as a key": (
         ["command=monitor"],
@@ -114,8 +98,7 @@ CASES = {
         ["snapshot=false", "precision=null"],
         "'precision=null' does not name an option of the group 'precision'\n"
         "  where: command line: precision=null\n"
-        "  why:   options: auto, bf16, bf16_true, fp16, fp16_true, fp32\n"
-        "  fix:   precision=auto",
+        "  why:   options: auto, bf16, bf16_true, fp16, fp16_true, fp32",
     ),
     "two options without -m": (
         ["optimizer=sgd,adamw"],

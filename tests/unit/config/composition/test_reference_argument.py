@@ -81,12 +81,12 @@ def test_another_reference_takes_the_place_of_the_typed_one() -> None:
 @pytest.mark.parametrize(
     ("line", "what", "fix"),
     [
-        ("train last", "unknown word 'last'", "mlscale train --help"),
-        ("prepare last", "unknown word 'last'", "mlscale prepare --help"),
+        ("train last", "unknown word 'last'", ""),
+        ("prepare last", "unknown word 'last'", ""),
         ("evaluate split=test last", "unknown word 'last'", "mlscale evaluate last split=test"),
         ("evaluate last resnet", "unknown word 'resnet'", "mlscale evaluate last"),
-        ("evaluate split =test", "there is a space before the '=' of 'split'", "split=test"),
-        ("evaluate split = test", "there are spaces around the '=' of 'split'", "split=test"),
+        ("evaluate split =test", "there is a space next to the '=' of 'split'", "split=test"),
+        ("evaluate split = test", "there is a space next to the '=' of 'split'", "split=test"),
         ("evaluate trainer.devices 1", "unknown word 'trainer.devices'", "trainer.devices=1"),
         ("evaluate last ref=resnet", "2 models are named", "mlscale evaluate last"),
     ],

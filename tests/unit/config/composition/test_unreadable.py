@@ -31,10 +31,6 @@ def problem(*words: str) -> MLScaleError:
         ("recipe=resnet;", "recipe=resnet"),
         ('optimizer="sgd', "optimizer=sgd"),
         ("data=imagefolder#1", "data=imagefolder"),
-        ("~optimizer!", "~optimizer"),
-        ("optimizer!lr=0.1", "optimizer.lr=0.1"),
-        ("optimizer:lr=0.1", "optimizer.lr=0.1"),
-        ("trainer.max€epochs=3", "trainer.max_epochs=3"),
         ("optimizer.lr=${a", "'optimizer.lr=${a}'"),
     ],
 )

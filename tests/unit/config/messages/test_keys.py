@@ -57,7 +57,8 @@ unknown key 'lr'
         """
 unknown key 'gpus'
   where: command line: gpus=8
-  fix:   trainer.devices=8 trainer.accelerator=gpu
+  why:   processes on this machine, one per accelerator; on a CPU, any number
+  fix:   trainer.devices=8
 """,
     ),
     (
@@ -73,8 +74,8 @@ unknown key 'epochs'
         """
 unknown key 'per_device_train_batch_size'
   where: command line: per_device_train_batch_size=32
-  why:   data.batch_size is global: all devices and accumulation together
-  fix:   data.batch_size=256
+  why:   not supported: data.batch_size is global, of all devices and accumulation; that of one device times their \
+number
 """,
     ),
     (
@@ -82,8 +83,8 @@ unknown key 'per_device_train_batch_size'
         """
 unknown key 'grad_accum'
   where: command line: grad_accum=4
-  why:   accumulation divides data.batch_size: so many passes of the size that one has now
-  fix:   data.batch_size=256 trainer.accumulate_grad_batches=4
+  why:   forward passes per optimizer step; data.batch_size stays what it is
+  fix:   trainer.accumulate_grad_batches=4
 """,
     ),
     (
@@ -99,7 +100,6 @@ unknown key 'fp16'
         """
 unknown key 'amp'
   where: command line: amp=true
-  why:   precision=fp16 on GPUs without bfloat16
   fix:   precision=bf16
 """,
     ),
@@ -117,7 +117,6 @@ unknown key 'num_workers'
         """
 unknown key 'patience'
   where: command line: patience=3
-  why:   validations without improvement
   fix:   callbacks=[default,early_stopping] callbacks.early_stopping.patience=3
 """,
     ),
@@ -126,8 +125,7 @@ unknown key 'patience'
         """
 unknown key 'arch'
   where: command line: arch=resnet50
-  why:   torchvision.models.resnet50 takes the place of mlscale.tasks.ResNet
-  fix:   model=resnet18 model._target_=torchvision.models.resnet50
+  fix:   model._target_=torchvision.models.resnet50
 """,
     ),
     (
@@ -135,8 +133,8 @@ unknown key 'arch'
         """
 unknown key 'data_dir'
   where: command line: data_dir=/data
-  why:   data=imagefolder takes the place of mlscale.data.Digits
-  fix:   data=imagefolder data.root=/data
+  why:   the folder
+  fix:   data.root=/data
 """,
     ),
     (
@@ -144,7 +142,7 @@ unknown key 'data_dir'
         """
 unknown key 'wandb_project'
   where: command line: wandb_project=cats
-  fix:   logger=wandb logger.wandb.project=cats
+  fix:   logger=[csv,wandb] logger.wandb.project=cats
 """,
     ),
     (
@@ -152,8 +150,7 @@ unknown key 'wandb_project'
         """
 unknown key 'dropout'
   where: command line: dropout=0.1
-  why:   not supported: the models set their own layers; a model of yours takes it as an argument of its class
-  fix:   leave dropout out
+  why:   model.dropout is a key of model=gpt, model=ngrams, model=tabular, …
 """,
     ),
     (
@@ -161,7 +158,6 @@ unknown key 'dropout'
         """
 unknown key 'zzz'
   where: command line: zzz=1
-  fix:   mlscale config show, which prints every key there is
 """,
     ),
     (
@@ -169,8 +165,7 @@ unknown key 'zzz'
         """
 unknown key 'model.hidden'
   where: command line: model.hidden=64
-  why:   model=mlp takes the place of mlscale.tasks.ResNet
-  fix:   model=mlp model.hidden=[64]
+  why:   model.hidden is a key of model=mlp
 """,
     ),
     (
@@ -178,9 +173,7 @@ unknown key 'model.hidden'
         """
 unknown key 'optimizer.betas'
   where: command line: optimizer.betas=[0.9,0.95]
-  why:   optimizer=adamw takes the place of torch.optim.SGD: optimizer.lr 0.1 becomes 0.001, \
-optimizer.weight_decay 0.0005 becomes 0.01
-  fix:   optimizer=adamw optimizer.betas=[0.9,0.95]
+  why:   optimizer.betas is a key of optimizer=adamw, optimizer=adamw_8bit
 """,
     ),
     (
@@ -188,7 +181,7 @@ optimizer.weight_decay 0.0005 becomes 0.01
         """
 unknown key 'batch'
   where: command line: batch=32
-  why:   data.batch_size is global: all devices and accumulation together
+  why:   global, over all devices and accumulation
   fix:   data.batch_size=32
 """,
     ),
@@ -206,8 +199,7 @@ the _target_ of 'optimizer' does not exist: Lion
         """
 unknown key 'model.depth'
   where: command line: model.depth=18
-  why:   model=resnet18 takes the place of mlscale.tasks.ResNet
-  fix:   model=resnet18
+  why:   model.depth is a key of model=vit
 """,
     ),
     (
@@ -215,8 +207,7 @@ unknown key 'model.depth'
         """
 unknown key 'model.filters'
   where: command line: model.filters=9
-  why:   this run has model=resnet
-  fix:   model.filters is a key of model=text_cnn
+  why:   model.filters is a key of model=text_cnn
 """,
     ),
     (
@@ -224,8 +215,6 @@ unknown key 'model.filters'
         """
 unknown key 'optmizer'
   where: command line: optmizer=adamw
-  why:   optimizer=adamw takes the place of torch.optim.SGD: optimizer.lr 0.1 becomes 0.001, \
-optimizer.weight_decay 0.0005 becomes 0.01
   fix:   optimizer=adamw
 """,
     ),
@@ -234,7 +223,7 @@ optimizer.weight_decay 0.0005 becomes 0.01
         """
 'model.blocks' has no effect: 'model' has no _target_, so it builds nothing
   where: command line: model.blocks=2
-  fix:   model=resnet model.blocks=2
+  why:   model.blocks is a key of model=resnet, model=tabular, model=tabular_regression
 """,
     ),
     (

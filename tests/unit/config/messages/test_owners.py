@@ -50,8 +50,9 @@ CASES = [
         """
 'trainer.num_nodes' is not set here
   where: command line: trainer.num_nodes=2
-  why:   a launcher sets the number of machines: torchrun --nnodes, srun --nodes, or launch=slurm
-  fix:   launch=slurm launch.nodes=2
+  why:   a launcher sets the number of machines: torchrun --nnodes, srun --nodes, or launch=slurm; machines; each \
+has trainer.devices processes
+  fix:   launch.nodes=2
 """,
     ),
     (
@@ -59,7 +60,7 @@ CASES = [
         """
 'strategy.world_size' is not set here
   where: command line: strategy.world_size=2
-  why:   it is the number of processes
+  why:   it is the number of processes; processes on this machine, one per accelerator; on a CPU, any number
   fix:   trainer.devices=2
 """,
     ),

@@ -122,7 +122,8 @@ the _target_ of 'model' does not exist: shpo.Net
 
 unknown key 'gpus'
   where: ./conf/recipe/foreign.yaml: gpus
-  fix:   trainer.devices=8 trainer.accelerator=gpu, and take 'gpus' out of the file
+  why:   processes on this machine, one per accelerator; on a CPU, any number
+  fix:   trainer.devices=8, and take 'gpus' out of the file
 """,
     ),
 ]

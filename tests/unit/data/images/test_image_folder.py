@@ -132,13 +132,12 @@ def test_links_to_nothing_are_counted_and_removed_by_the_command(tmp_path: Path,
     assert ImageFolder(root, image_size=8, batch_size=7).facts().train_samples == 14
 
 
-def test_the_fraction_that_is_suggested_for_groups_leaves_both_sides(tmp_path: Path) -> None:
+def test_groups_that_leave_one_side_empty(tmp_path: Path) -> None:
     root = write_folder(tmp_path, 21)
     # Ten groups, and none of them is in so small a part.
     caught = failure(root, group_on=r"([0-9])\.png", val_fraction=0.001)
-    fraction = float(caught.fix.partition("=")[2].partition(",")[0])
-    assert ImageFolder(root, image_size=8, batch_size=1, group_on=r"([0-9])\.png", val_fraction=fraction).facts()
-    assert failure(root, group_on="class").fix == "leave data.group_on out, with folders train and val"
+    assert caught.fix.startswith("data.val_fraction=0.2")
+    assert ImageFolder(root, image_size=8, batch_size=1, group_on=r"([0-9])\.png", val_fraction=0.2).facts()
     # A match without its group.
     assert failure(root, group_on="class([0-2])|class").what == "12 of 21 images have no group"
 

@@ -10,7 +10,7 @@ from PIL import Image
 from mlscale.data import BreastCancer, Diabetes, Digits, ImageFolder, TableFiles, WebDataset
 from mlscale.data.inspection import shared_images
 from mlscale.data.inspection.leaking_columns import find_leaking_columns, format_leaking_column
-from mlscale.data.inspection.shared_images import _spread_rows, find_shared_images
+from mlscale.data.inspection.shared_images import find_shared_images
 from mlscale.data.shards.sample_source import SampleSource
 from mlscale.errors import MLScaleError
 from tests.unit.data.tables.test_hold_out import write
@@ -131,15 +131,6 @@ def test_bundled_images_are_not_shared() -> None:
     data.prepare_data()
     found = find_shared_images(*(data.get_decoded_split(split).source for split in ("train", "val")))
     assert found is None
-
-
-@pytest.mark.parametrize("count", [1, 2, 3, 8, 100, 1025])
-def test_rows_are_spread(count: int) -> None:
-    order = _spread_rows(count)
-    assert sorted(order) == list(range(count))
-    for taken in (4, 16):
-        if taken < count:
-            assert np.diff(sorted(order[:taken])).max() <= 2 * (count / taken) + 1
 
 
 def test_images_of_a_group_stay_on_one_side(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -101,19 +101,6 @@ def test_a_folder_without_shards(tmp_path: Path) -> None:
     assert "imagefolder" in error.fix
 
 
-def test_a_folder_of_images(tmp_path: Path) -> None:
-    """By class, or by split and class: what is typed names the folder that has both splits."""
-    for name in ("photos/train/cat/1.jpg", "photos/val/cat/2.jpg", "own/dog/3.PNG", "notes/a/b.txt"):
-        path = tmp_path / name
-        path.parent.mkdir(parents=True)
-        path.write_bytes(b"")
-    for name, root in (("photos", "photos"), ("photos/train", "photos"), ("photos/val", "photos"), ("own", "own")):
-        first, second = failure(tmp_path / name).fix.splitlines()
-        assert first.startswith(f"mlscale prepare data=imagefolder data.root={tmp_path / root} to=shards,")
-        assert second.startswith(f"data=imagefolder data.root={tmp_path / root},")
-    assert failure(tmp_path / "notes").fix.startswith("data.train=<a folder of .tar files>")
-
-
 def test_nothing_named() -> None:
     assert failure([]).what == "no shards are named"
 

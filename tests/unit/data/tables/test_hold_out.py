@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from mlscale.data import TableFiles, TextTable
-from mlscale.data.table_parsing.hold_out import hash_to_fraction, suggest_fraction
 from mlscale.errors import MLScaleError
 
 SEEDS = (3, 20261129)
@@ -158,18 +157,6 @@ def test_what_can_not_be_held_out_is_explained(
         TableFiles(**arguments).facts()  # type: ignore[arg-type]
     assert caught.value.where
     assert caught.value.fix
-
-
-@pytest.mark.parametrize("seed", range(20))
-def test_the_fraction_that_is_suggested_leaves_both_sides(seed: int, tmp_path: Path) -> None:
-    groups = [f"{seed}-{number}" for number in range(2 + seed % 3)]
-    fraction = suggest_fraction(groups)
-    assert fraction is not None
-    held = [hash_to_fraction(group) < fraction for group in groups]
-    assert any(held)
-    assert not all(held)
-    # A fraction that is typed again would change nothing.
-    assert suggest_fraction(groups[:1] * 9) is None
 
 
 def test_a_class_of_one_row_that_was_held_out_names_stratify(tmp_path: Path) -> None:

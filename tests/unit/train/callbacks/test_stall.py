@@ -9,7 +9,6 @@ import pytest
 import pytorch_lightning as pl
 
 from mlscale.errors import Exit, MLScaleError
-from mlscale.train import thread_stacks as stacks
 from mlscale.train.callbacks import Stall, stall
 from mlscale.train.callbacks.stall_report import StallReport
 from tests.unit.fitting import At, batches, classifier, fit, trainer
@@ -102,17 +101,6 @@ def test_the_thread_ends_with_a_run_that_fails() -> None:
     with pytest.raises(RuntimeError, match="as asked"):
         fit(trainer(callbacks=[At(fail), Stall()]), classifier(), batches(2))
     assert not [thread for thread in threading.enumerate() if thread.name == "mlscale-stall"]
-
-
-def test_what_the_backstop_writes_reports_the_main_thread(tmp_path: Path) -> None:
-    backstop = stacks.Backstop(0.1)
-    backstop.restart_countdown()
-    until = time.monotonic() + 5
-    while "most recent" not in (text := Path(backstop.path).read_text()) and time.monotonic() < until:
-        time.sleep(0.05)
-    backstop.close()
-    names = [name for _, _, name in stacks.parse_backstop_calls(text)]
-    assert "test_what_the_backstop_writes_reports_the_main_thread" in names
 
 
 @pytest.mark.parametrize("wrong", [{"factor": 0.0}, {"least_s": 0.0}, {"least_s": 10.0, "after_s": 5.0}])

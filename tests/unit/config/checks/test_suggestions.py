@@ -5,29 +5,17 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import Iterator
-from functools import cache
 
 import pytest
 
-from mlscale.config.checks.checked_config import collect_names
-from mlscale.config.composition.argv import parse_command_line
-from mlscale.config.composition.compose import compose_config
-from mlscale.config.names import not_yet
-from mlscale.config.names.name_distance import compute_distance, fold_name
+from mlscale.config.checks.suggestions import Names, get_option_types, suggest_key
+from mlscale.config.names.suggest import compute_distance, fold_name
 from mlscale.config.schema.documented_fields import Option, get_shipped_fields
-from mlscale.config.suggestions.config_names import Names
-from mlscale.config.suggestions.templates import get_option_types
-from mlscale.config.suggestions.unknown_keys import suggest_key
+from tests.unit.config.checks.composed_names import names
 
 VALUES = ("some", 1, 0.5, True, ["a"], {"a": 1})
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 USUAL = ("checkpoint", "progress", "metrics", "nonfinite", "stall")
-
-
-@cache
-def names(*overrides: str) -> Names:
-    request = parse_command_line("train", overrides)
-    return collect_names(compose_config(request), groups=request.roots.groups)
 
 
 def chosen(option: Option) -> tuple[str, ...]:
@@ -75,9 +63,9 @@ def misspelt(path: str, random_: random.Random) -> str:
 
 
 def fix_of(typed: str, value: object, known: Names) -> str:
-    feature = not_yet.find_feature_of_key(typed)
+    """What is suggested: overrides, or the reason that names a key of another option."""
     advice = suggest_key(typed, value, known)
-    return feature.instead if feature else advice.fix if advice else ""
+    return (advice.fix or advice.why) if advice else ""
 
 
 def test_typos_are_answered_with_the_key_that_was_meant() -> None:
@@ -105,8 +93,8 @@ def test_typos_are_answered_with_the_key_that_was_meant() -> None:
 @pytest.mark.parametrize(
     ("typed", "value", "fix"),
     [
-        ("pct_start", 0.2, "scheduler=one_cycle scheduler.pct_start=0.2"),
-        ("scheduler.pct_star", 0.2, "scheduler=one_cycle scheduler.pct_start=0.2"),
+        ("pct_start", 0.2, "scheduler.pct_start is a key of scheduler=one_cycle"),
+        ("scheduler.pct_star", 0.2, "scheduler.pct_start is a key of scheduler=one_cycle"),
         ("metric_mode", "min", "mode=min"),
         ("metric_mode", "minimize", "mode=min"),
         ("MaxEpochs", 3, "trainer.max_epochs=3"),
@@ -118,12 +106,10 @@ def test_typos_are_answered_with_the_key_that_was_meant() -> None:
         ("stratgy.timeout", 3, "strategy.timeout=3"),
         ("dtaa.batch_szie", 3, "data.batch_size=3"),
         ("strategy.name", "ddp", "strategy=ddp"),
-        ("optimizer.amsgrad", True, "optimizer.amsgrad is a key of optimizer=adamw"),
-        ("save_dir", "out", "runs_dir=out"),
-        ("trainer.max_epoch", "ten", "trainer.max_epochs=<int ≥ -1 or null>"),
+        ("save_dir", "out", "logger.csv.save_dir=out\nruns_dir=out"),
+        ("trainer.max_epoch", "ten", "trainer.max_epochs takes int ≥ -1 or null"),
         ("trainer.max_epoch", "10", "trainer.max_epochs=10"),
-        ("terminate_on_nan", False, "leave terminate_on_nan out"),
-        ("data.Val", None, "data.val is a key of data=dali, data=image_table, data=tfrecord, data=webdataset"),
+        ("data.Val", None, "data.val is a key of data=dali, data=image_table, data=table, …"),
         ("dtaa.label", "label", "data.label is a key of data=text_table"),
         ("tksa.label_smoothing", 0.1, "task.label_smoothing=0.1"),
     ],
@@ -131,7 +117,7 @@ def test_typos_are_answered_with_the_key_that_was_meant() -> None:
 def test_the_key_that_was_meant(typed: str, value: object, fix: str) -> None:
     advice = suggest_key(typed, value, names())
     assert advice is not None
-    assert advice.fix == fix
+    assert (advice.fix or advice.why) == fix
 
 
 @pytest.mark.parametrize("typed", ["doctor", "node_type", "alpha", "rho", "temperature", "thing.other", "x", "model.q"])
@@ -143,7 +129,7 @@ def test_a_key_that_exists_is_looked_for_first() -> None:
     one_cycle, ema = names("scheduler=one_cycle"), names("callbacks=[default,ema]")
     for typed, value, known, fix in [
         ("max_lr", 0.1, one_cycle, "scheduler.max_lr=0.1"),
-        ("decay", 0.9, ema, "callbacks.ema.decay=0.9"),
+        ("decay", 0.9, ema, "callbacks.ema.decay=0.9\noptimizer.weight_decay=0.9"),
         ("ema.decay", 0.9, ema, "callbacks.ema.decay=0.9"),
         ("decay", 0.9, names(), "optimizer.weight_decay=0.9"),
     ]:
@@ -156,11 +142,6 @@ def test_equally_near_keys_are_listed() -> None:
     advice = suggest_key("trainer.m_epochs", 3, names())
     assert advice is not None
     assert advice.fix == "trainer.max_epochs=3\ntrainer.min_epochs=3"
-
-
-@pytest.mark.parametrize("typed", ["tensor_parallel", "trainer.pipelineParallel", "data.hdf5", "DeepSpeed"])
-def test_a_feature_that_does_not_exist_yet(typed: str) -> None:
-    assert not_yet.find_feature_of_key(typed)
 
 
 def test_distance() -> None:
