@@ -20,7 +20,6 @@ from mlscale.data.encoders.summaries.input_summary import (
     MAX_NUMBERS,
     ImageSummary,
     InputSummary,
-    SummaryColumns,
     TableSummary,
     TensorSummary,
     get_fact,
@@ -28,6 +27,7 @@ from mlscale.data.encoders.summaries.input_summary import (
 from mlscale.data.encoders.table_encoder import TableEncoder
 from mlscale.data.encoders.text_encoder import TextEncoder
 from mlscale.data.encoders.token_encoders import TokenDocumentEncoder, TokenTextEncoder
+from mlscale.task_types.event_forms import SummaryColumns
 
 MAX_WORDS = 4096
 _FACTOR = 0x9E3779B97F4A7C15 | 1  # odd: it has an inverse modulo 2**64
