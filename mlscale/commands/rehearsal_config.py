@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+from omegaconf import OmegaConf
 
 from mlscale.config.checkpoint_address import keep_checkpoints_local
 from mlscale.errors import MLScaleError
 from mlscale.launch.start_notices import print_masked_lines
+from mlscale.secrets.config_secrets import protect_config
 from mlscale.secrets.mask import Masker
 
 if TYPE_CHECKING:
@@ -39,6 +44,20 @@ def compose_rehearsal_config(cfg: DictConfig, own_keys: Sequence[str], masker: M
         plain.logger = retained or {"csv": {"_target_": _CSV_LOGGER, "save_dir": "${derived.run_dir}/logs"}}
         print_masked_lines([f"trackers  {', '.join(away)} left out: these runs are not results"], masker)
     return plain
+
+
+def freeze_rehearsal_config(plain: DictConfig, watcher: str, folder: str | Path) -> str:
+    """Return a config of `compose_rehearsal_config` as YAML, with one more callback.
+
+    Args:
+        watcher: the class of the callback, which observes the training.
+        folder: the callback's only argument.
+    """
+    node = {"_target_": watcher, "folder": str(folder)}
+    plain.callbacks = {**(plain.get("callbacks") or {}), "watcher_of_rehearsal": node}
+    protected, environment = protect_config(plain)
+    os.environ.update(environment)  # literal secrets: no file holds them, and the runs still see them
+    return OmegaConf.to_yaml(OmegaConf.create(protected))
 
 
 def read_process_count(cfg: DictConfig, user: str) -> int:

@@ -6,7 +6,6 @@ that is given up, is moved to the subfolder `failed`, is reported, and stays the
 """
 
 from mlscale.outbox.item_queue import Outbox, OutboxReport
-from mlscale.outbox.outbox_item import OutboxItem
-from mlscale.outbox.retry_policy import ItemRefusedError, RetryPolicy
+from mlscale.outbox.outbox_item import ItemRefusedError, OutboxItem, RetryPolicy
 
 __all__ = ["ItemRefusedError", "Outbox", "OutboxItem", "OutboxReport", "RetryPolicy"]

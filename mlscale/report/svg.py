@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
 from markupsafe import Markup
@@ -39,7 +40,6 @@ from mlscale.report.canvas import (
 )
 from mlscale.report.figures import BarPlot, HorizontalBarPlot, LinePlot, PlotEvent, format_time
 from mlscale.report.text import format_number, format_percent, is_number_like
-from mlscale.report.time_axis import TimeAxis
 
 _LEAST_CHARACTERS = 4  # characters that distinguish categories
 
@@ -333,3 +333,40 @@ def _draw_strip(left: float, right: float, at: float, lines: Sequence[str], dots
     texts = [_TEXT.format(start + 7, TOP + 16 + index * _LINE, line) for index, line in enumerate(shown)]
     content = [_GUIDE.format(at, TOP, HEIGHT - BOTTOM), *dots, _BOX.format(start, TOP, width, height), *texts]
     return _STRIP.format(left, TOP, right - left, HEIGHT - BOTTOM - TOP, Markup("").join(content))
+
+
+_MINUTE, _HOUR, _DAY = 60.0, 3600.0, 86400.0
+_STEPS = (
+    *(_MINUTE * n for n in (1, 2, 5, 10, 15, 30)),
+    *(_HOUR * n for n in (1, 2, 3, 6, 12)),
+    *(_DAY * n for n in (1, 2, 7, 14, 28, 91, 182, 364)),
+)
+_MOST_TIME_TICKS = 5
+_MONDAY = datetime(1970, 1, 5, tzinfo=UTC).timestamp()  # weeks begin then
+
+
+class TimeAxis(Axis):
+    """Maps seconds since 1970 to positions."""
+
+    def __init__(self, values: Sequence[float], start: float, end: float) -> None:
+        low, high = min(values), max(values)
+        if high - low < _MINUTE:
+            # A single check is a point in the middle of two minutes.
+            low, high = low - _MINUTE, high + _MINUTE
+        super().__init__([low, high], start, end)
+        span = high - low
+        self.step = next((step for step in _STEPS if span / step <= _MOST_TIME_TICKS), _STEPS[-1])
+        origin = _MONDAY if self.step >= 7 * _DAY else 0.0
+        first = -((origin - low) // self.step)
+        count = int(span // self.step) + 1
+        self.ticks = [time for n in range(count) if (time := origin + (first + n) * self.step) <= high]
+        # Within a day the date is the same on each tick.
+        self._has_dates = span > _DAY or self.step >= _DAY
+
+    def format_tick(self, time: float) -> str:
+        """Return the label of a tick: 5 Jan, 10:30, or both."""
+        moment = datetime.fromtimestamp(0, UTC) + timedelta(seconds=time)
+        date = f"{moment.day} {moment:%b}" + (f" {moment:%y}" if self.step >= 91 * _DAY else "")
+        if self.step >= _DAY:
+            return date
+        return f"{date} {moment:%H:%M}" if self._has_dates else f"{moment:%H:%M}"

@@ -2,32 +2,23 @@
 
 from __future__ import annotations
 
-import contextlib
-import itertools
 import os
+import random
 import re
-import secrets
-import signal
-import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from mlscale.errors import Exit, MLScaleError
-from mlscale.runs.host.marked_processes import kill_marked_processes
 from mlscale.verify_resume import stop_request as halts
-from mlscale.verify_resume.kill_points import KillPoint
+from mlscale.verify_resume.played_node import extract_error_text, play_node, read_from
+from mlscale.verify_resume.traces import TraceLine
 
 _POLL_SECONDS = 0.02
-_LAST_LINES = 12
-_MARK = "MLSCALE_VERIFY_RESUME"  # marks all processes of a command, also those that have left its session
 _RANK_CODE = re.compile(r"^E\d{4} .* failed \(exitcode: (\d+)\) local_rank:", re.MULTILINE)
-# torch's log of its launcher, its traceback, and srun's lines about tasks.
-_LAUNCHER_LINE = re.compile(r"[EWI]\d{4} |Traceback |srun: |slurmstepd: |job       ")
 
 
 @dataclass(frozen=True)
@@ -92,22 +83,12 @@ class CommandStarter:
         offset = log.stat().st_size if log.exists() else 0
         # Like `mlscale runs resume`: with the run's own config, not composed again. A run without checkpoints restarts.
         words, variables = self.build_command(["train", f"resume={run}", f"runs_dir={self.root}", "trust=true"])
-        mark = secrets.token_hex(8)
-        with log.open("ab") as out:
-            process = subprocess.Popen(
-                words,
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=subprocess.STDOUT,
-                env={**os.environ, **variables, _MARK: mark},
-                # One signal to the group reaches the ranks and their fork server, too.
-                start_new_session=True,
-            )
-            with _kill_all_at_end(process, mark):
-                while process.poll() is None and not halts.get_stopped_path(folder).exists():
-                    time.sleep(_POLL_SECONDS)
-                # Read before all are killed: None then means that the run was still there to be killed.
-                code = process.poll()
+        with play_node("", log) as node:
+            node.start_commands([words], [{**os.environ, **variables}])
+            while node.get_exit_code() is None and not halts.get_stopped_path(folder).exists():
+                time.sleep(_POLL_SECONDS)
+            # Read before all are killed: None then means that the run was still there to be killed.
+            code = node.get_exit_code()
         text = read_from(log, offset)
         # torchrun ends with 1 whatever its ranks end with, and prints their codes.
         if code and (of_rank := _RANK_CODE.search(text)):
@@ -124,61 +105,73 @@ class CommandStarter:
         return self.root / f"{run.name}.log"
 
 
-@contextlib.contextmanager
-def _kill_all_at_end(process: subprocess.Popen[bytes], mark: str) -> Iterator[None]:
-    """Kill all processes of the command at the end of the block: ranks and their fork server, too."""
-    try:
-        yield
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        # torchrun's ranks have left the group.
-        kill_marked_processes(_MARK, mark)
+_KINDS = ("step", "save", "validation", "between")
 
 
-def read_from(log: Path, offset: int) -> str:
-    """Return the text of a file from a byte on; empty where the file does not exist."""
-    if not log.exists():
-        return ""
-    with log.open("rb") as file:
-        file.seek(offset)
-        return file.read().decode(errors="replace")
+@dataclass(frozen=True)
+class KillPoint:
+    """A point of a run at which it is killed.
 
-
-class _Termination(BaseException):
-    """SIGTERM has arrived. Not an Exception: code that handles errors of an export or a model must let it through."""
-
-
-@contextlib.contextmanager
-def raise_on_terminate() -> Iterator[None]:
-    """Make SIGTERM end the block by an exception, so that it ends its processes and removes its folders.
-
-    Raises:
-        MLScaleError: the signal has arrived (exit code 143).
+    Attributes:
+        phase: step (before a forward pass), save (a checkpoint is half written), validation (after its first batch), or
+            between (of two checkpoints at one boundary the first is committed, the second half written).
+        step: optimizer steps so far.
     """
 
-    def raise_stop(*_: object) -> None:
-        raise _Termination("stopped by SIGTERM")
+    phase: str
+    step: int
 
-    if threading.current_thread() is not threading.main_thread():  # only the main thread may set signal handlers
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, raise_stop)
-    try:
-        yield
-    except _Termination as stop:
-        raise MLScaleError(str(stop), exit=Exit.TERMINATED, fix="start the command again") from None
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    def __str__(self) -> str:
+        within = {
+            "step": "",
+            "save": ", a checkpoint half written",
+            "validation": ", within a validation",
+            "between": ", between two checkpoints",
+        }
+        return f"step {self.step:,}{within[self.phase]}"
 
 
-def extract_error_text(text: str) -> str:
-    """Return the last error that a command has printed, or its last lines."""
-    lines = text.strip().splitlines()
-    errors = [index for index, line in enumerate(lines) if line.startswith("error: ")]
-    if not errors:
-        return "\n".join(lines[-_LAST_LINES:])
-    # Without the lines that a launcher adds about the processes that have failed.
-    rest = itertools.takewhile(lambda line: not _LAUNCHER_LINE.match(line), lines[errors[-1] + 1 :])
-    return "\n".join([lines[errors[-1]].removeprefix("error: "), *rest])
+def count_optimizer_steps(lines: list[TraceLine]) -> int:
+    """Return the number of optimizer steps of a complete run, from its trace."""
+    return max((line.step for line in lines), default=0)
+
+
+def choose_kill_points(lines: list[TraceLine], count: int, seed: int) -> list[KillPoint]:
+    """Return `count` kill points, from early to late, one in each part of the run; the last near its end.
+
+    Args:
+        lines: the trace of the complete run, with its validations and saves.
+        seed: for the random choice of points.
+    """
+    # Seeded by a text, which Python hashes with SHA-512: the same points in every version.
+    draw = random.Random(f"{seed}")  # noqa: S311 - no secret
+    total = count_optimizer_steps(lines)
+    after_save = min((line.step for line in lines if line.kind == "save"), default=0) + 1
+    kills: list[KillPoint] = []
+    for number in range(count):
+        low, high = 1 + number * (total - 1) // count, max(1, (number + 1) * (total - 1) // count)
+        if number and after_save < total:  # a kill before the first save only tests a restart: once is enough
+            low, high = max(low, min(after_save, total - 1)), max(high, min(after_save, total - 1))
+        if count > 1 and number == count - 1:
+            low = max(low, high - total // 10)
+        kills.append(_pick_kill_point(_KINDS[number % len(_KINDS)], lines, low, high, draw))
+    return kills
+
+
+def _find_killable_steps(phase: str, lines: list[TraceLine]) -> list[int]:
+    """Return the steps at which the run can be killed at a place, sorted."""
+    if phase != "between":
+        return sorted({line.step for line in lines if line.kind == phase})
+    saves = Counter(line.step for line in lines if line.kind == "save")
+    total = count_optimizer_steps(lines)  # not at the last step: no step follows that could be compared
+    return sorted(step for step, count in saves.items() if count > 1 and step < total)
+
+
+def _pick_kill_point(phase: str, lines: list[TraceLine], low: int, high: int, draw: random.Random) -> KillPoint:
+    """Return a point of a kind between two steps, else a later one; a plain step if the run has none of this kind."""
+    if phase != "step":
+        steps = _find_killable_steps(phase, lines)
+        within = [step for step in steps if low <= step <= high] or [step for step in steps if step > high][:1]
+        if within or steps:
+            return KillPoint(phase, draw.choice(within or steps[-1:]))
+    return KillPoint("step", draw.randint(low, max(low, high)))

@@ -7,7 +7,9 @@ saved by these libraries, and left out.
 
 from __future__ import annotations
 
-import dis
+import contextlib
+import inspect
+import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
@@ -175,19 +177,13 @@ def _find_library_attributes(kind: type) -> frozenset[str]:
 
 def _find_assigned_attributes(kind: type) -> Iterator[str]:
     """Yield the names of attributes to which the methods of one class assign."""
-    for member in vars(kind).values():
-        functions = (member.fget, member.fset) if isinstance(member, property) else (member,)
-        for function in functions:
-            # From the bytecode: an instance does not record which class's method has set an attribute.
-            code = getattr(_unwrap_function(function), "__code__", None)
-            if code is not None:
-                yield from (step.argval for step in dis.get_instructions(code) if step.opname == "STORE_ATTR")
-
-
-def _unwrap_function(function: object) -> Any:
-    while hasattr(function, "__wrapped__"):
-        function = function.__wrapped__
-    return getattr(function, "__func__", function)
+    # From the source: an instance does not record which class's method has set an attribute. Without source, as for a
+    # class that was typed into a shell, all attributes of an object count as the user's.
+    with contextlib.suppress(OSError, TypeError):
+        for line in inspect.getsource(kind).splitlines():
+            target, is_assignment, _ = line.partition(" = ")
+            if is_assignment and target.lstrip().startswith("self."):
+                yield from re.findall(r"self\.(\w+)", target)
 
 
 @cache

@@ -21,9 +21,15 @@ from mlscale.config.names.suggest import find_nearest
 from mlscale.errors import MLScaleError
 from mlscale.runs.identity import get_current_time
 from mlscale.versions.aliases import Aliases
-from mlscale.versions.commit import collect_sources, commit_version, list_version_numbers, restore_version_files
 from mlscale.versions.disk_lock import hold_folder_lock, translate_disk_errors
-from mlscale.versions.object_store import ObjectStore, has_content
+from mlscale.versions.object_store import (
+    ObjectStore,
+    collect_sources,
+    commit_version,
+    has_content,
+    list_version_numbers,
+    restore_version_files,
+)
 from mlscale.versions.version_record import KINDS, Kind, Version, hash_version_content, read_version
 from mlscale.versions.version_reference import (
     CHAMPION,

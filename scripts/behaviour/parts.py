@@ -111,6 +111,8 @@ def list_words(recipe: str, layout: str, folder: Path) -> list[str]:
 def start_run(place: Place, recipe: str, layout: str) -> list[str]:
     """Start a run that is killed at `KILLED`, and return the words by which it goes on."""
     notes = place.folder / "killed" / f"{recipe}-{layout}"
+    for left in (notes, *place.folder.glob(f"runs/*/{recipe}-{layout}-*")):  # by a record that was interrupted here
+        shutil.rmtree(left, ignore_errors=True)
     notes.mkdir(parents=True)
     words = list_words(recipe, layout, notes)
     place.run("-m", "mlscale", "train", *words, code=None)
@@ -145,6 +147,7 @@ def resume_half(place: Place, recipe: str, layout: str) -> Any:
     """Resume a copy of the run that the recorded version left, and return its digests."""
     name = f"{recipe}-{layout}"
     target = place.folder / "halves" / name
+    shutil.rmtree(target, ignore_errors=True)
     shutil.copytree(place.record / "halves" / name, target)
     (run,) = target.glob("runs/*/*")
     place.run("-m", "mlscale", "runs", "resume", str(run), f"runs_dir={target}/runs")

@@ -9,10 +9,10 @@ import jsonschema
 import pytest
 
 from mlscale import contracts
+from mlscale.commands.runs.run_comparison import compare_runs
 from mlscale.errors import MLScaleError
 from mlscale.report import Result
 from mlscale.runs.code.code_snapshot import take_snapshot
-from mlscale.runs.compare import compare_runs
 from mlscale.runs.folder import RunFolder
 from mlscale.runs.initial_source import InitialWeights
 from mlscale.runs.overview import summarize_run

@@ -25,7 +25,7 @@ PROSE = {
         runs.safetensors_files.list_shard_files
         runs.safetensors_files.open_safetensors
         train.initial_weights.weight_files._read_legacy_pickle versions.aliases.read_aliases
-        versions.commit.collect_sources
+        versions.object_store.collect_sources
     """,
     "the data has to be written otherwise, and only its owner knows what it should hold": """
         commands.lifecycle.entry._check_data config.checks.interpolations._explain_failure
@@ -80,12 +80,12 @@ PROSE = {
         launch.external.rank_meeting.wait_until launch.external.rank_presence.raise_if_lost
         predict.part_files.lock_predictions predict.part_files.resume_predictions
         retrain.journal.lock_journal serve.protocol.labels_route._write_labels
-        verify_resume.killed_run.raise_on_terminate versions.disk_lock._acquire_lock
+        runs.host.stop_signals.raise_on_terminate versions.disk_lock._acquire_lock
     """,
     "another machine, its owner or its credentials are needed": """
         data.remote.open_store._create_store data.remote.open_store.open_store
         data.remote.transfers._build_exhausted_error data.remote.transfers._build_final_error
-        runs.remove._make_running_error runs.remove._remove_folder
+        commands.runs.entry._make_running_error commands.runs.entry._remove_folder
     """,
 }
 

@@ -20,7 +20,7 @@ def main(argv: Sequence[str]) -> int:
     """
     options = read_options("data", COMMAND.actions, argv)
     if options.action == "ls":
-        from mlscale.commands.data.list_sets import list_sets
+        from mlscale.commands.data.show_facts import list_sets
 
         print_result(list_sets(options.config_dir), options.output)
         return int(Exit.DONE)
@@ -49,11 +49,11 @@ def _run_action(options: Options) -> Result:
     # Bad samples are to be named, and not to end the command; augmentation is not what is verified.
     opened = open_data(options, options.ref, as_stored=options.action == "verify")
     if options.action == "verify":
-        from mlscale.commands.data.verify_samples import verify_samples
+        from mlscale.commands.data.compare_data import verify_samples
 
         return verify_samples(opened, Path(options.bad).expanduser() if options.bad else None)
     if options.action == "sample":
-        from mlscale.commands.data.sample_sheet import show_samples
+        from mlscale.commands.data.show_facts import show_samples
 
         return show_samples(opened, options.split, options.count)
     from mlscale.commands.data.show_facts import show_facts

@@ -6,7 +6,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,23 +15,33 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import OmegaConf
 
 from mlscale.assembly.first_weights import resolve_first_weights
-from mlscale.commands.drill.drill_page import build_drill_steps
-from mlscale.commands.drill.platform_settings import read_platform_rules
 from mlscale.commands.drill.played_job import AttemptOutcome, PlayedJob
-from mlscale.commands.drill.traced_job import create_job, list_secret_variables
-from mlscale.commands.rehearsal_config import read_process_count
-from mlscale.drill.drill_findings import DrillFacts, DrillFinding, describe_drill, format_seconds, list_findings
-from mlscale.drill.job_ending import JobEnding
-from mlscale.drill.platform_rules import PlatformRules, choose_restart_size
-from mlscale.drill.step_records import find_other_batch, is_bitwise_identical
+from mlscale.commands.rehearsal_config import compose_rehearsal_config, freeze_rehearsal_config, read_process_count
+from mlscale.errors import MLScaleError
+from mlscale.launch.cloud import CloudSettings, is_below, resolve_runs_dir
+from mlscale.launch.kubernetes import KubernetesSettings
+from mlscale.launch.skypilot import SkyPilotSettings
 from mlscale.launch.start_notices import print_masked_lines
-from mlscale.report import Result
+from mlscale.report import ReportStep, Result
 from mlscale.report.result_files import save_result_in
+from mlscale.runs.folder import RunFolder
+from mlscale.runs.host.stop_signals import raise_on_terminate
+from mlscale.secrets.config_secrets import list_required_variables, protect_config
 from mlscale.secrets.mask import Masker
-from mlscale.verify_resume.killed_run import raise_on_terminate
+from mlscale.verify_resume.drill_findings import DrillFacts, DrillFinding, describe_drill, format_seconds, list_findings
+from mlscale.verify_resume.platform_rules import JobEnding, PlatformRules, check_signal, choose_restart_size
+from mlscale.verify_resume.step_records import find_other_batch, is_bitwise_identical
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
+
+_OWN_KEYS = (
+    "ref", "trust",
+    "stop_step", "steps_after", "restart_devices", "grace_limit_s", "start_limit_s", "node_folders", "report", "keep",
+)  # fmt: skip
+# The processes that the drill starts are the job itself, which must not be submitted again.
+_LOCAL_LAUNCH = {"max_restarts": 0, "timeout_s": 600.0}
+_STEPS = {"ended": ("grace", "exit"), "restarted": ("secret", "folder", "size", "restart"), "compared": ("order",)}
 
 
 def run(cfg: DictConfig) -> Result:
@@ -47,9 +57,9 @@ def run(cfg: DictConfig) -> Result:
     # SIGTERM raises, so that the processes are ended and the scratch folder is removed.
     with raise_on_terminate(), _provide_scratch_folder(cfg.keep) as folder:
         initial = resolve_first_weights(cfg)
-        job = create_job(cfg, folder, initial.build_init_document() if initial else None, masker)
+        job = _create_job(cfg, folder, initial.build_init_document() if initial else None, masker)
         played = PlayedJob(rules, folder, job.path, float(cfg.start_limit_s))
-        facts = _Drill(cfg, rules, masker, played, list_secret_variables(cfg)).play()
+        facts = _Drill(cfg, rules, masker, played, _list_secret_variables(cfg)).play()
         findings = list_findings(rules, facts)
         artifacts = {"scratch": str(folder)} if cfg.keep else {}
     result = _build_drill_result(cfg, rules, facts, findings, time.monotonic() - began, artifacts)
@@ -181,7 +191,7 @@ def _build_drill_result(
         metrics,
         artifacts,
         list(cfg.derived.overrides or []),
-        steps=build_drill_steps(rules, facts, findings),
+        steps=_build_drill_steps(rules, facts, findings),
         details={
             "platform": rules.name,
             "findings": [{"kind": item.kind, "text": item.text, "fix": item.fix} for item in findings],
@@ -199,3 +209,116 @@ def _provide_scratch_folder(keep: bool) -> Iterator[Path]:
     finally:
         if not keep:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _build_drill_steps(
+    rules: PlatformRules, facts: DrillFacts, findings: Sequence[DrillFinding]
+) -> tuple[ReportStep, ...]:
+    """Return the numbered steps: ended, restarted, compared; each with its findings, or with what was seen."""
+    seen = {
+        "ended": f"after step {facts.killed_step:,}, on {facts.hosts[0] or 'a node'}, {facts.devices} processes",
+        "restarted": f"on {facts.hosts[1] or 'another node'}, {facts.restart_devices} processes",
+        "compared": "bitwise identical" if facts.is_bitwise else "the same global batches",
+    }
+    needed = facts.ending.needed_s
+    values = {
+        "ended": "" if needed is None else f"{format_seconds(needed)} of {rules.grace_s:g} s",
+        "restarted": "" if facts.lost_steps is None else f"{facts.lost_steps:,} steps lost",
+    }
+    steps = []
+    for title, kinds in _STEPS.items():
+        faults = [finding for finding in findings if finding.kind in kinds]
+        reached = title == "ended" or facts.resumed_step is not None or bool(faults)
+        text = "; ".join(f"{finding.text}. Fix: {finding.fix}" for finding in faults) or seen[title]
+        steps.append(ReportStep(title, text if reached else "", not faults if reached else None, values.get(title, "")))
+    return tuple(steps)
+
+
+def _create_job(cfg: DictConfig, folder: Path, init: Mapping[str, Any] | None, masker: Masker) -> RunFolder:
+    """Create the run folder that each start of the job is like, in `folder`, with records in `<folder>/records`."""
+    plain = compose_rehearsal_config(cfg, _OWN_KEYS, masker)
+    plain.launch = _LOCAL_LAUNCH
+    config_yaml = freeze_rehearsal_config(plain, "mlscale.verify_resume.step_recorder.StepRecorder", folder / "records")
+    return RunFolder.create(
+        folder / "submitted", cfg.name, command="train", config_yaml=config_yaml, init=init, masker=masker
+    )
+
+
+def _list_secret_variables(cfg: DictConfig) -> tuple[str, ...]:
+    """Return the environment variables without which a run of this config fails, and that are set here."""
+    return tuple(name for name in list_required_variables(protect_config(cfg)[0]) if name in os.environ)
+
+
+PLATFORMS = ("slurm", "kubernetes", "skypilot", "torchrun")
+_VOLUME_SETTINGS: Mapping[str, type[CloudSettings]] = {"kubernetes": KubernetesSettings, "skypilot": SkyPilotSettings}
+
+
+def read_platform_rules(launch: Mapping[str, Any], runs_dir: str, node_folders: Sequence[str]) -> PlatformRules:
+    """Return the rules of the platform that the settings of `launch` describe.
+
+    Args:
+        launch: the values of the group `launch`.
+        runs_dir: `runs_dir`.
+        node_folders: folders of which each node has its own.
+
+    Raises:
+        MLScaleError: it is not one of the platforms that end jobs.
+    """
+    name = str(launch.get("scheduler", "local"))
+    if name not in PLATFORMS:
+        raise MLScaleError(
+            f"a drill needs a platform, and launch={name} ends no jobs",
+            where="launch",
+            why=f"these do: {', '.join(PLATFORMS)}",
+            fix="launch=slurm",
+        )
+    if name in _VOLUME_SETTINGS:
+        return _read_volume_rules(name, launch, runs_dir)
+    return _read_shared_folder_rules(name, launch, runs_dir, node_folders)
+
+
+def _read_shared_folder_rules(
+    name: str, launch: Mapping[str, Any], runs_dir: str, node_folders: Sequence[str]
+) -> PlatformRules:
+    is_torchrun = name == "torchrun"
+    key = "torchrun --shutdown-timeout={0}, and launch.grace_s={0} for this drill"
+    return PlatformRules(
+        name=name,
+        signal_name=check_signal(str(launch.get("signal", "USR1"))),
+        grace_s=float(launch["grace_s"]),
+        grace_key=key if is_torchrun else "launch.grace_s={}",
+        runs_dir=runs_dir,
+        survives=not _is_local_folder(runs_dir, node_folders),
+        lost_fix="runs_dir=<a folder that all nodes see>",
+        variable_fix="export {}=…, in the shell that " + ("starts torchrun" if is_torchrun else "submits"),
+        # sbatch keeps the environment of the submission, and a requeued job has it again; so does torchrun's shell.
+        passes_environment=True,
+        # torchrun ends with 1 whatever its ranks end with: what starts it again decides.
+        restarts_by_code=not is_torchrun,
+    )
+
+
+def _read_volume_rules(name: str, launch: Mapping[str, Any], runs_dir: str) -> PlatformRules:
+    kind, path = _VOLUME_SETTINGS[name], str(launch["volume_path"])
+    volume = launch[kind.volume_key]
+    # As the job file has it, so that both agree on what is lost.
+    on_node = resolve_runs_dir(runs_dir, path)
+    creation = f', and kubectl create secret generic {launch.get("secret_name")} --from-literal={{0}}="${{0}}"'
+    return PlatformRules(
+        name=name,
+        signal_name=check_signal(str(launch["signal"])),
+        grace_s=float(launch["grace_s"]),
+        grace_key="launch.grace_s={}",
+        runs_dir=on_node,
+        survives=bool(volume) and is_below(on_node, path),
+        lost_fix=f"runs_dir=runs, which is {path}/runs there" if volume else kind.volume_fix,
+        variable_fix="'launch.variables=[{0}]'" + (creation if name == "kubernetes" else ""),
+        passed=(*launch["variables"], *launch["env"]),
+    )
+
+
+def _is_local_folder(runs_dir: str, node_folders: Sequence[str]) -> bool:
+    """Return True if each node has a folder of its own at this path."""
+    # A job's TMPDIR is on its node, wherever it is.
+    temporary = [tempfile.gettempdir()] if node_folders else []
+    return any(is_below(str(Path(runs_dir).absolute()), folder) for folder in (*node_folders, *temporary))

@@ -11,15 +11,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mlscale.commands.drill.platform_start import build_start, build_train_words
-from mlscale.drill.drill_order import DrillOrder, get_reached_path, get_sent_path
-from mlscale.drill.job_ending import JobEnding, end_job
-from mlscale.drill.platform_rules import PlatformRules
-from mlscale.drill.played_node import PlayedNode, play_node
-from mlscale.drill.step_records import AttemptRecords, read_attempt_records
 from mlscale.errors import MLScaleError
+from mlscale.verify_resume.platform_rules import JobEnding, PlatformRules, end_job
+from mlscale.verify_resume.played_node import PlayedNode, extract_error_text, play_node
+from mlscale.verify_resume.step_records import (
+    AttemptRecords,
+    DrillOrder,
+    get_reached_path,
+    get_sent_path,
+    read_attempt_records,
+)
 
 _POLL_SECONDS = 0.02
-_LAST_LINES = 12
 
 
 @dataclass(frozen=True)
@@ -146,7 +149,7 @@ class PlayedJob:
                 raise MLScaleError(
                     f"the job has not come to its step in {self.start_limit_s:g} s",
                     where=f"attempt {order.attempt}",
-                    why=_extract_error_text(node.read_log()),
+                    why=extract_error_text(node.read_log()),
                     fix="stop_step=10\nstart_limit_s=3600",
                 )
             time.sleep(_POLL_SECONDS)
@@ -154,11 +157,11 @@ class PlayedJob:
 
     def _describe_attempt(self, node: PlayedNode, order: DrillOrder, code: int | None) -> AttemptOutcome:
         records = read_attempt_records(self._records, order.attempt)
-        return AttemptOutcome(records, code, _extract_error_text(node.read_log()))
+        return AttemptOutcome(records, code, extract_error_text(node.read_log()))
 
 
 def _create_early_end(node: PlayedNode) -> MLScaleError:
-    output = _extract_error_text(node.read_log())
+    output = extract_error_text(node.read_log())
     if node.get_exit_code() == 0:
         return MLScaleError(
             "the run was done before the platform could end it",
@@ -171,11 +174,3 @@ def _create_early_end(node: PlayedNode) -> MLScaleError:
         where=str(node.log),
         fix="mlscale <the words of the recipe>, the same run without the drill: it shows where",
     )
-
-
-def _extract_error_text(text: str) -> str:
-    lines = text.strip().splitlines()
-    errors = [index for index, line in enumerate(lines) if line.startswith("error: ")]
-    if errors:
-        return "\n".join([lines[errors[-1]].removeprefix("error: "), *lines[errors[-1] + 1 :]])
-    return "\n".join(lines[-_LAST_LINES:])

@@ -44,7 +44,7 @@ _ONNX = ("onnx", "onnxruntime", "onnxscript")
 _EXTRAS = {
     "bitsandbytes": ("bitsandbytes",), "datasets": ("datasets", "pyarrow"),
     "compress": _ONNX, "dali": ("nvidia-dali-cuda120",), "debug": ("debugpy",), "evaluate": ("pyarrow",),
-    "export": _ONNX, "loadtest": ("locust",), "mlflow": ("mlflow-skinny",), "monitor": ("pyarrow",),
+    "export": _ONNX, "loadtest": ("locust", "pyarrow"), "mlflow": ("mlflow-skinny",), "monitor": ("pyarrow",),
     "notify": ("apprise",), "predict": ("onnxruntime", "pyarrow"), "remote": ("fsspec",), "s3": ("fsspec", "s3fs"),
     "gs": ("fsspec", "gcsfs"), "az": ("fsspec", "adlfs"),
     "retrain": (*_ONNX, "pyarrow"), "serve": ("onnxruntime", "httptools", "orjson", "pyarrow", "uvloop"),

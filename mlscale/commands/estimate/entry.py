@@ -13,6 +13,7 @@ from mlscale.config.checks.dali_support import check_dali_machine
 from mlscale.config.composition.frozen import add_derived
 from mlscale.config.derive import derive_values
 from mlscale.errors import Exit, MLScaleError
+from mlscale.estimate.memory_parts import StepMemory
 from mlscale.launch.start_notices import print_masked_lines
 from mlscale.profile.machine_load import measure_load
 from mlscale.report import Result, format_duration, format_size
@@ -67,7 +68,6 @@ def run(cfg: DictConfig) -> Result:
         measure_memory,
         measure_time,
     )
-    from mlscale.estimate.terms import compute_cuda_overhead
 
     with mask_output(masker):
         print_masked_lines([f"estimate  memory: two steps of {_format_batch(resolved_cfg)}"], masker)
@@ -287,3 +287,23 @@ def parse_bytes(text: str) -> int:
 def _format_batch(cfg: DictConfig) -> str:
     count = cfg.derived.per_device_batch
     return "a batch of the loader" if count is None else f"{count} sample{'s' * (count != 1)}"
+
+
+_GIB = 2**30
+# The upper end of the reported values, as the question is whether a run fits.
+CONTEXT = int(0.6 * _GIB)  # 0.3 to 0.6 GiB: the driver's context and the kernels that were loaded
+WORKSPACE = 32 * 2**20  # cuBLAS's default on Hopper, 8 MiB before
+NCCL = int(0.5 * _GIB)  # 0.2 to 0.5 GiB: channels between the ranks
+FRAGMENTATION = 0.2  # of the peak: what the caching allocator reserves and can't use
+
+
+def compute_cuda_overhead(memory: StepMemory, world_size: int) -> dict[str, int]:
+    """Return the bytes to add to the peak of a process on a CUDA device, by purpose.
+
+    Args:
+        world_size: number of ranks; several of them communicate by NCCL.
+    """
+    terms = {"context": CONTEXT, "workspace": WORKSPACE, "fragmentation": int(FRAGMENTATION * memory.peak)}
+    if world_size > 1:
+        terms["nccl"] = NCCL
+    return terms

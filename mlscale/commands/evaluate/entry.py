@@ -21,11 +21,15 @@ from mlscale.assembly.trained_model.evaluation_pass import (
 )
 from mlscale.atomic_files import report_path_setting
 from mlscale.errors import MLScaleError
+from mlscale.evaluate import slices
+from mlscale.evaluate import worst_samples as worst
+from mlscale.evaluate.evaluated_samples import EvaluatedSamples
 from mlscale.launch.start_notices import print_masked_lines
 from mlscale.report import Result, save_result
 from mlscale.report.result_files import save_result_in
 from mlscale.runs.folder import RunFolder
 from mlscale.secrets.mask import Masker, mask_output
+from mlscale.task_types.report_wording import EvaluationReport
 from mlscale.versions.model_reference import resolve_reference
 from mlscale.versions.trained_model import TrainedModel
 
@@ -179,7 +183,6 @@ def _evaluate_samples(
 ) -> EvaluationReport | None:
     """Return the report on the samples, and on the comparison of two models; None if nothing was gathered."""
     from mlscale.evaluate.model_comparison import compare_models
-    from mlscale.evaluate.task_report import build_task_report
     from mlscale.task_types.report_wording import merge_reports
 
     # The comparison is paired: it needs both answers for each sample.
@@ -240,4 +243,34 @@ def _build_evaluate_result(
         artifacts=artifacts,
         figures=judgement.blocks if judgement else (),
         details=judgement.details if judgement else {},
+    )
+
+
+def build_task_report(
+    gathered: EvaluatedSamples, columns: slices.SliceColumns | None = None, seed: int = 0
+) -> EvaluationReport:
+    """Return the complete report of an evaluation pass.
+
+    Args:
+        gathered: the samples, at least one.
+        columns: columns to slice by.
+        seed: of the bootstrap and of other random draws.
+    """
+    task_type = gathered.task_type
+    report = task_type.build_report(gathered, seed)
+    parts = [report]
+    if columns:
+        good, share, metric_name = task_type.select_slice_metric(gathered.columns)
+        parts.append(slices.build_slice_report(columns, good, share=share, metric_name=metric_name, seed=seed))
+    # The headline is that of the task's own report; slices have none.
+    return EvaluationReport(
+        metrics={name: value for part in parts for name, value in part.metrics.items()},
+        headline=report.headline,
+        remarks=[remark for part in parts for remark in part.remarks],
+        blocks=[
+            *report.blocks,
+            *(metric_name for part in parts[1:] for metric_name in part.blocks),
+            *worst.build_worst_blocks(gathered),
+        ],
+        details={name: value for part in parts for name, value in part.details.items()},
     )

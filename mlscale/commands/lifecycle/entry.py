@@ -22,9 +22,9 @@ from mlscale.export.required_extras import require_extra
 from mlscale.launch.start_notices import print_masked_lines
 from mlscale.report import ReportStep, Result, format_duration, save_result
 from mlscale.runs.folder import RunFolder
+from mlscale.runs.host.stop_signals import raise_on_terminate
 from mlscale.secrets.config_secrets import protect_config
 from mlscale.secrets.mask import MaskedStream, Masker
-from mlscale.verify_resume.killed_run import raise_on_terminate
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -68,13 +68,12 @@ def run(cfg: DictConfig) -> Result:
     # A registry of its own: a tour must not promote anything in the user's.
     cfg.registry.root = str(folder.path / "registry")
     steps = list_steps(str(cfg.lifecycle.shift))
-    tour, summary, ending = Tour(folder, [title for title, _ in steps], masker), "", "failed"
+    tour, is_complete, ending = Tour(folder, [title for title, _ in steps], masker), False, "failed"
     try:
         # SIGTERM raises, so that the stack closes the server and the client.
         with raise_on_terminate(), ExitStack() as ends:
             lifecycle = Lifecycle(cfg, folder, ends)
-            if all(tour.take_step(partial(step, lifecycle)) for _, step in steps):
-                summary = lifecycle.summarize_tour(tour.metrics)
+            is_complete = all(tour.take_step(partial(step, lifecycle)) for _, step in steps)
         ending = "done"
     except BaseException as error:
         # A tour that a user ends is not a failed one.
@@ -83,11 +82,12 @@ def run(cfg: DictConfig) -> Result:
         raise
     finally:
         seconds = time.perf_counter() - start
-        sentence = f"{summary}: {format_duration(seconds)}" if summary else f"{cfg.name} {tour.describe_end()}"
+        done = f"was trained, served, retrained and swapped in {format_duration(seconds)}: "
+        end = done + tour.steps[-1].sentence if is_complete else tour.describe_end()
         result = Result(
             command="lifecycle",
-            ok=bool(summary),
-            sentence=sentence,
+            ok=is_complete,
+            sentence=f"{cfg.name} {end}",
             metrics={**tour.metrics, "steps": sum(bool(step.ok) for step in tour.steps), "time_s": seconds},
             artifacts={"run": str(folder.path)},
             overrides=list(cfg.derived.overrides or []),

@@ -321,20 +321,6 @@ class Lifecycle:
             metrics,
         )
 
-    def summarize_tour(self, metrics: Mapping[str, float]) -> str:
-        """Return what a complete tour has shown, from the metrics of its steps."""
-        name = next(key for key in metrics if key.startswith("shifted_traffic_")).removeprefix("shifted_traffic_")
-        values = (
-            format_number(metrics[key]) for key in (f"served_{name}", f"shifted_{name}_before", f"shifted_{name}")
-        )
-        confirmed = "which a person confirmed, " if self.shift.is_concept else ""
-        return (
-            f"{self.cfg.name} was trained and served, production changed ({self.shift.description}), an alert came, a "
-            f"retraining followed, {confirmed}and a swap: {name.replace('_', ' ')} {' → '.join(values)}, "
-            f"{metrics['swap_dropped']:.0f} of {metrics['swap_requests']:,.0f} requests dropped, "
-            f"{metrics['swap_wrong']:.0f} wrong"
-        )
-
     # Commands, and where they work.
 
     @property

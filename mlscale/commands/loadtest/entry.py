@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from mlscale.export.required_extras import require_extra
 from mlscale.launch.start_notices import print_masked_lines
 from mlscale.report import BarPlot, Figure, Result, Series, format_number
+from mlscale.runs.host.stop_signals import raise_on_terminate
 from mlscale.secrets.mask import Masker
-from mlscale.verify_resume.killed_run import raise_on_terminate
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,6 +10,8 @@ from typing import TYPE_CHECKING
 from mlscale.assembly.ready import compose_from_overrides
 from mlscale.commands.retrain.cycle_settings import pass_on_trust
 from mlscale.config.composition.frozen import add_derived
+from mlscale.data.data_module import OrderedData
+from mlscale.errors import MLScaleError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -56,7 +59,6 @@ class Champion:
         Raises:
             MLScaleError: the run or the data are gone, or are not such as a challenger can be trained on.
         """
-        from mlscale.retrain.champion_data import require_champion_data
         from mlscale.retrain.lineage import find_origin
 
         run, checkpoint = find_origin(version, cfg.runs_dir)
@@ -106,3 +108,54 @@ def format_path_list(paths: Sequence[object]) -> str:
 
 def _list_paths(given: object) -> list[str]:
     return [given] if isinstance(given, str) else list(map(str, given))  # type: ignore[call-overload]
+
+
+_LISTED = 8
+
+
+def require_champion_data(data: LightningDataModule | None, servable: Servable, run: str) -> OrderedData:
+    """Return the data module of the champion, if windows can be mixed with it.
+
+    Args:
+        data: of the config of the champion's run, prepared.
+        servable: the champion, as it is served.
+        run: the folder of the run, for messages.
+
+    Raises:
+        MLScaleError: it can't be mixed, or is no longer what the champion was trained on.
+    """
+    if not isinstance(data, OrderedData) or not data.takes_windows:
+        raise MLScaleError(
+            f"the champion's data, {type(data).__name__ if data is not None else 'loaders of its task'}, can't be read "
+            "back and mixed with a window",
+            where=f"{run}: data",
+            why="a challenger is trained on the window and, so that nothing is forgotten, on these, mixed by share",
+            fix="data._target_=mlscale.data.DatasetData, which takes its Dataset, or the data as files: data=table, "
+            "data=text_table, data=text_files, data=imagefolder or data=webdataset (docs/data.md); train a model on "
+            "them, and promote it",
+        )
+    labels = tuple(map(str, data.facts().class_names or range(data.facts().num_classes or 0)))
+    if labels != servable.labels:
+        raise _build_changed_error(run, f"its classes are {_list_names(labels)}, and {_list_names(servable.labels)}")
+    targets = tuple(target.name for target in data.describe_targets())
+    known = tuple(target.name for target in servable.names.targets)
+    if targets != known:
+        raise _build_changed_error(run, f"its targets are {_list_names(targets)}, and {_list_names(known)}")
+    # Format 1 has no encoder of its own in the document.
+    if servable.format > 1 and data.encoder().digest != servable.encoder.digest:
+        raise _build_changed_error(run, "its encoder, fitted again, differs from the one that is served")
+    return data
+
+
+def _build_changed_error(run: str, why: str) -> MLScaleError:
+    return MLScaleError(
+        "the champion's data are not what it was trained on",
+        where=f"{run}: data",
+        why=f"{why}: rows or columns were added, removed or changed since then",
+        fix=f"mlscale like={run}, which trains a model on them, to export and promote; or restore the files, and put "
+        "what is new into files of their own",
+    )
+
+
+def _list_names(names: Sequence[str]) -> str:
+    return ", ".join(names[:_LISTED]) + (", …" if len(names) > _LISTED else "") or "none"

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 from mlscale.commands.retrain.challenger_training import list_training_runs
 from mlscale.commands.retrain.cycle_result import build_retrain_result
 from mlscale.commands.retrain.cycle_settings import parse_gate_limits
-from mlscale.commands.retrain.cycle_steps import run_cycle
-from mlscale.commands.retrain.running_cycle import RunningCycle, is_promoted, resume_or_recover
+from mlscale.commands.retrain.cycle_steps import RunningCycle, is_promoted, resume_or_recover, run_cycle
 from mlscale.errors import STOPS, Exit, MLScaleError
 from mlscale.launch.start_notices import print_masked_lines
 from mlscale.report import Result, save_result

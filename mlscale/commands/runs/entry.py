@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from mlscale.atomic_files import report_run_folder
+from mlscale.atomic_files import remove_tree, report_run_folder
 from mlscale.commands.options import Options, read_options
 from mlscale.commands.runs import COMMAND
 from mlscale.commands.runs import list_checkpoints as run_checkpoints
 from mlscale.commands.runs.collect_checkpoints import collect_checkpoints
 from mlscale.commands.runs.confirmation import confirm_removal, repeat_folder
-from mlscale.commands.runs.consolidate import consolidate_run
 from mlscale.commands.runs.disk_usage import show_disk_usage
 from mlscale.commands.runs.job_actions import (
     cancel_runs,
@@ -23,6 +24,7 @@ from mlscale.commands.runs.job_actions import (
     find_run_statuses,
     print_log,
 )
+from mlscale.commands.runs.list_checkpoints import consolidate_run
 from mlscale.commands.runs.run_comparison import show_difference
 from mlscale.commands.runs.run_list import show_run_list
 from mlscale.commands.runs.show_run import show_run
@@ -32,7 +34,7 @@ from mlscale.runs.find import find_run
 from mlscale.runs.folder import RunFolder
 from mlscale.runs.job_record import is_cloud_run
 from mlscale.runs.remote_checkpoints.run_store import find_checkpoint_store
-from mlscale.runs.remove import remove_runs
+from mlscale.runs.sweep_folder import SWEEP
 
 
 def main(argv: Sequence[str]) -> int:
@@ -140,14 +142,14 @@ def _cancel_jobs(options: Options) -> int:
 
 
 def _show_sweep(options: Options) -> int:
-    from mlscale.commands.runs import sweep_table
+    from mlscale.commands.runs.run_list import find_sweep, list_lost_runs, print_sweep
 
-    path, runs = sweep_table.find_sweep(options.ref, options.runs_dir)
+    path, runs = find_sweep(options.ref, options.runs_dir)
     if options.resubmit:
-        lost = sweep_table.list_lost_runs(runs, find_run_statuses(runs))
+        lost = list_lost_runs(runs, find_run_statuses(runs))
         if lost:
             print(f"submitted {_resubmit_lost_runs(path, lost)} for {len(lost)} of {len(runs)} runs", file=sys.stderr)
-    return sweep_table.print_sweep(path, runs, as_json=options.output == "json")
+    return print_sweep(path, runs, as_json=options.output == "json")
 
 
 def _resubmit_lost_runs(sweep: Path, lost: Sequence[RunFolder]) -> str:
@@ -194,3 +196,72 @@ def _confirm_removal(options: Options, runs: Sequence[RunFolder]) -> bool:
         ["mlscale", "runs", "rm", *options.ref],
         repeat_folder(options),
     )
+
+
+_DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
+
+
+def remove_runs(runs: Sequence[RunFolder]) -> None:
+    """Remove runs, and the folders of sweeps and dates that are empty then.
+
+    Raises:
+        MLScaleError: one of them is running, or may be, on another machine; then none is removed. Or its folder belongs
+            to another user.
+    """
+    raise_all([_make_running_error(run) for run in runs if run.status in ("running", "elsewhere")])
+    for run in runs:
+        path = run.path.resolve()
+        sweep = path.parent if run.run["sweep"] else None
+        with report_run_folder(path, removes=True):
+            _remove_folder(path)
+        if sweep and (sweep / SWEEP).is_file() and not any(entry.is_dir() for entry in sweep.iterdir()):
+            _remove_folder(sweep)  # no run is left in it
+        date = sweep.parent if sweep else path.parent
+        if _DATE.fullmatch(date.name):
+            _remove_if_empty(date)
+
+
+def _remove_folder(folder: Path) -> None:
+    try:
+        remove_tree(folder)
+    except MLScaleError as error:
+        if not isinstance(error.__cause__, PermissionError):
+            raise
+        # Removing a folder takes write permission for it, and for its parent folder.
+        raise MLScaleError(
+            f"no permission to remove {folder.name}",
+            where=str(folder),
+            why=", ".join(
+                f"{path} belongs to {_get_owner_name(path)}" for path in (folder, folder.parent) if path.exists()
+            ),
+            fix=f"ask {_get_owner_name(folder.parent)} to remove it, or to let you write to {folder.parent}",
+            exit=Exit.ENVIRONMENT,
+        ) from error
+
+
+def _get_owner_name(folder: Path) -> str:
+    if not folder.exists():
+        return "its owner"
+    try:
+        return folder.owner()
+    except KeyError:  # a user that this machine does not know, as on a network file system
+        return f"user {folder.stat().st_uid}"
+
+
+def _make_running_error(run: RunFolder) -> MLScaleError:
+    host = run.run["attempts"][-1]["host"]
+    return MLScaleError(
+        f"run {run.id} is running"
+        if run.status == "running"
+        else f"run {run.id} was started on {host}, and never ended",
+        where=str(run.path),
+        why="a run that is still running would lose its folder",
+        fix=f"kill {run.run['attempts'][-1]['pid']}, which lets it save and end, on {host}"
+        if run.status == "running"
+        else f"remove it on {host}",
+    )
+
+
+def _remove_if_empty(folder: Path) -> None:
+    with contextlib.suppress(OSError):
+        folder.rmdir()

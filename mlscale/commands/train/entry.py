@@ -21,8 +21,7 @@ from mlscale.assembly.run_data import RunData
 from mlscale.atomic_files import check_writable, remove_empty_folders, report_run_folder
 from mlscale.commands.train.ranks import GatheredRanks, create_submission_error, read_launch_setting, train_ranks
 from mlscale.commands.train.run_start import RunOrigin, RunStart, create_run_folder
-from mlscale.commands.train.train_page import build_train_blocks, write_failure_page
-from mlscale.commands.train.train_result import PROBE_FILE, build_train_result
+from mlscale.commands.train.train_result import PROBE_FILE, build_train_blocks, build_train_result, write_failure_page
 from mlscale.config.checks.dali_support import check_dali_machine
 from mlscale.config.checks.trust import find_distrusted
 from mlscale.config.composition.frozen import add_derived, load_composed

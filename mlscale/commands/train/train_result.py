@@ -4,19 +4,27 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from omegaconf import OmegaConf
+
+from mlscale.atomic_files import read_json
 from mlscale.config.metric_choice import describe_classes
-from mlscale.report import Result, format_number
-from mlscale.report.text import format_percent
+from mlscale.errors import MLScaleError
+from mlscale.launch.start_notices import print_masked_lines
+from mlscale.report import CommandList, Figure, Heading, KeyNumbers, Result, TableBlock, format_number
+from mlscale.report.block_documents import convert_to_blocks
+from mlscale.report.curves import LOGGED, build_run_plots, read_metric_points
+from mlscale.report.text import format_count, format_metric, format_metric_name, format_percent
 from mlscale.runs.folder import RunFolder
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
     from mlscale.runs.resume_plan import ResumePlan
-
 
 PROBE_FILE = "results/precision.json"  # the chosen precision compared with fp32, where both were measured
 # The same values stand under a name of their own: the epoch's mean loss is train/loss, the peak is peak_memory_bytes.
@@ -115,3 +123,143 @@ def _describe_resumption(fit: dict[str, Any], attempt: ResumePlan | None) -> str
 
 def _format_metric(name: str, value: float) -> str:
     return format_percent(value, 2) if name.endswith("accuracy") else format_number(value)
+
+
+# Of the result's metrics, those that are shown large.
+_KEY_NUMBERS = ("throughput_tokens_per_s", "throughput_samples_per_s", "time_s", "steps", "peak_memory_bytes")
+_GROUPS = ("data", "augment", "model", "task", "optimizer", "scheduler", "precision", "callbacks", "compress")
+# Settings that change how fast a run is, or what happens if something is wrong, and not what it learns.
+_LEFT_OUT = frozenset({"workers", "executor", "on_bad_sample", "prefetch", "device", "block", "last", "cache_gb"})
+_TRAINER_KEYS = ("max_epochs", "max_steps", "max_time", "accumulate_grad_batches", "gradient_clip_val")
+_SECTIONS = "logs/report"  # where `callbacks.report` keeps figures
+_MOST_CHARACTERS = 160  # of the settings of a group
+
+
+def build_train_blocks(cfg: DictConfig, folder: RunFolder, metrics: Mapping[str, float], status: str) -> list[Figure]:
+    """Return the blocks of the page, in order.
+
+    Args:
+        cfg: of the run, with its derived values.
+        folder: of the run.
+        metrics: of its result.
+        status: done, failed, diverged or interrupted.
+    """
+    logged = read_metric_points(folder.path / LOGGED)
+    resumed = [float(step) for attempt in folder.run["attempts"] if (step := attempt.get("resumed_step"))]
+    plots = build_run_plots(logged, cfg.metric or "train/loss", resumed)
+    note = "" if plots else "None: nothing was logged to metrics.csv, which logger=csv writes."
+    numbers = [name for name in (f"best_{cfg.metric}", *_KEY_NUMBERS) if name in metrics]
+    shown = [_format_key_number(name, metrics[name]) for name in numbers]
+    return [
+        *([KeyNumbers(shown)] if shown else []),
+        Heading("Curves", note),
+        *plots,
+        *_read_section(folder, "inputs"),
+        *_read_section(folder, "predictions"),
+        Heading("Configuration"),
+        _build_config_table(cfg, folder),
+        Heading("Next"),
+        CommandList("What to type", _list_commands(cfg, folder, status)),
+    ]
+
+
+def _format_key_number(name: str, value: float) -> tuple[str, str]:
+    """Return name and value; the unit of a rate is in its name, as there is little space for the value."""
+    if name.endswith("_per_s"):
+        return f"{name.removeprefix('throughput_').removesuffix('_per_s')} per second", format_number(value)
+    return format_metric_name(name), format_metric(name, value)
+
+
+def write_failure_page(cfg: DictConfig, folder: RunFolder, error: BaseException, status: str) -> None:
+    """Write the page of a run that did not end: what it has logged and shown until then, and why it ended.
+
+    Args:
+        cfg: of the run, with its derived values.
+        folder: of the run.
+        error: that ended it.
+        status: failed, diverged or interrupted.
+
+    Raises:
+        MLScaleError: the folder can't be written to (exit code 5).
+    """
+    logged = read_metric_points(folder.path / LOGGED)
+    metrics = {name: points[-1][1] for name, points in sorted(logged.items()) if name != "epoch"}
+    result = Result("train", False, f"{cfg.name}: {error or type(error).__name__}", metrics, {"run": str(folder.path)})
+    blocks = build_train_blocks(cfg, folder, metrics, status)
+    page = folder.write_page("train", result.as_dict(), blocks, failed=status)
+    print_masked_lines([f"page      {page}"], folder.masker)
+
+
+def _read_section(folder: RunFolder, name: str) -> list[Figure]:
+    """Return what `callbacks.report` has kept for a section; nothing where it is absent or corrupt."""
+    try:
+        return convert_to_blocks(read_json(folder.path / _SECTIONS / f"{name}.json")["blocks"])
+    except (MLScaleError, OSError, KeyError, TypeError, ValueError):
+        return []
+
+
+def _build_config_table(cfg: DictConfig, folder: RunFolder) -> TableBlock:
+    facts, run = cfg.derived, folder.run
+    devices = f"{facts.get('accelerator')} × {facts.get('world_size')}"
+    rows = [
+        ("typed", shlex.join(["mlscale", *run["overrides"]])),
+        *((group, text) for group in _GROUPS if (text := _describe_group(cfg.get(group)))),
+        ("trainer", ", ".join(f"{key}={cfg.trainer[key]}" for key in _TRAINER_KEYS if cfg.trainer.get(key))),
+        ("devices", f"{devices}, {format_count(facts.get('threads') or 1, 'thread')} each"),
+        ("seed", str(cfg.seed)),
+        ("data version", str(run["data_version"] or "")),
+        ("commit", _describe_code(run["code"] or {})),
+    ]
+    note = f"Every key: mlscale config show like={folder.id}, and config.yaml of the run's folder."
+    return TableBlock("In short", ("setting", "value"), [row for row in rows if row[1]], note)
+
+
+def _describe_group(node: object) -> str:
+    """Return the class of a group and its settings, or the names of a list of them: SGD, lr=0.1, momentum=0.9."""
+    if not OmegaConf.is_dict(node) or not node:
+        return ""
+    plain: Any = OmegaConf.to_container(node, resolve=False)
+    if "_target_" not in plain and all(isinstance(value, dict) for value in plain.values()):
+        return ", ".join(map(str, plain))
+    settings = [f"{key}={value}" for key, value in plain.items() if _is_shown(str(key), value)]
+    name = str(plain.get("_target_", "")).rpartition(".")[2]
+    text = ", ".join(filter(None, [name, *settings]))
+    return text if len(text) <= _MOST_CHARACTERS else text[:_MOST_CHARACTERS] + "…"
+
+
+def _is_shown(key: str, value: object) -> bool:
+    """Return True for a setting that is on, and does not follow from others, which are shown themselves."""
+    is_on = value not in (None, "", 0, False) and not isinstance(value, dict)
+    return is_on and not key.startswith("_") and key not in _LEFT_OUT and "${" not in str(value)
+
+
+def _describe_code(code: Mapping[str, Any]) -> str:
+    if not code.get("commit"):
+        return ""
+    return f"{str(code['commit'])[:12]}{' and uncommitted changes' if code.get('dirty') else ''}"
+
+
+def _list_commands(cfg: DictConfig, folder: RunFolder, status: str) -> list[tuple[str, str]]:
+    """Return commands for this run, each with its purpose."""
+    root = [] if str(cfg.runs_dir) == "runs" else [f"runs_dir={cfg.runs_dir}"]
+
+    def join(*words: str) -> str:
+        return shlex.join(["mlscale", *words, *root])
+
+    show = (join("runs", "show", folder.id), "its settings, results and checkpoints")
+    if status == "interrupted" or status == "failed":
+        return [(join("runs", "resume", folder.id), "continue from its last checkpoint"), show]
+    if status == "diverged":
+        lr = (cfg.get("optimizer") or {}).get("lr")
+        slower = [f"optimizer.lr={lr / 10:.3g}"] if isinstance(lr, int | float) else []
+        return [(join(f"like={folder.id}", *slower), "a new run of the same config, with a lower learning rate"), show]
+    # A module without a type of task may have no forward pass that can be exported.
+    is_typed = (folder.path / _SECTIONS / "predictions.json").is_file()
+    export = (join("export", folder.id), "a servable: ONNX, encoder and schema, compared with the model")
+    return [
+        (join("evaluate", folder.id), "metrics with intervals, by class and slice, and the worst samples"),
+        *([export] if is_typed else []),
+        (join("runs", "diff", folder.id, "last"), "side by side with the latest run, once there is another"),
+        (join(f"like={folder.id}", "seed=1"), "a new run of the same config, with another seed"),
+        show,
+    ]

@@ -6,7 +6,7 @@ import json
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,30 +17,37 @@ from omegaconf import OmegaConf
 
 from mlscale.assembly.first_weights import resolve_first_weights
 from mlscale.atomic_files import ASIDE, make_folders, remove_empty_folders
-from mlscale.commands.verify_resume.launchers import create_starter, find_scratch_parent
-from mlscale.commands.verify_resume.traced_config import compose_traced_config
+from mlscale.commands.drill.platform_start import build_start
+from mlscale.commands.rehearsal_config import compose_rehearsal_config, freeze_rehearsal_config, read_process_count
+from mlscale.commands.verify_resume.slurm_starter import SlurmStarter
 from mlscale.errors import Exit, MLScaleError
 from mlscale.launch.start_notices import print_masked_lines
 from mlscale.report import Result, format_duration
 from mlscale.runs.folder import RunFolder
+from mlscale.runs.host.stop_signals import raise_on_terminate
 from mlscale.secrets.mask import Masker
-from mlscale.verify_resume import kill_points as kills
-from mlscale.verify_resume import killed_run as drill
 from mlscale.verify_resume import resume_verdict as verdict
 from mlscale.verify_resume import traces
-from mlscale.verify_resume.determinism import (
+from mlscale.verify_resume.killed_run import (
+    CommandStarter,
+    KillPoint,
+    RunStarter,
+    choose_kill_points,
+    count_optimizer_steps,
+)
+from mlscale.verify_resume.resume_verdict import (
     DeterminismCost,
+    KillTrial,
     describe_determinism,
     find_nondeterministic_operations,
 )
-from mlscale.verify_resume.kill_points import KillPoint
-from mlscale.verify_resume.killed_run import RunStarter
-from mlscale.verify_resume.resume_verdict import KillTrial
 from mlscale.verify_resume.traces import TraceLine
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
+_SLURM = "slurm"
+_OWN_KEYS = ("ref", "trust", "kills", "kill_seed", "determinism", "keep")
 _MAX_ATTEMPTS = 20  # of a run that asks to be run again
 
 
@@ -55,11 +62,11 @@ def run(cfg: DictConfig) -> Result:
     began = time.monotonic()
     masker = Masker.create_for_run(cfg)
     # SIGTERM raises, so that the scratch folder is removed.
-    with drill.raise_on_terminate(), _provide_verification_folder(cfg) as folder, ExitStack() as stack:
+    with raise_on_terminate(), _provide_verification_folder(cfg) as folder, ExitStack() as stack:
         initial = resolve_first_weights(cfg)
-        starter = create_starter(cfg, folder, lambda *lines: print_masked_lines(lines, masker))
+        starter = _create_starter(cfg, folder, lambda *lines: print_masked_lines(lines, masker))
         check = _ResumeVerification(
-            compose_traced_config(cfg, folder, masker),
+            _compose_traced_config(cfg, folder, masker),
             folder,
             masker,
             starter,
@@ -68,7 +75,7 @@ def run(cfg: DictConfig) -> Result:
         stack.callback(starter.close)
         check.print_lines(*([f"scratch   {folder}"] if cfg.keep else []))
         reference = check.train_reference()
-        points = kills.choose_kill_points(reference[0], cfg.kills, cfg.kill_seed)
+        points = choose_kill_points(reference[0], cfg.kills, cfg.kill_seed)
         check.print_lines(f"kills     at {'; '.join(map(str, points))} (kill_seed={cfg.kill_seed})")
         # One difference is the answer: further kills would only take time.
         tried = [check.kill_and_resume(point, reference) for point in check.iterate_until_difference(points)]
@@ -79,7 +86,7 @@ def run(cfg: DictConfig) -> Result:
         metrics = {
             "kills": len(tried),
             "identical": sum(attempt.is_identical for attempt in tried),
-            "steps": kills.count_optimizer_steps(reference[0]),
+            "steps": count_optimizer_steps(reference[0]),
             "trace_bytes": sum(path.stat().st_size for path in (check.first.path / "trace").glob("rank*")),
             **({"deterministic_slowdown": fmean(cost.slowdowns)} if cost and cost.slowdowns else {}),
             "time_s": time.monotonic() - began,
@@ -127,7 +134,7 @@ class _ResumeVerification:
         if ended.code != 0:
             raise _make_reference_error(ended.code or Exit.BUG, ended.output)
         lines = traces.read_traces(made.path / "trace")
-        steps = kills.count_optimizer_steps(lines[0]) if lines else 0
+        steps = count_optimizer_steps(lines[0]) if lines else 0
         if steps < 2:
             raise MLScaleError(
                 f"the run takes {steps} optimizer step{'s' * (steps != 1)}: there is nothing between two steps to kill",
@@ -229,7 +236,7 @@ def _get_throughput(run: RunFolder) -> float | None:
 
 @contextmanager
 def _provide_verification_folder(cfg: DictConfig) -> Iterator[Path]:
-    parent = find_scratch_parent(cfg)
+    parent = _find_scratch_parent(cfg)
     made = make_folders(parent)
     # In a folder of runs, those of a verification are not listed.
     prefix = ASIDE if parent == Path(cfg.runs_dir).absolute() else ""
@@ -261,3 +268,62 @@ def _describe_replay(run: RunFolder, lines: list[list[TraceLine]]) -> list[str]:
     began = [float(line.content["seconds"]) for line in lines[0] if line.kind in traces.STARTS and line.attempt > 1]
     took = f" in {format_duration(began[0])}" if began else ""
     return [f"replayed  {count:,} batch{'es' * (count != 1)}{took}: the loader has no place of its own (state_dict)"]
+
+
+def _compose_traced_config(cfg: DictConfig, folder: Path, masker: Masker) -> str:
+    """Return the config of a training run in `folder`, with a trace and without trackers that others see, as YAML.
+
+    Raises:
+        MLScaleError: what `launch` names can't start it.
+    """
+    plain = compose_rehearsal_config(cfg, _OWN_KEYS, masker)
+    _replace_launch(plain)
+    plain.runs_dir = str(folder)
+    return freeze_rehearsal_config(plain, "mlscale.verify_resume.trace.Trace", "${derived.run_dir}/trace")
+
+
+def _get_scheduler(cfg: DictConfig) -> str | None:
+    """Return what `launch` names to start the ranks; None where mlscale does."""
+    name = (cfg.get("launch") or {}).get("scheduler")
+    return str(name) if name else None
+
+
+def _find_scratch_parent(cfg: DictConfig) -> Path:
+    """Return the folder for the scratch folder of a verification: one that all nodes of a cluster see."""
+    return Path(cfg.runs_dir).absolute() if _get_scheduler(cfg) == _SLURM else Path(tempfile.gettempdir())
+
+
+def _replace_launch(cfg: DictConfig) -> None:
+    """Make the frozen config one of ranks that are started from outside; that of a job of SLURM is submitted as it is.
+
+    Raises:
+        MLScaleError: the number of processes is not given, or nothing is to be started.
+    """
+    name = _get_scheduler(cfg)
+    if name is None:
+        return
+    if cfg.launch.get("dry_run"):
+        raise MLScaleError(
+            "verify-resume starts jobs, which launch.dry_run forbids",
+            where="launch.dry_run",
+            fix="launch.dry_run=false",
+        )
+    read_process_count(cfg, f"launch={name}")
+    if name != _SLURM:
+        # Its processes are the job itself, which must not be submitted again.
+        cfg.launch = {"max_restarts": 0, "timeout_s": cfg.launch.timeout_s}
+
+
+def _create_starter(cfg: DictConfig, root: Path, report: Callable[..., None]) -> RunStarter:
+    """Return what starts and kills the trainings in `root`."""
+    name = _get_scheduler(cfg)
+    if name is None:
+        return CommandStarter(root)
+    if name == _SLURM:
+        return SlurmStarter(root, report)
+
+    def build_command(words: Sequence[str]) -> tuple[list[str], Mapping[str, str]]:
+        start = build_start(name, words, int(cfg.trainer.devices), 0, {})
+        return start.commands[0], start.variables[0]
+
+    return CommandStarter(root, build_command)

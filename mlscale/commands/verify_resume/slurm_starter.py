@@ -16,8 +16,8 @@ from mlscale.launch.slurm.job_states import find_slurm_states
 from mlscale.launch.slurm.slurm_commands import cancel_job, run_slurm
 from mlscale.runs.job_record import JobRecord, read_job_record
 from mlscale.verify_resume import stop_request as halts
-from mlscale.verify_resume.kill_points import KillPoint
-from mlscale.verify_resume.killed_run import CommandExit, extract_error_text, read_from
+from mlscale.verify_resume.killed_run import CommandExit, KillPoint
+from mlscale.verify_resume.played_node import extract_error_text, read_from
 
 _POLL_SECONDS = 0.2
 _STATE_SECONDS = 2.0  # between two questions to the controller of the cluster, which serves all of its users

@@ -13,13 +13,13 @@ from mlscale.commands.options import Options, read_options
 from mlscale.commands.target_names import check_target_names
 from mlscale.commands.versions import COMMAND
 from mlscale.contracts.output_document import print_document
+from mlscale.contracts.servable_yaml import read_document
 from mlscale.errors import Exit, MLScaleError
 from mlscale.report import format_key_values, format_number, format_size
 from mlscale.report.text import format_metric as shown_metric
 from mlscale.report.text import format_metric_name
 from mlscale.runs.find import find_run
 from mlscale.versions import LocalRegistry, Published, Version, WandbRegistry, open_registry
-from mlscale.versions.approval import list_approvals, list_built_targets, require_approval
 from mlscale.versions.from_run import publish_run
 from mlscale.versions.from_servable import DOCUMENT, publish_servable, read_servable
 from mlscale.versions.version_reference import CHAMPION, PREVIOUS
@@ -326,3 +326,46 @@ def _print_section(title: str, text: str) -> None:
 
 def _format_date(time: str) -> str:
     return time[:16].replace("T", " ")
+
+
+def list_approvals(version: Version) -> dict[str, str]:
+    """Return the server that has approved each target of a version, by the target's name.
+
+    Raises:
+        MLScaleError: its document can't be read.
+    """
+    return {name: str(entry["approved_by"]) for name, entry in _read_targets(version).items() if entry["approved_by"]}
+
+
+def list_built_targets(version: Version) -> list[str]:
+    """Return the names of the targets of a version, approved or not."""
+    return list(_read_targets(version))
+
+
+def _read_targets(version: Version) -> dict[str, dict[str, Any]]:
+    if version.kind != "servable":
+        return {}
+    targets = read_document(version.payload).get("export_targets") or {}
+    return {str(name): {"approved_by": None, **entry} for name, entry in targets.items()}
+
+
+def require_approval(version: Version, targets: Sequence[str]) -> None:
+    """Raise an error unless a version was approved by the server of each target.
+
+    Raises:
+        MLScaleError: it was not; exit code 4.
+    """
+    approvals = list_approvals(version)
+    missing = [name for name in targets if name not in approvals]
+    if not missing:
+        return
+    run = (version.run or {}).get("id") or "<its run>"
+    by = f"approved by {', '.join(f'{name} ({server})' for name, server in approvals.items())}" if approvals else ""
+    raise MLScaleError(
+        f"{version.ref} is not approved by {' and '.join(missing)}",
+        where=str(version.payload),
+        why=by or "no target's own server has answered its raw samples",
+        fix=f"mlscale export {run} target=[{','.join(targets)}] check=server\n"
+        f"mlscale versions add {run} servable=true name={version.name}",
+        exit=Exit.GATE,
+    )

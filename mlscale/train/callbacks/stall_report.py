@@ -187,8 +187,8 @@ def _request_states(rank: Rank, request_folder: Path, answer: RankProgress) -> d
         if number not in states:
             is_here = facts["host"] == rank.facts["host"]
             has_ended = is_here and not process.is_alive(facts["pid"], facts["pid_start"])
-            place = "it has ended" if has_ended else "it does not answer; its own stacks are on standard error"
-            states[number] = RankState(place, False, False, "")
+            innermost = "it has ended" if has_ended else "it does not answer; its own stacks are on standard error"
+            states[number] = RankState(innermost, False, False, "")
     return dict(sorted(states.items()))
 
 

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import secrets
+import shutil
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlscale.atomic_files import explain_os_error
+from mlscale.atomic_files import ASIDE, explain_os_error
 from mlscale.runs.checkpoint_files.checkpoint_search import list_checkpoint_files
 from mlscale.runs.recover import is_run_folder
 from mlscale.runs.remote_checkpoints.checkpoint_store import CheckpointStore
 from mlscale.runs.remote_checkpoints.run_copy import store_run_files
 from mlscale.runs.remote_checkpoints.run_store import find_missing
 from mlscale.runs.remote_checkpoints.store_access import describe_store_error
-from mlscale.runs.remote_checkpoints.upload_copy import copy_for_upload, remove_copy, remove_left_copies
 from mlscale.train.checkpoint.save_messages import print_warning
 
 
@@ -225,3 +227,49 @@ class CheckpointUploader:
         if self._failed_since:
             seconds, self._failed_since = time.monotonic() - self._failed_since, 0.0
             print_warning(f"{self.store.address} is reached again, after {seconds:.0f} s", "upload")
+
+
+_PREFIX = f"{ASIDE}upload-"
+
+
+def copy_for_upload(path: Path) -> Path:
+    """Return a copy that shares the bytes of a checkpoint on the disk, where the file system can do that.
+
+    Raises:
+        FileNotFoundError: the checkpoint was removed or replaced meanwhile.
+        OSError: the disk is full.
+    """
+    copy = path.with_name(f"{_PREFIX}{path.name}.{secrets.token_hex(4)}")
+    try:
+        if path.is_dir():
+            folder = path.stat().st_ino
+            shutil.copytree(path, copy, copy_function=_link_or_copy)
+            if path.stat().st_ino != folder:  # the copy may have parts of both
+                raise FileNotFoundError(str(path))
+        else:
+            _link_or_copy(str(path), str(copy))
+    except OSError as error:
+        remove_copy(copy)
+        if not path.exists():  # removed meanwhile: of a folder, `copytree` reports that as an error of its own
+            raise FileNotFoundError(str(path)) from error
+        raise
+    return copy
+
+
+def remove_left_copies(folder: Path) -> None:
+    """Remove the copies that a process which was killed has left in a folder of checkpoints."""
+    for left in folder.glob(f"{_PREFIX}*"):
+        remove_copy(left)
+
+
+def _link_or_copy(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # a file system without hard links
+        shutil.copy2(source, target)
+
+
+def remove_copy(copy: Path) -> None:
+    """Remove a copy; an error does not end a training."""
+    with contextlib.suppress(OSError):
+        shutil.rmtree(copy) if copy.is_dir() else copy.unlink(missing_ok=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import math
 import sys
 import threading
@@ -14,7 +13,6 @@ from typing import Any, Protocol
 
 from tqdm import tqdm
 
-from mlscale.atomic_files import explain_os_error
 from mlscale.errors import MLScaleError
 from mlscale.outbox import Outbox, OutboxReport, RetryPolicy
 
@@ -25,7 +23,6 @@ _CLOSE_SECONDS = 45.0  # the longest that the end of a run waits
 # Without an age: a server may be away for weeks. Entries that it refuses are given up, for those behind them.
 _POLICY = RetryPolicy(max_refusals=5)
 _FOLDER = "mlflow-outbox"
-_EARLIER_FILE = "mlflow-unsent.jsonl"  # of versions before the outbox: the address, then an entry a line
 
 
 class EntrySender(Protocol):
@@ -58,7 +55,7 @@ class TrackerOutbox:
         self, logs: Path, client: EntrySender, address: Mapping[str, Any], pause_s: float = _PAUSE_SECONDS
     ) -> None:
         self._logs, self._client, self._address, self._pause = logs, client, dict(address), pause_s
-        self._outbox = open_tracker_outbox(logs, self._address)
+        self._outbox = open_tracker_outbox(logs)
         self._waiting: list[Mapping[str, Any]] = []  # not on the disk yet
         self._lock, self._disk_lock, self._wake = threading.Lock(), threading.Lock(), threading.Event()
         self._closing = self._reported = False
@@ -150,46 +147,9 @@ class TrackerOutbox:
             )
 
 
-def open_tracker_outbox(logs: Path, address: Mapping[str, Any] | None = None) -> Outbox:
-    """Return the outbox in a run's folder of logs, with the entries that an earlier version left in a file.
-
-    Args:
-        logs: the folder of logs.
-        address: for entries whose own is unknown.
-    """
-    outbox = Outbox(logs / _FOLDER, _POLICY)
-    path = logs / _EARLIER_FILE
-    try:
-        if path.is_file():
-            _adopt_earlier_file(path, outbox, address)
-    except (OSError, MLScaleError) as error:
-        why = explain_os_error(error, path) if isinstance(error, OSError) else error.why
-        _print_notice(f"{path}: its entries are not sent ({why})")
-    return outbox
-
-
-def _adopt_earlier_file(path: Path, outbox: Outbox, address: Mapping[str, Any] | None) -> None:
-    """Move the entries of a file of an earlier version to the outbox; a corrupt file is kept under another name."""
-    lines = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            value = json.loads(line)
-        except ValueError:
-            value = None
-        lines.append(value if isinstance(value, dict) else None)
-    known = lines[0] if lines and lines[0] and "uri" in lines[0] else address
-    entries = [entry for entry in lines[1:] if entry is not None]
-    if known is not None:
-        for at in range(0, len(entries), _MAX_ITEM_ENTRIES):
-            # With a key: a process that is killed here adds nothing twice.
-            outbox.add_item(_build_item(known, entries[at : at + _MAX_ITEM_ENTRIES]), f"{path.name}-{at}")
-    if known is None or None in lines:
-        corrupt_path = path.with_name(f"{path.name}.corrupt")
-        path.rename(corrupt_path)
-        unread = len(lines) if known is None else lines.count(None)
-        _print_notice(f"{corrupt_path}: {unread} of {len(lines)} lines can't be read and are not sent")
-    else:
-        path.unlink()
+def open_tracker_outbox(logs: Path) -> Outbox:
+    """Return the outbox in a run's folder of logs."""
+    return Outbox(logs / _FOLDER, _POLICY)
 
 
 def _build_item(address: Mapping[str, Any], entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -1,5 +1,7 @@
 """The Weights & Biases logger: no prompt, no hang, nothing sent that was not requested."""
 
+from __future__ import annotations
+
 import contextlib
 import json
 import os

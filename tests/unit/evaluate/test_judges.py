@@ -14,12 +14,12 @@ import torch
 from numpy.typing import NDArray
 
 from mlscale.atomic_files import convert_to_json
+from mlscale.commands.evaluate.entry import build_task_report
 from mlscale.errors import MLScaleError
 from mlscale.evaluate import slices
 from mlscale.evaluate.evaluated_samples import EvaluatedSamples
 from mlscale.evaluate.model_comparison import compare_models
 from mlscale.evaluate.sample_collector import SampleCollector
-from mlscale.evaluate.task_report import build_task_report
 from mlscale.report import Figure, ImageBlock, TableBlock
 from mlscale.report.html import render_page
 from mlscale.task_types.collected_samples import TaskInfo

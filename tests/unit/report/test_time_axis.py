@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from mlscale.report.time_axis import TimeAxis
+from mlscale.report.svg import TimeAxis
 
 BEGIN = datetime(2026, 1, 5, 9, 58, 30, tzinfo=UTC).timestamp()
 DAY = 86_400.0

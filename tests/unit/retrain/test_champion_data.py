@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from pytorch_lightning import LightningDataModule
 
+from mlscale.commands.retrain.champion import require_champion_data
 from mlscale.data import TableFiles, WebDataset
 from mlscale.data.windows.image_window import write_image_window
 from mlscale.errors import MLScaleError
-from mlscale.retrain.champion_data import require_champion_data
 from mlscale.retrain.gate_samples import (
     iterate_held_out_samples,
     iterate_original_samples,

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from mlscale.retrain.needed_passes import choose_passes
+from mlscale.commands.retrain.challenger_training import choose_passes
 from mlscale.task_types.registry import get_task_type
 
 

@@ -5,7 +5,7 @@ import warnings
 import pytest
 import torch
 
-from mlscale.verify_resume.determinism import (
+from mlscale.verify_resume.resume_verdict import (
     DeterminismCost,
     describe_determinism,
     find_nondeterministic_operations,

@@ -2,7 +2,7 @@
 
 import pytest
 
-from mlscale.verify_resume.kill_points import KillPoint, choose_kill_points, count_optimizer_steps
+from mlscale.verify_resume.killed_run import KillPoint, choose_kill_points, count_optimizer_steps
 from mlscale.verify_resume.traces import TraceLine
 
 

@@ -19,9 +19,9 @@ from mlscale.train.checkpoint.lightning_io import VerifiedCheckpointIO
 from mlscale.train.trainer_patches import apply_trainer_patches
 from mlscale.verify_resume import resume_verdict as verdict
 from mlscale.verify_resume import traces
-from mlscale.verify_resume.kill_points import KillPoint
+from mlscale.verify_resume.killed_run import KillPoint
+from mlscale.verify_resume.resume_verdict import describe_attribute
 from mlscale.verify_resume.trace import Trace
-from mlscale.verify_resume.trace_difference import describe_attribute
 from tests.unit.fitting import trainer
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*exists and is not empty")  # the folder of the attempt before

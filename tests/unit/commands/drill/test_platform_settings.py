@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from mlscale.commands.drill.platform_settings import read_platform_rules
-from mlscale.drill.platform_rules import PlatformRules
+from mlscale.commands.drill.entry import read_platform_rules
 from mlscale.errors import MLScaleError
+from mlscale.verify_resume.platform_rules import PlatformRules
 
 REPO = Path(__file__).parents[4]
 

@@ -6,12 +6,17 @@ from typing import Any
 
 import pytest
 
-from mlscale.commands.estimate.entry import EstimateMeasurements, EstimateSettings, build_estimate_result, parse_bytes
+from mlscale.commands.estimate.entry import (
+    EstimateMeasurements,
+    EstimateSettings,
+    build_estimate_result,
+    compute_cuda_overhead,
+    parse_bytes,
+)
 from mlscale.commands.estimate.measurements import TimeEstimate
 from mlscale.errors import Exit, MLScaleError
 from mlscale.estimate.memory_parts import StepMemory
 from mlscale.estimate.prices import load_price_file
-from mlscale.estimate.terms import compute_cuda_overhead
 from mlscale.profile.machine_load import MachineLoad
 from mlscale.report import Result
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from mlscale.commands.runs.job_actions import describe_job, find_end_cause, find_run_statuses
-from mlscale.commands.runs.sweep_table import list_lost_runs, print_sweep
+from mlscale.commands.runs.run_list import list_lost_runs, print_sweep
 from mlscale.runs.folder import RunFolder
 from mlscale.runs.job_record import JobRecord, JobStart
 

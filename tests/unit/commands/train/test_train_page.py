@@ -6,7 +6,7 @@ import pytest
 from omegaconf import DictConfig, OmegaConf
 
 from mlscale.atomic_files import write_json
-from mlscale.commands.train.train_page import build_train_blocks, write_failure_page
+from mlscale.commands.train.train_result import build_train_blocks, write_failure_page
 from mlscale.errors import Exit, MLScaleError
 from mlscale.report import CommandList, Heading, LinePlot, TableBlock
 from mlscale.report.block_documents import convert_from_blocks

@@ -13,7 +13,7 @@ import pytest
 
 from mlscale.commands.versions.entry import main
 from mlscale.commands.versions.history import collect_history
-from mlscale.commands.versions.history_page import build_history_plots
+from mlscale.commands.versions.show_history import build_history_plots
 from mlscale.errors import MLScaleError
 from mlscale.monitor.check_log import CheckLog
 from mlscale.monitor.check_record import CheckRecord, Score

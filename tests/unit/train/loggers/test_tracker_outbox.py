@@ -123,36 +123,3 @@ def test_refused_entries_hold_up_none_behind_them(tmp_path: Path, capsys: pytest
     assert tracker.steps == [0, 2]
     assert "mlscale runs send run-1" in capsys.readouterr().err
     assert open_tracker_outbox(logs(tmp_path)).count_items() == 1
-
-
-def write_earlier_file(folder: Path, *lines: str) -> Path:
-    path = logs(folder) / "mlflow-unsent.jsonl"
-    path.write_text("".join(f"{line}\n" for line in lines))
-    return path
-
-
-def test_the_file_of_an_earlier_version_is_sent_first(tmp_path: Path) -> None:
-    entries = [json.dumps(metric(step, math.nan)) for step in range(700)]  # it wrote NaN as `NaN`
-    path = write_earlier_file(tmp_path, json.dumps(ADDRESS), *entries)
-    tracker = Tracker()
-    box = TrackerOutbox(logs(tmp_path), tracker, ADDRESS, 0.01)
-    box.add_entry(metric(700))
-    assert box.close(20)
-    assert tracker.steps == list(range(701))
-    assert math.isnan(float(tracker.entries[0]["metrics"]["loss"]))
-    assert not path.exists()
-
-
-@pytest.mark.parametrize(("lines", "sent", "unread"), [
-    ((json.dumps(ADDRESS), json.dumps(metric(1)), '{"metrics": {"lo'), [1], "1 of 3 lines"),
-    (('{"uri": "ht', json.dumps(metric(1))), [], "2 of 2 lines"),
-])  # fmt: skip
-def test_a_corrupt_file_of_an_earlier_version_is_kept_and_reported(
-    tmp_path: Path, lines: Sequence[str], sent: list[int], unread: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    path = write_earlier_file(tmp_path, *lines)
-    tracker = Tracker()
-    open_tracker_outbox(path.parent).send_items(lambda bodies: tracker.send(bodies[0]["entries"]))
-    assert tracker.steps == sent
-    assert f"{unread} can't be read and are not sent" in capsys.readouterr().err
-    assert path.with_name("mlflow-unsent.jsonl.corrupt").read_text().splitlines() == list(lines)

@@ -10,10 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from mlscale.drill.job_ending import JobEnding, end_job
-from mlscale.drill.platform_rules import PlatformRules
-from mlscale.drill.played_node import PlayedNode, build_host_prefix, can_change_host, play_node
-from tests.unit.drill.rules import make_rules
+from mlscale.verify_resume.platform_rules import JobEnding, PlatformRules, end_job
+from mlscale.verify_resume.played_node import PlayedNode, build_host_prefix, can_change_host, play_node
+from tests.unit.verify_resume.rules import make_rules
 
 # Saves after a signal for as long as the second argument says: first half of a file, then the whole.
 JOB = """

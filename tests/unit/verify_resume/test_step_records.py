@@ -4,8 +4,13 @@ import json
 from pathlib import Path
 from typing import Any
 
-from mlscale.drill.drill_order import DrillOrder, get_record_path
-from mlscale.drill.step_records import find_other_batch, is_bitwise_identical, read_attempt_records
+from mlscale.verify_resume.step_records import (
+    DrillOrder,
+    find_other_batch,
+    get_record_path,
+    is_bitwise_identical,
+    read_attempt_records,
+)
 
 
 def write_records(folder: Path, attempt: str, rank: int, *records: dict[str, Any], tail: str = "") -> None:

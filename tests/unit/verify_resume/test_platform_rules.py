@@ -4,9 +4,9 @@ import signal
 
 import pytest
 
-from mlscale.drill.platform_rules import check_signal, choose_restart_size
 from mlscale.errors import MLScaleError
-from tests.unit.drill.rules import make_rules
+from mlscale.verify_resume.platform_rules import check_signal, choose_restart_size
+from tests.unit.verify_resume.rules import make_rules
 
 
 def test_a_restarted_job_has_the_nodes_variables_and_those_that_are_passed() -> None:

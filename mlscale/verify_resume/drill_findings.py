@@ -6,9 +6,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mlscale.drill.job_ending import JobEnding
-from mlscale.drill.platform_rules import PlatformRules
 from mlscale.errors import Exit
+from mlscale.verify_resume.platform_rules import JobEnding, PlatformRules
 
 _MARGIN = 1.5  # of a grace period over the time that was needed here: a save takes longer on a busy file system
 

@@ -4,10 +4,9 @@ from typing import Any
 
 import pytest
 
-from mlscale.drill.drill_findings import DrillFacts, describe_drill, format_seconds, list_findings
-from mlscale.drill.job_ending import JobEnding
-from mlscale.drill.platform_rules import PlatformRules
-from tests.unit.drill.rules import make_rules
+from mlscale.verify_resume.drill_findings import DrillFacts, describe_drill, format_seconds, list_findings
+from mlscale.verify_resume.platform_rules import JobEnding, PlatformRules
+from tests.unit.verify_resume.rules import make_rules
 
 
 def make_facts(**values: Any) -> DrillFacts:

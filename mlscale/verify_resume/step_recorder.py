@@ -12,9 +12,9 @@ from typing import Any, TextIO
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 
-from mlscale.drill.drill_order import DrillOrder, get_reached_path, get_record_path, get_sent_path
 from mlscale.train.checkpoint import tensor_digests as digests
 from mlscale.train.step_loss import get_detached_loss
+from mlscale.verify_resume.step_records import DrillOrder, get_reached_path, get_record_path, get_sent_path
 
 _POLL_SECONDS = 0.02
 _MAX_WAIT_SECONDS = 60.0  # for the signal: a drill that has died must not keep the run for ever

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from mlscale.drill.platform_rules import PlatformRules
+from mlscale.verify_resume.platform_rules import PlatformRules
 
 
 def make_rules(**values: Any) -> PlatformRules:

@@ -1,8 +1,11 @@
-"""Play a node of a platform on this machine: processes with a host name and an environment of their own."""
+"""Play a node on this machine: processes that are started, signalled and killed together, in whatever session."""
 
 from __future__ import annotations
 
 import contextlib
+import itertools
+import os
+import re
 import secrets
 import shutil
 import signal
@@ -12,9 +15,12 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
-from mlscale.runs.host.marked_processes import kill_marked_processes, signal_marked_processes
+from mlscale.runs.host.processes import kill_marked_processes, signal_marked_processes
 
 _MARK = "MLSCALE_DRILL_NODE"  # marks all processes of a node, also those that have left its session
+_LAST_LINES = 12
+# torch's log of its launcher, its traceback, and srun's lines about tasks.
+_LAUNCHER_LINE = re.compile(r"[EWI]\d{4} |Traceback |srun: |slurmstepd: |job       ")
 
 
 @dataclass
@@ -22,7 +28,7 @@ class PlayedNode:
     """The processes that a platform has started on one node.
 
     Attributes:
-        host: the host name that they see.
+        host: the host name that they see; '' for that of this machine.
         log: the file with what they print.
         processes: one for each command.
         mark: the value that marks their environment.
@@ -67,11 +73,16 @@ class PlayedNode:
 
     def kill_all(self) -> None:
         """Kill every process of the node, and wait until none is left."""
-        kill_marked_processes(_MARK, self.mark, self.processes)
+        # The group first, which needs no `/proc`; torchrun's ranks have left it.
+        for process in self.processes:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        kill_marked_processes(_MARK, self.mark)
 
-    def read_log(self) -> str:
-        """Return what the processes have printed."""
-        return self.log.read_text(encoding="utf-8", errors="replace") if self.log.exists() else ""
+    def read_log(self, offset: int = 0) -> str:
+        """Return what the processes have printed, from a byte on."""
+        return read_from(self.log, offset)
 
 
 @contextlib.contextmanager
@@ -87,7 +98,7 @@ def play_node(host: str, log: Path) -> Iterator[PlayedNode]:
 
 def build_host_prefix(host: str) -> list[str]:
     """Return the words before a command that give it a host name; none where the system does not allow it."""
-    unshare = _find_unshare()
+    unshare = _find_unshare() if host else ()
     return [*unshare, "sh", "-c", 'hostname "$0" && exec "$@"', host] if unshare else []
 
 
@@ -106,3 +117,23 @@ def _find_unshare() -> tuple[str, ...]:
         if tried.returncode == 0:
             return words
     return ()
+
+
+def read_from(log: Path, offset: int) -> str:
+    """Return the text of a file from a byte on; empty where the file does not exist."""
+    if not log.exists():
+        return ""
+    with log.open("rb") as file:
+        file.seek(offset)
+        return file.read().decode(errors="replace")
+
+
+def extract_error_text(text: str) -> str:
+    """Return the last error that a command has printed, or its last lines."""
+    lines = text.strip().splitlines()
+    errors = [index for index, line in enumerate(lines) if line.startswith("error: ")]
+    if not errors:
+        return "\n".join(lines[-_LAST_LINES:])
+    # Without the lines that a launcher adds about the processes that have failed.
+    rest = itertools.takewhile(lambda line: not _LAUNCHER_LINE.match(line), lines[errors[-1] + 1 :])
+    return "\n".join([lines[errors[-1]].removeprefix("error: "), *rest])
