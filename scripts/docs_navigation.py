@@ -99,7 +99,7 @@ def navigation(pages: set[str]) -> list[dict[str, Any]]:
                 }
             )
         if section == "About":
-            decisions = sorted(page for page in pages if page.startswith("decisions/0"))
+            decisions = sorted(page for page in pages if re.fullmatch(r"decisions/(?!README).*", page))
             there.append({"Decisions": ["decisions/README.md", *decisions]})
         nav.append({section: there})
     listed = set(re.findall(r"'([\w./-]+\.md)'", str(nav)))

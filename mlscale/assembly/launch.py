@@ -26,7 +26,7 @@ def launch_training(
     Raises:
         MLScaleError: the error of a rank, or the signal that stopped it; or the rank that died, and the cause.
     """
-    # In this process, where a breakpoint or a profiler works as in any script (docs/decisions/0008).
+    # In this process, where a breakpoint or a profiler works as in any script (docs/decisions/launching.md).
     if world_size == 1 and not as_children:
         train_run_folder(folder, checkpoint, run_data)
     else:

@@ -70,47 +70,38 @@ __all__ = [
     "WebDataset",
 ]
 
-_MODULES_BY_NAME = {
-    "Augment": "augmentations.augmentation",
-    "Backend": "backend",
-    "BreastCancer": "tables.table_data",
-    "Dali": "dali.dali_module",
-    "DaliBackend": "dali.dali_backend",
-    "DataFacts": "data_facts",
-    "DatasetData": "map_dataset",
-    "Diabetes": "tables.table_data",
-    "Digits": "builtin.image_sets",
-    "DigitsScenes": "builtin.digit_scenes",
-    "FashionMNIST": "builtin.image_sets",
-    "FolderBackend": "images.image_folder",
-    "Fortunes": "text.text_table",
-    "ImageBackend": "images.labelled_images",
-    "ImageData": "images.image_modules",
-    "ImageFolder": "images.image_modules",
-    "ImageTable": "images.image_modules",
-    "ImageTableBackend": "images.image_table",
-    "Loader": "plain_loader",
-    "MarkedSource": "shards.sample_source",
-    "Promises": "data_facts",
-    "PythonDocs": "builtin.python_docs",
-    "PythonSource": "builtin.python_source",
-    "RandomCrop": "augmentations.random_crop",
-    "RecordBackend": "images.tfrecord",
-    "SampleSource": "shards.sample_source",
-    "TFRecord": "images.image_modules",
-    "TableFiles": "tables.table_data",
-    "TarBackend": "images.webdataset",
-    "TextFiles": "text.text_files",
-    "TextTable": "text.text_table",
-    "TokenFiles": "text.token_data",
-    "WebDataset": "images.image_modules",
+_NAMES_BY_MODULE = {
+    "augmentations.augmentation": ("Augment",),
+    "backend": ("Backend",),
+    "tables.table_data": ("BreastCancer", "Diabetes", "TableFiles"),
+    "dali.dali_module": ("Dali",),
+    "dali.dali_backend": ("DaliBackend",),
+    "data_facts": ("DataFacts", "Promises"),
+    "map_dataset": ("DatasetData",),
+    "builtin.image_sets": ("Digits", "FashionMNIST"),
+    "builtin.digit_scenes": ("DigitsScenes",),
+    "images.image_folder": ("FolderBackend",),
+    "text.text_table": ("Fortunes", "TextTable"),
+    "images.labelled_images": ("ImageBackend",),
+    "images.image_modules": ("ImageData", "ImageFolder", "ImageTable", "TFRecord", "WebDataset"),
+    "images.image_table": ("ImageTableBackend",),
+    "plain_loader": ("Loader",),
+    "shards.sample_source": ("MarkedSource", "SampleSource"),
+    "builtin.python_docs": ("PythonDocs",),
+    "builtin.python_source": ("PythonSource",),
+    "augmentations.random_crop": ("RandomCrop",),
+    "images.tfrecord": ("RecordBackend",),
+    "images.webdataset": ("TarBackend",),
+    "text.text_files": ("TextFiles",),
+    "text.token_data": ("TokenFiles",),
 }
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _MODULES_BY_NAME:
+    module = next((module for module, names in _NAMES_BY_MODULE.items() if name in names), None)
+    if module is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_MODULES_BY_NAME[name]}"), name)
+    return getattr(importlib.import_module(f"{__name__}.{module}"), name)
 
 
 def __dir__() -> list[str]:

@@ -51,7 +51,7 @@ from mlscale.data.order.sample_order import (
     ShuffledSampler,
     WeightedSampler,
 )
-from mlscale.data.workers.executor_set import ExecutorSet, check_executor
+from mlscale.data.workers.sample_executor import ExecutorSet, check_executor
 from mlscale.errors import MLScaleError
 from mlscale.task_types.task_type import TargetColumn
 

@@ -18,8 +18,7 @@ from mlscale.data.images.array_ring import ArrayRing
 from mlscale.data.order.bad_samples import BadSample
 from mlscale.data.order.batch_plan import Batch, BatchPlan
 from mlscale.data.order.keyed_permutation import derive_sample_seeds
-from mlscale.data.workers.sample_executor import SampleExecutor
-from mlscale.data.workers.work_clock import read_busy_clock
+from mlscale.data.workers.sample_executor import SampleExecutor, read_busy_clock
 from mlscale.data.workers.worker_pool import WorkerPool
 from mlscale.data.workers.worker_process import WorkerFailure
 

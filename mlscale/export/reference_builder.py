@@ -154,9 +154,8 @@ class ReferenceBuilder:
 
 
 def _measure_unknown_words(table: WordTable, text: bytes) -> float:
-    content = np.frombuffer(text, np.uint8)
-    words, unknown = table.count_words(content, np.zeros(len(content), np.int64), 1)
-    return float(unknown[0] / words[0]) if words[0] else float("nan")
+    words, unknown = table.count_words(text)
+    return unknown / words if words else float("nan")
 
 
 def _join_columns(parts: list[SummaryColumns]) -> SummaryColumns:

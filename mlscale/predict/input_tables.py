@@ -10,9 +10,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mlscale.data.decoding.image_files import is_image_file
-from mlscale.data.table_parsing.row_numbers import name_row, number_rows
 from mlscale.data.table_parsing.table_files import read_csv_texts
-from mlscale.data.table_parsing.table_form import USUAL_FORM, TableForm, find_separator, suggest_conversion
+from mlscale.data.table_parsing.table_form import (
+    USUAL_FORM,
+    TableForm,
+    find_separator,
+    name_row,
+    number_rows,
+    suggest_conversion,
+)
 from mlscale.errors import MLScaleError
 from mlscale.export.required_extras import require_extra
 from mlscale.predict.input_items import InputItem, compute_files_digest

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlscale.data.table_parsing.row_numbers import number_rows
+from mlscale.data.table_parsing.table_form import number_rows
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -155,7 +155,7 @@ def _describe_names(cfg: DictConfig) -> AnswerNames:
 
 def _read_units(configured: object) -> Mapping[str, str]:
     """Return the units of a run's columns; none where the file that had them is gone, as the data may be."""
-    from mlscale.data.table_parsing.column_units import read_column_units
+    from mlscale.data.table_parsing.columns import read_column_units
 
     if not isinstance(configured, str):
         return read_column_units(cast("Mapping[str, object] | None", configured))

@@ -276,7 +276,7 @@ def _restore_choices(cfg: DictConfig, run: RunFolder, derived: Mapping[str, Any]
 
 def _describe_trust_need(folder: RunFolder) -> list[str]:
     """Return a line if later commands will not trust this run's config, because its creator can't be proven."""
-    # A proof was written, so later commands of this user trust the run (docs/decisions/0021).
+    # A proof was written, so later commands of this user trust the run (docs/decisions/runs.md).
     if folder.run.get("proof"):
         return []
     problems = find_distrusted(OmegaConf.to_container(load_composed(folder.path), resolve=False), folder.path)

@@ -19,8 +19,8 @@ from mlscale.data.image_tables.row_labels import (
     read_list_column,
 )
 from mlscale.data.table_parsing.columns import Column, DataTable, format_texts
-from mlscale.data.table_parsing.row_numbers import name_row, number_rows
 from mlscale.data.table_parsing.table_files import convert_column
+from mlscale.data.table_parsing.table_form import name_row, number_rows
 from mlscale.errors import MLScaleError
 
 _TRUTH_VALUES = {"0": "train", "false": "train", "1": "val", "true": "val"}

@@ -28,8 +28,7 @@ from mlscale.data.images.joined_images import JoinedSource, join_image_windows
 from mlscale.data.images.masks import DecodedMasks, MaskSource, find_mask_classes
 from mlscale.data.images.sample_probe import probe_shape
 from mlscale.data.images.sample_transform import build_transform_executor
-from mlscale.data.inspection.shared_images import find_shared_images
-from mlscale.data.inspection.shared_rows import format_shared_rows
+from mlscale.data.inspection.shared_rows import find_shared_images, format_shared_rows
 from mlscale.data.order import sample_weights as weights
 from mlscale.data.order.bad_samples import Stream, describe_tolerated, gather_tolerated
 from mlscale.data.order.policy import Policy

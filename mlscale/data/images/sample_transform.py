@@ -15,9 +15,8 @@ from numpy.typing import NDArray
 from mlscale.data.augmentations.augmentation import BatchAugment, PerSampleAugment, check_sizes
 from mlscale.data.images.decoded_cache import DecodedSamples
 from mlscale.data.shards.member_decoder import Array
-from mlscale.data.workers.sample_executor import SampleExecutor
+from mlscale.data.workers.sample_executor import SampleExecutor, read_cpu_clock
 from mlscale.data.workers.serve_requests import Failure, Mark, describe_failure
-from mlscale.data.workers.work_clock import read_cpu_clock
 from mlscale.data.workers.worker_pool import WorkerPool
 from mlscale.data.workers.worker_process import WorkerFailure
 from mlscale.errors import MLScaleError

@@ -215,7 +215,7 @@ class ShardBackend(ImageBackend):
         batches = super()._wrap_stream(stream, split)
         if self._remote is None:
             return batches
-        from mlscale.data.remote.reported_batches import ReportedBatches
+        from mlscale.data.remote.follow_order import ReportedBatches
 
         return ReportedBatches(batches, self._remote)
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+import hashlib
+import zlib
+from collections import defaultdict
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mlscale.data.shards.sample_source import MarkedSource, SampleSource, read_encoded_image
 from mlscale.data.split_rows import SplitRows
+from mlscale.errors import MLScaleError
 
 _CHUNK = 4096
 _MAX_REPEATED = 0.5
@@ -52,18 +57,82 @@ def format_shared_rows(shared: SharedRows) -> str:
     )
 
 
-def _hash_rows(rows: SplitRows) -> NDArray[np.uint64]:
-    """Return a hash of each row's inputs, (n,): multilinear, over the row's 64-bit words (Carter and Wegman, 1979)."""
-    parts = []
+def _hash_rows(rows: SplitRows) -> NDArray[np.int64]:
+    """Return a hash of each row's inputs, (n,)."""
+    hashes: list[int] = []
     for start in range(0, len(rows), _CHUNK):
         x = rows.take_samples(np.arange(start, min(start + _CHUNK, len(rows)), dtype=np.int64))[0]
-        words = _split_words(np.ascontiguousarray(x).reshape(len(x), -1))
-        factors = np.random.default_rng(0).integers(0, 2**64, words.shape[1], dtype=np.uint64) | np.uint64(1)
-        # Sums of products wrap around, as they should.
-        parts.append((words * factors).sum(axis=1, dtype=np.uint64))
-    return np.concatenate(parts)
+        hashes += (hash(row.tobytes()) for row in x)
+    return np.array(hashes, np.int64)
 
 
-def _split_words(x: NDArray[Any]) -> NDArray[np.uint64]:
-    content = x.view(np.uint8).reshape(len(x), -1)
-    return np.pad(content, ((0, 0), (0, -content.shape[1] % 8))).view(np.uint64)
+_MAX_READ_BYTES = 32 << 20
+"""Read to compare images, where no digests are recorded: about a second on a slow disk."""
+
+
+def find_shared_images(train: SampleSource, val: SampleSource) -> SharedRows | None:
+    """Return the validation images whose bytes are those of a training image; None if there are none.
+
+    Only images of the same size in bytes can be equal; their digests are compared where `mlscale prepare` has recorded
+    them, and what is equal then, or has no digest, is read: of large data as many validation images, by chance, as
+    need 32 MiB. Remote images without digests are not compared, nor is a source without marks that is larger than that.
+    `SharedRows.of` has the number that were compared.
+    """
+    train_marks, val_marks = _list_marks(train), _list_marks(val)
+    if train_marks is None or val_marks is None:
+        return None
+    # A digest on one side alone can't be compared: the size remains.
+    if (train_marks[:, 1] < 0).any() or (val_marks[:, 1] < 0).any():
+        # What is not here would be fetched, for most of it in vain.
+        if any(isinstance(source, MarkedSource) and source.is_remote for source in (train, val)):
+            return None
+        train_marks[:, 1] = val_marks[:, 1] = -1
+    by_mark: dict[tuple[int, int], list[int]] = defaultdict(list)
+    for row, (size, crc) in enumerate(train_marks.tolist()):
+        by_mark[size, crc].append(row)
+    compared, budget, twins = 0, _MAX_READ_BYTES, dict[int, int]()
+    digests: dict[int, bytes | None] = {}
+    # In an order of chance: files are often sorted by class.
+    for row in np.random.default_rng(0).permutation(len(val_marks)).tolist():
+        size, crc = val_marks[row].tolist()
+        candidates = by_mark.get((size, crc), [])
+        # Training images are read once, whatever the number of validation images of their mark.
+        unread = [candidate for candidate in candidates if candidate not in digests]
+        budget -= size * (bool(candidates) + len(unread))
+        if budget < 0:
+            break
+        compared += 1
+        digests |= {candidate: _digest_image(train, candidate) for candidate in unread}
+        own = _digest_image(val, row) if candidates else None
+        twin = next((candidate for candidate in candidates if own and digests[candidate] == own), None)
+        if twin is not None:
+            twins[row] = twin
+    if not twins:
+        return None
+    return SharedRows(len(twins), compared, (val.get_key(min(twins)), train.get_key(twins[min(twins)])))
+
+
+def _list_marks(source: SampleSource) -> NDArray[np.int64] | None:
+    """Return size and CRC-32 of each image; None if all would have to be read for it, and they are large."""
+    if isinstance(source, MarkedSource):
+        return source.list_image_marks()
+    marks, budget = np.zeros((len(source), 2), np.int64), _MAX_READ_BYTES
+    for row in range(len(source)):
+        try:
+            content = read_encoded_image(source, row)[1]
+        # As in `_digest_image`: its mark stays that of no bytes.
+        except MLScaleError:
+            continue
+        budget -= len(content)
+        if budget < 0:
+            return None
+        marks[row] = len(content), zlib.crc32(content)
+    return marks
+
+
+def _digest_image(source: SampleSource, row: int) -> bytes | None:
+    try:
+        return hashlib.blake2b(read_encoded_image(source, row)[1], digest_size=16).digest()
+    # Reported when it is trained on: a corrupt image equals no other.
+    except MLScaleError:
+        return None

@@ -15,8 +15,14 @@ import numpy as np
 
 from mlscale.data.shards.system_files import drop_system_files, match_paths
 from mlscale.data.table_parsing.columns import MISSING_TEXTS, Column, DataTable, Numbers, are_codes, parse_numbers
-from mlscale.data.table_parsing.row_numbers import name_row, number_rows
-from mlscale.data.table_parsing.table_form import USUAL_FORM, TableForm, find_separator, suggest_conversion
+from mlscale.data.table_parsing.table_form import (
+    USUAL_FORM,
+    TableForm,
+    find_separator,
+    name_row,
+    number_rows,
+    suggest_conversion,
+)
 from mlscale.errors import Exit, MLScaleError
 
 if TYPE_CHECKING:

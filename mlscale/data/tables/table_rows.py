@@ -16,13 +16,12 @@ from mlscale.data.class_labels import Classes, are_numbers, encode_labels, find_
 from mlscale.data.data_facts import DataFacts
 from mlscale.data.encoders.table_columns import NumberColumn
 from mlscale.data.encoders.table_encoder import EncodedTable, TableEncoder
-from mlscale.data.inspection.leaking_columns import find_leaking_columns, format_leaking_column
+from mlscale.data.inspection.leaks import find_leaking_columns, format_leaking_column
 from mlscale.data.order.bad_samples import BadSample
 from mlscale.data.order.policy import Policy
 from mlscale.data.shards.sample_source import Label
 from mlscale.data.shards.system_files import report_once
 from mlscale.data.split_rows import Array, SplitRows, compute_split_version
-from mlscale.data.table_parsing.column_units import read_column_units
 from mlscale.data.table_parsing.columns import (
     Column,
     DataTable,
@@ -31,6 +30,7 @@ from mlscale.data.table_parsing.columns import (
     format_texts,
     format_values,
     mark_missing,
+    read_column_units,
     separate_numbers,
     suggest_number_keys,
 )

@@ -5,11 +5,13 @@ from __future__ import annotations
 import ast
 import pickle
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import NoReturn
+from weakref import WeakSet
 
 from mlscale.data.shards.system_files import report_once
 from mlscale.data.workers.serve_requests import Work
@@ -189,3 +191,72 @@ def _has_guard(path: Path) -> bool:
         and any(isinstance(part, ast.Name) and part.id == "__name__" for part in ast.walk(node.test))
         for node in tree.body
     )
+
+
+class ExecutorSet:
+    """Keeps the executors of a backend's streams for as long as these exist."""
+
+    def __init__(self) -> None:
+        # Weakly: a stream is opened for every look at the data, and most of them never make a batch.
+        self._executors: WeakSet[SampleExecutor] = WeakSet()
+
+    def keep_executor(self, executor: SampleExecutor | None) -> SampleExecutor | None:
+        """Return the executor, which `close` ends."""
+        if executor is not None:
+            self._executors.add(executor)
+        return executor
+
+    def close(self) -> None:
+        """End all workers; they start again with the next epoch, if there is one."""
+        # A copy, because a stream that is collected meanwhile takes its executor out of the set.
+        for executor in list(self._executors):
+            executor.close()
+
+
+def check_executor(choice: str, *, has_code: bool, workers: int) -> None:
+    """Raise if `data.executor` has no effect.
+
+    Args:
+        choice: its value.
+        has_code: Python code of a user's own works on the samples.
+        workers: the number of processes that there may be.
+
+    Raises:
+        MLScaleError: processes are chosen, and nothing runs in them.
+    """
+    if choice != "process":
+        return
+    if not has_code:
+        raise MLScaleError(
+            "data.executor=process has no effect: no transform in Python works on the samples",
+            where="data.executor",
+            why="what mlscale does to them runs in threads, which need no copies",
+            fix="data.executor=auto",
+        )
+    if workers < 1:
+        raise MLScaleError(
+            "data.executor=process has no processes with data.workers=0", where="data.workers", fix="data.workers=auto"
+        )
+
+
+Clock = Callable[[], float]
+"""Returns seconds."""
+
+
+def read_cpu_clock() -> float:
+    """Return the seconds that this thread has computed: what other processes take away is not counted."""
+    return time.thread_time()
+
+
+def read_busy_clock() -> float:
+    """Return seconds without those that this thread has waited for a core: it computed, or waited for a disk."""
+    return time.perf_counter() - _read_queue_seconds()
+
+
+def _read_queue_seconds() -> float:
+    try:
+        # Nanoseconds on a core, nanoseconds waiting for one, time slices.
+        with open("/proc/thread-self/schedstat", "rb") as file:
+            return int(file.read().split()[1]) / 1e9
+    except (OSError, IndexError, ValueError):  # not Linux, or a kernel without these statistics
+        return time.perf_counter() - time.thread_time()

@@ -11,8 +11,7 @@ from typing import Any, NamedTuple
 
 from mlscale.config.names.suggest import find_nearest, format_override
 from mlscale.data.shards.system_files import match_paths
-from mlscale.data.table_parsing.row_numbers import find_row_number, name_row
-from mlscale.data.table_parsing.table_form import find_separator, raise_for_encoding, suggest_conversion
+from mlscale.data.table_parsing import table_form
 from mlscale.errors import MLScaleError
 
 FORMATS = (".parquet", ".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".csv.gz", ".jsonl.gz")
@@ -41,7 +40,7 @@ class RecordPlace(NamedTuple):
     def __str__(self) -> str:
         if _get_format(self.file) == ".json":  # a log holds JSON Lines under this ending, too
             return f"line {self.number} of {self.file.name}"
-        return name_row(self.file.name, find_row_number(self.file, self.number))
+        return table_form.name_row(self.file.name, table_form.find_row_number(self.file, self.number))
 
 
 @dataclass(frozen=True)
@@ -102,7 +101,7 @@ def iterate_records(file: Path, columns: Sequence[str] | None = None) -> Iterato
             f"can't read {file.name} as events",
             where=str(file),
             why=" ".join(str(error).split())[:300],
-            fix=suggest_conversion(file, error) or "events=<other files>, or write it again",
+            fix=table_form.suggest_conversion(file, error) or "events=<other files>, or write it again",
         ) from error
 
 
@@ -139,7 +138,7 @@ def _iterate_csv(file: Path, columns: Sequence[str] | None) -> Iterator[RecordBa
     from pyarrow import csv
 
     # Before the parser: it can't hand over a torn row whose bytes are not UTF-8, and prints a traceback of its own.
-    raise_for_encoding(file)
+    table_form.raise_for_encoding(file)
     torn: list[int] = []
 
     def skip_torn_row(row: csv.InvalidRow) -> str:
@@ -147,7 +146,9 @@ def _iterate_csv(file: Path, columns: Sequence[str] | None) -> Iterator[RecordBa
         return "skip"
 
     # The last line may be one that is being written: it must not hide all others.
-    parse = csv.ParseOptions(delimiter=find_separator(file), newlines_in_values=True, invalid_row_handler=skip_torn_row)
+    parse = csv.ParseOptions(
+        delimiter=table_form.find_separator(file), newlines_in_values=True, invalid_row_handler=skip_torn_row
+    )
     # Rows have numbers only without threads.
     read = csv.ReadOptions(block_size=_CSV_BLOCK, use_threads=False)
     with pa.input_stream(str(file), compression="detect") as source, csv.open_csv(source, parse_options=parse) as head:

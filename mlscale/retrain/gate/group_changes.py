@@ -3,7 +3,7 @@
 A class that was poisoned by its labels is one of many, and the mean over all of them hardly moves. A group with enough
 samples has to be proved not worse, as all samples together. Few samples can't prove that, and a hundred proofs would
 refuse every challenger: a small group is refused where it is shown to be worse than what chance and the usual exchange
-of errors explain. `docs/decisions/0043-gate-by-class.md` has the simulation behind both.
+of errors explain. `docs/decisions/retrain.md` has the simulation behind both.
 """
 
 from __future__ import annotations

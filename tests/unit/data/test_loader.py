@@ -165,7 +165,7 @@ def test_the_source_of_the_docs_starts_a_fit(shared: int, tmp_path: Path, capsys
 def test_a_large_source_without_sizes_is_not_read_at_the_start(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mlscale.data.inspection.shared_images._MAX_READ_BYTES", 2000)
+    monkeypatch.setattr("mlscale.data.inspection.shared_rows._MAX_READ_BYTES", 2000)
     pictures = [picture(i // 2 * 2, kind="JPEG") for i in range(60)]
     make_photo_tables(tmp_path, pictures)().setup("fit")
     assert "leak" not in capsys.readouterr().err

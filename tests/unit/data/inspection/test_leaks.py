@@ -8,9 +8,9 @@ import pytest
 from PIL import Image
 
 from mlscale.data import BreastCancer, Diabetes, Digits, ImageFolder, TableFiles, WebDataset
-from mlscale.data.inspection import shared_images
-from mlscale.data.inspection.leaking_columns import find_leaking_columns, format_leaking_column
-from mlscale.data.inspection.shared_images import find_shared_images
+from mlscale.data.inspection import shared_rows
+from mlscale.data.inspection.leaks import find_leaking_columns, format_leaking_column
+from mlscale.data.inspection.shared_rows import find_shared_images
 from mlscale.data.shards.sample_source import SampleSource
 from mlscale.errors import MLScaleError
 from tests.unit.data.tables.test_hold_out import write
@@ -113,13 +113,13 @@ def test_digests_that_are_recorded_spare_reading(tmp_path: Path, monkeypatch: py
     recorded = WebDataset(str(folder / "train"), str(folder / "val"))
     sources = [recorded.get_decoded_split(split).source for split in ("train", "val")]
     read: list[int] = []
-    original = shared_images._digest_image
+    original = shared_rows._digest_image
 
     def count_reads(source: SampleSource, row: int) -> bytes | None:
         read.append(row)
         return original(source, row)
 
-    monkeypatch.setattr(shared_images, "_digest_image", count_reads)
+    monkeypatch.setattr(shared_rows, "_digest_image", count_reads)
     found = find_shared_images(sources[0], sources[1])
     assert found is not None
     assert (found.rows, found.of) == (3, 27)

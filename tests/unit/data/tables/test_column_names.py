@@ -14,8 +14,7 @@ from mlscale.config.composition.argv import build_request
 from mlscale.config.composition.compose import compose_config
 from mlscale.config.names.suggest import format_override
 from mlscale.config.schema.roots import find_roots
-from mlscale.data.table_parsing.column_units import format_units_override, read_column_units
-from mlscale.data.table_parsing.columns import DataTable
+from mlscale.data.table_parsing.columns import DataTable, format_units_override, read_column_units
 from mlscale.errors import MLScaleError
 
 NAMES = [

@@ -14,9 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mlscale.data.workers.sample_executor import _has_guard
+from mlscale.data.workers.sample_executor import _has_guard, read_busy_clock, read_cpu_clock
 from mlscale.data.workers.shared_scratch import SharedScratch
-from mlscale.data.workers.work_clock import read_busy_clock, read_cpu_clock
 from tests.unit.data.conftest import write_shards
 from tests.unit.data.workers.test_executor import is_gone, list_pids, wait_until
 from tests.unit.data.workers.transforms import spend
