@@ -15,8 +15,6 @@ from dataclasses import replace
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from mlscale.config.composition.option_files import find_selecting_option
-from mlscale.config.names.foreign_names import PAGE
 from mlscale.config.names.suggest import find_nearest, fold_name
 from mlscale.errors import Exit, MLScaleError
 
@@ -25,7 +23,7 @@ if TYPE_CHECKING:
 
     from mlscale.config.composition.request import Request
 
-_PAGE = "docs/configuration.md"
+_PAGE, _NAMES_PAGE = "docs/configuration.md", "docs/names.md"
 _WORD = re.compile(r"(?:'[^']*'|\"(?:\\.|[^\"\\])*\"|[^\s'\"])+")
 _OVERRIDE = re.compile(r"[+~]{0,2}[A-Za-z_][\w./@-]*=.+|~[A-Za-z_][\w./@-]*", re.DOTALL)
 _SWEPT = re.compile(r"=[^\[{'\"(]*,")  # of a sweep, up to its last value
@@ -38,8 +36,6 @@ _TYPED = re.compile(
 )
 _SHOWN = re.compile(r"mlscale .*(--help|config show|runs ls)|mlscale \+recipe")
 _IS_NAME = re.compile(r"unknown (key|flag|word) ")  # of these the page has the names of other programs
-# Of these a place to fill in keeps nothing of what was typed; where a key is missing, it is all that can be said.
-_OF_A_VALUE = re.compile(r"unknown |'.*' must be |'.*' is not set here|.* can't be read|.* does not name an option")
 
 
 @contextlib.contextmanager
@@ -72,7 +68,7 @@ def _confirm(trial: _Trial, problems: Sequence[MLScaleError]) -> None:
         for line in filter(None, problem.fix.split("\n")):
             words = () if "<" in line else _read_words(line)
             if "<" in line:
-                is_fix = not _OF_A_VALUE.match(problem.what)
+                is_fix = True  # a key is missing, and only the user knows its value
             elif not words:
                 is_fix = bool(_TYPED.match(line)) and not _SHOWN.match(line)
                 reason = reason if is_fix else line  # `optimizer is one of sgd, adamw`
@@ -88,7 +84,7 @@ def _confirm(trial: _Trial, problems: Sequence[MLScaleError]) -> None:
             if is_fix:
                 lines.append(line)
         if not lines:
-            page = PAGE if _IS_NAME.match(problem.what) else _PAGE
+            page = _NAMES_PAGE if _IS_NAME.match(problem.what) else _PAGE
             problem.why = "; ".join(filter(None, dict.fromkeys((problem.why, reason, f"see {page}"))))
         problem.fix = "\n".join(lines)
 
@@ -108,6 +104,8 @@ class _Trial:
         self._names = {fold_name(name) for word in wrong for name in _NAME.findall(word)}
         self._tried: dict[tuple[str, ...], tuple[Request, DictConfig]] = {}
         self._retried = error.retried
+        what = [re.fullmatch(r"unknown key '(.*)'", problem.what) for problem in error.list_problems()]
+        self._unknown = {match[1] for match in what if match}
 
     def is_doubtful(self, words: tuple[str, ...], fixes: Sequence[tuple[str, ...]]) -> bool:
         """Return whether another fix sets the same key otherwise, or what these words are counted with."""
@@ -155,6 +153,8 @@ class _Trial:
 
         As it is written, interpolations unresolved: a derived value that is equal by chance is another setting.
         """
+        from mlscale.config.composition.option_files import find_selecting_option
+
         roots = self._add(together)[0].roots
         if (group := _get_key(word)) in roots.groups and "~" not in word:
             selected = find_selecting_option(group, self._others, roots, own=False)[1]
@@ -182,6 +182,28 @@ class _Trial:
                 self._others = others
         return self._tried[words]
 
+    def _find_composed(self, request: Request) -> DictConfig | None:
+        """Return a configuration that was composed already, or the one that was checked without the keys that only the
+        command line has set: then nothing else depends on them.
+        """
+        from omegaconf import OmegaConf
+
+        overrides = frozenset(request.overrides)
+        if (cfg := self._retried.get(overrides)) is not None:
+            return cfg  # type: ignore[no-any-return]
+        for composed, checked in self._retried.items():
+            added = [word.removeprefix("++").partition("=")[0] for word in composed - overrides]
+            if composed > overrides and set(added) <= self._unknown:
+                cfg = checked.copy()
+                for key in added:
+                    head, _, last = key.rpartition(".")
+                    parent = OmegaConf.select(cfg, head) if head else cfg
+                    if len(parent) == 1:
+                        return None  # the command line may have made it, too
+                    del parent[last]
+                return cfg  # type: ignore[no-any-return]
+        return None
+
     def _compose(self, words: Sequence[str]) -> tuple[Request, DictConfig]:
         from hydra.core.override_parser.overrides_parser import OverridesParser
         from omegaconf import OmegaConf
@@ -199,7 +221,8 @@ class _Trial:
                 OmegaConf.update(cfg, override.key_or_group, override.value(), force_add=True)
             return replace(request, overrides=(*request.overrides, *added)), cfg
         request = resolve_base_config(parse_command_line(self._command, [*self._others, *words]))
-        return request, self._retried.get(frozenset(request.overrides)) or compose_config(request)
+        composed = self._find_composed(request)
+        return request, compose_config(request) if composed is None else composed
 
 
 def _get_key(word: str) -> str:

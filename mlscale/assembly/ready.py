@@ -92,18 +92,24 @@ def raise_if_invalid(cfg: DictConfig, request: Request) -> DictConfig:
     """Return `cfg` if tier 1 finds no problems; the typed overrides are noted in it for run.json."""
     from mlscale.config.checks.local_code import describe_local_code
 
-    if COMMAND_BASES[request.command] == "run":  # what builds a LightningModule
+    is_run = COMMAND_BASES[request.command] == "run"  # what builds a LightningModule
+    if is_run:
         raise_if_imported_before()
-        options = [("strategy", "fsdp"), ("data", "dali")]
-        used = {f"{group}={option}" for group, option in options if option in str(cfg.get(group)).lower()}
-        check_private_names({request.command, *used})
     left_over: dict[str, list[str]] = {}
     if problems := find_problems(request, cfg, left_over):
         from mlscale.secrets.mask import Masker
 
         # Messages quote values and overrides, which may hold literal secrets.
         masker = Masker.create_for_run(cfg)
-        raise_all([problem.mask_texts(masker.mask_text) for problem in problems])
+        try:
+            raise_all([problem.mask_texts(masker.mask_text) for problem in problems])
+        except MLScaleError as refusal:
+            refusal.retried = {frozenset(request.overrides): cfg}
+            raise
+    if is_run:  # which reads the libraries' sources
+        options = [("strategy", "fsdp"), ("data", "dali")]
+        used = {f"{group}={option}" for group, option in options if option in str(cfg.get(group)).lower()}
+        check_private_names({request.command, *used})
     for path, keys in left_over.items():
         _leave_out(cfg, path, keys)
     for line in describe_local_code(cfg):

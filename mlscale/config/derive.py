@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Protocol
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from mlscale.config.checks.bounds import check_bounds, check_single_process
 from mlscale.config.checks.compile_support import check_compile_support
 from mlscale.config.checks.data_model_fit import check_data_fit
 from mlscale.config.checks.strategy_support import check_strategy
-from mlscale.config.checks.validation_interval import check_validation_interval
 from mlscale.config.metric_choice import check_metric_direction, derive_metric
-from mlscale.config.underived import check_underived
+from mlscale.config.targets import takes_group
 from mlscale.errors import MLScaleError, raise_all
 
 # Facts that a model or a task is built from.
@@ -322,3 +322,49 @@ def _derive_total_steps(cfg: DictConfig, steps_per_epoch: int | None) -> int | N
     if max_steps and max_steps > 0:
         total = min(total, max_steps) if total else max_steps
     return total
+
+
+def check_validation_interval(cfg: DictConfig, batches: int | None) -> Iterator[MLScaleError]:
+    """Yield the problem of an interval in batches that is longer than an epoch.
+
+    Args:
+        batches: of one device in an epoch; None where they are not known.
+    """
+    interval, every = cfg.trainer.get("val_check_interval"), cfg.trainer.get("check_val_every_n_epoch", 1)
+    is_count = isinstance(interval, int) and not isinstance(interval, bool)
+    if batches is None or not is_count or every is None or interval <= batches:
+        return
+    # Without a limit of epochs every interval is reached.
+    epochs = cfg.trainer.get("max_epochs") or -1
+    is_reached = epochs < 0 or interval <= batches * epochs
+    yield MLScaleError(
+        f"an epoch has {batches} batches, and is validated after {interval}",
+        where=f"trainer.val_check_interval={interval}",
+        why="it counts batches within an epoch; across epochs with trainer.check_val_every_n_epoch=null",
+        fix="trainer.check_val_every_n_epoch=null" if is_reached else "trainer.val_check_interval=1.0",
+    )
+
+
+_OPTIONAL = frozenset({"document_end"})
+"""Facts that data need not have, and without which a model is built all the same."""
+_TAKEN = re.compile(r"\$\{derived\.(\w+)\}")
+
+
+def check_underived(cfg: DictConfig, derived: Mapping[str, Any]) -> Iterator[MLScaleError]:
+    """Yield one problem for each key of a model, optimizer or scheduler in use whose derived value is not known."""
+    for group in ("model", "optimizer", "scheduler"):
+        # A node that the task does not take is never built, so its unknown values do not matter.
+        if not cfg.get(group) or not takes_group(cfg.get("task"), group):
+            continue
+        for key, value in OmegaConf.to_container(cfg[group], resolve=False).items():  # type: ignore[union-attr]
+            taken = _TAKEN.fullmatch(value) if isinstance(value, str) else None
+            if taken and taken[1] not in _OPTIONAL and taken[1] in derived and derived[taken[1]] is None:
+                yield _create_underived_problem(f"{group}.{key!s}", taken[1])
+
+
+def _create_underived_problem(path: str, name: str) -> MLScaleError:
+    if name in ("total_steps", "steps_per_epoch"):
+        why, fix = "the run's length is not known", "trainer.max_epochs=10, trainer.max_steps=1000, or scheduler=none"
+    else:
+        why, fix = "it is taken from the data, which does not report it", f"{path}=<int>"
+    return MLScaleError(f"'{path}' is not known", where=path, why=why, fix=fix)

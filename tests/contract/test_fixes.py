@@ -28,7 +28,7 @@ PROSE = {
         versions.object_store.collect_sources
     """,
     "the data has to be written otherwise, and only its owner knows what it should hold": """
-        commands.lifecycle.entry._check_data config.checks.interpolations._explain_failure
+        commands.lifecycle.entry._check_data
         data.array_data.refuse_bad_samples data.class_labels._build_negative_error data.class_labels.find_classes
         data.images.sample_probe._find_shape data.images.image_folder._hold_out
         data.images.image_folder.list_class_images

@@ -26,8 +26,6 @@ INTERPOLATION = "an interpolation is written ${key.path} or ${oc.env:NAME}"
 _ENV = re.compile(r"\$\{\s*oc\.env\s*:\s*([A-Za-z_]\w*)\s*\}")
 _ONE_KEY = re.compile(r"\$\{([A-Za-z_][\w.]*)\}")
 _KEPT_OUT = "MLSCALE_SECRET_"  # how the variables begin that stand for the literal secrets of a run's config
-_COLUMN_KEY = re.compile(r"data\.(target|text|label|ignore|categorical|units)\b")
-"""Keys that name columns of a file."""
 _KEY = re.compile(r"Interpolation key '([^']*)' not found")
 _RESOLVERS = ("oc.env", "oc.decode", "oc.select", "oc.create", "oc.dict.keys", "oc.dict.values")
 
@@ -130,10 +128,6 @@ def _explain_failure(
         fix = format_override(path, raw.replace(name, close, 1)) if close else fix
     elif isinstance(error, GrammarParseError):
         why = INTERPOLATION
-    if _COLUMN_KEY.match(path) and not raw.strip().startswith("${"):
-        # OmegaConf has an escape for it, which does not outlast that a config is resolved more than once.
-        why = f"{why}; a name with ${{ in it can't be typed, since that begins an interpolation"
-        fix = "rename the column in the file, without ${"
     return MLScaleError(what, where=where(path), why=why, fix=fix)
 
 

@@ -255,7 +255,7 @@ def _quote_if_needed(key: str, value: str, *, multirun: bool) -> str:
     except (ValueError, RecursionError) as error:  # a number of thousands of digits, brackets in thousands of brackets
         shown = f"{key}={value[:40]}…"
         why = str(error).partition(";")[0] or "it is nested too deeply"
-        raise MLScaleError(f"{shown} can't be read", where="command line", why=why, fix=f"{key}=<value>") from None
+        raise MLScaleError(f"{shown} can't be read", where="command line", why=why) from None
     if parsed.is_sweep_override() and not multirun:
         # A path may contain commas, which Hydra reads as a sweep.
         if "/" in value:

@@ -10,8 +10,6 @@ import yaml
 
 from mlscale.config.names.suggest import fold_name, format_hydra_value
 
-PAGE = "docs/names.md"
-"""The page that has the table."""
 _FILE = Path(__file__).with_name("foreign_names.yaml")
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 

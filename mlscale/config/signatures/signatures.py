@@ -15,9 +15,8 @@ from typing import Final
 
 from mlscale.config.names.suggest import compute_distance, find_nearest, get_edit_limit
 from mlscale.config.signatures import source_names as source
-from mlscale.config.signatures.decorators import is_constructor_changed, is_signature_changed
 from mlscale.config.signatures.source_names import Class, Function, NoModuleError, NoNameError, UnreadableError
-from mlscale.config.signatures.source_scope import get_last_name
+from mlscale.config.signatures.source_scope import FunctionNode, get_last_name
 from mlscale.config.signatures.unpacked_keywords import read_unpacked_keywords
 
 __all__ = ["NO_LITERAL", "Kind", "Parameter", "Signature", "Unknown", "read_signature"]
@@ -300,3 +299,76 @@ def _has_flag(call: ast.expr, name: str) -> bool:
     return any(
         item.arg == name and isinstance(item.value, ast.Constant) and item.value.value is True for item in keywords
     )
+
+
+# Decorators whose own source need not be read.
+_KEEPING = frozenset(
+    {
+        "abstractmethod", "cache", "contextmanager", "deprecated", "final", "inference_mode", "lru_cache", "no_grad",
+        "no_type_check", "override", "runtime_checkable", "total_ordering", "wraps",
+    }
+)  # fmt: skip
+
+
+def is_constructor_changed(cls: Class) -> bool:
+    """Return whether a decorator, a metaclass, or a base's `__init_subclass__` may have made another constructor."""
+    # torch and Lightning are known to make no constructors at run time: their many bases need not be read.
+    if source.is_plain(cls.module.name):
+        return False
+    if not {get_last_name(item) for item in cls.node.decorator_list} <= _KEEPING | {"dataclass"}:
+        return True
+    order = list(source.iterate_mro(cls))
+    if any(_is_constructor_hook(base.members.get("__init_subclass__")) for base in order[1:]):
+        return True
+    metaclasses = [(item, word.value) for item in order for word in item.node.keywords if word.arg == "metaclass"]
+    return any(_has_own_call(item.module, metaclass) for item, metaclass in metaclasses)
+
+
+def _is_constructor_hook(hook: object) -> bool:
+    if not isinstance(hook, (ast.FunctionDef, ast.AsyncFunctionDef)):
+        return False
+    text = ast.unparse(hook)
+    # Three ways of a hook to give its subclasses another constructor, judged by the text alone.
+    return text.count("__init__") > 0 or "__signature__" in text or "dataclass" in text
+
+
+def _has_own_call(module: source.Module, metaclass: ast.expr) -> bool:
+    """Return whether a metaclass has a `__call__` of its own, which takes the arguments first, or can't be read."""
+    if get_last_name(metaclass) in ("ABCMeta", "EnumMeta", "type"):
+        return False
+    try:
+        resolved = source.resolve_expression(module, metaclass)
+    except (NoModuleError, NoNameError, UnreadableError):
+        return True
+    return not isinstance(resolved, Class) or any("__call__" in item.members for item in source.iterate_mro(resolved))
+
+
+def is_signature_changed(module: source.Module, decorators: list[ast.expr]) -> bool:
+    """Return whether a decorator may have changed the signature."""
+    return not all(_is_signature_preserved(module, item) for item in decorators)
+
+
+def _is_signature_preserved(module: source.Module, decorator: ast.expr) -> bool:
+    name = get_last_name(decorator)
+    if name in _KEEPING or name in ("staticmethod", "classmethod", "dataclass"):
+        return True
+    try:
+        resolved = source.resolve_expression(module, decorator.func if isinstance(decorator, ast.Call) else decorator)
+    except (NoModuleError, NoNameError, UnreadableError):
+        return False
+    return isinstance(resolved, Function) and _is_transparent_decorator(resolved.node)
+
+
+def _is_transparent_decorator(decorator: FunctionNode) -> bool:
+    """Return whether a decorator's source shows that it keeps signatures: by `functools.wraps`, or it returns its
+    argument.
+    """
+    for node in ast.walk(decorator):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            if any(get_last_name(item) == "wraps" for item in node.decorator_list):
+                return True
+            taken = {arg.arg for arg in node.args.args}
+            returns = (item.value for item in node.body if isinstance(item, ast.Return))
+            if any(isinstance(value, ast.Name) and value.id in taken for value in returns):
+                return True
+    return False

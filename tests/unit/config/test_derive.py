@@ -5,8 +5,7 @@ from typing import Any
 import pytest
 from omegaconf import DictConfig, OmegaConf
 
-from mlscale.config.checks.validation_interval import check_validation_interval
-from mlscale.config.derive import derive_values
+from mlscale.config.derive import check_validation_interval, derive_values
 from mlscale.errors import MLScaleError
 from mlscale.launch.external.rank_layout import RankLayout
 from mlscale.launch.local_devices import LocalDevices

@@ -3,7 +3,7 @@
 import pytest
 from omegaconf import DictConfig, OmegaConf
 
-from mlscale.config.underived import check_underived
+from mlscale.config.derive import check_underived
 
 
 def config(task: str = "mlscale.tasks.Classification") -> DictConfig:

@@ -249,13 +249,6 @@ def test_decorated_classes(own: Path, name: str) -> None:
         assert "fix:   model.extra=4" in typo
 
 
-def test_a_decorator_that_returns_its_argument_needs_no_import(own: Path) -> None:
-    assert "unknown key 'model.exta'" in refusal(
-        "model=none", "model._target_=decorated.Plain", "model.width=5", "model.exta=4"
-    )
-    assert "decorated" not in sys.modules
-
-
 @pytest.mark.parametrize("option", ["resnet", "mlp", "timm", "resnet18"])
 def test_keywords_that_anything_may_follow_get_no_shipped_defaults(own: Path, option: str) -> None:
     assert built(f"model={option}", "model._target_=decorated.Anything").width == 7
