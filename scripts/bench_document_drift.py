@@ -139,8 +139,7 @@ def build_baseline(servable: Servable, documents: Sequence[bytes]) -> tuple[Base
 
 def build_window(servable: Servable, words: tuple[bytes, ...], documents: Sequence[bytes]) -> EventWindow:
     """Return the window of documents, as a server's events would give it."""
-    from mlscale.data.encoders.summaries.create_summary import create_summary
-    from mlscale.data.encoders.summaries.word_table import WordTable
+    from mlscale.data.encoders.summaries.text_summary import WordTable, create_summary
     from mlscale.monitor.event_window import EventWindow
 
     packed = servable.pack_samples(documents)

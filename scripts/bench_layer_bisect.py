@@ -22,8 +22,7 @@ import torch
 from numpy.typing import NDArray
 
 from mlscale.export.engines.onnx_engine import import_onnx_runtime
-from mlscale.export.engines.value_error import measure_error
-from mlscale.export.layer_bisect import LayerDifference, find_first_difference
+from mlscale.export.layer_bisect import LayerDifference, find_first_difference, measure_error
 from scripts.layer_faults.exported_cases import Case, build_case
 from scripts.layer_faults.fault_kinds import ALL, DRAWN, REQUIRED
 from scripts.layer_faults.planted_fault import Fault, Plant

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlscale.data.encoders.encoder import EncodedSamples
-from mlscale.data.encoders.summaries.tensor_summary import TensorSummary
+from mlscale.data.encoders.summaries.input_summary import TensorSummary
 from mlscale.events.event_rows import EventSubject
 from mlscale.events.event_writer import EventWriter
 from mlscale.export.event_subject import build_event_subject

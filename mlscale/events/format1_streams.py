@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from mlscale.data.encoders.summaries.tensor_summary import write_arrays
+from mlscale.data.encoders.summaries.input_summary import write_arrays
 
 # A file may come from anybody, and each channel becomes two columns.
 _MAX_CHANNELS = 4096

@@ -8,10 +8,8 @@ from typing import TYPE_CHECKING
 from mlscale.atomic_files import read_json
 from mlscale.data.encoders.encoder import Encoder
 from mlscale.data.encoders.stored_encoder import parse_encoder
-from mlscale.data.encoders.summaries.create_summary import create_summary
-from mlscale.data.encoders.summaries.input_summary import InputSummary
-from mlscale.data.encoders.summaries.tensor_summary import ChannelSummary
-from mlscale.data.encoders.summaries.word_table import WordTable
+from mlscale.data.encoders.summaries.input_summary import ChannelSummary, InputSummary
+from mlscale.data.encoders.summaries.text_summary import WordTable, create_summary
 from mlscale.errors import MLScaleError
 from mlscale.events.event_rows import EventSubject
 from mlscale.export.format1 import build_format1_encoder

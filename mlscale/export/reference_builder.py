@@ -8,9 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlscale.data.encoders.encoder import EncodedSamples, Encoder
-from mlscale.data.encoders.summaries.create_summary import create_summary
-from mlscale.data.encoders.summaries.text_summary import TextSummary
-from mlscale.data.encoders.summaries.word_table import WordTable
+from mlscale.data.encoders.summaries.text_summary import TextSummary, WordTable, create_summary
 from mlscale.data.encoders.table_columns import NumberColumn
 from mlscale.data.encoders.table_encoder import TableEncoder
 from mlscale.reference.column_sketch import (

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +13,6 @@ from pytorch_lightning import LightningDataModule
 from mlscale.data.encoders.document_encoder import DocumentEncoder
 from mlscale.data.encoders.encoder import EncodedSamples, Encoder
 from mlscale.export.engines.engine import Engine
-from mlscale.export.latency import limit_torch_threads
 from mlscale.export.parity import Outputs, Parity, compare_outputs
 from mlscale.export.served_module import ServedModule, compute_torch_outputs
 from mlscale.export.validation_samples import SampleBatch, iterate_validation_batches
@@ -76,3 +76,17 @@ class TrainedComparison:
 
     def _compute_trained(self, tensors: Mapping[str, NDArray[Any]]) -> Outputs:
         return compute_torch_outputs(self.trained, tensors)
+
+
+@contextmanager
+def limit_torch_threads() -> Iterator[None]:
+    """Make torch compute on one thread in this block, as each of several workers of a server does."""
+    import torch  # here, as importing it takes seconds
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        # The number of threads is a setting of the whole process.
+        torch.set_num_threads(before)

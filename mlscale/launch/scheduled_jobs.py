@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from mlscale.errors import MLScaleError
-from mlscale.launch.cloud.job_client import JobClient
+from mlscale.launch.cloud import JobClient
 from mlscale.launch.job_environment import is_job_of
 from mlscale.launch.job_state import JobState
-from mlscale.launch.kubernetes.kubectl_jobs import KubectlClient
-from mlscale.launch.skypilot.sky_jobs import SkyClient
+from mlscale.launch.kubernetes import KubectlClient
+from mlscale.launch.skypilot import SkyClient
 from mlscale.launch.slurm.job_states import find_slurm_states
 from mlscale.runs.folder import RunFolder
 from mlscale.runs.job_record import JobRecord, read_job_record

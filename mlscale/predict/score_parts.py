@@ -17,11 +17,10 @@ from mlscale.data.encoders.encoder import EncodedSamples, Encoder
 from mlscale.data.encoders.table_encoder import TableEncoder
 from mlscale.errors import MLScaleError
 from mlscale.predict.batch_models import NOT_FINITE, BatchModel, mark_infinite_outputs
-from mlscale.predict.input_items import Inputs
+from mlscale.predict.input_items import InputItem, Inputs
 from mlscale.predict.input_tables import TableInputs
 from mlscale.predict.part_files import PredictionParts
 from mlscale.predict.prediction_columns import build_column, list_column_types
-from mlscale.predict.prepare_input import prepare_sample
 
 Progress = Callable[[int, int], None]
 """Called with the number of rows that are done, and of those that could not be read."""
@@ -243,3 +242,23 @@ def _read_ahead(read: Callable[[range], LoadedBatch], batches: list[range], work
             # After an error the pool would else finish all batches that wait before it closes.
             for future in running:
                 future.cancel()
+
+
+_ARRAYS = ("npy", "ten", "tb")
+
+
+def prepare_sample(item: InputItem) -> Any:
+    """Return the raw sample: the array of a file of arrays, else the content as it is stored.
+
+    Raises:
+        ValueError: the input could not be read; the message has the reason.
+        Exception: any error of the decoder of an array.
+    """
+    if item.error:
+        raise ValueError(item.error)
+    if item.extension in _ARRAYS and isinstance(item.content, bytes):
+        from mlscale.data.shards.member_decoder import decode_value
+
+        # Of any shape: the encoder knows which one the model takes.
+        return np.asarray(decode_value(item.content, item.extension))
+    return item.content

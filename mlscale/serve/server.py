@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
+import json
 import os
+import shlex
 import socket
 import ssl
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from mlscale.atomic_files import write_json
+from mlscale.data.encoders.table_encoder import TableEncoder
 from mlscale.errors import MLScaleError
 from mlscale.events.event_writer import EventWriter
 from mlscale.events.store import EventStore
@@ -22,8 +27,8 @@ from mlscale.serve.app import App
 from mlscale.serve.hot_swap import ModelSource, Reloader
 from mlscale.serve.http.access import Access, check_exposure
 from mlscale.serve.http.admission import RESERVED
+from mlscale.serve.http.connection import HttpConnection
 from mlscale.serve.http.exchange import ConnectionLimits, Connections
-from mlscale.serve.http.listener import Listener
 from mlscale.serve.http.responses import ResponseSender
 from mlscale.serve.http.sockets import (
     StopSignal,
@@ -36,8 +41,8 @@ from mlscale.serve.http.sockets import (
 )
 from mlscale.serve.inference import Inference
 from mlscale.serve.prometheus import ServerMetrics
-from mlscale.serve.protocol.example_request import build_request_line
 from mlscale.serve.protocol.labels_route import LabelQuota, LabelSink
+from mlscale.serve.protocol.openapi_samples import build_example
 from mlscale.serve.served_model import ServedModel
 from mlscale.serve.workers import Workers
 from mlscale.versions.trained_model import TrainedModel
@@ -309,3 +314,106 @@ class _Server:
             events.close()
         if sink:
             sink.close()
+
+
+_BACKLOG, _AT_ONCE, _PAUSE_S = 1024, 64, 0.1
+
+
+class Listener:
+    """Creates a `HttpConnection` for each client; to be used in the thread of the event loop only.
+
+    asyncio's own servers count a TLS client after its handshake: clients that never complete one are not counted, and
+    hold a file each. Here each counts from the start.
+
+    Args:
+        listening: a bound socket.
+        shared: the state that connections share.
+        context: the TLS context; None: no TLS.
+    """
+
+    def __init__(self, listening: socket.socket, shared: Connections, context: ssl.SSLContext | None) -> None:
+        self._listening, self._shared, self._context = listening, shared, context
+        self._loop = asyncio.get_running_loop()
+        self._negotiating: set[asyncio.Task[None]] = set()
+        listening.setblocking(False)
+        listening.listen(_BACKLOG)
+        self._start_accepting()
+
+    def close(self) -> None:
+        """Accept the clients in the backlog, then stop listening."""
+        self._loop.remove_reader(self._listening)
+        while self._accept_some():
+            pass
+        self._listening.close()
+
+    def _start_accepting(self) -> None:
+        if self._listening.fileno() >= 0:
+            self._loop.add_reader(self._listening, self._accept_some)
+
+    def _accept_some(self) -> bool:
+        """Accept some clients; return whether there may be more."""
+        # At most some at once, so that a flood of clients does not stop the requests of others.
+        for _ in range(_AT_ONCE):
+            try:
+                client, peer = self._listening.accept()
+            except BlockingIOError:
+                return False
+            except OSError:  # the client is gone, or no file descriptors are left
+                # A listening socket without file descriptors stays readable: the loop would spin.
+                self._loop.remove_reader(self._listening)
+                self._loop.call_later(_PAUSE_S, self._start_accepting)
+                return False
+            client.setblocking(False)
+            with contextlib.suppress(OSError):
+                # Without this a small response may wait for the client's delayed acknowledgement, 40 ms on Linux.
+                client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            connection = HttpConnection(self._shared)
+            task = self._loop.create_task(self._negotiate_connection(connection, client))
+            self._negotiating.add(task)
+            task.add_done_callback(partial(self._finish_negotiation, connection, client))
+            # Before `connection_made`, which TLS calls after the handshake only: limits and deadline hold from here.
+            connection.register_peer(peer, task.cancel)
+        return True
+
+    async def _negotiate_connection(self, connection: HttpConnection, client: socket.socket) -> None:
+        seconds = None if self._context is None else self._shared.limits.head_s
+        await self._loop.connect_accepted_socket(
+            lambda: connection, client, ssl=self._context, ssl_handshake_timeout=seconds
+        )
+
+    def _finish_negotiation(self, connection: HttpConnection, client: socket.socket, task: asyncio.Task[None]) -> None:
+        """Close a client whose TLS handshake failed, took too long, or was aborted."""
+        self._negotiating.discard(task)
+        if task.cancelled() or task.exception() is not None:
+            client.close()
+            connection.connection_lost(None)
+
+
+_MOST_CHARACTERS = 400  # of a row: a longer one would hide the lines above it
+
+
+def build_request_line(model: ServedModel, url: str, *, needs_key: bool) -> str:
+    """Return the curl command for a sample of the model's kind; where no such line is short, the address of examples.
+
+    Args:
+        model: that is served.
+        url: of the server.
+        needs_key: requests need the server's key.
+    """
+    body = _format_body(model)
+    if body is None:
+        return f"{url}/openapi.json describes what to send"
+    key = " -H 'x-api-key: <the key>'" if needs_key else ""
+    return f"curl -s{key} {body} {url}/predict"
+
+
+def _format_body(model: ServedModel) -> str | None:
+    encoder = model.servable.encoder
+    if encoder.kind == "image":
+        return "-H 'Content-Type: image/jpeg' --data-binary @photo.jpg"
+    if encoder.kind in ("text", "document"):
+        return "-H 'Content-Type: text/plain' --data-binary 'a text'"
+    if isinstance(encoder, TableEncoder):
+        row = json.dumps(build_example(encoder.describe_raw_input())["example"], ensure_ascii=False)
+        return f"-d {shlex.quote(row)}" if len(row) <= _MOST_CHARACTERS else None
+    return None

@@ -56,7 +56,7 @@ PROSE = {
     "a file of the user's has to be changed, at a line that the message names": """
         config.composition.compose.load_config config.composition.user_files._count_nodes
         config.composition.user_files.check_text config.composition.user_files.create_yaml_error
-        launch.kubernetes.manifests._build_start_files
+        launch.kubernetes._build_start_files
     """,
     "code of the user's has to be changed": """
         data.map_dataset._read_facts estimate.step.extract_loss
@@ -66,7 +66,7 @@ PROSE = {
         export.served_module.compute_plain_outputs
         export.served_module.require_predictions lightning_errors.explain_lightning_error
         export.validation_samples._choose_loader export.validation_samples.iterate_loader_batches
-        predict.given_frames.list_scored_values
+        predict.given_samples.list_scored_values
         predict.given_samples.raise_bad_samples runs.folder._resolve_inside
         task_types.task_type._create_missing_error tasks.batch.unpack_batch
         train.checkpoint.weights_only_load.load_checkpoint_file

@@ -24,7 +24,7 @@ from mlscale.data.order.bad_samples import BadSample
 from mlscale.export.format1 import build_format1_encoder
 from mlscale.export.servable import Servable, load
 from mlscale.predict.inputs import FolderInputs
-from mlscale.predict.prepare_input import prepare_sample
+from mlscale.predict.score_parts import prepare_sample
 from mlscale.serve.http.request_error import Refused
 from mlscale.serve.protocol import image_input as images
 from mlscale.serve.served_model import ServedModel

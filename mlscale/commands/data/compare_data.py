@@ -15,7 +15,7 @@ from mlscale.commands.data.opened_data import OpenedData
 from mlscale.data.backend import Backend
 from mlscale.data.data_facts import DataFacts
 from mlscale.data.encoders.encoder import Encoder
-from mlscale.data.encoders.summaries.create_summary import create_summary
+from mlscale.data.encoders.summaries.text_summary import create_summary
 from mlscale.data.encoders.table_columns import NumberColumn
 from mlscale.data.encoders.table_encoder import TableEncoder
 from mlscale.data.images.decoded_cache import iterate_single_samples

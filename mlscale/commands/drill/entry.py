@@ -18,10 +18,9 @@ from mlscale.assembly.first_weights import resolve_first_weights
 from mlscale.commands.drill.played_job import AttemptOutcome, PlayedJob
 from mlscale.commands.rehearsal_config import compose_rehearsal_config, freeze_rehearsal_config, read_process_count
 from mlscale.errors import MLScaleError
-from mlscale.launch.cloud.cloud_settings import CloudSettings
-from mlscale.launch.cloud.volume_paths import is_below, resolve_runs_dir
-from mlscale.launch.kubernetes.pod_settings import KubernetesSettings
-from mlscale.launch.skypilot.task_settings import SkyPilotSettings
+from mlscale.launch.cloud import CloudSettings, is_below, resolve_runs_dir
+from mlscale.launch.kubernetes import KubernetesSettings
+from mlscale.launch.skypilot import SkyPilotSettings
 from mlscale.launch.start_notices import print_masked_lines
 from mlscale.report import ReportStep, Result
 from mlscale.report.result_files import save_result_in

@@ -10,8 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from mlscale.errors import Exit, MLScaleError
-from mlscale.launch.cloud.client_command import run_client, stream_client
-from mlscale.launch.cloud.job_client import JobClient
+from mlscale.launch.cloud import JobClient, run_client, stream_client
 from mlscale.launch.scheduled_jobs import CLIENTS, describe_run_status, find_job_states, refuse_live_job
 from mlscale.launch.slurm.slurm_commands import cancel_job
 from mlscale.runs.folder import RunFolder

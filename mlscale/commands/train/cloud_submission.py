@@ -14,17 +14,19 @@ from mlscale.atomic_files import write_text
 from mlscale.commands.train.run_start import RunOrigin, RunStart, create_run_folder
 from mlscale.config.schema.roots import get_shipped_folder
 from mlscale.errors import MLScaleError
-from mlscale.launch.cloud.client_command import has_client, run_client
-from mlscale.launch.cloud.cloud_job import CloudJob, build_job_name
-from mlscale.launch.cloud.cloud_settings import read_cloud_settings
-from mlscale.launch.cloud.job_client import JobClient
-from mlscale.launch.cloud.job_yaml import render_yaml
-from mlscale.launch.cloud.volume_paths import resolve_runs_dir
-from mlscale.launch.kubernetes.manifests import build_manifests, render_manifests
-from mlscale.launch.kubernetes.pod_settings import KubernetesSettings
+from mlscale.launch.cloud import (
+    CloudJob,
+    JobClient,
+    build_job_name,
+    has_client,
+    read_cloud_settings,
+    render_yaml,
+    resolve_runs_dir,
+    run_client,
+)
+from mlscale.launch.kubernetes import KubernetesSettings, build_manifests, render_manifests
 from mlscale.launch.scheduled_jobs import CLIENTS, refuse_live_job
-from mlscale.launch.skypilot.task_file import build_task
-from mlscale.launch.skypilot.task_settings import SkyPilotSettings
+from mlscale.launch.skypilot import SkyPilotSettings, build_task
 from mlscale.report import Result
 from mlscale.runs.identity import get_current_time
 from mlscale.runs.job_record import JobRecord, read_job_record

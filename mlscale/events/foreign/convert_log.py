@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from mlscale.config.names.suggest import find_nearest
 from mlscale.data.encoders.encoder import EncodedSamples, Encoder
-from mlscale.data.encoders.summaries.table_summary import TableSummary
+from mlscale.data.encoders.summaries.input_summary import TableSummary
 from mlscale.errors import MLScaleError, raise_all
 from mlscale.events.event_rows import EventBatch, EventSubject, build_event_tables
 from mlscale.events.foreign.event_mapping import OUTCOMES, EventMapping

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+import shutil
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,6 @@ from mlscale.export.engines.engine import Port
 from mlscale.export.required_extras import require_extra
 from mlscale.targets.tfserving.onnx_graph import read_onnx_graph
 from mlscale.targets.tfserving.operator_table import Tensor
-from mlscale.targets.tfserving.quiet_import import drop_information
 
 SIGNATURE = "serving_default"
 """The signature that TensorFlow Serving answers by default."""
@@ -160,3 +161,31 @@ class SavedModelEngine:
 def _read_port(entry: tuple[str, Any]) -> Port:
     name, spec = entry
     return Port(name, spec.dtype.name, tuple(-1 if size is None else size for size in spec.shape))
+
+
+_INFORMATION = r"^(I[0-9]{4} |WARNING: All log messages before absl::InitializeLog)"
+_STDERR = 2
+
+
+@contextmanager
+def drop_information() -> Iterator[None]:
+    """Drop the lines of information that C++ code writes to stderr in this block; warnings and errors pass.
+
+    They come before TensorFlow's log is set up, so that no setting of it silences them. A process of its own filters:
+    where the import aborts this one, what it has printed still passes.
+    """
+    if (grep := shutil.which("grep")) is None:
+        yield
+        return
+    saved = os.dup(_STDERR)
+    try:
+        with subprocess.Popen([grep, "--line-buffered", "-v", "-E", _INFORMATION], stdin=-1, stdout=saved) as process:
+            assert process.stdin is not None
+            os.dup2(process.stdin.fileno(), _STDERR)
+            try:
+                yield
+            finally:
+                # Its input ends with the last copy of the descriptor.
+                os.dup2(saved, _STDERR)
+    finally:
+        os.close(saved)

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from mlscale.export.latency import limit_torch_threads
+from mlscale.export.trained_comparison import limit_torch_threads
 
 
 @pytest.fixture

@@ -11,8 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from mlscale.data.encoders.document_encoder import BYTES, SCORED, DocumentEncoder
-from mlscale.data.encoders.summaries.create_summary import create_summary
-from mlscale.data.encoders.summaries.word_table import WordTable
+from mlscale.data.encoders.summaries.text_summary import WordTable, create_summary
 from mlscale.export.passage_reference import collect_documents, collect_passage_reference
 from mlscale.export.validation_samples import SampleFormat
 from mlscale.monitor.baseline import Baseline

@@ -5,7 +5,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from mlscale.launch.cloud.cloud_job import CloudJob
+from mlscale.launch.cloud import CloudJob
 
 REPO = Path(__file__).parents[3]
 

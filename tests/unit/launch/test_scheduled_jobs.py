@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from mlscale.errors import Exit, MLScaleError
-from mlscale.launch.cloud.client_command import run_client
+from mlscale.launch.cloud import run_client
 from mlscale.launch.job_state import JobState
-from mlscale.launch.kubernetes.kubectl_jobs import KubectlClient, parse_train_jobs
+from mlscale.launch.kubernetes import KubectlClient, parse_train_jobs
 from mlscale.launch.scheduled_jobs import describe_run_status, find_job_states
-from mlscale.launch.skypilot.sky_jobs import SkyClient, parse_job_queue
+from mlscale.launch.skypilot import SkyClient, parse_job_queue
 from mlscale.runs.job_record import JobRecord
 from tests.unit.launch.cloud.clients import install_client
 

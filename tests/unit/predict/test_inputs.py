@@ -22,7 +22,7 @@ from mlscale.export.format1 import build_format1_encoder
 from mlscale.predict.input_items import Inputs
 from mlscale.predict.input_tables import TableInputs
 from mlscale.predict.inputs import open_inputs
-from mlscale.predict.prepare_input import prepare_sample
+from mlscale.predict.score_parts import prepare_sample
 from mlscale.task_types.registry import get_task_type
 
 IMAGE = build_format1_encoder((1, 8, 8), "uint8", {})

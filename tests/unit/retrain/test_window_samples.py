@@ -13,7 +13,7 @@ import pytest
 
 from mlscale.data.encoders.document_encoder import DocumentEncoder
 from mlscale.data.encoders.encoder import Encoder
-from mlscale.data.encoders.summaries.create_summary import create_summary
+from mlscale.data.encoders.summaries.text_summary import create_summary
 from mlscale.events.event_table import Events
 from mlscale.export.servable import Servable
 from mlscale.retrain.labelled_window import LabelledWindow, select_labelled_window

@@ -1,19 +1,66 @@
-"""The summary of a text: its length, its alphabet, and the words that the reference does not have."""
+"""Summaries of texts, whose graph begins with bytes or with tokens; and the summary that belongs to an encoder."""
 
 from __future__ import annotations
 
 import codecs
+import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mlscale.data.encoders import document_encoder, text_encoder
-from mlscale.data.encoders.encoder import EncodedSamples
-from mlscale.data.encoders.summaries.input_summary import MAX_NUMBERS, InputSummary, SummaryColumns, get_fact
-from mlscale.data.encoders.summaries.word_table import WordTable
+from mlscale.data.encoders.document_encoder import SCORED, DocumentEncoder
+from mlscale.data.encoders.encoder import INPUT, EncodedSamples, Encoder
+from mlscale.data.encoders.image_encoder import ImageEncoder
+from mlscale.data.encoders.summaries.input_summary import (
+    MAX_NUMBERS,
+    ImageSummary,
+    InputSummary,
+    TableSummary,
+    TensorSummary,
+    get_fact,
+)
+from mlscale.data.encoders.table_encoder import TableEncoder
+from mlscale.data.encoders.text_encoder import TextEncoder
+from mlscale.data.encoders.token_encoders import TokenDocumentEncoder, TokenTextEncoder
+from mlscale.task_types.event_forms import SummaryColumns
+
+MAX_WORDS = 4096
+_WORD = re.compile(rb"[0-9A-Za-z'\x80-\xff]+")
+
+
+@dataclass(frozen=True)
+class WordTable:
+    """Known words.
+
+    Args:
+        words: in lower case, as UTF-8; at most 4,096.
+    """
+
+    words: tuple[bytes, ...] = field(repr=False)
+
+    @classmethod
+    def collect_words(cls, texts: Sequence[bytes]) -> WordTable:
+        """Return the most frequent words of texts; of equally frequent ones those first in the alphabet."""
+        # Spelling in capitals, as at the start of a sentence, makes no other word.
+        counts = Counter(word for text in texts for word in _WORD.findall(text.lower()))
+        ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+        return cls(tuple(word for word, _ in ranked[:MAX_WORDS]))
+
+    @cached_property
+    def _known(self) -> frozenset[bytes]:
+        return frozenset(self.words)
+
+    def count_words(self, text: bytes) -> tuple[int, int]:
+        """Return the number of words of a text, and of those that are not known."""
+        words = _WORD.findall(text.lower())
+        return len(words), sum(word not in self._known for word in words)
+
 
 _ALPHABETS = ("letters", "digits", "spaces", "punctuation", "non_ascii")
 _OTHER = len(_ALPHABETS)
@@ -162,3 +209,85 @@ def _count_invalid_bytes(texts: Texts, is_candidate: NDArray[np.bool_]) -> NDArr
 
 
 _FIRST_SURROGATES = tuple(map(chr, _SURROGATES))
+
+
+@dataclass(frozen=True)
+class TokenTextSummary(TextSummary):
+    """As of a text. A tokenizer may have changed case or spaces: the same for the reference and for production.
+
+    Args:
+        words: see `TextSummary`.
+        encoder: of the texts.
+    """
+
+    encoder: TokenTextEncoder | None = None
+
+    def _join_texts(self, packed: EncodedSamples) -> Texts:
+        assert self.encoder is not None
+        tokens = packed.tensors[INPUT]
+        # A text that fills all places may be longer: its last character or word may be cut.
+        return _join(self.encoder.decode_tokens(tokens), tokens[:, -1] != 0)
+
+
+@dataclass(frozen=True)
+class TokenDocumentSummary(DocumentSummary):
+    """As of a document.
+
+    Args:
+        words: see `TextSummary`.
+        encoder: of the documents.
+    """
+
+    encoder: TokenDocumentEncoder | None = None
+
+    def _join_texts(self, packed: EncodedSamples) -> Texts:
+        assert self.encoder is not None
+        windows, scored = packed.tensors[INPUT], packed.tensors[SCORED]
+        positions = np.arange(windows.shape[1])
+        # Windows overlap: each token is in the one that scores it. The end of a document is not part of its text.
+        is_own = (positions > scored[:, :1]) & (positions <= scored[:, 1:]) & (windows != self.encoder.end)
+        own = [row[chosen] for row, chosen in zip(windows, is_own, strict=True)]
+        if packed.counts is None:
+            # Without counts these are blocks of text, which may end within a character.
+            return _join(self.encoder.decode_tokens(own), np.ones(len(own), np.bool_))
+        ends = np.cumsum(packed.counts)
+        # A bad document has no window, and its text is empty.
+        documents = (
+            [
+                np.concatenate([windows[0][:0], *own[end - count : end]])
+                for end, count in zip(ends.tolist(), packed.counts.tolist(), strict=True)
+            ]
+            if len(own)
+            else [np.zeros(0, np.int64)] * len(ends)
+        )
+        return _join(self.encoder.decode_tokens(documents), np.zeros(len(documents), np.bool_))
+
+
+def _join(contents: list[bytes], is_cut: NDArray[np.bool_]) -> Texts:
+    # In bytes, as of texts whose graph begins with them: the columns of both have the same meaning.
+    lengths = np.array([len(content) for content in contents], np.int64)
+    return Texts(np.frombuffer(b"".join(contents), np.uint8), lengths, is_cut)
+
+
+def create_summary(encoder: Encoder, words: WordTable | None = None) -> InputSummary:
+    """Return the summary of what an encoder packs.
+
+    Args:
+        encoder: of the samples.
+        words: of the reference profile, for texts.
+    """
+    if isinstance(encoder, TableEncoder):
+        return TableSummary(encoder)
+    if isinstance(encoder, ImageEncoder):
+        return ImageSummary()
+    # Before the classes that they are derived from, whose graphs take bytes.
+    if isinstance(encoder, TokenTextEncoder):
+        return TokenTextSummary(words, encoder)
+    if isinstance(encoder, TokenDocumentEncoder):
+        return TokenDocumentSummary(words, encoder)
+    if isinstance(encoder, TextEncoder):
+        return TextSummary(words)
+    if isinstance(encoder, DocumentEncoder):
+        return DocumentSummary(words)
+    # What a user's own data module gives has no names that its encoder knows.
+    return TensorSummary()

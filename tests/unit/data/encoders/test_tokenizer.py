@@ -13,7 +13,7 @@ import pytest
 from mlscale.data.encoders.document_encoder import SCORED
 from mlscale.data.encoders.encoder import INPUT
 from mlscale.data.encoders.stored_encoder import parse_encoder
-from mlscale.data.encoders.summaries.create_summary import create_summary
+from mlscale.data.encoders.summaries.text_summary import create_summary
 from mlscale.data.encoders.text_encoder import TextEncoder
 from mlscale.data.encoders.token_encoders import TokenDocumentEncoder, TokenTextEncoder
 from mlscale.data.encoders.tokenizer import Tokenizer

@@ -14,7 +14,7 @@ import pyarrow.parquet
 import yaml
 
 from mlscale.data.encoders.encoder import Encoder
-from mlscale.data.encoders.summaries.create_summary import create_summary
+from mlscale.data.encoders.summaries.text_summary import create_summary
 from mlscale.data.encoders.table_encoder import TableEncoder
 from mlscale.events.event_rows import EventSubject
 from mlscale.events.event_table import Events

@@ -7,9 +7,15 @@ import pytest
 import yaml
 
 from mlscale.errors import MLScaleError
-from mlscale.events.foreign.event_mapping import EventMapping, MappedField, parse_mapping, read_mapping
+from mlscale.events.foreign.event_mapping import (
+    EventMapping,
+    MappedField,
+    TimeParser,
+    find_time_zone,
+    parse_mapping,
+    read_mapping,
+)
 from mlscale.events.foreign.field_path import AbsentFieldError, find_value, list_paths
-from mlscale.events.foreign.time_parser import TimeParser, find_time_zone
 
 RECORD = {
     "time": "2026-01-05T10:00:00Z",

@@ -3,11 +3,9 @@
 import pytest
 
 from mlscale.errors import MLScaleError, Problems
-from mlscale.launch.cloud.cloud_job import build_job_name
-from mlscale.launch.cloud.cloud_settings import read_cloud_settings
-from mlscale.launch.cloud.volume_paths import is_below, resolve_runs_dir
-from mlscale.launch.kubernetes.pod_settings import KubernetesSettings
-from mlscale.launch.skypilot.task_settings import SkyPilotSettings
+from mlscale.launch.cloud import build_job_name, is_below, read_cloud_settings, resolve_runs_dir
+from mlscale.launch.kubernetes import KubernetesSettings
+from mlscale.launch.skypilot import SkyPilotSettings
 from tests.unit.launch.cloud_jobs import read_launch
 
 

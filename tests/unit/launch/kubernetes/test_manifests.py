@@ -7,9 +7,8 @@ import pytest
 import yaml
 
 from mlscale.errors import MLScaleError
-from mlscale.launch.cloud.cloud_settings import read_cloud_settings
-from mlscale.launch.kubernetes.manifests import build_manifests, render_manifests
-from mlscale.launch.kubernetes.pod_settings import KubernetesSettings
+from mlscale.launch.cloud import read_cloud_settings
+from mlscale.launch.kubernetes import KubernetesSettings, build_manifests, render_manifests
 from tests.unit.launch.cloud_jobs import make_job, read_launch
 
 HOSTILE = "x: y # 'z' \"$(HOME)\" ${A} {{b}} \\ - [1]"

@@ -11,11 +11,8 @@ import pytest
 import yaml
 
 from mlscale.errors import MLScaleError
-from mlscale.launch.cloud.cloud_settings import read_cloud_settings
-from mlscale.launch.cloud.job_yaml import render_yaml
-from mlscale.launch.skypilot.sky_jobs import SkyClient, parse_job_queue
-from mlscale.launch.skypilot.task_file import build_task, render_run_command
-from mlscale.launch.skypilot.task_settings import SkyPilotSettings
+from mlscale.launch.cloud import read_cloud_settings, render_yaml
+from mlscale.launch.skypilot import SkyClient, SkyPilotSettings, build_task, parse_job_queue, render_run_command
 from mlscale.runs.job_record import JobRecord
 from tests.unit.launch.cloud_jobs import make_job, read_launch
 

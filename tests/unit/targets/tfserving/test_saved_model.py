@@ -88,7 +88,7 @@ def test_an_einsum_of_three_operands_takes_batches_of_any_size(tmp_path: Path) -
 def test_importing_tensorflow_prints_warnings_and_errors_alone() -> None:
     code = """if True:
         import os
-        from mlscale.targets.tfserving.quiet_import import drop_information
+        from mlscale.targets.tfserving.saved_model import drop_information
         from mlscale.targets.tfserving.saved_model import import_tensorflow
         import_tensorflow()
         with drop_information():

@@ -19,7 +19,7 @@ from mlscale.export.engines.engine import Port
 from mlscale.export.servable import Servable
 from mlscale.export.warmup.write_warmup import write_warmup
 from mlscale.targets import TFServingTarget
-from mlscale.targets.tfserving.rest_client import RestClient, decode_values, encode_values
+from mlscale.targets.tfserving.model_server import RestClient, decode_values, encode_values
 from tests.task_servables import EXAMPLES, build_examples, get_task_servable, operators_parsed_once
 
 tf = pytest.importorskip("tensorflow", reason="TensorFlow is not installed: pip install 'mlscale[tfserving]'")

@@ -11,15 +11,13 @@ from mlscale.data.decoding.fast_decoder import DECODE_VERSION
 from mlscale.data.encoders.document_encoder import DocumentEncoder
 from mlscale.data.encoders.encoder import EncodedSamples, TensorSpec
 from mlscale.data.encoders.image_encoder import ImageEncoder
-from mlscale.data.encoders.summaries.create_summary import create_summary
-from mlscale.data.encoders.summaries.input_summary import SummaryColumns
-from mlscale.data.encoders.summaries.tensor_summary import ChannelSummary
-from mlscale.data.encoders.summaries.text_summary import TextSummary
-from mlscale.data.encoders.summaries.word_table import WordTable
+from mlscale.data.encoders.summaries.input_summary import ChannelSummary
+from mlscale.data.encoders.summaries.text_summary import TextSummary, WordTable, create_summary
 from mlscale.data.encoders.table_columns import CategoryColumn, NumberColumn
 from mlscale.data.encoders.table_encoder import TableEncoder
 from mlscale.data.encoders.tensor_encoder import TensorEncoder
 from mlscale.data.encoders.text_encoder import TextEncoder
+from mlscale.task_types.event_forms import SummaryColumns
 
 ROWS = TableEncoder(
     (
