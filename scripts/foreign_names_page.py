@@ -16,9 +16,9 @@ HEAD = """# Names from other programs
 What Lightning, Hugging Face's `TrainingArguments`, timm, Ultralytics, lightning-hydra-template, Keras and MMEngine
 call a setting, and what it is called here. Case, `_` and `-` do not count; flags are typed as settings, `key=value`.
 A key takes the value as it was typed, a group the option that it names (`--lr_scheduler_type cosine` is
-`scheduler=cosine`); an override is for who switches the name on. What is not here is a key of the same name in another
-group, or has no counterpart: `mlscale config show` prints every key that a run has,
-[Configuration](configuration.md) describes the groups, and a class of your own is `_target_`.
+`scheduler=cosine`); an override is for who switches the name on. These are the usual names, not all: `mlscale config
+show` prints every key that a run has, [Configuration](configuration.md) describes the groups, a class of your own is
+`_target_`.
 
 | here | elsewhere |
 |---|---|

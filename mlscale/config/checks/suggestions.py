@@ -7,6 +7,7 @@ value as it was typed; what is near, and can't be typed, is a reason alone.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -14,7 +15,14 @@ from functools import cache
 import yaml
 
 from mlscale.config.names.foreign_names import find_meanings, find_value_meaning, is_listed, is_sentence
-from mlscale.config.names.suggest import compute_distance, find_nearest, fold_name, format_override, is_extension
+from mlscale.config.names.suggest import (
+    compute_distance,
+    find_nearest,
+    fold_name,
+    format_override,
+    get_edit_limit,
+    is_extension,
+)  # fmt: skip
 from mlscale.config.schema.documented_fields import MISSING, Option, get_shipped_fields
 from mlscale.config.schema.key_owners import BUILDS_SEVERAL, NODE_KEYS
 from mlscale.config.schema.roots import get_shipped_folder
@@ -111,7 +119,10 @@ def _iterate_candidates(path: str, value: object, names: Names) -> Iterator[tupl
             # Keys of this config were candidates above.
             cost = None if field.path in names.paths else _compute_cost(path, field.path, front)
             if cost is not None:
-                yield cost + _OTHER_OPTION, _advise_other_option(field.path, value, names)
+                advice = _advise_other_option(field.path, value, names)
+                # A typo alone chooses no option that nobody named.
+                is_same = head or fold_name(field.path.rpartition(".")[2]) == fold_name(last)
+                yield cost + _OTHER_OPTION, advice if is_same else replace(advice, fix="")
 
 
 def advise_meaning(meaning: str, path: str, value: object, names: Names, *, whole: bool = False) -> Advice | None:
@@ -259,7 +270,7 @@ def _compute_cost(path: str, name: str, front_of: Callable[[str], float]) -> flo
     if typed == other:
         undocumented = 0 if front == 0 or name in _read_descriptions() else _UNDOCUMENTED
         costs.append((front if front < _FAR else front - _FAR + _ELSEWHERE) + undocumented)
-    elif front < _FAR:
+    elif front < _FAR and _may_be_typo(last, name.rpartition(".")[2]):
         limit = _get_typo_limit(typed, same_front=bool(head) and front == 0)
         if (cost := compute_distance(typed, other, limit)) <= limit:
             costs.append(cost + front)
@@ -312,8 +323,19 @@ def _compute_front_cost(typed: str, front: str) -> float:
     return cost + _PART_OF_PREFIX if "." in front and cost <= limit else _FAR
 
 
+def _may_be_typo(typed: str, name: str) -> bool:
+    """Return whether each word of a name is near the one in its place: `ema_momentum` is no typo of `max_momentum`, and
+    a name with a word more, such as `bn_momentum`, is another one.
+    """
+    words, others = (re.split("[_-]", part.lower()) for part in (typed, name))
+    if len(words) == len(others):
+        return all(compute_distance(*pair) <= get_edit_limit(pair[0]) for pair in zip(words, others, strict=True))
+    return not is_extension(typed, name) and len(fold_name(typed)) > 3
+
+
 def _get_typo_limit(typed: str, *, same_front: bool) -> float:
     length = len(typed)
     if same_front:
         return 1.0 if length <= 3 else 2.0 if length <= 7 else 3.0
-    return 1.0 if length <= 7 else 2.0 if length <= 11 else 3.0
+    # Of two or three letters only a swapped or doubled one: `lrf` and `lrd` are other settings than lr.
+    return 0.9 if length <= 3 else 1.0 if length <= 7 else 2.0 if length <= 11 else 3.0

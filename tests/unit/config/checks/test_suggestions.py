@@ -125,6 +125,16 @@ def test_nothing_is_suggested_where_nothing_is_near(typed: str) -> None:
     assert suggest_key(typed, "some", names()) is None
 
 
+@pytest.mark.parametrize(
+    "typed",
+    ["lrf", "lrd", "initial_epoch", "bn_momentum", "batch_size_val", "val_batch", "weight_decay_end", "ema_momentum"],
+)
+def test_a_name_with_another_word_is_no_typo(typed: str) -> None:
+    """They are settings of Ultralytics, Keras, timm, MAE and DINO, other ones than the keys that look like them."""
+    advice = suggest_key(typed, 1, names())
+    assert advice is None or not advice.fix
+
+
 def test_a_key_that_exists_is_looked_for_first() -> None:
     one_cycle, ema = names("scheduler=one_cycle"), names("callbacks=[default,ema]")
     for typed, value, known, fix in [
