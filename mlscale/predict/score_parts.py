@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -22,6 +23,10 @@ from mlscale.predict.input_tables import TableInputs
 from mlscale.predict.part_files import PredictionParts
 from mlscale.predict.prediction_columns import build_column, list_column_types
 
+MIXING = (
+    "warning   an input has another prediction alone than among others: the model computes across its batch (such as "
+    "x - x.mean(0)), and predictions depend on the order of the inputs, on batch and on part_rows"
+)
 Progress = Callable[[int, int], None]
 """Called with the number of rows that are done, and of those that could not be read."""
 
@@ -87,6 +92,14 @@ def score_parts(
     for (part, rows), batch in zip(batches, loaded, strict=True):
         start = time.perf_counter()
         batch, outputs = predict_batch(model, batch)
+        if (
+            rows.start == 0
+            and batch.packed is not None
+            and outputs is not None
+            and is_mixing_samples(model, batch.packed, outputs)
+        ):
+            # One process has the first row. An export refuses such a model.
+            print(MIXING, file=sys.stderr, flush=True)
         predictions = model.task_type.build_predictions(outputs, model.labels) if outputs is not None else {}
         if events is not None:
             events.record_batch(batch, predictions, time.perf_counter() - start)
@@ -103,6 +116,22 @@ def score_parts(
             parts.write_part(part, pa.concat_tables(waiting))
             waiting = []
         progress(len(rows), sum(map(bool, batch.errors)))
+
+
+def is_mixing_samples(model: BatchModel, packed: EncodedSamples | None, outputs: Mapping[str, NDArray[Any]]) -> bool:
+    """Return whether the first sample of a batch has other outputs alone."""
+    if packed is None:
+        return False
+    total = len(packed.counts) if packed.counts is not None else len(next(iter(packed.tensors.values())))
+    if total < 2:
+        return False
+    alone = model.compute_samples(remove_bad_samples(packed, np.arange(total) > 0))
+    return not all(
+        # Wide enough for bfloat16, whose sums depend on the size of the batch.
+        np.allclose(values[0], outputs[name][0], rtol=0.05, atol=0.02 * float(np.abs(outputs[name]).max()))
+        for name, values in alone.items()
+        if np.issubdtype(values.dtype, np.floating)
+    )
 
 
 def load_batch(inputs: Inputs, rows: range, model: BatchModel) -> LoadedBatch:

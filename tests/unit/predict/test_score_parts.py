@@ -18,7 +18,7 @@ from mlscale.data.encoders.encoder import EncodedSamples
 from mlscale.errors import MLScaleError
 from mlscale.events.store import EventStore
 from mlscale.predict.part_files import MANIFEST, PredictionParts, lock_predictions, summarize_parts
-from mlscale.predict.score_parts import LoadedBatch, predict_batch
+from mlscale.predict.score_parts import LoadedBatch, is_mixing_samples, predict_batch
 from tests.contract.test_documents import validate
 from tests.unit.predict import scorer
 
@@ -81,6 +81,18 @@ def test_an_answer_that_is_no_number_is_an_error_and_no_class(name: str) -> None
     one = LoadedBatch(range(1), ["w"], [""], EncodedSamples({"input": x[1:2]}, {}))
     alone_, nothing = predict_batch(Reported(), one)
     assert (alone_.packed, alone_.errors, nothing) == (None, [wrong], None)
+
+
+def test_a_model_that_computes_across_its_batch_is_noticed() -> None:
+    class Centred(scorer.Linear):
+        def compute_samples(self, packed: EncodedSamples) -> dict[str, NDArray[Any]]:
+            logits = packed.tensors["input"][:, :3]
+            return {"logits": logits - logits.mean(0)}
+
+    x = np.random.default_rng(0).normal(size=(5, 4)).astype(np.float32)
+    for model, count, expected in ((Centred(), 5, True), (Centred(), 1, False), (scorer.Linear(), 5, False)):
+        packed = EncodedSamples({"input": x[:count]}, {})
+        assert is_mixing_samples(model, packed, model.compute_samples(packed)) is expected
 
 
 def test_ranks_share_the_parts_and_make_what_one_makes(to: Path) -> None:
