@@ -92,6 +92,8 @@ class TableEncoder(Encoder):
         together = format_override("data.ignore", [*ignored, *(name for name in problems if not keys.get(name))])
         for name, refused in problems.items():
             refused.fix = refused.fix.replace(format_override("data.ignore", [name]), together)
+            if not columns and not any(keys.values()):
+                refused.fix = "write a column as numbers alone, without units, % or currencies: no other one is left"
         raise_all(list(problems.values()))
         if not columns:
             raise MLScaleError("the table has no column but those that are ignored", where=where, fix="data.ignore=[]")

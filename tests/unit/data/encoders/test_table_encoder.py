@@ -138,6 +138,16 @@ def test_a_column_whose_deviation_is_infinite_is_refused() -> None:
         TableEncoder.fit(table, ["far"], where="data.train")
 
 
+def test_no_message_leaves_out_the_last_column() -> None:
+    """As `57.7%` is no number, and the column would be all that there is."""
+    columns: dict[str, Column] = {"share": [f"{n}.5%" for n in range(300)], "x": np.arange(300.0)}
+    table = DataTable(columns, list(map(str, range(300))))
+    for names, fix in ((["share", "x"], "data.ignore=[share]"), (["share"], "write a column as numbers alone")):
+        with pytest.raises(MLScaleError, match="the column 'share' has 300 different texts") as caught:
+            TableEncoder.fit(table, names, where="data.train")
+        assert caught.value.fix.startswith(fix)
+
+
 def test_all_absent_columns_of_a_row_are_named(penguins: TableEncoder) -> None:
     (reason,) = penguins.encode_samples([{"other": 1}]).bad.values()
     assert reason == "it lacks the columns 'mm', 'island' (null for a missing value)"
