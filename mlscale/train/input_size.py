@@ -7,10 +7,10 @@ from pytorch_lightning import LightningModule
 
 from mlscale.errors import MLScaleError
 from mlscale.tasks.base import Task
+from mlscale.train.process_memory import is_out_of_memory
 
-# The errors that torch and model libraries raise for shapes; and what is a RuntimeError, too, for another reason.
 _SHAPE_ERRORS = (RuntimeError, AssertionError)
-_OTHER_ERRORS = (torch.OutOfMemoryError, NotImplementedError)
+"""The errors that torch and model libraries raise for shapes, among others."""
 
 
 def explain_unsuited_input(error: BaseException, task: LightningModule, data: object) -> MLScaleError | None:
@@ -20,7 +20,8 @@ def explain_unsuited_input(error: BaseException, task: LightningModule, data: ob
         task: whose fit failed. The input that a third-party task gives its model is not known.
         data: the data module, which knows its `facts`.
     """
-    if not isinstance(task, Task) or not isinstance(error, _SHAPE_ERRORS) or isinstance(error, _OTHER_ERRORS):
+    is_other = isinstance(error, NotImplementedError) or is_out_of_memory(error)
+    if not isinstance(task, Task) or not isinstance(error, _SHAPE_ERRORS) or is_other:
         return None
     facts = data.facts() if hasattr(data, "facts") else None
     if facts is None or not (facts.height and facts.width and facts.channels):

@@ -50,6 +50,11 @@ def measure_peak_bytes(device: torch.device) -> int:
     return peak if sys.platform == "darwin" else peak * 1024  # kibibytes everywhere but on macOS
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an error means 'out of memory'."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or bool(_CPU_ALLOCATION.search(str(error)))
+
+
 def explain_out_of_memory(
     error: BaseException, *, per_device_batch: int, accumulate: int, precision: str
 ) -> MLScaleError | None:
@@ -61,7 +66,7 @@ def explain_out_of_memory(
         accumulate: forward passes per optimizer step.
         precision: Lightning's precision, e.g. "32-true".
     """
-    if not (isinstance(error, torch.OutOfMemoryError | MemoryError) or _CPU_ALLOCATION.search(str(error))):
+    if not is_out_of_memory(error):
         return None
     on_cuda = isinstance(error, torch.OutOfMemoryError)
     peak = measure_peak_bytes(torch.device("cuda" if on_cuda and torch.cuda.is_available() else "cpu"))
