@@ -45,7 +45,8 @@ PROSE = {
         data.tfrecord.record_index.scan_records evaluate.samples_table.read_table_document
         evaluate.servable_pass._pack_batch evaluate.servable_pass.map_truth_numbers evaluate.slices.read_csv_columns
         retrain.gate.paired_columns.check_same_names tasks.label_checks.check_labels
-        data.encoders.table_encoder.fit data.encoders.tokenizer._find_roles data.image_tables.image_cells._build_outside_error
+        data.encoders.table_encoder.fit
+        data.encoders.tokenizer._find_roles data.image_tables.image_cells._build_outside_error
         data.image_tables.row_files.check_columns data.image_tables.row_files._build_unreadable_error
         data.image_tables.row_files._write_arrow data.image_tables.row_files._read_batches
         data.table_parsing.table_files.find_table_files
