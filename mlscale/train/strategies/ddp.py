@@ -6,14 +6,11 @@ from datetime import timedelta
 from typing import Any, Literal
 
 import torch
-import torch.distributed as dist
 from pytorch_lightning.strategies import DDPStrategy, Strategy
-from torch import Tensor
-from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import bf16_compress_hook
-from torch.futures import Future
 from torch.nn.parallel import DistributedDataParallel
 
 from mlscale.config.checks.bounds import create_single_process_error
+from mlscale.train.strategies.bf16_reduction import reduce_in_bf16
 
 GradientReduction = Literal["fp32", "bf16"]
 
@@ -128,9 +125,3 @@ def settle_buckets(ddp: DistributedDataParallel) -> None:
     for parameter in parameters:
         # As before: the first step must not find gradients of zeros.
         parameter.grad = None
-
-
-def reduce_in_bf16(group: dist.ProcessGroup, bucket: dist.GradBucket) -> Future[Tensor]:  # type: ignore[name-defined]  # of c10d
-    """Add a bucket of gradients up over ranks in bfloat16, by torch's own hook."""
-    # Under another name: torch refuses its hook by its name where the backend is not NCCL, and gloo adds bfloat16, too.
-    return bf16_compress_hook(group, bucket)

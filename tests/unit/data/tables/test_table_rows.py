@@ -342,7 +342,7 @@ def test_what_only_looks_like_a_date_is_a_category(tmp_path: Path, form: str) ->
 
 
 def test_mistakes_in_columns_are_reported_together(tmp_path: Path) -> None:
-    text = "id,out,empty,target\n" + "".join(f"n{i},1,,{i % 2}\n" for i in range(40))
+    text = "id,out,empty,x,target\n" + "".join(f"n{i},1,,{i},{i % 2}\n" for i in range(40))
     with pytest.raises(Problems) as caught:
         TableFiles(csv(tmp_path, text), "target", ignore=["out"]).facts()
     reported = str(caught.value)

@@ -8,7 +8,7 @@ from pytorch_lightning.strategies import DDPStrategy
 
 from mlscale.errors import MLScaleError
 from mlscale.train import strategies
-from mlscale.train.strategies.ddp import reduce_in_bf16
+from mlscale.train.strategies.bf16_reduction import reduce_in_bf16
 
 
 def test_auto_is_one_process_or_ddp() -> None:
