@@ -58,5 +58,5 @@ def is_in_collective(calls: list[tuple[str, int, str]]) -> bool:
 def restart_backstop(seconds: float) -> None:
     """Have the stacks written to standard error in `seconds` unless this is called again before: if native code holds
     the GIL until then, no Python thread could report it, and the thread of faulthandler needs none."""
-    with suppress(OSError, ValueError):  # a standard error that is no file
+    with suppress(OSError, ValueError):  # a standard error without a file
         faulthandler.dump_traceback_later(seconds, file=sys.__stderr__ or sys.stderr)

@@ -104,7 +104,7 @@ class Lifecycle:
         best = result.metrics.get(f"best_{metric}", math.nan)
         times = f"{format_duration(seconds)}, estimated {format_duration(self._estimated_s)}"
         return _build_outcome(
-            # Without a validation there is no best checkpoint, which the next steps start from.
+            # The next steps start from the best checkpoint, which needs a validation.
             replace(result, ok=result.ok and not math.isnan(best)),
             {f"train_{metric}": best, "estimate_ratio": self._estimated_s / seconds},
             f"{result.sentence}; {times}",

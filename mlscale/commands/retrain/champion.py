@@ -122,7 +122,7 @@ def require_champion_data(data: LightningDataModule | None, servable: Servable, 
         run: the folder of the run, for messages.
 
     Raises:
-        MLScaleError: it can't be mixed, or is no longer what the champion was trained on.
+        MLScaleError: it can't be mixed, or has changed since the champion was trained on it.
     """
     if not isinstance(data, OrderedData) or not data.takes_windows:
         raise MLScaleError(

@@ -37,7 +37,7 @@ _PART_OF_PREFIX = 0.3  # `checkpoint.keep` for callbacks.checkpoint.keep
 _FOREIGN = 0.9  # a name of other programs
 _BELOW_GROUP = 0.4  # such a name below a group that it says nothing of
 _ELSEWHERE = 1.5  # the same key in another group than the one that was typed
-_MISSPELT_GROUP = 1.5  # where what was typed is no group
+_MISSPELT_GROUP = 1.5  # where what was typed is not a group
 _OTHER_OPTION = 0.85  # a key that another option of its group has
 _WRONG_VALUE = 0.7  # a key that does not take the value
 _UNDOCUMENTED = 0.4  # an argument that no option's file names
@@ -120,7 +120,7 @@ def _iterate_candidates(path: str, value: object, names: Names) -> Iterator[tupl
             cost = None if field.path in names.paths else _compute_cost(path, field.path, front)
             if cost is not None:
                 advice = _advise_other_option(field.path, value, names)
-                # A typo alone chooses no option that nobody named.
+                # A typo alone does not choose an option.
                 is_same = head or fold_name(field.path.rpartition(".")[2]) == fold_name(last)
                 yield cost + _OTHER_OPTION, advice if is_same else replace(advice, fix="")
 
@@ -324,8 +324,8 @@ def _compute_front_cost(typed: str, front: str) -> float:
 
 
 def _may_be_typo(typed: str, name: str) -> bool:
-    """Return whether each word of a name is near the one in its place: `ema_momentum` is no typo of `max_momentum`, and
-    a name with a word more, such as `bn_momentum`, is another one.
+    """Return whether each word of a name is near the one in its place: `ema_momentum` is not a typo of `max_momentum`;
+    a name with a word more, such as `bn_momentum`, is another.
     """
     words, others = (re.split("[_-]", part.lower()) for part in (typed, name))
     if len(words) == len(others):

@@ -16,7 +16,7 @@ _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 @cache
 def load_foreign_names() -> Mapping[str, Sequence[str]]:
-    """Return the meanings of each name: a key, a group, an override, or a sentence where there is no such setting."""
+    """Return the meanings of each name: a key, a group, an override, or a sentence for what has no counterpart."""
     meanings: dict[str, list[str]] = {}
     for meaning, names in _Loader(_FILE.read_text(encoding="utf-8")).get_single_data().items():
         for name in names:

@@ -80,7 +80,7 @@ def find_time_zone(name: str) -> tzinfo:
     """Return a time zone by its name, such as Europe/Berlin.
 
     Raises:
-        ValueError: there is no such zone.
+        ValueError: the zone is unknown.
     """
     if name.upper() in ("UTC", "Z"):
         return UTC

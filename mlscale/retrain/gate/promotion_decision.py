@@ -229,7 +229,7 @@ def _describe_flips(change: OverallChange) -> tuple[str, str]:
 
 
 def _describe_forgotten(change: OverallChange, limits: GateLimits, *, has_classes: bool) -> str:
-    # Without classes there is no part of the data that could be left out.
+    # Only a class is a part of the data that could be left out.
     fix = "" if has_classes else "; if what is right has changed: gate.old=false"
     unit = "" if change.metric.is_share else f" of the champion's {change.metric.display_name}"
     # NaN: too few samples for an interval, and a percentage of it would be printed as nan.

@@ -132,7 +132,7 @@ class HostSensor:
         values: dict[str, float] = {}
         now, before = (time.monotonic(), used), self._last
         self._last = now
-        if before is not None and now[0] > before[0] and used >= before[1]:  # a worker that ended is no longer counted
+        if before is not None and now[0] > before[0] and used >= before[1]:  # one that ended is not counted any more
             values["device/cpu_percent"] = 100 * (used - before[1]) / (now[0] - before[0])
         return values | (self._sample_linux(pids) if self._linux else {})
 

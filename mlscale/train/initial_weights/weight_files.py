@@ -48,7 +48,7 @@ def read_weight_file(path: Path) -> dict[str, Tensor]:
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
     """Return the tensors of one file, copied: a tensor of a mapped file that is cut short later kills the process."""
     with safetensors.open_safetensors(path, "pt") as file:
-        return {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 - it is no dictionary
+        return {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 - not a dictionary
 
 
 def _read_legacy_pickle(path: Path) -> Any:
