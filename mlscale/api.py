@@ -11,8 +11,8 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from mlscale import commands
-from mlscale.assembly.confirmed_fixes import confirm_fixes
 from mlscale.config.composition.argv import parse_command_line
+from mlscale.config.composition.offered_fixes import offer_fixes
 from mlscale.config.composition.request import Request
 from mlscale.errors import MLScaleError
 from mlscale.launch.external.external_launcher import refuse_external_rank
@@ -46,7 +46,7 @@ def compose(overrides: Sequence[str] = (), *, command: str = "train") -> DictCon
     # Both before torch is imported: OpenMP reads its wait policy once, and targets are searched on sys.path.
     make_user_code_importable()
     wait_passively()
-    with defer_garbage_collection(), confirm_fixes(command, overrides):
+    with defer_garbage_collection(), offer_fixes(overrides):
         return compose_command_config(_parse_overrides(command, overrides))
 
 

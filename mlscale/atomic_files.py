@@ -22,7 +22,9 @@ from mlscale.file_locks import hold_folder, lock_file, remove_abandoned_folders
 PRIVATE_FILE = 0o600
 PRIVATE_FOLDER = 0o700
 ASIDE = ".aside-"  # how the name of a file or folder starts that is not there yet; whatever reads a folder skips these
-_ELSEWHERE = "{}=<a folder you may write to, with free space>"
+_ELSEWHERE = "{}=<{} you may write to, with free space>"
+_RUNS_DIR = _ELSEWHERE.format("runs_dir", "a folder")
+IN_FOLDER = "a file in a folder"
 
 
 def write_bytes(path: Path, content: bytes, *, mode: int = PRIVATE_FILE) -> None:
@@ -296,7 +298,7 @@ def create_write_error(path: Path, error: OSError) -> MLScaleError:
         f"can't write {path.name}",
         where=str(path),
         why=explain_os_error(error, path),
-        fix=_ELSEWHERE.format("runs_dir"),
+        fix=_RUNS_DIR,
         exit=Exit.ENVIRONMENT,
     )
 
@@ -318,10 +320,35 @@ def _is_out_of_inodes(path: Path) -> bool:
 
 
 @contextlib.contextmanager
-def report_path_setting(setting: str) -> Iterator[None]:
+def report_path_setting(setting: str, what: str = "a folder") -> Iterator[None]:
     """Let an error about a path that can't be written name the setting that chose the path, which is not runs_dir."""
-    with _replace_write_fix(_ELSEWHERE.format(setting)):
+    with _replace_write_fix(_ELSEWHERE.format(setting, what)):
         yield
+
+
+@contextlib.contextmanager
+def report_disk_errors(setting: str, what: str = "a folder") -> Iterator[None]:
+    """Do as `report_path_setting`, also for errors of the system inside the block, which does nothing but files.
+
+    Raises:
+        MLScaleError: the disk is full, or the folder can't be written to (exit code 5).
+    """
+    with report_path_setting(setting, what):
+        try:
+            yield
+        except OSError as error:
+            raise create_write_error(Path(str(error.filename or what)), error) from error
+
+
+def write_setting_file(setting: str, path: Path, text: str, *, mode: int = PRIVATE_FILE) -> None:
+    """Write a file that a setting names, as `write_bytes` does; its folder is made.
+
+    Raises:
+        MLScaleError: it can't be written (exit code 5).
+    """
+    with report_path_setting(setting, IN_FOLDER):
+        make_folders(path.parent)
+        write_bytes(path, encode_text(text), mode=mode)
 
 
 @contextlib.contextmanager
@@ -346,7 +373,7 @@ def _replace_write_fix(fix: str) -> Iterator[None]:
 
 def _with_write_fix(error: MLScaleError, fix: str) -> MLScaleError:
     """Return an error with another fix, if its own is to choose another folder; else the same one."""
-    if error.fix != _ELSEWHERE.format("runs_dir"):
+    if error.fix != _RUNS_DIR:
         return error
     changed = MLScaleError(error.what, where=error.where, why=error.why, fix=fix, exit=error.exit)
     changed.unbuilt, changed.run = error.unbuilt, error.run

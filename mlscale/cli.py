@@ -14,7 +14,7 @@ from types import FrameType, ModuleType
 
 from mlscale.api import make_user_code_importable
 from mlscale.commands import COMMANDS, find_command, import_entry_point
-from mlscale.commands.options import HELP_FLAGS, suggest_action_keys
+from mlscale.commands.options import HELP_FLAGS
 from mlscale.culprit import wrap_unforeseen_error
 from mlscale.errors import Exit, MLScaleError
 from mlscale.launch import garbage_collection as garbage
@@ -91,11 +91,7 @@ def _dispatch_command(words: list[str]) -> int:
     if set(HELP_FLAGS) & set(takewhile(lambda word: word != "--", rest)):
         print(wrap_text(_load_help_texts().format_action_command_help(command, rest)))
         return int(Exit.DONE)
-    try:
-        return int(import_entry_point(command).main(rest))
-    except MLScaleError as error:
-        suggest_action_keys(error, COMMANDS[command].actions, rest)
-        raise
+    return int(import_entry_point(command).main(rest))
 
 
 def _is_command(word: str) -> bool:

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 
 from mlscale import api
-from mlscale.assembly.confirmed_fixes import confirm_fixes
 from mlscale.config.composition.argv import parse_command_line
+from mlscale.config.composition.offered_fixes import offer_fixes
 from mlscale.config.composition.reference_argument import restate_command
 from mlscale.config.composition.request import Request
 from mlscale.errors import Exit, MLScaleError
@@ -32,7 +32,7 @@ def run_config_command(command: str, argv: Sequence[str]) -> int:
     """
     wait_passively()
     # Composing makes many objects that stay: no garbage collection until it is done.
-    with defer_garbage_collection(), confirm_fixes(command, argv):
+    with defer_garbage_collection(), offer_fixes(argv):
         request = parse_command_line(command, argv)
     if request.help:
         from mlscale.help import format_config_command_help
@@ -55,7 +55,7 @@ def run_config_command(command: str, argv: Sequence[str]) -> int:
         request = resolve_base_config(request)
         return _run_sweep(request) if request.multirun else _run_hydra_flags(request)
     try:
-        with defer_garbage_collection(), confirm_fixes(command, argv):
+        with defer_garbage_collection(), offer_fixes(argv):
             cfg = api.compose_command_config(request)
     except MLScaleError as error:
         if external is not None:
@@ -130,7 +130,7 @@ def _run_sweep(request: Request) -> int:
 
     register_sweep_dir()
     # Before the sweep has a folder: a mistake that every job has is reported once and leaves nothing.
-    with confirm_fixes(request.command, request.typed):
+    with offer_fixes(request.typed):
         check_sweep(request)
     os.umask(0o077)  # Hydra makes the sweep's folder
     sweep = Sweep(request)

@@ -10,12 +10,14 @@ from functools import cache
 from pathlib import Path
 
 from mlscale.errors import Exit, MLScaleError
-from mlscale.lightning_errors import explain_lightning_error
 
 _PACKAGE_FOLDER = Path(__file__).resolve().parent
 # A worker process of a loader sends its traceback as text, so its frames have to be parsed.
 _FRAME = re.compile(r'^ *File "(?P<file>[^"]+)", line (?P<line>\d+), in (?P<name>\S+)', re.MULTILINE)
 _SHARDED = "mixed torch.Tensor and DTensor"  # torch's words for an operation with a shard and a whole tensor
+_TRACEBACK = "export MLSCALE_TRACEBACK=1, and start the command again: it shows how it came there"
+_LIGHTNING = {"pytorch_lightning", "lightning_fabric", "lightning"}
+_BY_TYPE = {"MisconfigurationException", "MisconfigurationError"}
 _IN_WORKER = "Original Traceback (most recent call last):"
 
 
@@ -26,8 +28,13 @@ def wrap_unforeseen_error(error: BaseException, where: str = "") -> MLScaleError
         where: the rank or the key path, for example, if known; the line is added.
     """
     what, prefix, own = summarize_error(error), f"{where}: " if where else "", find_user_line(error)
-    if (refused := explain_lightning_error(error, where, own)) is not None:
-        return refused
+    if refused_at := _find_lightning_refusal(error):
+        return MLScaleError(
+            "Lightning refuses this module or setting",
+            where=prefix + (own or refused_at),
+            why=" ".join(str(error).split()),
+            fix=f"change what it names\n{_TRACEBACK}",
+        )
     if _SHARDED in what:
         return MLScaleError(
             "weights are used while they are sharded",
@@ -37,16 +44,27 @@ def wrap_unforeseen_error(error: BaseException, where: str = "") -> MLScaleError
         )
     if own:
         why = "your code raised it"
-        fix = "export MLSCALE_TRACEBACK=1, and start the command again: it shows how it came there"
-        return MLScaleError(what, where=prefix + own, why=why, fix=fix, exit=Exit.BUG)
+        return MLScaleError(what, where=prefix + own, why=why, fix=_TRACEBACK, exit=Exit.BUG)
     return MLScaleError(
         what,
         where=prefix + (next(_iterate_lines(error), "") or "mlscale, or a library that it called"),
         why="your code did not raise it, and it has no message of its own: a setting that does not fit the data, or a "
         "bug of mlscale",
-        fix="export MLSCALE_TRACEBACK=1, and start the command again: it shows how it came there",
+        fix=_TRACEBACK,
         exit=Exit.BUG,
     )
+
+
+def _find_lightning_refusal(error: BaseException) -> str:
+    """Return the line of Lightning that refuses what a user has configured; "" for another error. Types that Python and
+    torch raise, too, are Lightning's own where a `raise` in one of its files raised them.
+    """
+    last = next(reversed(traceback.extract_tb(error.__traceback__)), None)
+    if last is None or not _LIGHTNING & set(Path(last.filename).parts):
+        return ""
+    is_own_type = any(kind.__name__ in _BY_TYPE for kind in type(error).__mro__)
+    is_raised = isinstance(error, (ValueError, TypeError, RuntimeError)) and (last.line or "").startswith("raise ")
+    return f"{Path(last.filename).name}:{last.lineno} of Lightning" if is_own_type or is_raised else ""
 
 
 def find_user_line(error: BaseException) -> str:

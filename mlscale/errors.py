@@ -49,13 +49,11 @@ class MLScaleError(Exception):
         unbuilt: it was raised while the run's objects were built: nothing has run yet.
         is_reported: another process prints it, so this one only ends with its exit code.
         run: the folder of the run that it ended; "" before there is one.
-        retried: the configurations that were composed with a fix of it, by their overrides.
     """
 
     unbuilt = False
     is_reported = False
     run = ""
-    retried: Mapping[frozenset[str], Any] = {}
 
     def __init__(self, what: str, *, where: str = "", why: str = "", fix: str = "", exit: Exit = Exit.USER) -> None:
         super().__init__(what)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import math
 import os
 import shutil
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+
+from mlscale.errors import MLScaleError
 
 _LOCK_POLL_SECONDS = 0.02
 _SCRATCH = "mlscale-scratch-"
@@ -48,6 +51,36 @@ def wait_for_lock(handle: int, seconds: float) -> bool:
         if time.monotonic() >= end:
             return False
         time.sleep(_LOCK_POLL_SECONDS)
+
+
+@contextlib.contextmanager
+def hold_lock(
+    path: Path, held: MLScaleError | None, seconds: float = 0.0, *, is_required: bool = False
+) -> Iterator[None]:
+    """Hold the lock of a folder, or of a file, which is made and stays, inside the block.
+
+    Args:
+        path: of the folder or file.
+        held: raised where another process has the lock for `seconds`; None waits as long as it takes.
+        seconds: to wait at most.
+        is_required: whether a file system without locks is an error; else nothing is locked there.
+
+    Raises:
+        MLScaleError: `held`.
+        OSError: the file can't be made, or the file system has no locks.
+    """
+    # A lock file that was removed would leave two processes with locks on two files of this name.
+    flags = os.O_RDONLY if path.is_dir() else os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+    handle = os.open(path, flags, 0o600)
+    try:
+        is_held = True
+        with contextlib.suppress(*(() if is_required else (OSError,))):
+            is_held = wait_for_lock(handle, math.inf if held is None else seconds)
+        if held is not None and not is_held:
+            raise held
+        yield
+    finally:
+        os.close(handle)
 
 
 @contextlib.contextmanager

@@ -39,7 +39,7 @@ def load(
         runs_dir: the folder of runs.
         checkpoint: of a run: best, last, or the name of another one.
         threads: that compute a batch of a servable.
-        provider: what computes a servable: cpu, openvino, cuda or tensorrt.
+        provider: what computes a servable: cpu, cuda or tensorrt.
         trust: trust a run's configuration, even if it names third-party code.
 
     Raises:

@@ -1,10 +1,10 @@
 """Takes every recipe, and a user's own data of each task type, through `mlscale lifecycle`, and prints a table.
 
-    python -m scripts.all_lifecycles [--only tabular 'table of numbers'] [--shifts auto concept] [--folder build/tours]
+    python -m scripts.all_lifecycles [--only tabular 'table of numbers'] [--folder build/tours]
 
 Each tour is the command that a user types. The table has its key metric before the change, under it and after the
 retraining, the answers that were dropped or wrong, the CPU time of all its processes, and the last sentence. Data sets
-of a user's own are written by `scripts/lifecycle_data.py`. A language model has no labels, and no concept drift.
+of a user's own are written by `scripts/lifecycle_data.py`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,6 @@ from scripts.all_recipes import list_recipes
 from scripts.lifecycle_data import DATA_SETS
 
 _SECONDS = 3600
-_WITHOUT_LABELS = ("gpt", "documents")
 
 
 @dataclass
@@ -34,7 +33,6 @@ class TourOutcome:
 
     Attributes:
         name: of the recipe or the data set.
-        shift: as typed.
         code: the exit code.
         cpu_s: CPU time of all its processes, s.
         metrics: of its result; empty where it was refused.
@@ -43,7 +41,6 @@ class TourOutcome:
     """
 
     name: str
-    shift: str
     code: int
     cpu_s: float
     metrics: Mapping[str, float]
@@ -51,14 +48,14 @@ class TourOutcome:
     page: str
 
 
-def take_tour(name: str, shift: str, folder: Path, extra: list[str]) -> TourOutcome:
+def take_tour(name: str, folder: Path, extra: list[str]) -> TourOutcome:
     """Run a tour in a folder of its own, which is created."""
     folder.mkdir(parents=True)
     data = folder / "data"
     data.mkdir()
     words = DATA_SETS[name](data) if name in DATA_SETS else [f"+recipe={name}"]
     start = _measure_child_cpu()
-    command = [sys.executable, "-m", "mlscale", "lifecycle", *words, f"lifecycle.shift={shift}", *extra]
+    command = [sys.executable, "-m", "mlscale", "lifecycle", *words, *extra]
     done = subprocess.run(
         [*command, "snapshot=false", "output=json"],
         cwd=folder,
@@ -74,17 +71,16 @@ def take_tour(name: str, shift: str, folder: Path, extra: list[str]) -> TourOutc
         metrics, sentence, page = result["metrics"], result["sentence"], result["artifacts"]["page"]
     except (ValueError, KeyError):
         metrics, sentence, page = {}, " ".join(done.stderr.split())[-300:], ""
-    return TourOutcome(name, shift, done.returncode, cpu_s, metrics, sentence, page)
+    return TourOutcome(name, done.returncode, cpu_s, metrics, sentence, page)
 
 
 def format_table(outcomes: list[TourOutcome]) -> str:
     """Return the outcomes as a table in Markdown."""
-    titles = ("recipe or data", "shift", "exit code", "steps", "before → under the shift → after")
-    rows = [(*titles, "dropped, wrong of requests", "CPU time", ""), ("---",) * 8]
+    titles = ("recipe or data", "exit code", "steps", "before → under the shift → after")
+    rows = [(*titles, "dropped, wrong of requests", "CPU time", ""), ("---",) * 7]
     rows += [
         (
             each.name,
-            each.shift,
             str(each.code),
             f"{each.metrics.get('steps', 0):.0f}",
             _describe_change(each.metrics),
@@ -125,7 +121,6 @@ def main() -> int:
     names = [*list_recipes(), *DATA_SETS]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", default=names, choices=names)
-    parser.add_argument("--shifts", nargs="+", default=["auto", "concept"])
     parser.add_argument("--folder", type=Path, help="where tours stay; a temporary one by default")
     parser.add_argument("--set", nargs="*", default=[], help="more overrides")
     arguments = parser.parse_args()
@@ -134,13 +129,9 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as scratch:
         folder = (arguments.folder or Path(scratch)).absolute()
         for name in arguments.only:
-            for shift in arguments.shifts:
-                if shift == "concept" and name in _WITHOUT_LABELS:
-                    continue
-                print(f"{name}, {shift} …", file=sys.stderr, flush=True)
-                place = folder / f"{name.replace(' ', '-')}-{shift}"
-                outcomes.append(take_tour(name, shift, place, arguments.set))
-                print(format_table(outcomes[-1:]), file=sys.stderr, flush=True)
+            print(f"{name} …", file=sys.stderr, flush=True)
+            outcomes.append(take_tour(name, folder / name.replace(" ", "-"), arguments.set))
+            print(format_table(outcomes[-1:]), file=sys.stderr, flush=True)
     print(format_table(outcomes))
     return int(any(outcome.code for outcome in outcomes))
 

@@ -37,8 +37,6 @@ CALLBACKS = {  # the node's name, and what is set
     "lr_monitor": (),
     "grad_norm": (),
     "grad_norm per layer": ("callbacks.grad_norm.per_layer=true",),
-    "loss_spike": (),
-    "device_stats": (),
     "ema": (),
     "ema at every step": ("callbacks.ema.every=1",),
     "none": (),  # nothing is taken out: what the method itself sees
@@ -79,7 +77,7 @@ class Blocks:
         was_inside = len(others) < len(self.trainer.callbacks)
         self.trainer.callbacks = [*others, self.callback] if inside else others
         self.telling._contributors = [callback for callback in self.trainer.callbacks if hasattr(callback, "entry")]
-        if inside != was_inside and type(self.callback).__name__ in ("DeviceStats", "Stall"):  # they have threads
+        if inside != was_inside and type(self.callback).__name__ == "Stall":  # they have threads
             hook = self.callback.on_train_start if inside else self.callback.on_train_end
             hook(self.trainer, self.trainer.lightning_module)
 

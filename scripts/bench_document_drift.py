@@ -36,7 +36,7 @@ _LEFT_OUT = ("antigravity", "this", "idlelib", "turtledemo", "test", "lib2to3", 
 
 def print_document_rows(seed: int, looks: int) -> None:
     """Print how often looks at documents are detected, and how often degradation is reported."""
-    from mlscale.commands.lifecycle.shifts import replace_words
+    from mlscale.commands.lifecycle.production import replace_words
 
     sentences = list_sentences()
     for form in FORMS:

@@ -5,8 +5,7 @@
 Each recipe is trained from the same seeds in each precision; the last checkpoints answer the same validation samples,
 all of them computed in fp32, as a servable would. A sample is right when its class is (multi-label: all labels are).
 The difference is paired: McNemar's mid-p, and Tango's interval with 95 % at each end (`mlscale.stats.paired`), over
-samples and seeds together. Time and memory beside fp32 are those of `precision.compare=true`: interleaved steps, and
-the traced peak of a step's tensors.
+samples and seeds together.
 """
 
 from __future__ import annotations
@@ -32,8 +31,8 @@ from mlscale.stats.paired import compare_paired
 
 PRECISIONS = {
     "fp32": ("precision=fp32",),
-    "bf16": ("precision=bf16", "precision.compare=true"),
-    "fp16": ("precision=fp16", "precision.on_cpu=true", "precision.compare=true"),
+    "bf16": ("precision=bf16",),
+    "fp16": ("precision=fp16", "precision.on_cpu=true"),
 }
 # A CPU takes many times as long for convolutions in float16, so recipes are trained in part.
 SHORTER = {
@@ -51,8 +50,8 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--without", default="", help="recipe:precision, several divided by a comma, to leave out")
     arguments = parser.parse_args()
-    print("| recipe | precision | accuracy | difference | 95 % ends | p | time of fp32 | memory of fp32 | skipped |")
-    print("|---|---|---|---|---|---|---|---|---|")
+    print("| recipe | precision | accuracy | difference | 95 % ends | p | skipped |")
+    print("|---|---|---|---|---|---|---|")
     left_out = arguments.without.split(",")
     for recipe in arguments.recipes.split(","):
         right: dict[str, list[NDArray[Any]]] = {}
@@ -62,20 +61,19 @@ def main() -> None:
 
 
 def _row(recipe: str, precision: str, arguments: Any, right: dict[str, list[NDArray[Any]]]) -> None:
-    told = []
+    results = []
     for seed in range(arguments.seeds):
         correct, metrics = trained(recipe, precision, seed)
         right.setdefault(precision, []).append(correct)
-        told.append(metrics)
+        results.append(metrics)
     share = np.concatenate(right[precision]).mean()
     row = [recipe, precision, f"{share:.2%}"]
     if precision == "fp32":
-        row += ["", "", "", "", "", ""]
+        row += ["", "", "", ""]
     else:
         found = compare_paired(np.concatenate(right["fp32"]), np.concatenate(right[precision]))
         row += [f"{found.difference:+.2%}", f"{found.low:+.2%} to {found.high:+.2%}", f"{found.p:.2f}"]
-        names = {"time_of_fp32": ".2f", "memory_of_fp32": ".2f", "train/skipped_steps": ".0f"}
-        row += [_mean(told, name, shown) for name, shown in names.items()]
+        row.append(_mean(results, "train/skipped_steps", ".0f"))
     print(f"| {' | '.join(row)} |", flush=True)
 
 
@@ -108,9 +106,9 @@ def _right(run: RunFolder) -> NDArray[Any]:
     return torch.cat(found).numpy()
 
 
-def _mean(told: list[dict[str, Any]], name: str, shown: str) -> str:
+def _mean(results: list[dict[str, Any]], name: str, shown: str) -> str:
     """Over the seeds; nothing where it was not measured: float16 on a CPU is too slow to be timed."""
-    values = [float(each[name]) for each in told if name in each]
+    values = [float(each[name]) for each in results if name in each]
     return format(fmean(values), shown) if values else ""
 
 

@@ -38,7 +38,7 @@ def main() -> int:
     """Run a part, print its table; exit code 1 where something does not agree."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("part", choices=["agreement", "time", "models"])
-    parser.add_argument("--targets", nargs="+", default=["onnx", "triton", "tfserving", "openvino"])
+    parser.add_argument("--targets", nargs="+", default=["onnx", "triton", "tfserving"])
     parser.add_argument("--samples", type=int, default=1000)
     parser.add_argument("--check", action="store_true", help="start each target's own server, and send it the samples")
     parser.add_argument("--seed", type=int, default=16)

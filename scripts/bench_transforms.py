@@ -87,7 +87,6 @@ def open_data_loader(folder: str, transform: str, _: str) -> Iterable[Any]:
 
 CONTENDERS: dict[str, tuple[Callable[[str, str, str], Iterable[Any]], str]] = {
     "DataLoader, 2 workers": (open_data_loader, ""),
-    "mlscale, auto": (open_mlscale, "auto"),
     "mlscale, process": (open_mlscale, "process"),
     "mlscale, thread": (open_mlscale, "thread"),
 }

@@ -14,7 +14,7 @@ from mlscale.train.checkpoint.weights_only_load import load_checkpoint_file
 
 # What differs between two runs of the same thing: times, the memory of a process, and which steps were saved at, where
 # that goes by the clock.
-_OF_THE_MOMENT = re.compile(r"device/|samples_per_s|tokens_per_s|memory|time_s|seconds|/periodic\b")
+_OF_THE_MOMENT = re.compile(r"DeviceStatsMonitor|samples_per_s|tokens_per_s|memory|time_s|seconds|/periodic\b")
 CHECKPOINTS = ("last.ckpt", "best.ckpt")
 
 

@@ -133,7 +133,6 @@ INTACT = {
     "tiff": encoded(photo(), "TIFF"),
     "tiff lzw": encoded(photo(), "TIFF", compression="tiff_lzw"),
     "tiff of 16 bits": encoded(_SIXTEEN, "TIFF"),
-    "jp2": encoded(photo(), "JPEG2000"),
 }
 TURNED = {
     f"{name}, orientation {orientation}": turned(kind, orientation, mode, **options)

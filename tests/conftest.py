@@ -3,6 +3,7 @@
 import atexit
 import contextlib
 import fcntl
+import functools
 import gc
 import os
 import shutil
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from mlscale.config.names import private_names
 from mlscale.launch.threads import wait_passively
 from mlscale.runs.host.machine import count_usable_cores, get_memory_bytes
 from tests import composed_once
@@ -72,6 +74,17 @@ def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> 
 def _leave_out_of_searches() -> None:
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_source_read_again() -> Iterator[None]:
+    """Commands in this process read the sources of seven modules of libraries once, not each time; commands in
+    processes of their own do."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(private_names, "_read_source", functools.cache(private_names._read_source))
+        table = functools.cache(private_names.read_private_names)
+        patch.setattr(private_names, "read_private_names", lambda: dict(table()))
+        yield
 
 
 @pytest.fixture(autouse=True)

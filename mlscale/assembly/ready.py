@@ -48,8 +48,13 @@ def compose_from_overrides(command: str, overrides: Sequence[str]) -> DictConfig
 def compose_checked(request: Request) -> DictConfig:
     """Return the checked config of one command."""
     from mlscale.config.composition.compose import compose_config
+    from mlscale.config.composition.offered_fixes import drop_fixes_in_force
 
-    cfg = compose_config(request)
+    try:
+        cfg = compose_config(request)
+    except MLScaleError as error:
+        drop_fixes_in_force(error.list_problems(), request, None)
+        raise
     _refuse_scheduler(cfg, request)
     return raise_if_invalid(cfg, request)
 
@@ -76,9 +81,10 @@ def find_problems(
 ) -> list[MLScaleError]:
     """Return the problems of tier 1 of a composed config; `left_over` as for `check_config`."""
     from mlscale.config.checks.check import check_config
+    from mlscale.config.composition.offered_fixes import drop_fixes_in_force
     from mlscale.config.composition.origin import create_origin_lookup
 
-    return check_config(
+    problems = check_config(
         cfg,
         groups=request.roots.get_command_groups(request.command),
         origin=create_origin_lookup(request.command, list(request.overrides), request.roots),
@@ -86,6 +92,8 @@ def find_problems(
         command_files=request.roots.list_command_files(request.command),
         left_over=left_over,
     )
+    drop_fixes_in_force(problems, request, cfg)
+    return problems
 
 
 def raise_if_invalid(cfg: DictConfig, request: Request) -> DictConfig:
@@ -101,11 +109,7 @@ def raise_if_invalid(cfg: DictConfig, request: Request) -> DictConfig:
 
         # Messages quote values and overrides, which may hold literal secrets.
         masker = Masker.create_for_run(cfg)
-        try:
-            raise_all([problem.mask_texts(masker.mask_text) for problem in problems])
-        except MLScaleError as refusal:
-            refusal.retried = {frozenset(request.overrides): cfg}
-            raise
+        raise_all([problem.mask_texts(masker.mask_text) for problem in problems])
     if is_run:  # which reads the libraries' sources
         options = [("strategy", "fsdp"), ("data", "dali")]
         used = {f"{group}={option}" for group, option in options if option in str(cfg.get(group)).lower()}
@@ -311,8 +315,10 @@ def _use_trusted_config(frozen: DictConfig, folder: Path, request: Request) -> R
         raise_all(
             [*find_distrusted(config, folder, typed, doubt=doubt), *find_distrusted(derived, folder, doubt=doubt)]
         )
-    if request.values.get("resume") in (None, "null", "") and is_run_folder(folder):
-        report_edits(RunFolder.open(folder))  # a run that is resumed is refused for that
+    if request.values.get("resume") in (None, "null", ""):
+        if is_run_folder(folder):
+            report_edits(RunFolder.open(folder))  # a run that is resumed is refused for that
+        _settle_precision(frozen, folder)
     return use_frozen(frozen, request)
 
 
@@ -335,6 +341,13 @@ def _settle_metric(frozen: DictConfig, folder: Path) -> None:
 
     derived = read_yaml_values(folder / DERIVED)
     frozen.update(reuse_choice(frozen, derived))
+
+
+def _settle_precision(frozen: DictConfig, folder: Path) -> None:
+    """Name the precision that `precision=auto` of an earlier version found, which such a config interpolates."""
+    if frozen.precision._get_node("value")._value() == "${derived.precision}":
+        derived = _read_derived_values(folder, required=True)
+        frozen.precision = {"value": derived.get("precision"), "memory_format": derived.get("memory_format")}
 
 
 def _find_named_run(request: Request) -> str | None:

@@ -26,19 +26,16 @@ from mlscale.assembly.run_parts import set_up_task
 from mlscale.atomic_files import read_json
 from mlscale.config.checkpoint_address import keep_checkpoints_local
 from mlscale.config.derive import count_epoch_steps
-from mlscale.config.metric_choice import follow_own_metrics, is_set
+from mlscale.config.metric_choice import follow_own_metrics
 from mlscale.config.targets import has_argument, has_precision_plugin
 from mlscale.data.backend import Backend
 from mlscale.data.inspection.bad_list import BAD_LIST, write_bad_list
-from mlscale.runs.folder import RunFolder
 from mlscale.runs.initial_source import InitialWeights
 from mlscale.runs.run_reader import RUN
 from mlscale.secrets.mask import Masker
-from mlscale.task_types.registry import resolve_task_type
 from mlscale.train.after_fit import run_after_fit_hooks
 from mlscale.train.callbacks import StepSeed
-from mlscale.train.callbacks.loss_end import LossEnd, compute_constant_loss
-from mlscale.train.callbacks.run_metric import UNCHOSEN, RunMetric
+from mlscale.train.callbacks.run_metric import RunMetric
 from mlscale.train.callbacks.stopwatch import Stopwatch
 from mlscale.train.checkpoint.exact_resume import ExactResume
 from mlscale.train.checkpoint.lightning_io import VerifiedCheckpointIO
@@ -82,7 +79,8 @@ def assemble_parts(cfg: DictConfig, run_data: RunData | None = None) -> Assembly
     if line and _is_first_rank():
         print(line, file=sys.stderr, flush=True)
     # Compression joins the run as callbacks: this module does not import it.
-    callbacks = [ExactResume(cfg.seed), StepSeed(cfg.seed), build_run_metric(cfg), build_loss_end(cfg, task)]
+    follow_own_metrics(cfg)
+    callbacks = [ExactResume(cfg.seed), StepSeed(cfg.seed), RunMetric(cfg.metric)]
     callbacks += build_each(keep_checkpoints_local(cfg).get("callbacks"), "callbacks").values()
     callbacks += build_each(cfg.get("compress"), "compress").values()
     # After the callbacks of all groups are built: any of them may save checkpoints.
@@ -96,41 +94,6 @@ def assemble_parts(cfg: DictConfig, run_data: RunData | None = None) -> Assembly
     return Assembly(trainer, task, data)
 
 
-def build_run_metric(cfg: DictConfig) -> RunMetric:
-    """Return the callback that knows the run's metric, or chooses it. Callbacks that follow an open metric wait under
-    its placeholder.
-    """
-    follow_own_metrics(cfg)
-    run_metric = RunMetric(
-        cfg.metric,
-        cfg.mode,
-        given=is_set(cfg, "metric"),
-        given_mode=is_set(cfg, "mode"),
-        record=lambda metric, mode: RunFolder.open(cfg.derived.run_dir).set_key_metric(metric, mode),
-        announce=cfg.derived.get("announce_metric", True),
-    )
-    if cfg.metric is None:
-        # A placeholder: callbacks that monitor `${metric}` are built before one is known. `RunMetric` replaces it.
-        cfg.derived.metric = UNCHOSEN
-    if cfg.mode is None:
-        # Lightning's callbacks refuse a mode that is neither min nor max; `RunMetric` sets the right one with the
-        # metric.
-        cfg.derived.mode = "min"
-    return run_metric
-
-
-def build_loss_end(cfg: DictConfig, task: pl.LightningModule) -> LossEnd:
-    """Return the callback that reports a loss which ends far above its start."""
-    facts = cfg.derived
-    task_type = resolve_task_type(task)
-    is_comparable = task_type is not None and task_type.loss_is_cross_entropy
-    lr = (cfg.get("optimizer") or {}).get("lr")
-    return LossEnd(
-        compute_constant_loss(facts.get("class_counts"), facts.get("num_classes")) if is_comparable else None,
-        lr=lr if isinstance(lr, int | float) else None,
-    )
-
-
 def assemble_and_fit(
     cfg: DictConfig,
     resume: str | None = None,
@@ -141,7 +104,6 @@ def assemble_and_fit(
     parts = assemble_parts(cfg, run_data)
     if initial is not None:
         _load_first_weights(parts.task, initial, cfg)
-        find_callback(parts.trainer, LossEnd).pretrained = True
     _start_loggers(parts.trainer.loggers, cfg, resume)
     # The peak memory is that of this fit, without what building the parts took.
     reset_peak_memory(parts.trainer.strategy.root_device)

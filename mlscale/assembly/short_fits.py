@@ -76,7 +76,6 @@ def run_short_fit(
     threads: int | None = None,
     *,
     command: str,
-    announce_metric: bool = False,
 ) -> dict[str, Any]:
     """Train, launched as a run is; return the results of its first rank.
 
@@ -85,15 +84,12 @@ def run_short_fit(
         folder: from `provide_scratch_folder`.
         threads: CPU threads of a process; None for what the run would have.
         command: that learns from it, for errors.
-        announce_metric: whether a metric that is chosen for the run is printed: for one of several fits.
 
     Raises:
         MLScaleError: that of the training; one that can't be resumed, since its folder is removed, names the command.
     """
     derived = derive_values(short, facts, detect_local_devices())
     derived["threads"] = threads or derived["threads"]
-    derived["announce_metric"] = announce_metric
-    derived |= {name: short.derived.get(name) for name in ("precision", "memory_format")}  # found already, if asked for
     short.derived = dict.fromkeys(short.derived)
     # The run folder is read by other processes, but secrets are written to no file, not even a temporary one.
     protected, environment = protect_config(short)

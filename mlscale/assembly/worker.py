@@ -32,8 +32,10 @@ from mlscale.runs.initial_source import InitialWeights
 from mlscale.secrets.mask import Masker, mask_output
 
 if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
     from mlscale.assembly.run_data import RunData
-    from mlscale.train.callbacks.stall_report import StallReport
+    from mlscale.train.callbacks.stall import StallReport
 
 # A checkpoint or a log that could not be written: the disk, a quota or a limit of the process is full.
 _DISK_FULL_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS})
@@ -95,7 +97,6 @@ def train_run_folder(folder: Path, checkpoint: Path | None = None, run_data: Run
     from mlscale.assembly.run import assemble_and_fit
     from mlscale.train import graceful_stop as signals
     from mlscale.train.callbacks import stall
-    from mlscale.train.process_memory import explain_out_of_memory
 
     os.umask(0o077)  # checkpoints and logs hold what the run saw: they are the user's alone
     cfg = frozen.load_frozen(folder)
@@ -110,7 +111,7 @@ def train_run_folder(folder: Path, checkpoint: Path | None = None, run_data: Run
     is_rank, is_external = this_process.is_rank_process(), find_external_rank() is not None
 
     def end_hung(error: MLScaleError, stall: StallReport) -> None:
-        hung.end_hung_process(folder, error, stall.hung, partial(notify_run_end, cfg))
+        hung.end_hung_process(folder, error, stall.others, partial(notify_run_end, cfg))
 
     with (
         mask_output(masker),
@@ -132,21 +133,28 @@ def train_run_folder(folder: Path, checkpoint: Path | None = None, run_data: Run
         except MLScaleError:
             raise
         except Exception as error:
-            problem = explain_out_of_memory(
-                error,
-                per_device_batch=cfg.derived.per_device_batch,
-                accumulate=cfg.trainer.get("accumulate_grad_batches", 1),
-                precision=cfg.precision.value,
-            )
-            # Lightning and torch let the system's error through when a checkpoint or a log can't be written.
-            if problem is None and isinstance(error, OSError) and error.errno in _DISK_FULL_ERRNOS:
-                problem = create_write_error(folder, error)
-            if problem is None:
+            if (problem := _explain_fit_error(cfg, folder, error)) is None:
                 raise
             raise problem from error
     if rank == 0:
         run = RunFolder.open(folder, masker)
         run.write_json("results/fit.json", vars(outcome))
+
+
+def _explain_fit_error(cfg: DictConfig, folder: Path, error: Exception) -> MLScaleError | None:
+    """Return what was wrong where a library says it in its own words: memory or the disk is full; else None."""
+    from mlscale.train.process_memory import explain_out_of_memory
+
+    problem = explain_out_of_memory(
+        error,
+        per_device_batch=cfg.derived.per_device_batch,
+        accumulate=cfg.trainer.get("accumulate_grad_batches", 1),
+        precision=cfg.precision.value,
+    )
+    # Lightning and torch let the system's error through when a checkpoint or a log can't be written.
+    if problem is None and isinstance(error, OSError) and error.errno in _DISK_FULL_ERRNOS:
+        return create_write_error(folder, error)
+    return problem
 
 
 def end_with(launcher: int) -> None:

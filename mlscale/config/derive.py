@@ -118,8 +118,6 @@ def derive_values(
         "steps_per_epoch": steps,
         "total_steps": _derive_total_steps(cfg, steps),
         **derive_metric(cfg, (facts or {}).get("class_counts") or ()),
-        "precision": None,  # what a probe finds, with precision=auto
-        "memory_format": None,
     }
     raise_all(problems or list(check_underived(cfg, derived)))
     return derived

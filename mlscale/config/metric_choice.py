@@ -1,4 +1,4 @@
-"""The metric that judges a run and its direction: as set, as the task implies, or still open."""
+"""The metric that judges a run and its direction: as set, as the task implies, or the loss."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from mlscale.config.metric_direction import choose_metric, infer_direction
+from mlscale.config.metric_direction import infer_direction
 from mlscale.config.targets import import_target
 from mlscale.errors import MLScaleError
 from mlscale.task_types.rare_classes import describe_imbalance
@@ -28,20 +28,29 @@ def is_set(cfg: DictConfig, key: str) -> bool:
 
 
 def derive_metric(cfg: DictConfig, class_counts: Sequence[int] = ()) -> dict[str, str | None]:
-    """Return the derived values `metric` and `mode`. A metric that is neither set nor implied by the task is None: it
-    is chosen once something has been logged.
+    """Return the derived values `metric` and `mode`. A metric that is neither set nor implied by the task is the loss:
+    that of the validation, or of the training where nothing validates.
 
     Args:
         class_counts: training samples of each class, where the data has classes.
     """
     metric, picked_mode = (str(cfg.metric), None) if is_set(cfg, "metric") else _read_checkpoint_metric(cfg)
     mode = str(cfg.mode) if is_set(cfg, "mode") else picked_mode
-    if metric is None and cfg.trainer.get("limit_val_batches") != 0:
-        task_type = resolve_configured_type(cfg)
+    if metric is None and not _has_validation(cfg):
+        metric = "train/loss"
+    elif metric is None:
+        own = task_type.choose_metric(class_counts) if (task_type := resolve_configured_type(cfg)) else "val/loss"
         # With a typed `mode=min` an accuracy can't be meant: the loss is the other metric that every built-in task
         # logs.
-        metric = choose_metric([task_type.choose_metric(class_counts), "val/loss"], mode) if task_type else None
-    return {"metric": metric, "mode": mode or (infer_direction(metric) if metric else None)}
+        metric = own if mode in (None, infer_direction(own)) else "val/loss"
+    return {"metric": metric, "mode": mode or infer_direction(metric)}
+
+
+def _has_validation(cfg: DictConfig) -> bool:
+    """Return whether the run validates; a function that builds the task may return one that does."""
+    step = getattr(import_target(cfg.task), "validation_step", None) if cfg.get("task") else None
+    is_lightnings = getattr(step, "__module__", "").startswith(("pytorch_lightning.core", "lightning.pytorch.core"))
+    return cfg.trainer.get("limit_val_batches") != 0 and not is_lightnings
 
 
 def _read_checkpoint_metric(cfg: DictConfig) -> tuple[str | None, str | None]:

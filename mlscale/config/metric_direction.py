@@ -1,4 +1,4 @@
-"""The direction in which a metric gets better, by its name, and the choice of the metric that judges a run."""
+"""The direction in which a metric gets better, by its name."""
 
 from __future__ import annotations
 
@@ -6,25 +6,18 @@ import difflib
 import re
 from collections.abc import Iterable, Iterator, Sequence
 
-# What judges a run for which no metric was set: the first of these that is logged.
-_BEST_FIRST = (
-    "accuracy acc", "f1 fbeta", "auroc auc rocauc auprc", "map ap", "miou iou jaccard", "dice", "r2",
-    "mcc matthews kappa", "spearman pearson kendall corr correlation", "ndcg mrr", "bleu rouge meteor", "psnr ssim",
-    "match em", "top",
-)  # fmt: skip
-_LEAST_FIRST = (
-    "rmse rmsle", "mae", "mape smape", "mse", "wer cer eer", "error err", "perplexity ppl", "bits bpb bpc bpd nats",
-    "fid lpips", "loss", "nll bce ce xent crossentropy entropy hinge deviance", "kl kld",
-)  # fmt: skip
-# Poor judges alone (a model that always answers yes has recall 1), chosen where nothing else is logged.
-_LAST_MAX = "precision recall sensitivity specificity tpr score reward return win hit similarity likelihood exact elbo"
-_LAST_MIN = "ece brier fpr fnr regret distance false"
-# Never chosen; a sweep may be sorted by them.
-_RESOURCES_MAX, _RESOURCES_MIN = "throughput fps headroom speedup", "time seconds latency memory bytes ms cost"
-
-_MAX = frozenset(" ".join([*_BEST_FIRST, _LAST_MAX, _RESOURCES_MAX]).split())
-_MIN = frozenset(" ".join([*_LEAST_FIRST, _LAST_MIN, _RESOURCES_MIN]).split())
-_ORDER = tuple(group.split() for group in (*_BEST_FIRST, *_LEAST_FIRST, _LAST_MAX, _LAST_MIN))
+_RISING = (
+    "accuracy acc f1 fbeta auroc auc rocauc auprc map ap miou iou jaccard dice r2 mcc matthews kappa spearman "
+    "pearson kendall corr correlation ndcg mrr bleu rouge meteor psnr ssim match em top precision recall "
+    "sensitivity specificity tpr score reward return win hit similarity likelihood exact elbo throughput fps "
+    "headroom speedup"
+)
+_FALLING = (
+    "rmse rmsle mae mape smape mse wer cer eer error err perplexity ppl bits bpb bpc bpd nats fid lpips loss nll "
+    "bce ce xent crossentropy entropy hinge deviance kl kld ece brier fpr fnr regret distance false time seconds "
+    "latency memory bytes ms cost"
+)
+_MAX, _MIN = frozenset(_RISING.split()), frozenset(_FALLING.split())
 _NEGATIVE = frozenset({"neg", "negative"})
 _KNOWN = _MAX | _MIN | _NEGATIVE
 _ENDS = ("accuracy", "error", "loss", "acc")  # of names without a separator: valloss
@@ -44,32 +37,12 @@ def infer_direction(name: str) -> str | None:
     return "min" if (word in _MIN) != any(word in _NEGATIVE for word in words) else "max"
 
 
-def choose_metric(logged: Iterable[str], mode: str | None = None) -> str | None:
-    """Return the best of the logged metrics to judge a run by: quality metrics come before the loss. None if no name
-    shows which way it gets better.
-
-    Args:
-        logged: names.
-        mode: min or max, where that is set: only metrics that get better that way.
-    """
-    # Of equally good names the total comes first, then the shortest: `loss` before `loss_box`. Sorted by name last, so
-    # that the choice does not depend on the order of logging.
-    names = sorted(logged, key=lambda name: ("total" not in name, len(name), name))
-    # Lightning logs a metric of both step and epoch under three names; the one without a suffix is the epoch's.
-    whole = [name for name in names if not re.search(r"_(step|epoch)$", name)] or names
-    words = {
-        name: _find_deciding_word(list(_split_name(name)))
-        for name in whole
-        if mode is None or infer_direction(name) == mode
-    }
-    return next((name for group in _ORDER for name, word in words.items() if word in group), None)
-
-
 def find_nearest_metric(name: str, logged: Iterable[str]) -> str | None:
     """Return the logged metric that `name` probably means: one of the same stage, else of validation, if any."""
     names = sorted(logged)
     same = [other for other in names if get_stage(other) == (get_stage(name) or "val")] or names
-    return next(iter(difflib.get_close_matches(name, same, 1)), None) or choose_metric(same)
+    quality = sorted(same, key=lambda other: (is_loss(other), infer_direction(other) is None, len(other)))
+    return next(iter([*difflib.get_close_matches(name, same, 1), *quality]), None)
 
 
 def find_total_loss(logged: Iterable[str]) -> str | None:

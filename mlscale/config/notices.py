@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from omegaconf import OmegaConf
-
 from mlscale.config.checks.checkpoint_interval import collect_checkpoint_notices
 from mlscale.config.checks.strategy_support import collect_strategy_notices
 from mlscale.config.signatures.unpacked_keywords import inspect_signature
@@ -95,20 +93,12 @@ def _collect_group_notices(cfg: DictConfig) -> list[str]:
 
 
 def _collect_precision_notices(cfg: DictConfig) -> list[str]:
-    """Return a line for each setting of float16 next to another precision, or of the probe next to a named one."""
-    node = cfg.get("precision") or OmegaConf.create({"value": None})
-    plain: Any = OmegaConf.to_container(node, resolve=False)
-    # Unresolved: after the probe the resolved value would look like a typed precision.
-    auto = plain["value"] == "${derived.precision}"
-    idle = {
-        "fp16": [] if auto or node.value == "16-mixed" else ["loss_scale", "growth_interval", "max_skipped", "on_cpu"],
-        "auto": [] if auto else ["probe_seconds", "tolerance"],
-    }
+    """Return a line for each setting of float16 next to another precision."""
+    node: Any = cfg.get("precision") or {}
     return [
-        f"precision.{key} has no effect: it is a setting of precision={option}"
-        for option, keys in idle.items()
-        for key in keys
-        if plain.get(key) not in (None, False)
+        f"precision.{key} has no effect: it is a setting of precision=fp16"
+        for key in ("loss_scale", "growth_interval", "max_skipped", "on_cpu")
+        if node.get("value") != "16-mixed" and node.get(key) not in (None, False)
     ]
 
 

@@ -43,7 +43,7 @@ from mlscale.data.order.loader import (
     follow_nothing,
 )
 from mlscale.data.order.policy import Policy
-from mlscale.data.order.restored_order import check_restored_order
+from mlscale.data.order.restored_order import check_position_was_restored, check_restored_order
 from mlscale.data.order.sample_order import (
     BalancedSampler,
     MixedSampler,
@@ -268,6 +268,10 @@ class Backend:
     def _report_tolerated(self) -> None:
         """Report samples that were decoded although a decoder warned; where data is not decoded there are none."""
 
+    def runs_python_here(self) -> bool:
+        """Return True if a user's own Python code works on samples in this process."""
+        return self._has_python_code() and self.policy.executor != "process"
+
     def loading_workers(self) -> int:
         """Return the number of threads or processes that load, per rank, once `auto` is resolved."""
         return self._resolve_workers()
@@ -350,12 +354,14 @@ class Backend:
         return int(limit * batches) if isinstance(limit, float) else limit, is_fixed
 
     def _check_restored(self, version: str, layout: BatchLayout) -> None:
-        if self._restored is not None:
-            check_restored_order(
-                self._restored,
-                self._describe_order(version),
-                self._get_label_digests(),
-                self._open_stream("val")[2],
-                self._progress.position,
-                layout,
-            )
+        if self._restored is None:
+            check_position_was_restored(self.trainer, self)
+            return
+        check_restored_order(
+            self._restored,
+            self._describe_order(version),
+            self._get_label_digests(),
+            self._open_stream("val")[2],
+            self._progress.position,
+            layout,
+        )

@@ -18,7 +18,7 @@ from mlscale.data.images.array_ring import ArrayRing
 from mlscale.data.order.bad_samples import BadSample
 from mlscale.data.order.batch_plan import Batch, BatchPlan
 from mlscale.data.order.keyed_permutation import derive_sample_seeds
-from mlscale.data.workers.sample_executor import SampleExecutor, read_busy_clock
+from mlscale.data.workers.sample_executor import SampleExecutor
 from mlscale.data.workers.worker_pool import WorkerPool
 from mlscale.data.workers.worker_process import WorkerFailure
 
@@ -55,44 +55,29 @@ class DatasetStream:
         """Yield a batch for each plan; in its place a `BadSample`, if one of its samples fails to load."""
         if self._executor is None:
             for plan in plans:
-                yield self._finish_batch(plan, self._load_batch(plan))
+                batch = load_batch(self._samples, self._transform, *self._build_request(plan), mark=lambda row: None)
+                yield self._finish_batch(plan, batch)
             return
         pending: deque[tuple[BatchPlan, Future[Any]]] = deque()
         # A thread for each worker: it waits for the worker, and copies what comes.
         threads = ThreadPoolExecutor(self._workers, thread_name_prefix="mlscale-dataset")
-        with self._executor.run_epoch():
+        with self._executor.run_epoch() as workers:
             try:
                 for plan in plans:
-                    # Until `auto` has workers, batches are made here, one after the other.
-                    if (workers := self._executor.find_pool()) is not None:
-                        pending.append((plan, threads.submit(self._receive_batch, plan, workers)))
-                        if len(pending) <= 2 * self._workers:
-                            continue
-                    yield self._finish_batch(*self._take_batch(pending, plan))
+                    pending.append((plan, threads.submit(self._receive_batch, plan, workers)))
+                    if len(pending) > 2 * self._workers:
+                        first, future = pending.popleft()
+                        yield self._finish_batch(first, future.result())
                 while pending:
-                    plan, future = pending.popleft()
-                    yield self._finish_batch(plan, future.result())
+                    first, future = pending.popleft()
+                    yield self._finish_batch(first, future.result())
             finally:
                 threads.shutdown(wait=False, cancel_futures=True)
 
-    def _take_batch(self, pending: deque[tuple[BatchPlan, Future[Any]]], plan: BatchPlan) -> tuple[BatchPlan, Any]:
-        """Return the oldest batch that a worker makes; without workers the one of this plan, made here."""
-        if pending:
-            first, future = pending.popleft()
-            return first, future.result()
-        return plan, self._load_batch(plan)
-
-    def _load_batch(self, plan: BatchPlan) -> dict[str, Any] | BadSample:
-        # Waiting for a disk counts, since workers wait for it at the same time; waiting for a core does not.
-        start = read_busy_clock()
-        batch = load_batch(self._samples, self._transform, *self._build_request(plan), mark=lambda row: None)
-        if self._executor is not None and self._executor.is_measuring:
-            self._executor.record_cost(read_busy_clock() - start, len(plan.samples))
-        return batch
-
     def _build_request(self, plan: BatchPlan) -> tuple[list[tuple[int, int]], NDArray[np.uint64]]:
         """Return number and seed of each sample, and the seeds of the transform."""
-        return self._list_requests(plan), self._derive_seeds(plan)
+        seeds = derive_sample_seeds(plan.positions, seed=self._seed, epoch=plan.epoch, stream=f"dataset {self._split}")
+        return list(zip(plan.samples.tolist(), seeds.tolist(), strict=True)), self._derive_seeds(plan)
 
     def _receive_batch(self, plan: BatchPlan, workers: WorkerPool) -> dict[str, Any] | BadSample:
         def name_row(row: int) -> str:
@@ -113,10 +98,6 @@ class DatasetStream:
                 np.copyto(copied, array)
                 batch[name] = torch.from_numpy(copied)
             return dict(batch)
-
-    def _list_requests(self, plan: BatchPlan) -> list[tuple[int, int]]:
-        seeds = derive_sample_seeds(plan.positions, seed=self._seed, epoch=plan.epoch, stream=f"dataset {self._split}")
-        return list(zip(plan.samples.tolist(), seeds.tolist(), strict=True))
 
     def _derive_seeds(self, plan: BatchPlan) -> NDArray[np.uint64]:
         return derive_sample_seeds(plan.positions, seed=self._seed, epoch=plan.epoch, stream="augment")

@@ -105,8 +105,8 @@ class DatasetData(OrderedData):
         train: the training dataset.
         val: the validation dataset.
         test: the test dataset; None for none.
-        workers: processes that load, per rank; 0 for none. auto loads in the training process itself, and starts
-            processes if loading takes enough time; see `Policy.executor`. The batches are the same.
+        workers: processes that load, per rank, with `executor="process"`; see `Policy.executor`. The batches are the
+            same.
         policy: see `Policy`; `augment` gets one x. The seed is also that of the dataset's own random numbers.
     """
 
@@ -122,7 +122,7 @@ class DatasetData(OrderedData):
     ) -> None:
         super().__init__(workers=workers, policy=Policy(**policy))
         refuse_on_device(self.augment, "samples of a Dataset of your own are changed where they are loaded")
-        if self.policy.executor == "thread" and workers not in ("auto", 0):
+        if self.policy.executor != "process" and workers not in ("auto", 0):
             raise MLScaleError(
                 f"data.workers={workers} has no effect with data.executor=thread",
                 where="data.workers",
@@ -213,18 +213,13 @@ class DatasetData(OrderedData):
         return compute_window_mix(self.policy, len(train.labels) - train.newest, train.newest, left_out)
 
     def _resolve_workers(self) -> int:
-        if isinstance(self.workers, int) or self.policy.executor == "process":
-            return super()._resolve_workers()
-        # To start a process takes longer than most datasets that fit into memory take to load.
-        return 0
+        return super()._resolve_workers() if self.policy.executor == "process" else 0
 
     def _has_python_code(self) -> bool:
         return True
 
     def _build_executor(self, split: str) -> SampleExecutor | None:
-        # Where there are to be processes, or to be some once loading turns out to be slow.
-        count = super()._resolve_workers()
-        if self.policy.executor == "thread" or count < 1:
+        if (count := self._resolve_workers()) < 1:
             return None
         dataset = self._datasets[split]
         augment = self.augment if split == "train" and isinstance(self.augment, PerSampleAugment) else None
@@ -232,8 +227,6 @@ class DatasetData(OrderedData):
             lambda: DatasetWork(SeededDataset(dataset, split), augment),
             name=f"the dataset {type(dataset).__name__}",
             count=count,
-            at_once=self._resolve_workers() > 0,
-            is_required=self.policy.executor == "process",
         )
         return self._executors.keep_executor(executor)
 
@@ -295,7 +288,7 @@ class DatasetData(OrderedData):
         stream = DatasetStream(
             dataset,
             split=split,
-            workers=super()._resolve_workers(),
+            workers=self._resolve_workers(),
             augment=self.augment if split == "train" else None,
             seed=self.seed,
             executor=self._build_executor(split),

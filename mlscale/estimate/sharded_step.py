@@ -96,8 +96,7 @@ def _shard_task(
 
     def take_step(batch: object, number: int, is_last: bool) -> Any:
         # As in a run: accumulated gradients stay whole until the last pass.
-        for whole in root.gathered.values():
-            whole.set_requires_gradient_sync(is_last)
+        root.set_requires_gradient_sync(is_last)
         share_buffers(task)
         return root("training_step", batch, number)
 

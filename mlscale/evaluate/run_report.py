@@ -29,7 +29,7 @@ from mlscale.train.lightning.trainer_parts import get_data_module
 
 _SECTIONS = "logs/report"  # below the run folder: a file of figures for each section of the page
 _WORST = 14  # samples of the largest losses
-_MAX_IMAGE_BYTES = 90_000  # of a grid of images: the page has two, and is to be sent by mail
+_MAX_IMAGE_BYTES = 90_000  # of a contact sheet: the page has two, and is to be sent by mail
 
 
 class RunReport(pl.Callback):

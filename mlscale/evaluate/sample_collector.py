@@ -37,7 +37,6 @@ class SampleCollector:
         task_info: its classes or targets.
         table: gets every row; None for none.
         worst: number of worst samples whose input is kept.
-        brightness: keep the mean pixel of each image.
         seed: for drawing the samples whose logits are kept.
     """
 
@@ -48,11 +47,10 @@ class SampleCollector:
         table: RowWriter | None = None,
         *,
         worst: int = 24,
-        brightness: bool = False,
         seed: int = 0,
     ) -> None:
         self.task_type, self.task_info = task_type, task_info
-        self._table, self._max_worst, self._brightness = table, worst, brightness
+        self._table, self._max_worst = table, worst
         self._keys: list[str] = []
         self._seen = 0
         self._parts: dict[str, list[NDArray[Any]]] = {}
@@ -86,8 +84,6 @@ class SampleCollector:
         task_type = self.task_type
         columns = compute_sample_columns(task_type, outputs, y)
         _check_numbers(keys, columns["loss"], may_be_infinite=task_type.may_have_infinite_loss)
-        if self._brightness and x.ndim == 4:
-            columns["brightness"] = self._restore_pixels(x).mean((1, 2, 3)).float().cpu().numpy()
         start = len(self._keys)
         self._keys += keys
         self._keep_logits(columns, start)

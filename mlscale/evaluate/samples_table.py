@@ -12,12 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlscale.atomic_files import ASIDE, PRIVATE_FILE, create_write_error, make_folders, sync_folder
-from mlscale.contracts import expect_format, get_format_tag
-from mlscale.errors import MLScaleError
+from mlscale.contracts import get_format_tag
 from mlscale.task_types.collected_samples import Columns
 
 if TYPE_CHECKING:
-    import pyarrow as pa
+    pass
 
 _METADATA_KEY = b"mlscale"  # key of the JSON document in the file's metadata
 _ROW_GROUP = 65_536  # rows that are buffered and written as one row group: small ones compress badly and read slowly
@@ -114,32 +113,3 @@ def build_arrow_column(values: NDArray[Any]) -> Any:
     # From one flat buffer: a Python list of lists would be many times slower.
     offsets = np.arange(len(values) + 1, dtype=np.int32) * values.shape[1]
     return pa.ListArray.from_arrays(pa.array(offsets), pa.array(np.ascontiguousarray(values).ravel()))
-
-
-def read_table_document(path: Path) -> dict[str, Any]:
-    """Return the document that the contract's JSON schema describes: format, metadata and columns of a table.
-
-    Raises:
-        MLScaleError: it is not such a file, or of a later format.
-    """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        schema = pq.read_schema(path)
-        about = json.loads((schema.metadata or {}).get(_METADATA_KEY, b"{}"))
-    except (pa.ArrowException, OSError, ValueError) as error:
-        raise MLScaleError(
-            "not a table of samples",
-            where=str(path),
-            why=str(error)[:200],
-            fix="name the evaluate-samples.parquet that mlscale evaluate has written",
-        ) from error
-    expect_format("samples", about if isinstance(about, dict) else {}, str(path))
-    return {**about, "columns": {field.name: _format_type(field.type) for field in schema}}
-
-
-def _format_type(kind: pa.DataType) -> str:
-    import pyarrow as pa
-
-    return f"list<{kind.value_type}>" if pa.types.is_list(kind) else str(kind)

@@ -1,6 +1,6 @@
 """Evaluate slices: the same metric for parts of the samples, and a test of each part against the rest.
 
-A slice is one value of a column: of a CSV file by sample, of members of the shards, or a measured property of images.
+A slice is one value of a column: of a CSV file by sample, or of members of the shards.
 A column of many different numbers is cut at its quartiles.
 """
 
@@ -292,7 +292,7 @@ def parse_member_columns(extension: str, contents: Iterable[bytes]) -> dict[str,
                 f"member .{extension} of sample {number} is not text",
                 where=f"slices={extension}",
                 why=str(error)[:200],
-                fix="slices=brightness, or the extension of a member that is a text or JSON",
+                fix="slices=<the extension of a member that is a text or JSON>, or a CSV file of key,value lines",
             ) from error
         fields = value if isinstance(value, dict) else {extension: value}
         rows.append({str(k): v for k, v in fields.items() if isinstance(v, str | int | float)})

@@ -2,30 +2,31 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from mlscale.evaluate.evaluated_samples import EvaluatedSamples
-from mlscale.report import Figure, Heading, ImageBlock, TableBlock
+from mlscale.report import Figure, Heading, TableBlock
 from mlscale.report.contact_sheet import (
     Tile,
+    build_contact_sheet,
     convert_to_image,
-    draw_contact_sheet,
     list_mask_colours,
     render_class_mask,
 )
-from mlscale.report.image_grid import build_image_grid
 from mlscale.report.text import format_number
 from mlscale.task_types.collected_samples import WorstSample
 
 _MAX_TEXT_LENGTH, _MAX_TABLE_ROWS = 160, 12
 
 
-def build_worst_blocks(gathered: EvaluatedSamples, grid_bytes: int = 0) -> list[Figure]:
+def build_worst_blocks(gathered: EvaluatedSamples, max_bytes: float = math.inf) -> list[Figure]:
     """Return a heading, the contact sheet where samples are images, and the table of the samples.
 
     Args:
         gathered: the samples of a pass.
-        grid_bytes: of images of a grid, in place of the sheet; 0 for the sheet.
+        max_bytes: of the sheet, about.
     """
     # A sample of segmentation takes three pictures (image, truth, prediction): half as many of them are shown.
     worst = gathered.worst[: len(gathered.worst) // (1 + bool(gathered.worst and gathered.worst[0].masks))]
@@ -39,12 +40,8 @@ def build_worst_blocks(gathered: EvaluatedSamples, grid_bytes: int = 0) -> list[
     if worst[0].x.ndim == 3:
         tiles = [_build_tile(gathered, sample) for sample in worst]
         legend = list_mask_colours((mask for sample in worst for mask in sample.masks), gathered.task_info.labels)
-        if grid_bytes:
-            # A grid has its text next to the images: the table would repeat it.
-            return [*shown, build_image_grid(task_type.sheet_title, tiles, grid_bytes, legend)]
-        png, width = draw_contact_sheet(tiles)
         outcomes = "; ".join(" ".join(task_type.describe_outcome(gathered, sample)) for sample in worst[:8])
-        shown.append(ImageBlock(task_type.sheet_title, png, width, outcomes, legend))
+        shown.append(build_contact_sheet(task_type.sheet_title, tiles, outcomes, legend, max_bytes))
     rows = [
         (
             sample.key,

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from mlscale.data.encoders.encoder import EncodedSamples
+from mlscale.data.encoders.encoder import EncodedSamples, join_samples
 from mlscale.data.encoders.summaries.input_summary import InputSummary
 from mlscale.events.stream_schema import EVENT, INPUT, OUTPUT, join_tables
 from mlscale.task_types.event_forms import AnswerNames, PredictionColumns, SummaryColumns
@@ -116,7 +116,7 @@ def _merge_batches(batches: list[EventBatch]) -> EventBatch:
     first = batches[0]
     if len(batches) == 1:
         return first
-    samples = None if first.samples is None else _merge_samples([batch.samples for batch in batches if batch.samples])
+    samples = None if first.samples is None else join_samples([batch.samples for batch in batches if batch.samples])
     predictions = None
     if first.predictions is not None:
         columns = [batch.predictions for batch in batches if batch.predictions is not None]
@@ -128,18 +128,6 @@ def _merge_batches(batches: list[EventBatch]) -> EventBatch:
     ids = [id_ for batch in batches for id_ in batch.ids]
     latency = [value for batch in batches for value in batch.latency_ms]
     return EventBatch(ids, first.time_us, first.subject, samples, predictions, finite, latency, first.outcome)
-
-
-def _merge_samples(parts: Sequence[EncodedSamples]) -> EncodedSamples:
-    first = parts[0]
-    tensors = {name: np.concatenate([part.tensors[name] for part in parts]) for name in first.tensors}
-    counts = None
-    if first.counts is not None:
-        counts = np.concatenate([part.counts for part in parts if part.counts is not None])
-    facts: Mapping[str, NDArray[np.float64]] | None = None
-    if first.facts is not None:
-        facts = {name: np.concatenate([(part.facts or {})[name] for part in parts]) for name in first.facts}
-    return EncodedSamples(tensors, {}, counts, facts)
 
 
 def _join_column(parts: Sequence[list[Any] | NDArray[Any]]) -> list[Any] | NDArray[Any]:

@@ -26,7 +26,7 @@ _PRUNE_SECONDS = 60.0
 
 
 class EventWriter:
-    """Appends events of one model; every method may be called from any thread. Created by `EventStore.writer`.
+    """Appends events of one model; every method may be called from any thread. Created by `EventStore.open_writer`.
 
     Attributes:
         written: the number of events on disk.

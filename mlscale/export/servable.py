@@ -205,7 +205,7 @@ def load(folder: str | Path, *, threads: int = 1, runtime: Runtime | None = None
     # Only the model's bytes are kept; other files are read later, by those that need them.
     contents = {name: read_verified(folder, name, *entry, keep=name == MODEL) for name, entry in files.items()}
     chosen = runtime or Runtime(threads=threads)
-    engine = open_runtime(chosen, contents[MODEL], encoder, inputs, outputs, str(folder / MODEL))
+    engine = open_runtime(chosen, contents[MODEL], inputs, outputs, str(folder / MODEL))
     return Servable(folder, document, task_type, encoder, inputs, outputs, names, engine)
 
 

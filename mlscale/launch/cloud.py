@@ -1,20 +1,18 @@
-"""A job on a platform with its own file system, and its client: what Kubernetes and SkyPilot have in common."""
+"""A job on a platform with its own file system, and the commands of its client: of Kubernetes and SkyPilot."""
 
 from __future__ import annotations
 
 import re
 import shlex
-import shutil
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import yaml
 
 from mlscale.errors import Exit, MLScaleError, raise_all
-from mlscale.launch.job_state import JobState
 from mlscale.launch.node_devices import check_devices
 from mlscale.runs.job_record import JobRecord
 from mlscale.secrets.secret_patterns import has_known_format, is_secret_key
@@ -22,63 +20,76 @@ from mlscale.secrets.secret_patterns import has_known_format, is_secret_key
 _MAX_OUTPUT = 600
 
 
-def has_client(words: Sequence[str]) -> bool:
-    """Return True if the program of a command is installed."""
-    return shutil.which(words[0]) is not None
+@dataclass(frozen=True)
+class CloudPlatform:
+    """A platform on which runs have a file system of their own, and the commands of its client.
+
+    Attributes:
+        name: for messages.
+        file: the job's file in the run folder.
+        commands: by what they do: submit, logs, cancel, resume; with places for the file, the job's namespace and name,
+            and the flags of its secrets.
+    """
+
+    name: str
+    file: str
+    commands: Mapping[str, str]
+
+    def format_command(self, action: str, record: JobRecord, run: Path) -> str:
+        """Return the command for the job of a run, to be typed."""
+        namespace, _, name = record.id.rpartition("/")
+        # Names alone: the values travel from this environment.
+        secrets = "".join(f"--secret={variable} " for variable in record.variables)
+        file = shlex.quote(str(run / self.file))
+        return self.commands[action].format(file=file, namespace=namespace, name=name, secrets=secrets)
 
 
-def run_client(words: Sequence[str], timeout_s: float | None = None) -> str:
-    """Run a command of a client, and return what it prints.
+_APPLY, _LAUNCH = "kubectl apply -f {file}", "sky jobs launch --yes --detach-run {secrets}{file}"
+_DELETE = "kubectl --namespace={namespace} delete trainjobs.trainer.kubeflow.org {name}"
+# Of the first node, whose first process prints.
+_PODS = "jobset.sigs.k8s.io/jobset-name={name},batch.kubernetes.io/job-completion-index=0"
+PLATFORMS: Mapping[str, CloudPlatform] = {
+    "kubernetes": CloudPlatform(
+        "Kubernetes",
+        "kubernetes.yaml",
+        {
+            "submit": _APPLY,
+            "logs": "kubectl --namespace={namespace} logs --follow --tail=-1 -l " + _PODS,
+            "cancel": _DELETE,
+            # `apply` leaves a job that has ended as it is.
+            "resume": f"{_DELETE} --ignore-not-found && {_APPLY}",
+        },
+    ),
+    "skypilot": CloudPlatform(
+        "SkyPilot",
+        "skypilot.yaml",
+        {
+            "submit": _LAUNCH,
+            "logs": "sky jobs logs --name={name} --follow",
+            "cancel": "sky jobs cancel --name={name} --yes",
+            "resume": _LAUNCH,
+        },
+    ),
+}
 
-    Args:
-        words: the command.
-        timeout_s: the longest that it may take; None for no limit.
+
+def run_client(command: str) -> None:
+    """Run a command of a client.
 
     Raises:
-        MLScaleError: it is not installed, fails, or takes longer (exit code 5).
+        MLScaleError: it fails (exit code 5).
     """
-    try:
-        # Without a terminal: a client that asks for a login would wait for ever.
-        done = subprocess.run(
-            words, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL, timeout=timeout_s
+    words = shlex.split(command)
+    # Without a terminal: a client that asks for a login would wait for ever.
+    done = subprocess.run(words, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
+    if done.returncode != 0:
+        raise MLScaleError(
+            f"{words[0]} ended with exit code {done.returncode}",
+            where=command,
+            why=" | ".join((done.stderr or done.stdout).strip().splitlines()[-4:])[-_MAX_OUTPUT:],
+            fix=f"{command}, once {words[0]} reaches its server",
+            exit=Exit.ENVIRONMENT,
         )
-    except FileNotFoundError as error:
-        raise _create_absent_error(words) from error
-    except subprocess.TimeoutExpired as error:
-        raise _create_client_error(words, f"{words[0]} did not finish within {timeout_s:g} s") from error
-    if done.returncode != 0:
-        lines = " | ".join((done.stderr or done.stdout).strip().splitlines()[-4:])[-_MAX_OUTPUT:]
-        raise _create_client_error(words, f"{words[0]} ended with exit code {done.returncode}", lines)
-    return done.stdout
-
-
-def stream_client(words: Sequence[str]) -> None:
-    """Run a command of a client whose output goes to this process's own, such as a log that is followed.
-
-    Raises:
-        MLScaleError: it is not installed, or fails (exit code 5); it has printed why.
-    """
-    try:
-        done = subprocess.run(words, check=False, stdin=subprocess.DEVNULL)
-    except FileNotFoundError as error:
-        raise _create_absent_error(words) from error
-    if done.returncode != 0:
-        raise _create_client_error(words, f"{words[0]} ended with exit code {done.returncode}")
-
-
-def _create_absent_error(words: Sequence[str]) -> MLScaleError:
-    return MLScaleError(
-        f"{words[0]} is not installed here",
-        where=shlex.join(words),
-        why="it is the platform's client",
-        fix=f"{shlex.join(words)}, on a machine that has it",
-        exit=Exit.ENVIRONMENT,
-    )
-
-
-def _create_client_error(words: Sequence[str], what: str, why: str = "") -> MLScaleError:
-    fix = f"{shlex.join(words)}, once {words[0]} reaches its server"
-    return MLScaleError(what, where=shlex.join(words), why=why, fix=fix, exit=Exit.ENVIRONMENT)
 
 
 class _JobDumper(yaml.SafeDumper):
@@ -256,52 +267,6 @@ def check_texts(launch: Mapping[str, object]) -> Iterator[MLScaleError]:
                 why="each setting is one line",
                 fix=f"launch.{key}=<one line>",
             )
-
-
-ADDRESS_SECONDS = 30.0
-"""The longest wait for a client that only looks something up."""
-
-
-class JobClient(Protocol):
-    """The client of a platform.
-
-    Attributes:
-        program: its command.
-        platform: the name of the platform, for messages.
-        file: the job's file in the run folder.
-    """
-
-    program: str
-    platform: str
-    file: str
-
-    def read_cluster(self) -> str:
-        """Return a name of the cluster to which jobs are submitted."""
-
-    def build_submit_words(self, path: Path, variables: Sequence[str], cluster: str = "") -> list[str]:
-        """Return the command that submits the job of a file.
-
-        Args:
-            path: the file.
-            variables: names of secrets that it passes from this environment.
-            cluster: of an earlier submission; empty for the client's current one.
-        """
-
-    def build_prepare_words(self, record: JobRecord) -> list[str]:
-        """Return the command that makes way for another submission of a job; empty where none is needed."""
-
-    def build_log_words(self, record: JobRecord, *, follow: bool) -> list[str]:
-        """Return the command that prints the log of a job."""
-
-    def build_cancel_words(self, record: JobRecord) -> list[str]:
-        """Return the command that cancels a job."""
-
-    def list_states(self, records: Sequence[JobRecord]) -> dict[str, JobState]:
-        """Return the states of jobs by their ids.
-
-        Raises:
-            MLScaleError: the client fails (exit code 5).
-        """
 
 
 Settings = TypeVar("Settings", bound="CloudSettings")

@@ -2,48 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from mlscale.errors import MLScaleError
-from mlscale.launch.cloud import JobClient
+from mlscale.launch.cloud import PLATFORMS
 from mlscale.launch.job_environment import is_job_of
 from mlscale.launch.job_state import JobState
-from mlscale.launch.kubernetes import KubectlClient
-from mlscale.launch.skypilot import SkyClient
 from mlscale.launch.slurm.job_states import find_slurm_states
 from mlscale.runs.folder import RunFolder
 from mlscale.runs.job_record import JobRecord, read_job_record
 
-CLIENTS: dict[str, JobClient] = {"kubernetes": KubectlClient(), "skypilot": SkyClient()}
-"""The clients of platforms on which runs have a file system of their own."""
-WRITTEN = "written"
-"""The state of a job whose file was written, and which was not submitted from here."""
+SUBMITTED, WRITTEN = "submitted", "written"
+"""The states of a job on a cloud: its client alone knows more; a job's file that was written and not submitted here."""
 
 
 def find_job_states(records: Iterable[JobRecord]) -> dict[str, JobState]:
-    """Return the states of jobs by their ids; `unknown` with the reason where a scheduler does not respond."""
-    by_scheduler: dict[str, list[JobRecord]] = {}
-    for record in records:
-        by_scheduler.setdefault(record.scheduler, []).append(record)
-    states = find_slurm_states(by_scheduler.pop("slurm", []))
-    for scheduler, wanted in by_scheduler.items():
-        states |= _find_cloud_states(scheduler, wanted)
-    return states
-
-
-def _find_cloud_states(scheduler: str, records: Sequence[JobRecord]) -> dict[str, JobState]:
-    states = {record.id: JobState(WRITTEN, "it was not submitted from here") for record in records}
-    submitted = [record for record in records if record.is_submitted]
-    if not submitted:
-        return states
-    try:
-        return states | CLIENTS[scheduler].list_states(submitted)
-    # A later version's scheduler, or a machine without the client: the runs can be listed all the same.
-    except KeyError:
-        reason = f"jobs of {scheduler} are unknown to this version of mlscale"
-    except MLScaleError as error:
-        reason = error.what
-    return states | {record.id: JobState("unknown", reason) for record in submitted}
+    """Return the states of jobs by their ids; `unknown` with the reason where SLURM does not respond."""
+    records = list(records)
+    states = find_slurm_states([record for record in records if record.scheduler == "slurm"])
+    clouds = [record for record in records if record.scheduler != "slurm"]
+    return states | {record.id: JobState(SUBMITTED if record.is_submitted else WRITTEN) for record in clouds}
 
 
 def describe_run_status(status: str, record: JobRecord, state: JobState) -> str:
@@ -62,7 +40,6 @@ def describe_run_status(status: str, record: JobRecord, state: JobState) -> str:
             return status
         if record.cancelled:
             return "cancelled"
-        # On other platforms the job's own run is on the volume, and what the platform reports is all there is.
         has_crashed = record.scheduler == "slurm" and state.word in ("ended", "failed")
         return "crashed" if has_crashed else state.word
     return status
@@ -87,18 +64,23 @@ def refuse_live_job(run: RunFolder) -> None:
         )
 
 
-def refuse_cloud_run(run: RunFolder) -> None:
+def refuse_cloud_run(run: RunFolder, action: str = "resume") -> None:
     """Raise an error if a run is trained on a platform with its own file system: its checkpoints are there, not here.
+
+    Args:
+        run: the run.
+        action: resume, logs or cancel: what the platform's client does, and this process can't.
 
     Raises:
         MLScaleError: it is.
     """
     record = read_job_record(run.path)
-    client = CLIENTS.get(record.scheduler) if record else None
-    if client is not None:
+    platform = PLATFORMS.get(record.scheduler) if record else None
+    if record is not None and platform is not None:
         raise MLScaleError(
-            f"the run {run.path.name} is trained by a job on {client.platform}",
+            f"the run {run.path.name} is trained by a job on {platform.name}",
             where=str(run.path),
-            why="its checkpoints are on that platform's volume: here it would restart, next to the job",
-            fix=f"mlscale runs resume {run.id} which submits the job again\nmlscale like={run.id}, a new run, here",
+            why="its log, state and checkpoints are on that platform: a run that is resumed here would restart",
+            fix=platform.format_command(action, record, run.path)
+            + (f"\nmlscale like={run.id}, a new run, here" if action == "resume" else ""),
         )

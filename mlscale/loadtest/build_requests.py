@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from mlscale.data.decoding.image_files import find_image_type
 from mlscale.errors import MLScaleError
 from mlscale.loadtest.load_samples import RequestSamples
-from mlscale.loadtest.server_model import DATATYPES, ServerModel
+from mlscale.loadtest.server_model import ServerModel
+from mlscale.serve.protocol.v2_codec import encode_request
 
-PROTOCOLS = ("raw", "bytes", "json", "v2", "v2_json")
-BINARY_HEADER = "Inference-Header-Content-Length"
+PROTOCOLS = ("raw", "bytes", "v2")
 
 
 @dataclass(frozen=True)
@@ -66,15 +66,10 @@ def _find_obstacle(protocol: str, samples: RequestSamples, model: ServerModel, b
         return "a request has one image file" if samples.form == "image" and batch > 1 else ""
     if protocol == "bytes":
         return "" if len(samples.tensors) == 1 and model.inputs[0].is_fixed else "it takes one tensor of a fixed size"
-    if protocol == "json":
-        has_texts = any(values.dtype == np.object_ for values in samples.tensors.values())
-        return "JSON has no image files, and tensors of numbers only" if samples.form == "image" or has_texts else ""
     if samples.form == "row" and not model.tensor_columns:
         return "the server does not state which columns its tensors have"
     if samples.form in ("text", "image") and not model.raw_tensor:
         return f"the server has no BYTES tensor for a raw {samples.form}"
-    if protocol == "v2_json" and samples.form == "image":
-        return "JSON has no bytes of image files"
     return ""
 
 
@@ -82,8 +77,8 @@ def build_requests(protocol: str, samples: RequestSamples, model: ServerModel, b
     """Return all requests in order: batches of the samples, the last one filled up from the first samples.
 
     Args:
-        protocol: raw (POST /predict, samples as they are), bytes (the bytes of a tensor), json (samples or tensors as
-            JSON), v2 (the V2 protocol with its binary extension), or v2_json.
+        protocol: raw (POST /predict, samples as they are), bytes (the bytes of a tensor), or v2 (the V2 protocol with
+            its binary extension).
         samples: at least one.
         model: that takes them.
         batch: samples in a request.
@@ -99,68 +94,30 @@ def _build_request(protocol: str, samples: RequestSamples, model: ServerModel, r
     labels = tuple(samples.labels[row] for row in rows) if samples.labels else None
     tensors = {name: values[list(rows)] for name, values in samples.tensors.items()}
     raw = [samples.raw[row] for row in rows] if samples.raw else []
-    if protocol in ("v2", "v2_json"):
+    if protocol == "v2":
         # V2 has tensors alone: raw samples become the tensors that the server states for them.
-        tensors = tensors or _convert_raw(samples.form, raw, model)
-        path, content_type, more, body = _build_inference(protocol, tensors, model)
+        path = f"/v2/models/{model.name}/infer"
+        headers, body = encode_request(tensors or _convert_raw(samples.form, raw, model))
+    elif protocol == "bytes":
+        path, headers = "/predict", {"Content-Type": "application/octet-stream"}
+        body = next(iter(tensors.values())).tobytes()
     else:
-        path, more = "/predict", {}
-        content_type, body = _build_prediction(protocol, samples.form, raw, tensors)
+        content_type, body = _build_prediction(samples.form, raw)
+        path, headers = "/predict", {"Content-Type": content_type}
     # No compression: its time would be a part of the latencies.
-    headers = {"Accept-Encoding": "identity", "Content-Type": content_type, **more}
-    return LoadRequest(path, headers, body, len(rows), labels)
+    return LoadRequest(path, {"Accept-Encoding": "identity", **headers}, body, len(rows), labels)
 
 
-def _build_prediction(
-    protocol: str, form: str, raw: Sequence[Any], tensors: Mapping[str, NDArray[Any]]
-) -> tuple[str, bytes]:
-    """Return the content type and the body of a request to `/predict`."""
-    if protocol == "bytes":
-        return "application/octet-stream", next(iter(tensors.values())).tobytes()
+def _build_prediction(form: str, raw: Sequence[Any]) -> tuple[str, bytes]:
+    """Return the content type and the body of a request to `/predict` with raw samples."""
     if form == "image":
         return find_image_type(raw[0], "image/jpeg"), raw[0]
     # Bytes that are not UTF-8 stay what they are, as in a file that is sent.
-    if form == "text" and protocol == "raw" and len(raw) == 1:
+    if form == "text" and len(raw) == 1:
         return "text/plain", raw[0]
-    if form:
-        # What is not UTF-8 has no place in JSON; the server gets a mark in its place, as of any JSON client.
-        inputs: list[Any] = [sample.decode(errors="replace") if isinstance(sample, bytes) else sample for sample in raw]
-    elif len(tensors) == 1:
-        inputs = next(iter(tensors.values())).tolist()
-    else:
-        lists = {name: values.tolist() for name, values in tensors.items()}
-        inputs = [dict(zip(lists, values, strict=True)) for values in zip(*lists.values(), strict=True)]
+    # What is not UTF-8 has no place in JSON; the server gets a mark in its place, as of any JSON client.
+    inputs = [sample.decode(errors="replace") if isinstance(sample, bytes) else sample for sample in raw]
     return "application/json", json.dumps({"inputs": inputs}).encode()
-
-
-def _build_inference(
-    protocol: str, tensors: Mapping[str, NDArray[Any]], model: ServerModel
-) -> tuple[str, str, dict[str, str], bytes]:
-    """Return path, content type, further headers and body of a V2 request."""
-    path = f"/v2/models/{model.name}/infer"
-    entries: list[dict[str, Any]] = [
-        {"name": name, "datatype": DATATYPES[values.dtype.name], "shape": list(values.shape)}
-        for name, values in tensors.items()
-    ]
-    if protocol == "v2_json":
-        for entry, values in zip(entries, tensors.values(), strict=True):
-            entry["data"] = [
-                item.decode(errors="replace") if isinstance(item, bytes) else item for item in values.ravel().tolist()
-            ]
-        return path, "application/json", {}, json.dumps({"inputs": entries}).encode()
-    contents = [_write_tensor(values) for values in tensors.values()]
-    for entry, content in zip(entries, contents, strict=True):
-        entry["parameters"] = {"binary_data_size": len(content)}
-    header = json.dumps({"inputs": entries, "parameters": {"binary_data_output": True}}).encode()
-    return path, "application/octet-stream", {BINARY_HEADER: str(len(header))}, b"".join([header, *contents])
-
-
-def _write_tensor(values: NDArray[Any]) -> bytes:
-    """Return the bytes of a tensor; each element of a BYTES tensor is its length (4 bytes) and its content."""
-    if values.dtype != np.object_:
-        return values.tobytes()
-    items = [item.encode() if isinstance(item, str) else item for item in values.ravel().tolist()]
-    return b"".join(part for item in items for part in (len(item).to_bytes(4, "little"), item))
 
 
 def _convert_raw(form: str, raw: Sequence[Any], model: ServerModel) -> dict[str, NDArray[Any]]:

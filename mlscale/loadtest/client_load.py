@@ -8,10 +8,8 @@ does not count the second, only the first is known.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from mlscale.loadtest.latency_histogram import LatencyHistogram
 
@@ -35,17 +33,6 @@ class ClientLoad:
     lag: LatencyHistogram = field(default_factory=LatencyHistogram)
     empty_requests_per_s: float = 0.0
     empty: LatencyHistogram = field(default_factory=LatencyHistogram)
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return a document for JSON."""
-        plain = {"cpu_s": self.cpu_s, "wait_s": self.wait_s, "empty_requests_per_s": self.empty_requests_per_s}
-        return {**plain, "lag": self.lag.as_dict(), "empty": self.empty.as_dict()}
-
-    @classmethod
-    def from_dict(cls, document: Mapping[str, Any]) -> ClientLoad:
-        """Return the object that `as_dict` has written."""
-        latencies = {name: LatencyHistogram.from_dict(document[name]) for name in ("lag", "empty")}
-        return cls(**{**document, **latencies})
 
 
 def read_usage() -> tuple[float, float]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -13,8 +13,6 @@ from mlscale.loadtest.latency_histogram import LatencyHistogram
 from mlscale.loadtest.server_timing import ServerTime
 
 _MOST_KINDS = 20
-_LATENCIES = ("latencies", "server", "service", "compute", "network")
-_NESTED = (*_LATENCIES, "client")
 
 
 @dataclass
@@ -66,12 +64,12 @@ class LoadOutcome:
     ) -> None:
         """Count a request with a valid answer.
 
-                Args:
-                    ms: its latency.
-                    version: the version that computed it.
-                    count: the number of its samples.
-        predicted, right: predicted and correct class names of the samples; None where they are not known.
-                    server: the part of `ms` in the server; None where it does not send it.
+        Args:
+            ms: its latency.
+            version: the version that computed it.
+            count: the number of its samples.
+            predicted, right: predicted and correct class names of the samples; None where they are not known.
+            server: the part of `ms` in the server; None where it does not send it.
         """
         self.requests += 1
         self.versions[version] += 1
@@ -101,24 +99,17 @@ class LoadOutcome:
         """The number of requests with a valid answer per second."""
         return (self.requests - self.failed_requests) / self.seconds if self.seconds else 0.0
 
-    def as_dict(self) -> dict[str, Any]:
-        """Return a document for JSON."""
-        plain = {attribute.name: getattr(self, attribute.name) for attribute in fields(self)}
-        nested = {name: getattr(self, name).as_dict() for name in _NESTED}
-        return {**plain, **nested}
-
     @classmethod
-    def from_dict(cls, document: Mapping[str, Any]) -> LoadOutcome:
-        """Return the object that `as_dict` has written."""
-        return cls(
-            **{
-                **document,
-                "failures": Counter(document["failures"]),
-                "versions": Counter(document["versions"]),
-                **{name: LatencyHistogram.from_dict(document[name]) for name in _LATENCIES},
-                "client": ClientLoad.from_dict(document["client"]),
-            }
-        )
+    def from_document(cls, document: Mapping[str, Any]) -> LoadOutcome:
+        """Return the outcome that `json.dumps(outcome, default=vars)` has written."""
+        client = {**document["client"], **_read_latencies(document["client"], ("lag", "empty"))}
+        counters = {name: Counter(document[name]) for name in ("failures", "versions")}
+        latencies = _read_latencies(document, ("latencies", "server", "service", "compute", "network"))
+        return cls(**{**document, **counters, **latencies, "client": ClientLoad(**client)})
+
+
+def _read_latencies(document: Mapping[str, Any], names: Iterable[str]) -> dict[str, LatencyHistogram]:
+    return {name: LatencyHistogram(**document[name]) for name in names}
 
 
 @dataclass(frozen=True)

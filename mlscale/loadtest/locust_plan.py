@@ -17,7 +17,7 @@ from typing import Any
 import gevent
 from locust import FastHttpUser, constant, constant_throughput, events, task
 
-from mlscale.atomic_files import write_json
+from mlscale.atomic_files import write_text
 from mlscale.loadtest.build_requests import LoadRequest, build_requests
 from mlscale.loadtest.client_calibration import start_empty_server
 from mlscale.loadtest.client_load import read_usage
@@ -173,7 +173,7 @@ def _write_outcome(**_: object) -> None:
     outcome = SERVER.outcome
     if outcome.seconds == 0 and SERVER.opened < float("inf"):  # ended by a signal
         outcome.seconds = time.perf_counter() - SERVER.opened
-    write_json(Path(SETTINGS["outcome"]), outcome.as_dict())
+    write_text(Path(SETTINGS["outcome"]), json.dumps(outcome, default=vars))
 
 
 for hook, listener in ((events.init, _schedule_phases), (events.quit, _write_outcome)):

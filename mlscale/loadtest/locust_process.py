@@ -108,7 +108,7 @@ def run_locust(plan: LoadPlan) -> LoadOutcome:
                 raise _build_locust_error(f"Locust has not come to an end in {deadline:.0f} s", log) from error
         if code or not outcome.exists():
             raise _build_locust_error(f"Locust ended with exit code {code}" + ("" if code else ", and no outcome"), log)
-        return LoadOutcome.from_dict(read_json(outcome))
+        return LoadOutcome.from_document(read_json(outcome))
 
 
 def _build_command(plan: LoadPlan) -> list[str]:

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mlscale.loadtest.build_requests import BINARY_HEADER, LoadRequest
+from mlscale.loadtest.build_requests import LoadRequest
+from mlscale.serve.protocol.v2_codec import decode_response
 
 _SUM = 1e-3
 """The largest difference between the sum of a sample's probabilities and 1; float32 in JSON keeps seven digits."""
 _LONGEST_ERROR, _LONGEST_REASON = 16 << 10, 160
 """Bytes of an error that are read, and characters of its reason that are reported."""
-_BINARY = {"UINT8": "u1", "INT32": "<i4", "INT64": "<i8", "FP32": "<f4", "FP64": "<f8", "BOOL": "u1"}
 
 
 class InvalidResponse(Exception):  # noqa: N818 - the answer is, not the program
@@ -54,7 +54,7 @@ def parse_response(
     if status != 200:
         raise InvalidResponse(f"status {status}{_read_reason(body)}" if status else "no answer")
     try:
-        answer = (_parse_v2_response if protocol in ("v2", "v2_json") else _parse_predict_response)(
+        answer = (_parse_v2_response if protocol == "v2" else _parse_predict_response)(
             headers, body, request.count, classes
         )
     # Whatever a server sends is data: each of these can be raised by a document of another form.
@@ -91,37 +91,15 @@ def _parse_predict_response(headers: Mapping[str, str], body: bytes, count: int,
 
 def _parse_v2_response(headers: Mapping[str, str], body: bytes, count: int, classes: int) -> ParsedResponse:
     """Parse an answer of the V2 protocol, JSON or binary."""
-    # Servers send headers in any case.
-    lengths = {name.lower(): value for name, value in headers.items()}
-    # Without the header there are no binary tensors, and the whole body is JSON.
-    end = int(lengths.get(BINARY_HEADER.lower(), len(body)))
-    document = json.loads(body[:end])
-    numbers: dict[str, NDArray[Any]] = {}
-    labels: tuple[str, ...] | None = None
-    for tensor in document["outputs"]:
-        size = (tensor.get("parameters") or {}).get("binary_data_size", 0)
-        data = body[end : end + size] if size else tensor["data"]
-        # Binary tensors follow the JSON in the order of the outputs.
-        end += size
-        _check_count(int(tensor["shape"][0]), count)
-        if tensor["datatype"] in _BINARY:
-            kind = np.dtype(_BINARY[tensor["datatype"]])
-            values = np.frombuffer(data, kind) if size else np.asarray(data, kind)
-            numbers[tensor["name"]] = values.reshape(tensor["shape"])
-        elif tensor["name"] == "label":
-            labels = tuple(_decode_texts(data) if size else map(str, data))
+    document, outputs = decode_response(headers, body)
+    for values in outputs.values():
+        _check_count(len(values), count)
+    numbers = {name: values for name, values in outputs.items() if values.dtype != np.object_}
     if not numbers:
         raise InvalidResponse("no output of numbers")
     _check_numbers(numbers, classes)
+    labels = tuple(map(str, outputs["label"].ravel())) if "label" in outputs and "label" not in numbers else None
     return ParsedResponse(str(document["model_version"]), labels)
-
-
-def _decode_texts(data: bytes) -> Iterator[str]:
-    """Yield the elements of a BYTES tensor: each is its length (4 bytes, little endian) and its content."""
-    while data:
-        length = int.from_bytes(data[:4], "little")
-        yield data[4 : 4 + length].decode()
-        data = data[4 + length :]
 
 
 def _check_count(given: int, count: int) -> None:

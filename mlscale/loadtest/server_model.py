@@ -9,18 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-DATATYPES = {
-    "uint8": "UINT8",
-    "int32": "INT32",
-    "int64": "INT64",
-    "float32": "FP32",
-    "float64": "FP64",
-    "bool": "BOOL",
-    "object": "BYTES",
-}
-"""V2's name of each dtype; the elements of a BYTES tensor are texts or bytes."""
+from mlscale.serve.protocol.v2_codec import DTYPES
+
 _LONGEST_RUNTIME = 200  # characters: a server may state anything
-_DTYPES = {datatype: dtype for dtype, datatype in DATATYPES.items()}
 
 
 @dataclass(frozen=True)
@@ -40,9 +31,9 @@ class InputTensor:
     @classmethod
     def parse_document(cls, document: Mapping[str, Any]) -> InputTensor:
         """Return the input of an entry of the model's metadata."""
-        if (datatype := str(document["datatype"])) not in _DTYPES:
-            raise ValueError(f"its input {document['name']} is {datatype}, none of {', '.join(_DTYPES)}")
-        return cls(str(document["name"]), _DTYPES[datatype], tuple(int(size) for size in document["shape"][1:]))
+        if (datatype := str(document["datatype"])) not in DTYPES:
+            raise ValueError(f"its input {document['name']} is {datatype}, none of {', '.join(DTYPES)}")
+        return cls(str(document["name"]), DTYPES[datatype], tuple(int(size) for size in document["shape"][1:]))
 
     @property
     def is_fixed(self) -> bool:

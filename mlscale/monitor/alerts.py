@@ -109,7 +109,7 @@ class AlertDispatcher:
             record = build_check_record(
                 check, watched=self.watched, model=model, time=time, firing=firing, alerts=alerts
             )
-            with memory_file.translate_state_errors():
+            with memory_file.report_state_errors():
                 CheckLog(locate_check_log(self.path)).append_record(record)
             if outbox and self.recipients:
                 self._enqueue_alerts(outbox)
@@ -201,7 +201,7 @@ class AlertDispatcher:
         return sorted(self.outboxes.iterdir()) if self.outboxes.is_dir() else []
 
     def _enqueue_alerts(self, alerts: Collection[Mapping[str, Any]]) -> None:
-        with memory_file.translate_state_errors():
+        with memory_file.report_state_errors():
             for name in self.recipients:
                 outbox = Outbox(self.outboxes / name, self.retries)
                 for alert in alerts:
@@ -223,7 +223,7 @@ class AlertDispatcher:
 
     def _send_outbox(self, name: str) -> OutboxReport:
         outbox = Outbox(self.outboxes / name, self.retries)
-        with memory_file.translate_state_errors():
+        with memory_file.report_state_errors():
             report = outbox.send_items(partial(_send_to_recipient, self.recipients[name]), seconds=_SEND_SECONDS)
             outbox.remove_if_empty()
         return report

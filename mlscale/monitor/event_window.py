@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -13,7 +14,6 @@ from numpy.typing import NDArray
 from mlscale.monitor.drift import SeasonalReference
 from mlscale.monitor.drift.column_drift import Column
 from mlscale.monitor.event_columns import collect_columns
-from mlscale.monitor.event_folder import count_other_events, describe_absent_events
 from mlscale.monitor.event_scores import EventScorer
 from mlscale.task_types.event_forms import JsonValue
 
@@ -66,8 +66,7 @@ class EventWindow:
         times: of the n events, datetime64[us], UTC.
         earlier: events of the same hours of earlier weeks, and of the week before; None where there is no week of them.
         skipped: the number of files that could not be read.
-        absence: what there is in place of events, in words, where there are too few; '' otherwise.
-        others: the number of events of other versions, where there are too few; 0 otherwise.
+        others: the events of other versions, where there are too few: of the latest 10,000, their number by version.
     """
 
     columns: Mapping[str, Column] = field(repr=False)
@@ -80,8 +79,7 @@ class EventWindow:
     skipped: int = 0
     times: NDArray[np.datetime64] = field(default_factory=lambda: np.zeros(0, "datetime64[us]"), repr=False)
     earlier: SeasonalReference | None = field(default=None, repr=False)
-    absence: str = ""
-    others: int = 0
+    others: Counter[str] = field(default_factory=Counter)
 
     @property
     def answered(self) -> int:
@@ -102,7 +100,6 @@ def read_event_window(
     now: datetime,
     scorer: EventScorer | None = None,
     min_events: int = 0,
-    source: str = "",
 ) -> EventWindow:
     """Return the window of one version of a model that ends `now`.
 
@@ -113,8 +110,7 @@ def read_event_window(
         span: of the window.
         now: the end of the window.
         scorer: of labelled events; without it none has a score.
-        min_events: with fewer, the window describes what there is in place of them.
-        source: of the events, for that description, where it is not the store's folder.
+        min_events: with fewer, the window counts those of other versions.
     """
 
     def read_answered(since: datetime, until: datetime, last: int) -> Events:
@@ -132,9 +128,9 @@ def read_event_window(
     window = build_event_window(events, scored, labels, scorer, _read_season(answered, read_answered))
     if window.events >= min_events:
         return window
-    others = count_other_events(store, model, version, start)
-    absence = describe_absent_events(store, model, version, others, now, source)
-    return replace(window, absence=absence, others=others.total())
+    others = Counter(store.read(model, since=start, last=10_000).version.tolist())
+    del others[version]
+    return replace(window, others=others)
 
 
 def build_event_window(

@@ -6,16 +6,16 @@ The contract 'monitor_state'. One process at a time uses it; a process that is k
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, get_args
 
-from mlscale.atomic_files import PRIVATE_FILE, make_folders, read_json, write_json
+from mlscale.atomic_files import IN_FOLDER, make_folders, read_json, report_disk_errors, write_json
 from mlscale.contracts import expect_format, get_format_tag
 from mlscale.errors import Exit, MLScaleError
-from mlscale.file_locks import wait_for_lock
+from mlscale.file_locks import hold_lock
 from mlscale.monitor.alert_rule import Phase, RuleState
 
 FORMER_RULES = {"damage": "degradation"}
@@ -43,6 +43,11 @@ class MonitorState:
     outbox: tuple[Mapping[str, Any], ...] = ()
     counted: str = ""
     corruption: str = ""
+
+
+def report_state_errors() -> AbstractContextManager[None]:
+    """Return the block whose disk errors name the setting for another path."""
+    return report_disk_errors("alert.state", IN_FOLDER)
 
 
 def load_state(path: Path) -> MonitorState:
@@ -77,7 +82,7 @@ def save_state(path: Path, memory: MonitorState, now: str) -> None:
     Raises:
         MLScaleError: the disk is full, or the folder can't be written to (exit code 5).
     """
-    with translate_state_errors():
+    with report_state_errors():
         write_json(
             path,
             {
@@ -99,29 +104,19 @@ def lock_state(path: Path) -> Iterator[None]:
     Raises:
         MLScaleError: another process holds the lock for too long, or the folder can't be written to (exit code 5).
     """
-    with translate_state_errors():
-        make_folders(path.parent)
-        # A file of its own: the state file is replaced at each save, and a lock on it would be on the old inode.
-        handle = os.open(path.with_name(f".{path.name}.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, PRIVATE_FILE)
-    try:
-        _acquire_state_lock(handle, path)
+    error = MLScaleError(
+        "another monitor with the same state is looking",
+        where=str(path),
+        fix="alert.state=<file>, a state of its own; or end the other process",
+        exit=Exit.ENVIRONMENT,
+    )
+    with contextlib.ExitStack() as stack:
+        with report_state_errors():
+            make_folders(path.parent)
+            # A file of its own: the state file is replaced at each save, and a lock on it would be on the old inode.
+            # On a file system without locks two monitors may report the same incident.
+            stack.enter_context(hold_lock(path.with_name(f".{path.name}.lock"), error, _WAIT_SECONDS))
         yield
-    finally:
-        # Closing it releases the lock. The file stays: a process that waits for it has it open.
-        os.close(handle)
-
-
-def _acquire_state_lock(handle: int, path: Path) -> None:
-    is_held = True
-    with contextlib.suppress(OSError):  # a file system without locks: two monitors may report the same incident
-        is_held = wait_for_lock(handle, _WAIT_SECONDS)
-    if not is_held:
-        raise MLScaleError(
-            "another monitor with the same state is looking",
-            where=str(path),
-            fix="alert.state=<file>, a state of its own; or end the other process",
-            exit=Exit.ENVIRONMENT,
-        )
 
 
 def _parse_rule_state(name: str, entry: Mapping[str, Any]) -> tuple[str, RuleState]:
@@ -134,22 +129,3 @@ def _parse_rule_state(name: str, entry: Mapping[str, Any]) -> tuple[str, RuleSta
     if state.phase not in get_args(Phase):
         raise ValueError(f"a rule is {state.phase!r}")
     return current, state
-
-
-@contextlib.contextmanager
-def translate_state_errors() -> Iterator[None]:
-    """Turn disk errors inside the block into one that names the setting for another path."""
-    try:
-        yield
-    except (OSError, MLScaleError) as error:
-        # An error that `atomic_files` has translated has the one of the system as its cause.
-        cause = error if isinstance(error, OSError) else error.__cause__
-        if not isinstance(cause, OSError):
-            raise
-        raise MLScaleError(
-            "can't write what the monitor remembers",
-            where=str(cause.filename or getattr(error, "where", "")),
-            why=cause.strerror or str(cause),
-            fix="alert.state=<a file in a folder that you may write to>",
-            exit=Exit.ENVIRONMENT,
-        ) from error

@@ -319,10 +319,10 @@ def _check_failure_share(window: EventWindow, limits: MonitorLimits) -> RuleResu
 def _check_event_count(window: EventWindow, limits: MonitorLimits) -> RuleResult:
     if window.events >= limits.min_events:
         return RuleResult("no_data", 0.0, "")
-    where = f"; {window.absence}" if window.absence else ""
+    where = "".join(f"; {count:,} are of {version}" for version, count in window.others.most_common(3))
     sentence = f"no data ({window.events:,} events in the window, {limits.min_events:,} are needed{where})"
     # Where other versions answer, the service is alive: a new champion has had no requests yet, which is no incident.
-    alive = window.events + window.others >= limits.min_events
+    alive = window.events + window.others.total() >= limits.min_events
     return RuleResult("no_data", None if alive else 1.0, sentence)
 
 

@@ -82,19 +82,14 @@ class Outbox:
         """Return the number of items that were given up or can't be read."""
         return len(self._files.list_failed())
 
-    def get_first_item(self) -> OutboxItem | None:
-        """Return the first item that was not refused and can be read; None without one."""
+    def get_delay(self) -> float:
+        """Return the seconds until the first item that was not refused may be tried again; 0 without one."""
         for path in self._files.list_waiting():
             with contextlib.suppress(MLScaleError):
                 item = read_item(path)
                 if not item.refusals:
-                    return item
-        return None
-
-    def get_delay(self) -> float:
-        """Return the seconds until the first item may be tried again; 0 without items."""
-        first = self.get_first_item()
-        return self._policy.get_delay(first, time.time()) if first else 0.0
+                    return self._policy.get_delay(item, time.time())
+        return 0.0
 
     def send_items(
         self,
@@ -122,11 +117,6 @@ class Outbox:
             if not is_held:
                 return OutboxReport(waiting=self.count_items(), why="another process is sending", retry_in_s=1.0)
             return self._send_queue(send, max_batch, end, ignore_backoff)
-
-    def record_failure(self, why: str) -> None:
-        """Count an attempt of the first item, for a sender that could not do so itself: it was killed."""
-        if first := self.get_first_item():
-            self._record_attempt(first, why, is_refused=False)
 
     def restore_failed(self) -> int:
         """Let all items that were given up wait again, and return their number; those that can't be read stay."""

@@ -87,29 +87,17 @@ def raise_bad_samples(given: GivenSamples, bad: Mapping[int, str], encoder: Enco
 
 def describe_taken_samples(encoder: Encoder) -> str:
     """Return what `predict` takes, in one sentence."""
-    schema = encoder.describe_raw_input()
     if encoder.kind == "table":
-        columns = [_describe_column(column) for column in schema["columns"]]
-        more = f" and {len(columns) - _MOST_COLUMNS} more" if len(columns) > _MOST_COLUMNS else ""
-        return f"the model takes rows with the columns {', '.join(columns[:_MOST_COLUMNS])}{more}"
+        names = [str(column["name"]) for column in encoder.describe_raw_input()["columns"]]
+        more = f" and {len(names) - _MOST_COLUMNS} more" if len(names) > _MOST_COLUMNS else ""
+        return f"the model takes rows with the columns {', '.join(names[:_MOST_COLUMNS])}{more}"
     if encoder.kind in ("text", "document"):
         return "the model takes texts: a str, bytes, a pathlib.Path of a file, a list of them, or a data frame"
-    first = encoder.inputs[0]
-    shape = ", ".join(map(str, ("n", *first.shape)))
-    if encoder.kind == "image":
-        return (
-            "the model takes images: a path, the bytes of a file, a PIL image, a list of them, or an array "
-            f"({shape}) of {first.dtype}"
-        )
-    if len(encoder.inputs) == 1:
-        return f"the model takes an array ({shape}) of {first.dtype}, a path of a .npy file, or a list of samples"
-    tensors = ", ".join(f"{spec.name!r}: {spec.dtype} {spec.shape}" for spec in encoder.inputs)
-    return f"the model takes mappings of arrays: {tensors}"
-
-
-def _describe_column(column: Mapping[str, Any]) -> str:
-    about = column.get("unit") or ("text" if column["type"] == "category" else "number")
-    return f"{column['name']} ({about})"
+    what = "a path, the bytes of a file, a PIL image" if encoder.kind == "image" else "a path of a .npy file"
+    if len(encoder.inputs) > 1:
+        return f"the model takes mappings of {', '.join(f'{s.name!r}: {s.dtype} {s.shape}' for s in encoder.inputs)}"
+    shape = ", ".join(map(str, ("n", *encoder.inputs[0].shape)))
+    return f"the model takes {what}, a list of them, or an array ({shape}) of {encoder.inputs[0].dtype}"
 
 
 def _iterate_items(x: object, encoder: Encoder, trained_on: str | None) -> Iterable[Any]:

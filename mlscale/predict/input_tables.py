@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -96,15 +96,7 @@ class TableInputs:
         return int(self._starts[-1])
 
     def read_items(self, rows: range) -> list[InputItem]:
-        items: list[InputItem] = []
-        row = rows.start
-        while row < rows.stop:  # one turn for each file that the rows are in
-            number = int(np.searchsorted(self._starts, row, "right")) - 1
-            first = row - int(self._starts[number])
-            count = min(rows.stop, int(self._starts[number + 1])) - row
-            items += self._read_file_rows(number, first, count)
-            row += count
-        return items
+        return [item for part in self._split_by_file(rows) for item in self._read_file_rows(*part)]
 
     def read_rows(self, rows: range, names: Sequence[str]) -> tuple[list[str], list[dict[str, Any]]]:
         """Return keys and rows with these columns: numbers, NaN where one is missing, or texts, None where one is.
@@ -112,38 +104,39 @@ class TableInputs:
         Raises:
             MLScaleError: a column does not exist.
         """
-        keys, columns = self._read_columns(rows, names)
-        values = [columns[name].tolist() if isinstance(columns[name], np.ndarray) else columns[name] for name in names]
-        return keys, [dict(zip(names, row, strict=True)) for row in zip(*values, strict=True)]
-
-    def _read_columns(self, rows: range, names: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
-        """Return keys and columns: numbers, float64 with NaN where one is missing, or texts, with None.
-
-        Raises:
-            MLScaleError: a column does not exist.
-        """
         keys: list[str] = []
-        parts: dict[str, list[Any]] = {name: [] for name in names}
-        row = rows.start
-        while row < rows.stop:
-            number = int(np.searchsorted(self._starts, row, "right")) - 1
-            first, file = row - int(self._starts[number]), self._files[number]
-            count = min(rows.stop, int(self._starts[number + 1])) - row
+        result: list[dict[str, Any]] = []
+        for number, first, count in self._split_by_file(rows):
+            file = self._files[number]
             if missing := [name for name in names if name not in file.schema.names]:
                 fix = "give a table with the columns of the training data"
                 raise _build_columns_error(self._paths[number], missing, file.schema.names, fix)
             table = file.take(first, count, [*names, *([self._key] if self._key and self._key not in names else [])])
-            row_keys = self.format_row_keys(range(row, row + count))
-            if self._key:
-                row_keys = [
-                    str(v) if v is not None else k for v, k in zip(table[self._key].to_pylist(), row_keys, strict=True)
-                ]
-            keys += row_keys
-            for name in names:
-                is_json = isinstance(file, JsonTable)
-                parts[name].append(file.take_values(first, count, name) if is_json else _convert_values(table[name]))
+            keys += self._name_rows(table, number, first)
+            columns = [
+                file.take_values(first, count, name) if isinstance(file, JsonTable) else _list_values(table[name])
+                for name in names
+            ]
+            result += [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
+        return keys, result
+
+    def _split_by_file(self, rows: range) -> Iterator[tuple[int, int, int]]:
+        """Yield the parts of rows that are of one file: its number, the number of its first row, and their count."""
+        row = rows.start
+        while row < rows.stop:
+            number = int(np.searchsorted(self._starts, row, "right")) - 1
+            count = min(rows.stop, int(self._starts[number + 1])) - row
+            yield number, row - int(self._starts[number]), count
             row += count
-        return keys, {name: _join_parts(columns) for name, columns in parts.items()}
+
+    def _name_rows(self, table: Any, number: int, first: int) -> list[str]:
+        """Return the keys of rows of a file: of its column of keys, where that has one."""
+        start = int(self._starts[number]) + first
+        keys = self.format_row_keys(range(start, start + len(table)))
+        if not self._key:
+            return keys
+        values = table[self._key].to_pylist()
+        return [key if value is None else str(value) for value, key in zip(values, keys, strict=True)]
 
     def format_row_keys(self, rows: range) -> list[str]:
         """Return the name of each row by its line: its key without a key column, or if that can't be read."""
@@ -154,19 +147,14 @@ class TableInputs:
         ]
 
     def _read_file_rows(self, number: int, first: int, count: int) -> list[InputItem]:
-        start = int(self._starts[number]) + first
-        keys = self.format_row_keys(range(start, start + count))
         wanted = [self._member] if self._member else list(self._features)
         try:
             table = self._files[number].take(first, count, [*wanted, *([self._key] if self._key else [])])
         except Exception as error:  # pyarrow's errors share no base; a corrupt row group concerns its own rows only
-            why = " ".join(str(error).split())[:200]
-            return [InputItem(key, b"", error=f"the table is corrupt here: {why}") for key in keys]
-        if self._key:
-            keys = [
-                str(value) if value is not None else key
-                for value, key in zip(table[self._key].to_pylist(), keys, strict=True)
-            ]
+            why, start = " ".join(str(error).split())[:200], int(self._starts[number]) + first
+            names = self.format_row_keys(range(start, start + count))
+            return [InputItem(name, b"", error=f"the table is corrupt here: {why}") for name in names]
+        keys = self._name_rows(table, number, first)
         if self._member:
             return [
                 self._build_item(key, value, number)
@@ -206,22 +194,15 @@ def _list_names(names: Sequence[str]) -> str:
     return ", ".join(map(repr, names[:_MOST_SHOWN])) + (", …" if len(names) > _MOST_SHOWN else "")
 
 
-def _convert_values(column: pa.ChunkedArray) -> Any:
-    """Return a column as numbers, float64 (n,), or as texts."""
+def _list_values(column: pa.ChunkedArray) -> list[Any]:
+    """Return a column as numbers, or as texts."""
     import pyarrow as pa
 
     kind = column.type
     if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind) or pa.types.is_null(kind):
-        return _convert_to_float(column)
+        numbers: list[Any] = _convert_to_float(column).tolist()
+        return numbers
     return [None if value is None else str(value) for value in column.to_pylist()]
-
-
-def _join_parts(parts: Sequence[Any]) -> Any:
-    """Return the parts of a column, from several files, as one."""
-    # One file may have numbers where another has text: they are then a list.
-    if all(isinstance(part, np.ndarray) for part in parts):
-        return np.concatenate(parts)
-    return [value for part in parts for value in part]
 
 
 def _find_scored_column(schema: pa.Schema, key: str | None, trained_on: str | None) -> str | None:

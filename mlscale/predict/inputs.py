@@ -73,7 +73,7 @@ def open_inputs(
         # Which reports what is skipped.
         if tables and not list_files(folder, _get_file_kind(kind)[1]):
             return TableInputs([str(folder / name) for name in tables], member, key, columns, kind, trained_on, form)
-        return FolderInputs(folder, kind)
+        return open_folder(folder, kind)
     # A .json file in a folder may hold anything; one that is named is meant.
     if all(word.lower().endswith((*TABLES, ".json")) for word in words):
         return TableInputs(_expand_paths(words), member, key, columns, kind, trained_on, form)
@@ -154,14 +154,15 @@ def _is_link_cycle(path: Path, root: Path) -> bool:
 
 
 class FileInputs:
-    """Files that are named; their keys are their names, or their paths where two have the same name.
+    """Files, such as those that are named; their keys are their names, or their paths where two have the same name.
 
     Args:
         paths: of the files, in order.
+        keys: other ones.
     """
 
-    def __init__(self, paths: Sequence[str]) -> None:
-        names = [Path(path).name for path in paths]
+    def __init__(self, paths: Sequence[str], keys: Sequence[str] = ()) -> None:
+        names = keys or [Path(path).name for path in paths]
         self._paths, self._keys = list(paths), names if len(set(names)) == len(names) else list(paths)
         self.digest = _compute_status_digest(list(map(Path, paths)), self._keys)
 
@@ -172,34 +173,29 @@ class FileInputs:
         return [_read_file(Path(self._paths[row]), self._keys[row]) for row in rows]
 
 
-class FolderInputs:
-    """The files in a folder and the folders below it; their keys are their paths relative to it.
+def open_folder(root: Path, kind: str = "") -> FileInputs:
+    """Return the files in a folder and the folders below it; their keys are their paths relative to it.
 
     Args:
         root: the folder.
         kind: of the encoder; images by default.
+
+    Raises:
+        MLScaleError: there are none.
     """
-
-    def __init__(self, root: Path, kind: str = "") -> None:
-        what, extensions = _get_file_kind(kind)
-        self._root, self._names = root, list_files(root, extensions, f"{what}s")
-        if not self._names:
-            taken, fix = f"{what}s, which end in {', '.join(sorted(extensions))}", f"a folder of {what}s, tar shards"
-            if kind == "table":
-                taken, fix = "the columns of tables, .csv or .parquet", "a folder of tables"
-            raise MLScaleError(
-                f"no {what} to score",
-                where=f"input={root}",
-                why=f"the model takes {taken}; others are not looked at",
-                fix=f"input=<{fix}, or a table>",
-            )
-        self.digest = _compute_status_digest([root / name for name in self._names], self._names)
-
-    def __len__(self) -> int:
-        return len(self._names)
-
-    def read_items(self, rows: range) -> list[InputItem]:
-        return [_read_file(self._root / self._names[row], self._names[row]) for row in rows]
+    what, extensions = _get_file_kind(kind)
+    names = list_files(root, extensions, f"{what}s")
+    if not names:
+        taken, fix = f"{what}s, which end in {', '.join(sorted(extensions))}", f"a folder of {what}s, tar shards"
+        if kind == "table":
+            taken, fix = "the columns of tables, .csv or .parquet", "a folder of tables"
+        raise MLScaleError(
+            f"no {what} to score",
+            where=f"input={root}",
+            why=f"the model takes {taken}; others are not looked at",
+            fix=f"input=<{fix}, or a table>",
+        )
+    return FileInputs([str(root / name) for name in names], names)
 
 
 def _compute_status_digest(paths: Sequence[Path], names: Sequence[str]) -> str:

@@ -9,13 +9,12 @@ folder of Parquet files ignore names that begin with '_'.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
-import os
 import re
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +25,7 @@ from mlscale.atomic_files import ASIDE, make_folders, read_json, write_bytes, wr
 from mlscale.config.names.suggest import format_override
 from mlscale.contracts import expect_format, get_format_tag
 from mlscale.errors import MLScaleError
+from mlscale.file_locks import hold_lock
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -185,34 +185,20 @@ def resume_predictions(folder: Path, digest: str) -> PredictionParts:
     return PredictionParts(folder, int(document["inputs"]["rows"]), int(document["part_rows"]), document)
 
 
-@contextlib.contextmanager
-def lock_predictions(folder: Path) -> Iterator[None]:
-    """Lock the folder against other commands; the system releases the lock when the process ends.
+def lock_predictions(folder: Path) -> AbstractContextManager[None]:
+    """Return the block in which no other command may write into the folder.
 
     Raises:
         MLScaleError: another process writes there.
     """
     make_folders(folder)
+    error = MLScaleError(
+        "another process writes these predictions",
+        where=f"to={folder}",
+        fix="wait until it ends, or stop it: what it has done stays",
+    )
     # A lock of the folder itself leaves no lock file behind, also after a kill.
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        try:
-            import fcntl
-
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except ImportError:  # Windows
-            pass
-        except BlockingIOError as error:
-            raise MLScaleError(
-                "another process writes these predictions",
-                where=f"to={folder}",
-                fix="wait until it ends, or stop it: what it has done stays",
-            ) from error
-        except OSError:  # a file system without locks
-            pass
-        yield
-    finally:
-        os.close(handle)
+    return hold_lock(folder, error)
 
 
 def summarize_parts(parts: PredictionParts) -> dict[str, Any]:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
-from typing import Any
 
+from mlscale.report.sample_bar import SampleProgressBar
 from mlscale.report.text import format_duration
 
 _LINES_EVERY_S = 30.0  # few enough lines for a log file of a long job
 
 
-class ScoringProgressBar:
+class ScoringProgressBar(SampleProgressBar):
     """A progress bar of rows, on standard error.
 
     Args:
@@ -21,25 +20,9 @@ class ScoringProgressBar:
     """
 
     def __init__(self, total: int, before: int) -> None:
-        self._total, self._done, self._before, self._errors = total, before, before, 0
-        self._bar: Any = None
+        super().__init__(total, unit="input", before=before)
+        self._done, self._errors = before, 0
         self._started = self._printed = time.monotonic()
-
-    def __enter__(self) -> ScoringProgressBar:
-        if sys.stderr.isatty():
-            from tqdm import tqdm
-
-            # A pseudo-terminal may report a width of 0 columns, to which tqdm must not adapt.
-            sized = os.get_terminal_size(sys.stderr.fileno()).columns > 0
-            size = {"dynamic_ncols": True} if sized else {"ncols": 100, "nrows": 20}
-            self._bar = tqdm(
-                total=self._total, initial=self._before, unit="input", file=sys.stderr, leave=False, **size
-            )
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._bar is not None:
-            self._bar.close()
 
     def add_rows(self, rows: int, errors: int) -> None:
         """Add rows that are done, and the number of them that could not be read."""

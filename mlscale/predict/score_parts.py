@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from mlscale.data.encoders.encoder import EncodedSamples, Encoder
+from mlscale.data.encoders.encoder import EncodedSamples, Encoder, select_samples
 from mlscale.data.encoders.table_encoder import TableEncoder
 from mlscale.errors import MLScaleError
 from mlscale.predict.batch_models import NOT_FINITE, BatchModel, mark_infinite_outputs
@@ -92,12 +92,7 @@ def score_parts(
     for (part, rows), batch in zip(batches, loaded, strict=True):
         start = time.perf_counter()
         batch, outputs = predict_batch(model, batch)
-        if (
-            rows.start == 0
-            and batch.packed is not None
-            and outputs is not None
-            and is_mixing_samples(model, batch.packed, outputs)
-        ):
+        if rows.start == 0 and outputs is not None and is_mixing_samples(model, batch.packed, outputs):
             # One process has the first row. An export refuses such a model.
             print(MIXING, file=sys.stderr, flush=True)
         predictions = model.task_type.build_predictions(outputs, model.labels) if outputs is not None else {}
@@ -120,12 +115,9 @@ def score_parts(
 
 def is_mixing_samples(model: BatchModel, packed: EncodedSamples | None, outputs: Mapping[str, NDArray[Any]]) -> bool:
     """Return whether the first sample of a batch has other outputs alone."""
-    if packed is None:
+    if packed is None or packed.size < 2:
         return False
-    total = len(packed.counts) if packed.counts is not None else len(next(iter(packed.tensors.values())))
-    if total < 2:
-        return False
-    alone = model.compute_samples(remove_bad_samples(packed, np.arange(total) > 0))
+    alone = model.compute_samples(select_samples(packed, np.arange(packed.size) == 0))
     return not all(
         # Wide enough for bfloat16, whose sums depend on the size of the batch.
         np.allclose(values[0], outputs[name][0], rtol=0.05, atol=0.02 * float(np.abs(outputs[name]).max()))
@@ -151,7 +143,7 @@ def load_batch(inputs: Inputs, rows: range, model: BatchModel) -> LoadedBatch:
     readable = [row for row in readable if not errors[row]]
     if not readable:
         return LoadedBatch(rows, keys, errors, None)
-    return LoadedBatch(rows, keys, errors, remove_bad_samples(packed))
+    return LoadedBatch(rows, keys, errors, select_samples(packed, ~np.isin(np.arange(packed.size), list(packed.bad))))
 
 
 def read_raw_samples(inputs: Inputs, rows: range, encoder: Encoder) -> tuple[list[str], list[Any], list[str]]:
@@ -178,26 +170,6 @@ def read_raw_samples(inputs: Inputs, rows: range, encoder: Encoder) -> tuple[lis
     return [item.key for item in items], contents, errors
 
 
-def remove_bad_samples(packed: EncodedSamples, is_bad: NDArray[np.bool_] | None = None) -> EncodedSamples:
-    """Return the samples that are not bad.
-
-    Args:
-        packed: the samples.
-        is_bad: bool (n,); those that are bad already by default.
-    """
-    total = len(packed.counts) if packed.counts is not None else len(next(iter(packed.tensors.values())))
-    if is_bad is None:
-        is_bad = np.zeros(total, np.bool_)
-        is_bad[list(packed.bad)] = True
-    if not is_bad.any():
-        return packed
-    # A document has a row for each of its windows, and none if it is bad.
-    is_good = ~(is_bad if packed.counts is None else np.repeat(is_bad, packed.counts))
-    tensors = {name: values[is_good] for name, values in packed.tensors.items()}
-    facts = packed.facts and {name: values[~is_bad] for name, values in packed.facts.items()}
-    return EncodedSamples(tensors, {}, None if packed.counts is None else packed.counts[~is_bad], facts)
-
-
 def predict_batch(model: BatchModel, batch: LoadedBatch) -> tuple[LoadedBatch, Mapping[str, NDArray[Any]] | None]:
     """Return the batch and the model's outputs for it; a row whose output is not finite gets an error instead: argmax
     would still choose a class."""
@@ -214,7 +186,7 @@ def predict_batch(model: BatchModel, batch: LoadedBatch) -> tuple[LoadedBatch, M
     if bad.all():
         return replace(batch, errors=errors, packed=None), None
     finite_outputs = {name: value[~bad] for name, value in outputs.items()}
-    return replace(batch, errors=errors, packed=remove_bad_samples(batch.packed, bad)), finite_outputs
+    return replace(batch, errors=errors, packed=select_samples(batch.packed, ~bad)), finite_outputs
 
 
 def _format_read_error(error: Exception) -> str:

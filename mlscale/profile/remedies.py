@@ -25,7 +25,9 @@ class RunSetup:
         threads: CPU threads of one process.
         cores: number of cores that this process may use.
         busy: true if other processes use the cores.
+        has_python: true if a user's own Python code works on samples in this process.
         removable: group and name of the callback or logger that takes most of the time; None if it is another part.
+        images: true if samples are images, whose memory layout matters.
     """
 
     workers: int | None
@@ -35,7 +37,9 @@ class RunSetup:
     threads: int
     cores: int
     busy: bool
+    has_python: bool
     removable: tuple[str, str] | None = None
+    images: bool = False
 
 
 @dataclass(frozen=True)
@@ -44,14 +48,16 @@ class Remedy:
 
     Attributes:
         typed: the argument that a user types.
-        workers, precision, threads: the value to set; None leaves it.
+        workers, executor, precision, memory_format, threads: the value to set; None leaves it.
         without: group and name of the callback or logger to leave out.
         caution: the check to make before it is kept.
     """
 
     typed: str
     workers: int | None = None
+    executor: str | None = None
     precision: str | None = None
+    memory_format: str | None = None
     threads: int | None = None
     without: tuple[str, str] | None = None
     caution: str = ""
@@ -87,10 +93,18 @@ class RemedyTrial:
 
 def propose_remedies(bound: str, setup: RunSetup, tried: list[RemedyTrial]) -> Iterator[Remedy]:
     """Yield remedies in order. The caller adds each outcome to `tried` before the next one, which depends on it."""
-    if bound in ("data", "cores") and setup.workers is not None:
+    if bound == "data" and setup.has_python:
+        yield Remedy("data.executor=process", executor="process")
+    # A dataset of a user's own is loaded by this process alone.
+    if bound in ("data", "cores") and setup.workers is not None and (setup.workers or not setup.has_python):
         yield from _propose_workers(bound, setup, setup.workers, tried)
     if bound == "computing" and setup.precision == "32-true" and setup.bf16:
-        yield Remedy("precision=bf16", precision="bf16-mixed", caution="compare the accuracy before you keep it")
+        caution = "compare the accuracy before you keep it"
+        yield Remedy("precision=bf16", precision="bf16-mixed", caution=caution)
+        if setup.images:
+            layout = "channels_last"
+            typed = f"precision=bf16 precision.memory_format={layout}"
+            yield Remedy(typed, precision="bf16-mixed", memory_format=layout, caution=caution)
     if setup.removable is not None:
         group, name = setup.removable
         yield Remedy(f"~{group}.{name}", without=setup.removable, caution="what it does is left out then")

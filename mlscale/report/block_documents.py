@@ -11,10 +11,8 @@ from typing import Any
 from mlscale.report.blocks import (
     CommandList,
     ConfusionMatrixPlot,
-    GridTile,
     Heading,
     ImageBlock,
-    ImageGrid,
     KeyNumbers,
     ScatterPlot,
     TableBlock,
@@ -24,8 +22,8 @@ from mlscale.report.figures import BarPlot, Figure, HorizontalBarPlot, LinePlot,
 _KINDS: Mapping[str, type] = {
     kind.__name__: kind
     for kind in (
-        BarPlot, CommandList, ConfusionMatrixPlot, GridTile, Heading, HorizontalBarPlot, ImageBlock, ImageGrid,
-        KeyNumbers, LinePlot, PlotEvent, ScatterPlot, Series, TableBlock,
+        BarPlot, CommandList, ConfusionMatrixPlot, Heading, HorizontalBarPlot, ImageBlock, KeyNumbers,
+        LinePlot, PlotEvent, ScatterPlot, Series, TableBlock,
     )
 }  # fmt: skip
 _KIND, _BYTES, _NUMBER = "kind", "base64", "number"

@@ -5,7 +5,8 @@ from __future__ import annotations
 import base64
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from typing import Any, Self
 
 from mlscale.report.text import format_number
 
@@ -14,7 +15,27 @@ _MOST_MISTAKES = 8  # mistakes that the text of a matrix lists
 
 
 @dataclass(frozen=True)
-class Heading:
+class PagePart:
+    """A part of a page, whose texts are masked before it is stored."""
+
+    def mask_texts(self, mask: Mask) -> Self:
+        """Return a copy with masked secrets in every text, those of its parts included; images are not changed."""
+        masked: dict[str, Any] = {field.name: _mask_value(getattr(self, field.name), mask) for field in fields(self)}
+        return replace(self, **masked)
+
+
+def _mask_value(value: object, mask: Mask) -> object:
+    if isinstance(value, str):
+        return mask(value)
+    if isinstance(value, PagePart):
+        return value.mask_texts(mask)
+    if isinstance(value, Sequence) and not isinstance(value, bytes):
+        return [_mask_value(item, mask) for item in value]
+    return value
+
+
+@dataclass(frozen=True)
+class Heading(PagePart):
     """A heading of a section of the page.
 
     Attributes:
@@ -28,13 +49,9 @@ class Heading:
     def get_alt_text(self) -> str:
         return f"{self.title}: {self.text}" if self.text else self.title
 
-    def mask_texts(self, mask: Mask) -> Heading:
-        """Return a copy with masked secrets."""
-        return Heading(mask(self.title), mask(self.text))
-
 
 @dataclass(frozen=True)
-class TableBlock:
+class TableBlock(PagePart):
     """A table: rows of cells, which are texts.
 
     Attributes:
@@ -60,15 +77,9 @@ class TableBlock:
     def get_alt_text(self) -> str:
         return f"{self.title}: {len(self.rows)} rows"
 
-    def mask_texts(self, mask: Mask) -> TableBlock:
-        """Return a copy with masked secrets."""
-        rows = [[mask(cell) for cell in row] for row in self.rows]
-        columns = [mask(name) for name in self.columns]
-        return replace(self, title=mask(self.title), columns=columns, rows=rows, note=mask(self.note))
-
 
 @dataclass(frozen=True)
-class ConfusionMatrixPlot:
+class ConfusionMatrixPlot(PagePart):
     """A confusion matrix: counts by row and column, darker for higher shares.
 
     Attributes:
@@ -101,18 +112,14 @@ class ConfusionMatrixPlot:
             or "no confusion"
         )
 
-    def mask_texts(self, mask: Mask) -> ConfusionMatrixPlot:
-        """Return a copy with masked secrets."""
-        return replace(self, title=mask(self.title), labels=[mask(label) for label in self.labels], alt=mask(self.alt))
-
 
 @dataclass(frozen=True)
-class ImageBlock:
-    """A PNG image that is embedded in the page.
+class ImageBlock(PagePart):
+    """An image that is embedded in the page.
 
     Attributes:
         title: above the image.
-        png: its content.
+        png: its content, PNG or WebP.
         width: the largest width at which it is shown, pixels.
         alt: the text alternative.
         legend: names and colours, such as those of classes in masks.
@@ -127,18 +134,9 @@ class ImageBlock:
     def get_alt_text(self) -> str:
         return self.alt or self.title
 
-    def encode_data_url(self) -> str:
-        """Return the image as a data URL, for the `src` of an element."""
-        return encode_data_url(self.png)
-
-    def mask_texts(self, mask: Mask) -> ImageBlock:
-        """Return a copy with masked secrets in its texts; the image itself is not changed."""
-        legend = [(mask(name), colour) for name, colour in self.legend]
-        return replace(self, title=mask(self.title), alt=mask(self.alt), legend=legend)
-
 
 @dataclass(frozen=True)
-class ScatterPlot:
+class ScatterPlot(PagePart):
     """A scatter plot, such as residuals over predictions.
 
     Attributes:
@@ -168,57 +166,9 @@ class ScatterPlot:
         pairs = ((float(x), float(y)) for x, y in zip(self.x, self.y, strict=True))
         return [(x, y) for x, y in pairs if math.isfinite(x) and math.isfinite(y)]
 
-    def mask_texts(self, mask: Mask) -> ScatterPlot:
-        """Return a copy with masked secrets."""
-        return replace(self, title=mask(self.title), across=mask(self.across), up=mask(self.up), alt=mask(self.alt))
-
 
 @dataclass(frozen=True)
-class GridTile:
-    """A sample of an `ImageGrid`.
-
-    Attributes:
-        images: PNG or WebP, next to each other.
-        title: below them, its label.
-        text: a second line, such as its prediction.
-        is_wrong: True to highlight the second line.
-    """
-
-    images: Sequence[bytes]
-    title: str
-    text: str = ""
-    is_wrong: bool = False
-
-    def mask_texts(self, mask: Mask) -> GridTile:
-        """Return a copy with masked secrets in its texts; the images are not changed."""
-        return replace(self, title=mask(self.title), text=mask(self.text))
-
-
-@dataclass(frozen=True)
-class ImageGrid:
-    """Samples that are images, as many in a row as there is space for.
-
-    Attributes:
-        title: above the grid.
-        tiles: the samples.
-        legend: names and colours, such as those of classes in masks.
-    """
-
-    title: str
-    tiles: Sequence[GridTile]
-    legend: Sequence[tuple[str, str]] = ()
-
-    def get_alt_text(self) -> str:
-        return f"{self.title}: {len(self.tiles)} samples"
-
-    def mask_texts(self, mask: Mask) -> ImageGrid:
-        """Return a copy with masked secrets in its texts; the images are not changed."""
-        legend = [(mask(name), colour) for name, colour in self.legend]
-        return ImageGrid(mask(self.title), [tile.mask_texts(mask) for tile in self.tiles], legend)
-
-
-@dataclass(frozen=True)
-class KeyNumbers:
+class KeyNumbers(PagePart):
     """A row of numbers that are shown large.
 
     Attributes:
@@ -232,13 +182,9 @@ class KeyNumbers:
     def get_alt_text(self) -> str:
         return "; ".join(f"{name} {value}" for name, value in self.items)
 
-    def mask_texts(self, mask: Mask) -> KeyNumbers:
-        """Return a copy with masked secrets."""
-        return KeyNumbers([(mask(name), mask(value)) for name, value in self.items], mask(self.title))
-
 
 @dataclass(frozen=True)
-class CommandList:
+class CommandList(PagePart):
     """Commands to type, each with its purpose.
 
     Attributes:
@@ -252,12 +198,8 @@ class CommandList:
     def get_alt_text(self) -> str:
         return f"{self.title}: " + "; ".join(typed for typed, _ in self.commands)
 
-    def mask_texts(self, mask: Mask) -> CommandList:
-        """Return a copy with masked secrets."""
-        return CommandList(mask(self.title), [(mask(typed), mask(purpose)) for typed, purpose in self.commands])
 
-
-Block = Heading | TableBlock | ConfusionMatrixPlot | ImageBlock | ImageGrid | ScatterPlot | KeyNumbers | CommandList
+Block = Heading | TableBlock | ConfusionMatrixPlot | ImageBlock | ScatterPlot | KeyNumbers | CommandList
 
 
 def encode_data_url(image: bytes) -> str:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from mlscale.report.blocks import ImageBlock
 
 if TYPE_CHECKING:
     from PIL import ImageDraw, ImageFont
@@ -39,8 +42,29 @@ class Tile:
     wrong: bool = True
 
 
-def draw_contact_sheet(tiles: Sequence[Tile]) -> tuple[bytes, int]:
-    """Return the sheet as PNG, and the width at which it is to be shown, in pixels: it is drawn at twice that size.
+def build_contact_sheet(
+    title: str,
+    tiles: Sequence[Tile],
+    alt: str,
+    legend: Sequence[tuple[str, str]] = (),
+    max_bytes: float = math.inf,
+) -> ImageBlock:
+    """Return the sheet with its title, text alternative, and names and colours of classes in masks.
+
+    Args:
+        max_bytes: about, from which on it is WebP and no PNG, as of photos.
+    """
+    content, width = draw_contact_sheet(tiles)
+    for quality in (80, 50, 25):
+        if len(content) <= max_bytes:
+            break
+        content = draw_contact_sheet(tiles, quality)[0]
+    return ImageBlock(title, content, width, alt, legend)
+
+
+def draw_contact_sheet(tiles: Sequence[Tile], webp_quality: int | None = None) -> tuple[bytes, int]:
+    """Return the sheet as PNG or WebP, and the width at which it is to be shown, in pixels: it is drawn at twice that
+    size.
 
     Small images are enlarged without smoothing, so that each pixel is a square.
     """
@@ -68,10 +92,12 @@ def draw_contact_sheet(tiles: Sequence[Tile]) -> tuple[bytes, int]:
             font,
         )
     file = io.BytesIO()
-    # Grey images and the texts need few colours: a palette makes the file smaller.
-    canvas.quantize(256).save(file, "PNG", optimize=True) if images_per_tile == 1 and _is_grey(tiles) else canvas.save(
-        file, "PNG", optimize=True
-    )
+    if webp_quality is not None:
+        canvas.save(file, "WEBP", quality=webp_quality)
+    else:
+        # Grey images and the texts need few colours: a palette makes the file smaller.
+        sheet = canvas.quantize(256) if images_per_tile == 1 and _is_grey(tiles) else canvas
+        sheet.save(file, "PNG", optimize=True)
     return file.getvalue(), width
 
 

@@ -117,13 +117,7 @@ def _build_line_plot(name: str, logged: Mapping[str, Points], events: Sequence[P
     series = [Series(item, [y for _, y in points], [x for x, _ in points]) for item, points in logged.items()]
     # A line alone has no legend: its axis names it.
     y_name = series[0].name if len(series) == 1 and name not in _SETTINGS else unit
-    return LinePlot(title, series, "optimizer step", y_name, zero, events=events, log=_spans_a_decade(logged))
-
-
-def _spans_a_decade(logged: Mapping[str, Points]) -> bool:
-    """Return True for values that a linear scale can't show all of: a logarithmic one is offered."""
-    values = [y for points in logged.values() for _, y in points]
-    return min(values) > 0 and max(values) >= 10 * min(values)
+    return LinePlot(title, series, "optimizer step", y_name, zero, events=events)
 
 
 def _parse_csv_line(line: str) -> list[str]:

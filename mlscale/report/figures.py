@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from mlscale.report.blocks import Block
+from mlscale.report.blocks import Block, PagePart
 from mlscale.report.text import format_number
 
 MOST_POINTS = 400  # of a series: more are not visible, and make the page large
-Mask = Callable[[str], str]
 
 
 @dataclass(frozen=True)
-class Series:
+class Series(PagePart):
     """A named series of values.
 
     Attributes:
@@ -35,7 +34,7 @@ class Series:
 
 
 @dataclass(frozen=True)
-class PlotEvent:
+class PlotEvent(PagePart):
     """A vertical line at a place of the horizontal axis, for an event such as the change of a version.
 
     Attributes:
@@ -50,7 +49,7 @@ class PlotEvent:
 
 
 @dataclass(frozen=True)
-class LinePlot:
+class LinePlot(PagePart):
     """A line plot, such as a loss over steps.
 
     Attributes:
@@ -62,7 +61,6 @@ class LinePlot:
         alt: the text alternative; made from the numbers where empty.
         events: vertical lines.
         is_time: True if x is in seconds since 1970.
-        log: True to offer a logarithmic vertical axis; all values are positive then.
     """
 
     title: str
@@ -74,7 +72,6 @@ class LinePlot:
     alt: str = ""
     events: Sequence[PlotEvent] = ()
     is_time: bool = False
-    log: bool = False
 
     def get_alt_text(self) -> str:
         return self.alt or "; ".join(
@@ -82,17 +79,9 @@ class LinePlot:
             + _describe_marks(self.marks)
         )
 
-    def mask_texts(self, mask: Mask) -> LinePlot:
-        """Return a copy with masked secrets."""
-        series = [Series(mask(item.name), item.y, item.x) for item in self.series]
-        marks = [(mask(name), value) for name, value in self.marks]
-        events = [replace(event, name=mask(event.name)) for event in self.events]
-        masked = replace(self, title=mask(self.title), x=mask(self.x), y=mask(self.y), alt=mask(self.alt))
-        return replace(masked, series=series, marks=marks, events=events)
-
 
 @dataclass(frozen=True)
-class BarPlot:
+class BarPlot(PagePart):
     """Vertical bars by category: classes, or the bins of a histogram; the bars of two series are next to each other.
 
     Attributes:
@@ -122,15 +111,9 @@ class BarPlot:
         value_texts = [", ".join(f"{label} {format_number(value)}" for label, value in item) for item in pairs]
         return "; ".join(f"{item.name}: {text}" for item, text in zip(self.series, value_texts, strict=True))
 
-    def mask_texts(self, mask: Mask) -> BarPlot:
-        """Return a copy with masked secrets."""
-        series = [Series(mask(item.name), item.y) for item in self.series]
-        labels = [mask(label) for label in self.labels]
-        return BarPlot(mask(self.title), labels, series, mask(self.x), mask(self.y), mask(self.alt))
-
 
 @dataclass(frozen=True)
-class HorizontalBarPlot:
+class HorizontalBarPlot(PagePart):
     """Horizontal bars, each with a label, such as the parts of a step.
 
     Attributes:
@@ -154,17 +137,12 @@ class HorizontalBarPlot:
         """Return a value with its unit, with three digits."""
         return f"{format_number(value, 3)} {self.unit}".rstrip() if math.isfinite(value) else "not measured"
 
-    def mask_texts(self, mask: Mask) -> HorizontalBarPlot:
-        """Return a copy with masked secrets."""
-        rows = [(mask(label), value) for label, value in self.rows]
-        return HorizontalBarPlot(mask(self.title), rows, mask(self.unit), self.whole, mask(self.alt))
-
 
 Figure = LinePlot | BarPlot | HorizontalBarPlot | Block
 
 
 @dataclass(frozen=True)
-class ReportStep:
+class ReportStep(PagePart):
     """A numbered step of a report.
 
     Attributes:
@@ -184,12 +162,6 @@ class ReportStep:
     seconds: float | None = None
     figure: Figure | None = None
     page: str = ""
-
-    def mask_texts(self, mask: Mask) -> ReportStep:
-        """Return a copy with masked secrets."""
-        figure = self.figure.mask_texts(mask) if self.figure else None
-        texts = mask(self.title), mask(self.sentence)
-        return ReportStep(*texts, self.ok, mask(self.value), self.seconds, figure, mask(self.page))
 
 
 def reduce_points(points: list[tuple[float, float]], most: int = MOST_POINTS) -> list[tuple[float, float]]:

@@ -8,18 +8,13 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from functools import cache
 from importlib.resources import files
-from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from mlscale.atomic_files import make_folders, write_text
-from mlscale.errors import MLScaleError
 from mlscale.report.blocks import (
     CommandList,
-    GridTile,
     Heading,
     ImageBlock,
-    ImageGrid,
     KeyNumbers,
     TableBlock,
     encode_data_url,
@@ -34,6 +29,7 @@ if TYPE_CHECKING:
 _FAILED = {"monitor": "alert", "history": "alert", "retrain": "not promoted"}
 _PHONE_CHARACTERS = 36  # of a table's row that a phone shows in one line
 _PAGE_CHARACTERS, _GAP = 115, 3  # of one that a wide page shows; a gap between columns is as wide as so many
+_TEXT_KINDS: Mapping[type, str] = {Heading: "heading", KeyNumbers: "numbers", CommandList: "commands"}
 _RELATIVE = re.compile(r"(?![\w+.-]*:|/)[^\\]+")  # no scheme, no host: a link only to pages next to this one
 
 
@@ -81,20 +77,6 @@ def render_page(
     )
 
 
-def save_page(page: Path, text: str) -> None:
-    """Write a page that `page=` names; its folder is made.
-
-    Raises:
-        MLScaleError: it can't be written (exit code 5).
-    """
-    try:
-        make_folders(page.parent)
-        write_text(page, text)
-    except MLScaleError as error:
-        fix = "page=<a file in a folder that you may write to>"
-        raise MLScaleError(error.what, where=error.where, why=error.why, fix=fix, exit=error.exit) from error
-
-
 @cache
 def _load_template() -> Template:
     """Return the template. Jinja, a dependency of torch, is imported only when a page is written."""
@@ -108,27 +90,14 @@ def _load_template() -> Template:
 def _prepare_plot(figure: Figure) -> dict[str, Any]:
     """Return a figure's values for the template."""
     from mlscale.report.canvas import COLOURS
-    from mlscale.report.svg import draw_log_plot, draw_plot
+    from mlscale.report.svg import draw_plot
 
     cleaned = figure.mask_texts(_clean_text)
-    if isinstance(cleaned, Heading):
-        return {"kind": "heading", "title": cleaned.title, "text": cleaned.text}
+    if isinstance(cleaned, Heading | KeyNumbers | CommandList):
+        return {"kind": _TEXT_KINDS[type(cleaned)], **vars(cleaned)}
     if isinstance(cleaned, ImageBlock):
-        picture = {
-            "title": cleaned.title,
-            "source": cleaned.encode_data_url(),
-            "width": cleaned.width,
-            "alt": cleaned.get_alt_text(),
-            "legend": cleaned.legend,
-        }
-        return {"kind": "picture", **picture}
-    if isinstance(cleaned, ImageGrid):
-        tiles = [_prepare_tile(tile) for tile in cleaned.tiles]
-        return {"kind": "grid", "title": cleaned.title, "tiles": tiles, "legend": cleaned.legend}
-    if isinstance(cleaned, KeyNumbers):
-        return {"kind": "numbers", "title": cleaned.title, "items": cleaned.items}
-    if isinstance(cleaned, CommandList):
-        return {"kind": "commands", "title": cleaned.title, "commands": cleaned.commands}
+        source = encode_data_url(cleaned.png)
+        return {"kind": "picture", **vars(cleaned), "source": source, "alt": cleaned.get_alt_text()}
     if isinstance(cleaned, TableBlock):
         return {"kind": "table", **_prepare_table(cleaned)}
     series = cleaned.series[:COLOURS] if isinstance(cleaned, LinePlot | BarPlot) else ()
@@ -136,15 +105,9 @@ def _prepare_plot(figure: Figure) -> dict[str, Any]:
         "kind": "plot",
         "title": cleaned.title,
         "svg": draw_plot(cleaned),
-        "log_svg": draw_log_plot(cleaned) if isinstance(cleaned, LinePlot) else None,
         "bars": isinstance(cleaned, BarPlot),
         "legend": [item.name for item in series] if len(series) > 1 else [],
     }
-
-
-def _prepare_tile(tile: GridTile) -> dict[str, Any]:
-    sources = [encode_data_url(image) for image in tile.images]
-    return {"sources": sources, "title": tile.title, "text": tile.text, "wrong": tile.is_wrong}
 
 
 def _prepare_table(table: TableBlock) -> dict[str, Any]:
@@ -159,11 +122,9 @@ def _prepare_table(table: TableBlock) -> dict[str, Any]:
     styles = {**dict.fromkeys(table.faint, "faint"), **dict.fromkeys(table.marked, "out")}
     rows = [(row, styles.get(index, "")) for index, row in enumerate(table.rows)]
     return {
-        "title": table.title,
+        **vars(table),
         "columns": columns,
         "rows": rows,
-        "note": table.note,
-        "narrow": table.narrow,
         "stacked": _needs_stacking(widths),
         "wide": sum(widths) + _GAP * len(widths) > _PAGE_CHARACTERS,
     }
@@ -177,10 +138,7 @@ def _needs_stacking(widths: Sequence[int]) -> bool:
 def _prepare_step(step: ReportStep) -> dict[str, Any]:
     cleaned = step.mask_texts(_clean_text)
     return {
-        "title": cleaned.title,
-        "sentence": cleaned.sentence,
-        "ok": cleaned.ok,
-        "value": cleaned.value,
+        **vars(cleaned),
         "seconds": "" if cleaned.seconds is None else format_duration(cleaned.seconds),
         "figure": _prepare_plot(cleaned.figure) if cleaned.figure else None,
         "page": cleaned.page if _RELATIVE.fullmatch(cleaned.page) else "",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from typing import Any
+from typing import Any, Self
 
 
 class SampleProgressBar:
@@ -14,12 +14,14 @@ class SampleProgressBar:
     Args:
         total: number of all samples.
         unit: what is counted.
+        before: samples among them that were done by an earlier command.
     """
 
-    def __init__(self, total: int, *, unit: str = "sample") -> None:
-        self._total, self._unit, self._bar, self._lock = total, unit, None, threading.Lock()
+    def __init__(self, total: int, *, unit: str = "sample", before: int = 0) -> None:
+        self._total, self._unit, self._before, self._lock = total, unit, before, threading.Lock()
+        self._bar: Any = None
 
-    def __enter__(self) -> SampleProgressBar:
+    def __enter__(self) -> Self:
         if sys.stderr.isatty():
             from tqdm import tqdm
 
@@ -28,6 +30,7 @@ class SampleProgressBar:
             size: dict[str, Any] = {"dynamic_ncols": True} if is_sized else {"ncols": 100, "nrows": 20}
             self._bar = tqdm(
                 total=self._total,
+                initial=self._before,
                 unit=self._unit,
                 unit_scale=self._unit == "byte",
                 file=sys.stderr,

@@ -6,10 +6,7 @@ The elements are in `canvas`.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
-from datetime import UTC, datetime, timedelta
-from itertools import pairwise
+from collections.abc import Iterator, Sequence
 
 from markupsafe import Markup
 
@@ -42,6 +39,8 @@ from mlscale.report.figures import BarPlot, HorizontalBarPlot, LinePlot, PlotEve
 from mlscale.report.text import format_number, format_percent, is_number_like
 
 _LEAST_CHARACTERS = 4  # characters that distinguish categories
+_MOST_TOOLTIPS = 40  # of a line: more are hard to hit, and make the page large
+_TOOLTIP = Markup('<circle cx="{:.1f}" cy="{:.1f}" r="8" class="hit"><title>{}</title></circle>')
 
 
 def draw_plot(figure: LinePlot | BarPlot | HorizontalBarPlot | ConfusionMatrixPlot | ScatterPlot) -> Markup:
@@ -53,15 +52,7 @@ def draw_plot(figure: LinePlot | BarPlot | HorizontalBarPlot | ConfusionMatrixPl
     return _draw_bars(figure) if isinstance(figure, BarPlot) else _draw_line(figure)
 
 
-def draw_log_plot(figure: LinePlot) -> Markup | None:
-    """Return the figure on a logarithmic scale; None where it offers none, or has values that are not positive."""
-    values = [y for series in figure.series[:COLOURS] for _, y in series.get_points() if math.isfinite(y)]
-    is_positive = bool(values) and min([*values, *(value for _, value in figure.marks)]) > 0
-    # Zero is not on this scale.
-    return _draw_line(replace(figure, zero=False), LogAxis) if figure.log and is_positive else None
-
-
-def _draw_line(figure: LinePlot, axis: type[Axis] = Axis) -> Markup:
+def _draw_line(figure: LinePlot) -> Markup:
     points = [series.get_points() for series in figure.series[:COLOURS]]
     ys = [y for series_points in points for _, y in series_points if math.isfinite(y)] + [
         value for _, value in figure.marks
@@ -73,27 +64,29 @@ def _draw_line(figure: LinePlot, axis: type[Axis] = Axis) -> Markup:
     # Events outside the lines are in the plot, too: the range of the axis covers both.
     all_xs = [*xs, *(event.x for event in figure.events)]
     across = (TimeAxis if figure.is_time else Axis)(all_xs, LEFT, WIDTH - RIGHT)
-    up = axis([*ys, *[0.0] * figure.zero], HEIGHT - BOTTOM, TOP)
-    parts = [draw_grid(up), draw_axis_names(figure.x, figure.y)]
-    parts += [
-        draw_tick(across.scale_value(value), across.format_tick(value))
-        for value in across.ticks
-        if across.is_in_range(value)
-    ]
-    for name, value in figure.marks:
-        height = up.scale_value(value)
-        parts.append(RULE.format(LEFT, WIDTH - RIGHT, height, height, "mark"))
-        parts.append(TEXT.format(WIDTH - RIGHT, height - 4, "end", name))
-    parts += _draw_events(figure.events, across)
+    up = Axis([*ys, *[0.0] * figure.zero], HEIGHT - BOTTOM, TOP)
+    parts = [*_draw_frame(figure.x, figure.y, across, up, figure.marks), *_draw_events(figure.events, across)]
     for index, series_points in enumerate(points):
         parts += _draw_path(index, series_points, across, up)
-    named = [(series.name, series_points) for series, series_points in zip(figure.series, points, strict=False)]
-    parts += draw_hover(named, "" if figure.is_time else figure.x, across, up, _get_place_format(figure))
+    for series, series_points in zip(figure.series, points, strict=False):
+        finite = [point for point in series_points if math.isfinite(point[1])]
+        for x, y in finite[:: math.ceil(len(finite) / _MOST_TOOLTIPS) or 1]:
+            position = format_time(x) if figure.is_time else f"{figure.x} {format_number(x)}"
+            tooltip = f"{series.name}: {format_number(y)}, {position}"
+            parts.append(_TOOLTIP.format(across.scale_value(x), up.scale_value(y), tooltip))
     return wrap_svg(figure, HEIGHT, parts)
 
 
-def _get_place_format(figure: LinePlot) -> Callable[[float], str]:
-    return format_time if figure.is_time else format_number
+def _draw_frame(x: str, y: str, across: Axis, up: Axis, marks: Sequence[tuple[str, float]]) -> Iterator[Markup]:
+    """Yield the axes with their names and ticks, and a horizontal line for each mark."""
+    yield draw_grid(up)
+    yield draw_axis_names(x, y)
+    for value in filter(across.is_in_range, across.ticks):
+        yield draw_tick(across.scale_value(value), across.format_tick(value))
+    for name, value in marks:
+        height = up.scale_value(value)
+        yield RULE.format(LEFT, WIDTH - RIGHT, height, height, "mark")
+        yield TEXT.format(WIDTH - RIGHT, height - 4, "end", name)
 
 
 def _draw_events(events: Sequence[PlotEvent], across: Axis) -> list[Markup]:
@@ -172,32 +165,6 @@ def _draw_rows(figure: HorizontalBarPlot) -> Markup:
     return wrap_svg(figure, len(figure.rows) * step + 4, parts)
 
 
-_MOST_TICKS = 6
-_FEW_DECADES = 2.0  # up to which 2 and 5 times a power of ten are ticks, too
-
-
-class LogAxis(Axis):
-    """Maps positive values to positions."""
-
-    def __init__(self, values: Sequence[float], start: float, end: float) -> None:
-        low, high = min(values), max(values)
-        factors = (1.0, 2.0, 5.0) if math.log10(high / low) <= _FEW_DECADES else (1.0,)
-        powers = range(math.floor(math.log10(low)) - 1, math.ceil(math.log10(high)) + 2)
-        marks = [factor * 10.0**power for power in powers for factor in factors]
-        # From the last mark at or below all values to the first one at or above; the tolerance is for rounding errors.
-        first = max(index for index, mark in enumerate(marks) if mark <= low * (1 + 1e-9))
-        last = max(first + 1, min(index for index, mark in enumerate(marks) if mark >= high * (1 - 1e-9)))
-        every = math.ceil((last - first) / _MOST_TICKS)
-        self.ticks = marks[first : last + 1 : every]
-        self._low, self._high = math.log10(marks[first]), math.log10(marks[last])
-        self._start, self._end = start, end
-
-    def scale_value(self, value: float) -> float:
-        """Return the position of a value."""
-        share = (math.log10(value) - self._low) / (self._high - self._low)
-        return self._start + share * (self._end - self._start)
-
-
 _CELL = Markup(
     '<rect x="{:.1f}" y="{:.1f}" width="{:.1f}" height="{:.1f}" class="{}" fill-opacity="{:.2f}">'
     "<title>{}</title></rect>"
@@ -257,96 +224,25 @@ def draw_scatter_plot(figure: ScatterPlot) -> Markup:
     across = Axis([x for x, _ in points], LEFT, WIDTH - RIGHT)
     # With the marks, so that a limit beyond all points is visible, too.
     up = Axis([*(y for _, y in points), *(value for _, value in figure.marks)], HEIGHT - BOTTOM, TOP)
-    parts = [draw_grid(up), draw_axis_names(figure.across, figure.up)]
-    parts += [
-        draw_tick(across.scale_value(value), format_number(value))
-        for value in across.ticks
-        if across.is_in_range(value)
-    ]
+    parts = list(_draw_frame(figure.across, figure.up, across, up, figure.marks))
     faint = min(0.8, max(0.15, 60 / len(points)))
     parts += [
         _POINT.format(across.scale_value(x), up.scale_value(y), faint, f"{format_number(x)}, {format_number(y)}")
         for x, y in points
     ]
-    for name, value in figure.marks:
-        parts.append(RULE.format(LEFT, WIDTH - RIGHT, up.scale_value(value), up.scale_value(value), "mark"))
-        parts.append(TEXT.format(WIDTH - RIGHT, up.scale_value(value) - 4, "end", name))
     return wrap_svg(figure, HEIGHT, parts)
 
 
-Points = Sequence[tuple[float, float]]
-_MOST_STRIPS = 40  # of a plot: more are hard to hit, and make the page large
-_LETTER, _LINE, _MOST_LETTERS = 7.4, 16, 30
-_STRIP = Markup('<g class="hit"><rect x="{:.1f}" y="{}" width="{:.1f}" height="{}"/>{}</g>')
-_GUIDE = Markup('<path d="M{:.1f} {}V{}"/>')
-_DOT = Markup('<circle cx="{:.1f}" cy="{:.1f}" r="4" class="s{}"/>')
-_BOX = Markup('<rect x="{:.1f}" y="{:.0f}" width="{:.0f}" height="{}" rx="4" class="box"/>')
-_TEXT = Markup('<text x="{:.1f}" y="{:.0f}">{}</text>')
-
-
-def draw_hover(
-    series: Sequence[tuple[str, Points]], x_name: str, across: Axis, up: Axis, format_x: Callable[[float], str]
-) -> Iterator[Markup]:
-    """Yield a strip for each place, or each group of near places, with the values of all series there.
-
-    Args:
-        series: names and points (x, y).
-        x_name: of the horizontal axis.
-        across, up: the axes.
-        format_x: returns the text of a place.
-    """
-    finite = [(name, [(x, y) for x, y in points if math.isfinite(y)]) for name, points in series]
-    places = sorted({x for _, points in finite for x, _ in points})
-    if not places:
-        return
-    for left, right in _divide_strips([across.scale_value(x) for x in places]):
-        placed = []
-        for index, (name, points) in enumerate(finite):
-            inside = [(x, y) for x, y in points if left <= across.scale_value(x) < right]
-            if inside:
-                middle = (left + right) / 2
-                placed.append((index, name, *min(inside, key=lambda point: abs(across.scale_value(point[0]) - middle))))
-        if placed:
-            # The place of the first series that has a value here: the others are as near as their points are.
-            # The value first: a long name is cut.
-            lines = [f"{x_name} {format_x(placed[0][2])}", *(f"{format_number(y)}  {name}" for _, name, _, y in placed)]
-            dots = [_DOT.format(across.scale_value(x), up.scale_value(y), index) for index, _, x, y in placed]
-            yield _draw_strip(left, right, across.scale_value(placed[0][2]), lines, dots)
-
-
-def _divide_strips(positions: Sequence[float]) -> list[tuple[float, float]]:
-    """Return the ends of the strips: halfway between places where these are few, of equal width where they are many."""
-    first, last = float(LEFT), float(WIDTH - RIGHT)
-    if len(positions) <= _MOST_STRIPS:
-        between = [(one + other) / 2 for one, other in pairwise(positions)]
-    else:
-        between = [first + (last - first) * index / _MOST_STRIPS for index in range(1, _MOST_STRIPS)]
-    # The last place is at the end of the axis, and a strip holds what is left of its own end.
-    return list(zip([first - 1, *between], [*between, last + 1], strict=True))
-
-
-def _draw_strip(left: float, right: float, at: float, lines: Sequence[str], dots: Sequence[Markup]) -> Markup:
-    shown = [shorten_label(line, _MOST_LETTERS) for line in lines]
-    width, height = max(map(len, shown)) * _LETTER + 14, len(shown) * _LINE + 8
-    # On the side of the line that has more space.
-    start = at + 8 if at < (LEFT + WIDTH - RIGHT) / 2 else at - 8 - width
-    texts = [_TEXT.format(start + 7, TOP + 16 + index * _LINE, line) for index, line in enumerate(shown)]
-    content = [_GUIDE.format(at, TOP, HEIGHT - BOTTOM), *dots, _BOX.format(start, TOP, width, height), *texts]
-    return _STRIP.format(left, TOP, right - left, HEIGHT - BOTTOM - TOP, Markup("").join(content))
-
-
-_MINUTE, _HOUR, _DAY = 60.0, 3600.0, 86400.0
+_MINUTE, _DAY = 60, 86_400
 _STEPS = (
-    *(_MINUTE * n for n in (1, 2, 5, 10, 15, 30)),
-    *(_HOUR * n for n in (1, 2, 3, 6, 12)),
+    *(_MINUTE * n for n in (1, 2, 5, 10, 15, 30, 60, 120, 180, 360, 720)),
     *(_DAY * n for n in (1, 2, 7, 14, 28, 91, 182, 364)),
 )
-_MOST_TIME_TICKS = 5
-_MONDAY = datetime(1970, 1, 5, tzinfo=UTC).timestamp()  # weeks begin then
+_MOST_SECTIONS = 4  # between ticks: the label of a time is long
 
 
 class TimeAxis(Axis):
-    """Maps seconds since 1970 to positions."""
+    """Maps seconds since 1970 to positions, with ticks at whole minutes, hours or days."""
 
     def __init__(self, values: Sequence[float], start: float, end: float) -> None:
         low, high = min(values), max(values)
@@ -354,19 +250,9 @@ class TimeAxis(Axis):
             # A single check is a point in the middle of two minutes.
             low, high = low - _MINUTE, high + _MINUTE
         super().__init__([low, high], start, end)
-        span = high - low
-        self.step = next((step for step in _STEPS if span / step <= _MOST_TIME_TICKS), _STEPS[-1])
-        origin = _MONDAY if self.step >= 7 * _DAY else 0.0
-        first = -((origin - low) // self.step)
-        count = int(span // self.step) + 1
-        self.ticks = [time for n in range(count) if (time := origin + (first + n) * self.step) <= high]
-        # Within a day the date is the same on each tick.
-        self._has_dates = span > _DAY or self.step >= _DAY
+        self.step = next((step for step in _STEPS if high - low <= _MOST_SECTIONS * step), _STEPS[-1])
+        self.ticks = [n * self.step for n in range(math.ceil(low / self.step), math.floor(high / self.step) + 1)]
 
-    def format_tick(self, time: float) -> str:
-        """Return the label of a tick: 5 Jan, 10:30, or both."""
-        moment = datetime.fromtimestamp(0, UTC) + timedelta(seconds=time)
-        date = f"{moment.day} {moment:%b}" + (f" {moment:%y}" if self.step >= 91 * _DAY else "")
-        if self.step >= _DAY:
-            return date
-        return f"{date} {moment:%H:%M}" if self._has_dates else f"{moment:%H:%M}"
+    def format_tick(self, value: float) -> str:
+        """Return the label of a tick: 01-05 10:30, or 2026-01-05 where ticks are whole days."""
+        return format_time(value)[5:] if self.step < _DAY else format_time(value)[:10]

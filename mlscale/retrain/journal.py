@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -27,8 +27,8 @@ from mlscale.atomic_files import (
 )
 from mlscale.contracts import expect_format, get_format_tag
 from mlscale.errors import MLScaleError
+from mlscale.file_locks import hold_lock
 from mlscale.runs.identity import generate_id, get_current_time
-from mlscale.versions.disk_lock import LockHeldError, hold_folder_lock
 
 PROMOTED, REJECTED, TOO_FEW, OVERTAKEN = "promoted", "rejected", "too few", "overtaken"
 FAILED, INTERRUPTED = "failed", "interrupted"
@@ -113,17 +113,14 @@ class RetrainingJournal:
             MLScaleError: another process holds the lock.
         """
         make_folders(self.folder)
-        with ExitStack() as stack:
-            try:
-                # No waiting: a second cycle would train against a champion that the first one may replace.
-                stack.enter_context(hold_folder_lock(self.folder, seconds=0))
-            except LockHeldError as error:
-                raise MLScaleError(
-                    f"another process is retraining {self._model}",
-                    where=str(self.folder),
-                    why="two cycles at once would compare with the same champion, and one would be for nothing",
-                    fix="wait until it has ended",
-                ) from error
+        error = MLScaleError(
+            f"another process is retraining {self._model}",
+            where=str(self.folder),
+            why="two cycles at once would compare with the same champion, and one would be for nothing",
+            fix="wait until it has ended",
+        )
+        # No waiting: a second cycle would train against a champion that the first one may replace.
+        with hold_lock(self.folder / ".lock", error):
             yield
 
     def read_cycles(self) -> list[RetrainingCycle]:

@@ -243,23 +243,13 @@ class RunFolder(RunReader):
     def update_config(self, config_yaml: str, derived: Mapping[str, Any]) -> None:
         """Replace the stored config and derived values by those of this attempt: devices, trackers or the time limit
         may differ from the last attempt, and another layout derives other values."""
-        derived = {**derived, "run_dir": str(self.path), "name": self.path.name}
-        self._write_config(protect_yaml(config_yaml), dump_yaml(derived))
-
-    def _write_config(self, config_yaml: str, derived_yaml: str) -> None:
-        """Replace config.yaml and derived.yaml, and renew the proof that this user created the run, if it was valid."""
-        if not own.explain_unproven(
-            self.path
-        ):  # the proof first: after a kill in between, it is valid for old and new files
+        derived_yaml = dump_yaml({**derived, "run_dir": str(self.path), "name": self.path.name})
+        config_yaml = protect_yaml(config_yaml)
+        # The proof that this user created the run first: after a kill in between, it is valid for old and new files.
+        if not own.explain_unproven(self.path):
             self.update_document(**prove_ownership(self.id, config_yaml, derived_yaml, before=self.run.get("proof")))
         write_text(self.path / CONFIG, config_yaml)
         write_text(self.path / DERIVED, derived_yaml)
-
-    def set_key_metric(self, metric: str | None, mode: str | None) -> None:
-        """Store the key metric of the run, if it is known only after something was logged. The first rank calls this,
-        while the launching process waits."""
-        self.update_document(metric=metric, mode=mode)
-        self._write_config(self.config_text, dump_yaml({**self.derived, "metric": metric, "mode": mode}))
 
     def begin_queued(self, config_yaml: str, derived: Mapping[str, Any], **facts: object) -> None:
         """Begin the first attempt of a run that waited for its job, with what was unknown when it was submitted."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import math
 import os
 import sys
 import time
@@ -13,6 +14,7 @@ from typing import Any
 
 from mlscale.atomic_files import make_folders
 from mlscale.errors import Exit, MLScaleError
+from mlscale.file_locks import lock_file, wait_for_lock
 from mlscale.runs.folder import RunFolder
 from mlscale.runs.host import processes as process
 
@@ -66,28 +68,17 @@ def lock_runs_root(root: Path, *, wanted: bool = True) -> Iterator[list[Path]]:
 
 
 def _wait_for_lock(handle: int) -> None:
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        return
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        print("waiting   another process is starting a run here", file=sys.stderr, flush=True)
-        fcntl.flock(handle, fcntl.LOCK_EX)
-    except OSError:  # a file system without locks
-        return
+    with contextlib.suppress(OSError):  # a file system without locks
+        if not wait_for_lock(handle, 0):
+            print("waiting   another process is starting a run here", file=sys.stderr, flush=True)
+            wait_for_lock(handle, math.inf)
 
 
 def _acquire_run_lock(handle: int, run: RunFolder, *, is_job: bool) -> None:
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        return
     begin, limit, noticed = time.monotonic(), _JOB_SECONDS if is_job else _LINGER_SECONDS, False
     while True:
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock_file(handle)
             return
         except OSError as error:
             if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):

@@ -286,25 +286,16 @@ class App:
 
     def _format_metrics(self) -> bytes:
         inference, events, model = self._inference, self._inference.events, self._inference.model
-        others = [
-            (
-                "mlscale_queue_rows",
-                "gauge",
-                "Rows that wait: a sample each, of a document a window.",
-                inference.batcher.rows,
-            ),
-            ("mlscale_ready", "gauge", "Whether it takes requests.", self.ready),
-            ("mlscale_stale", "gauge", "Whether the version to serve could not be loaded.", bool(self.stale)),
-            ("mlscale_events_written_total", "counter", "Events on the disk.", events.written if events else 0),
-            ("mlscale_events_dropped_total", "counter", "Events that are lost.", events.dropped if events else 0),
-            ("mlscale_labels_written_total", "counter", "Labels on the disk.", self._sink.written if self._sink else 0),
-            (
-                "mlscale_labels_unknown",
-                "gauge",
-                "Labels of unknown ids.",
-                self._sink.unknown if self._sink else 0,
-            ),
-        ]
+        sink = self._sink
+        others = (
+            ("mlscale_queue_rows", "Rows that wait: a sample each, of a document a window.", inference.batcher.rows),
+            ("mlscale_ready", "Whether it takes requests.", self.ready),
+            ("mlscale_stale", "Whether the version to serve could not be loaded.", bool(self.stale)),
+            ("mlscale_events_written_total", "Events on the disk.", events.written if events else 0),
+            ("mlscale_events_dropped_total", "Events that are lost.", events.dropped if events else 0),
+            ("mlscale_labels_written_total", "Labels on the disk.", sink.written if sink else 0),
+            ("mlscale_labels_unknown", "Labels of unknown ids.", sink.unknown if sink else 0),
+        )
         return self._answers.metrics.render_metrics(
             model=model.name, version=model.version, runtime=model.runtime, others=others
         )

@@ -15,9 +15,8 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from mlscale.data.encoders.document_encoder import DocumentEncoder
+from mlscale.data.encoders.encoder import EncodedSamples, join_samples
 from mlscale.serve.http.request_error import Refused
-from mlscale.serve.packed_samples import NO_SAMPLES, PackedSamples, join_samples
-from mlscale.serve.protocol.refused_bodies import describe_long_document
 from mlscale.serve.served_model import Outputs, ServedModel
 
 
@@ -34,7 +33,7 @@ class InferenceJob:
     """
 
     model: ServedModel
-    samples: PackedSamples
+    samples: EncodedSamples
     ids: Sequence[str]
     arrived: float
     done: Callable[[Outputs | Exception, float, float], None]
@@ -44,11 +43,11 @@ class _Part(NamedTuple):
     """Jobs that were computed together, their samples, and the outputs or the error."""
 
     jobs: list[InferenceJob]
-    samples: PackedSamples
+    samples: EncodedSamples
     result: Outputs | Exception
 
 
-Computed = Callable[[ServedModel, Sequence[InferenceJob], PackedSamples, Outputs, float], None]
+Computed = Callable[[ServedModel, Sequence[InferenceJob], EncodedSamples, Outputs, float], None]
 
 
 @dataclass(eq=False)
@@ -82,7 +81,7 @@ class Batcher:
             Refused: the queue is full (503, with the seconds after which to try again), or the job exceeds it (400).
         """
         rows = job.samples.rows
-        self.refuse_if_overloaded(job.model, rows, job.samples)
+        self.refuse_if_overloaded(job.model, rows)
         self._waiting.append(job)
         self.rows += rows
         if self._busy:
@@ -95,19 +94,18 @@ class Batcher:
         else:
             self.loop.call_soon(self._start_batch)
 
-    def refuse_if_overloaded(self, model: ServedModel, rows: int, samples: PackedSamples = NO_SAMPLES) -> None:
+    def refuse_if_overloaded(self, model: ServedModel, rows: int) -> None:
         """Raise unless as many rows may be submitted.
-
-        Args:
-            samples: of these rows, where they are known already.
 
         Raises:
             Refused: see `submit_job`.
         """
         encoder = model.servable.encoder
-        if rows > self.max_queue and isinstance(encoder, DocumentEncoder) and samples.size:
-            size = encoder.count_tokens(samples.tensors, samples.size)
-            raise describe_long_document(encoder, size, rows, self.max_queue)
+        if rows > self.max_queue and isinstance(encoder, DocumentEncoder):
+            read = f"{rows} windows of {encoder.length} {encoder.unit}s"
+            raise Refused(
+                f"the text is read in {read}; the server takes max_queue={self.max_queue} of them in a request"
+            )
         if rows > self.max_queue:
             raise Refused(f"inference request batch-size must be <= {self.max_queue} for '{model.name}'")
         if self.rows + rows > self.max_queue:

@@ -193,7 +193,7 @@ class Reloader:
             if changed:
                 try:
                     await self.load_version(None)
-                except MLScaleError:  # logged by `load`, and tried again at the next change
+                except MLScaleError:  # logged by it, and tried again at the next change
                     pass
                 # Any error: this task has to outlive it, or no later version would be noticed.
                 except Exception as error:

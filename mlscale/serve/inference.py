@@ -13,15 +13,15 @@ from typing import Any, NamedTuple, Protocol, cast
 
 import numpy as np
 
+from mlscale.data.encoders.encoder import EncodedSamples
 from mlscale.events.event_writer import EventWriter
 from mlscale.serve.batcher import Batcher, InferenceJob
 from mlscale.serve.http.exchange import COMPRESSED_TO, Exchange, compress_body
 from mlscale.serve.http.request_error import Refused
 from mlscale.serve.http.request_log import draw_id, format_trace, read_client_id, read_request_id
 from mlscale.serve.http.responses import ResponseSender, check_method
-from mlscale.serve.packed_samples import NO_SAMPLES, PackedSamples
 from mlscale.serve.protocol import image_input as images
-from mlscale.serve.protocol.refused_bodies import describe_large_body
+from mlscale.serve.protocol.predict_route import describe_large_body
 from mlscale.serve.protocol.v2_metadata import ServingStatistics
 from mlscale.serve.served_model import Outputs, ServedModel
 from mlscale.serve.workers import INLINE_BYTES, INLINE_NUMBERS, Workers
@@ -37,14 +37,14 @@ class ParsedRequest(Protocol):
     where it takes images that are not decoded yet."""
 
     @property
-    def samples(self) -> PackedSamples:
+    def samples(self) -> EncodedSamples:
         """The n samples, as the graph takes them."""
 
     @property
     def id(self) -> str:
         """The client's; '' where it gave none."""
 
-    def _replace(self, *, samples: PackedSamples) -> ParsedRequest: ...
+    def _replace(self, *, samples: EncodedSamples) -> ParsedRequest: ...
 
 
 class InferenceProtocol(NamedTuple):
@@ -126,13 +126,13 @@ class Inference:
         """Raise if a raw sample states a length over the limit.
 
         Raises:
-            Refused: it does (413); the message has what to send in its place.
+            Refused: it does (413), or its type is not taken at all (415).
         """
         # Longer numbers are refused as such; a body without a length is limited as it arrives.
         stated = headers.get(b"content-length", b"0")[:20]
         if stated.isdigit() and int(stated) > limit:
             kind = images.parse_content_type(headers)
-            raise describe_large_body(self.model, kind, int(stated), limit, self.batcher.max_queue)
+            raise describe_large_body(self.model, kind, int(stated), limit)
 
     def start_inference(self, exchange: Exchange, protocol: InferenceProtocol) -> None:
         """Start an inference request; the response is sent when its batch was computed."""
@@ -177,7 +177,7 @@ class Inference:
         named = request.id or read_request_id(exchange.headers)
         exchange.id = named  # of a refusal, too
         # Before there is an id for each of a million rows.
-        self.batcher.refuse_if_overloaded(model, samples.rows, samples)
+        self.batcher.refuse_if_overloaded(model, samples.rows)
         ids = self._build_ids(named, getattr(request, "ids", ()), samples.size)
         exchange.id = ids[0]
         done = partial(self._send_result, exchange, model, protocol, request, ids)
@@ -194,7 +194,7 @@ class Inference:
         """Decode the images of a request, then submit it."""
         self.batcher.refuse_if_overloaded(model, len(files))
 
-        def submit_decoded(samples: PackedSamples) -> None:
+        def submit_decoded(samples: EncodedSamples) -> None:
             decoded = cast(Any, request)._replace(samples=samples, files=())
             self._submit_request(exchange, model, protocol, decoded)
 
@@ -230,7 +230,7 @@ class Inference:
         try:
             if (numbers := protocol.numbers(request, result)) > INLINE_NUMBERS:
                 # Without the samples and other outputs, which are not needed: they would be copied to the process.
-                slim, selected = request._replace(samples=NO_SAMPLES), protocol.select(request, result)
+                slim, selected = request._replace(samples=EncodedSamples({}, {})), protocol.select(request, result)
                 call = (protocol.write, model.portable, slim, ids, selected)
                 compress = partial(_compress_written, exchange)
                 self._workers.run_in_process(
@@ -267,7 +267,7 @@ class Inference:
         self,
         model: ServedModel,
         jobs: Sequence[InferenceJob],
-        samples: PackedSamples,
+        samples: EncodedSamples,
         outputs: Outputs,
         seconds: float,
     ) -> None:
@@ -291,7 +291,7 @@ class Inference:
         self.events.add_events(
             ids,
             subject=model.event_subject,
-            samples=samples.as_encoded(),
+            samples=samples,
             predictions=outputs.columns,
             is_finite=outputs.finite,
             latency_ms=latency,
@@ -308,7 +308,7 @@ class Inference:
         self._answers.send_refusal(exchange, refused)
 
     def _record_unpredicted(
-        self, ids: Sequence[str], model: ServedModel, exchange: Exchange, outcome: str, samples: PackedSamples | None
+        self, ids: Sequence[str], model: ServedModel, exchange: Exchange, outcome: str, samples: EncodedSamples | None
     ) -> None:
         """Record an event for a request without a prediction."""
         self._answers.metrics.unpredicted[model.version, outcome] += len(ids)
@@ -316,8 +316,7 @@ class Inference:
             self.statistics.add_failure(time.perf_counter() - exchange.arrived)
         if self.events is not None:
             spent = 1000 * (time.perf_counter() - exchange.arrived)
-            given = None if samples is None else samples.as_encoded()
-            self.events.add_events(ids, subject=model.event_subject, samples=given, latency_ms=spent, outcome=outcome)
+            self.events.add_events(ids, subject=model.event_subject, samples=samples, latency_ms=spent, outcome=outcome)
 
 
 def _compress_written(exchange: Exchange, written: Written) -> Written:

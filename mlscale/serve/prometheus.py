@@ -1,12 +1,19 @@
-"""The metrics of `GET /metrics`, in the text format of Prometheus, version 0.0.4."""
+"""The metrics of `GET /metrics`, in the text format of Prometheus."""
 
 from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Any
 
-KIND = b"text/plain; version=0.0.4; charset=utf-8"
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+KIND = CONTENT_TYPE_LATEST.encode()
 _SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 
@@ -42,14 +49,11 @@ class Histogram:
                 return bound
         raise AssertionError("unreachable")
 
-    def format_histogram(self, name: str) -> Iterable[str]:
-        """Yield the lines of a Prometheus histogram, whose buckets are cumulative."""
-        seen = 0
-        for bound, count in zip((*self.bounds, "+Inf"), self.counts, strict=True):
-            seen += count
-            yield f'{name}_bucket{{le="{bound}"}} {seen}'
-        yield f"{name}_sum {self.total:.9g}"
-        yield f"{name}_count {seen}"
+    def build_family(self, name: str, help_: str) -> Metric:
+        """Return the histogram of Prometheus, whose buckets are cumulative."""
+        bounds = (*map(str, self.bounds), "+Inf")
+        buckets = list(zip(bounds, accumulate(self.counts), strict=True))
+        return HistogramMetricFamily(name, help_, buckets=buckets, sum_value=self.total)
 
 
 class ServerMetrics:
@@ -90,52 +94,47 @@ class ServerMetrics:
         return sum(count for (_, status), count in self.requests.items() if status >= 500)
 
     def render_metrics(
-        self, *, model: str, version: str, runtime: str, others: Iterable[tuple[str, str, str, float]]
+        self, *, model: str, version: str, runtime: str, others: Iterable[tuple[str, str, float]]
     ) -> bytes:
         """Return all metrics as the body of the response.
 
         Args:
             model, version: the ones that serve now.
             runtime: what computes the model.
-            others: more metrics, each its name, type, help and value.
+            others: more metrics, each its name, help and value.
         """
-        lines = ["# HELP mlscale_model_info The version that answers.", "# TYPE mlscale_model_info gauge"]
-        lines.append(f'mlscale_model_info{{model="{_escape_label(model)}",version="{_escape_label(version)}"}} 1')
-        lines += ["# HELP mlscale_runtime_info What computes the model.", "# TYPE mlscale_runtime_info gauge"]
-        lines.append(f'mlscale_runtime_info{{runtime="{_escape_label(runtime)}"}} 1')
-        lines += ["# HELP mlscale_requests_total Answers by route and status.", "# TYPE mlscale_requests_total counter"]
-        # Sorted, so that two scrapes list the same series in the same order.
-        for (route, status), count in sorted(self.requests.items()):
-            lines.append(f'mlscale_requests_total{{route="{route}",code="{status}"}} {count}')
-        lines += [
-            "# HELP mlscale_predictions_total Samples with a prediction, by version.",
-            "# TYPE mlscale_predictions_total counter",
+        predictions = {(name,): count for name, count in self.predictions.items()}
+        swaps = {(result,): count for result, count in self.swaps.items()}
+        unpredicted = "Samples without a prediction: failed in the model, or rejected."
+        rows = "Rows computed at once: a sample each, of a document a window."
+        computed = ("mlscale_compute_seconds_total", "Time in the model.", self.compute_s)
+        families = [
+            _build("mlscale_model_info", "The version that answers.", {(model, version): 1}, "model", "version"),
+            _build("mlscale_runtime_info", "What computes the model.", {(runtime,): 1}, "runtime"),
+            _build("mlscale_requests_total", "Answers by route and status.", self.requests, "route", "code"),
+            _build("mlscale_predictions_total", "Samples with a prediction, by version.", predictions, "version"),
+            _build("mlscale_unpredicted_total", unpredicted, self.unpredicted, "version", "outcome"),
+            _build("mlscale_swaps_total", "Changes of the version.", swaps, "result"),
+            self.latency.build_family(
+                "mlscale_request_seconds", "From the last byte of a request for inference to its answer."
+            ),
+            self.batches.build_family("mlscale_batch_rows", rows),
+            *(_build(name, help_, {(): value}) for name, help_, value in (computed, *others)),
         ]
-        for name, count in sorted(self.predictions.items()):
-            lines.append(f'mlscale_predictions_total{{version="{_escape_label(name)}"}} {count}')
-        lines += [
-            "# HELP mlscale_unpredicted_total Samples without a prediction: failed in the model, or rejected.",
-            "# TYPE mlscale_unpredicted_total counter",
-        ]
-        for (name, outcome), count in sorted(self.unpredicted.items()):
-            label = f'version="{_escape_label(name)}",outcome="{outcome}"'
-            lines.append(f"mlscale_unpredicted_total{{{label}}} {count}")
-        lines += ["# HELP mlscale_swaps_total Changes of the version.", "# TYPE mlscale_swaps_total counter"]
-        lines += [f'mlscale_swaps_total{{result="{result}"}} {count}' for result, count in sorted(self.swaps.items())]
-        help_text = "From the last byte of a request for inference to its answer."
-        lines += [f"# HELP mlscale_request_seconds {help_text}", "# TYPE mlscale_request_seconds histogram"]
-        lines += self.latency.format_histogram("mlscale_request_seconds")
-        lines += [
-            "# HELP mlscale_batch_rows Rows computed at once: a sample each, of a document a window.",
-            "# TYPE mlscale_batch_rows histogram",
-        ]
-        lines += self.batches.format_histogram("mlscale_batch_rows")
-        computed = ("mlscale_compute_seconds_total", "counter", "Time in the model.", self.compute_s)
-        for series, kind, help_, value in (computed, *others):
-            lines += [f"# HELP {series} {help_}", f"# TYPE {series} {kind}", f"{series} {value:.9g}"]
-        return ("\n".join(lines) + "\n").encode()
+        return generate_latest(_Families(families))
 
 
-def _escape_label(text: str) -> str:
-    # Escapes of the text format: backslash first, or it would escape those of the others again.
-    return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+@dataclass
+class _Families(Collector):
+    families: Sequence[Metric]
+
+    def collect(self) -> Sequence[Metric]:
+        return self.families
+
+
+def _build(name: str, help_: str, series: Mapping[Any, float], *labels: str) -> Metric:
+    family = (CounterMetricFamily if name.endswith("_total") else GaugeMetricFamily)(name, help_, labels=labels)
+    # Sorted, so that two scrapes list the same series in the same order.
+    for values, number in sorted(series.items()):
+        family.add_metric([str(value) for value in values], number)
+    return family

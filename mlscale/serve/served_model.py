@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlscale.data.encoders.document_encoder import DocumentEncoder
+from mlscale.data.encoders.encoder import EncodedSamples
 from mlscale.data.encoders.image_encoder import ImageEncoder
 from mlscale.data.encoders.table_encoder import TableEncoder
 from mlscale.data.encoders.text_encoder import TextEncoder
@@ -24,7 +25,6 @@ from mlscale.export.engines.runtime import Runtime
 from mlscale.export.event_subject import build_event_subject
 from mlscale.export.servable import Servable
 from mlscale.export.servable_trial import build_trial_batch, load_and_try
-from mlscale.serve.packed_samples import PackedSamples, create_packed_samples
 from mlscale.serve.request_limits import RequestLimits, compute_request_limits
 from mlscale.task_types.task_type import PredictionColumns
 
@@ -151,7 +151,7 @@ class ServedModel:
         servable = replace(self.servable, document=document, engine=None)  # type: ignore[arg-type]
         return replace(self, servable=servable)
 
-    def compute(self, samples: PackedSamples) -> Outputs:
+    def compute(self, samples: EncodedSamples) -> Outputs:
         """Compute n samples, at most `max_batch` rows at once.
 
         Raises:
@@ -172,7 +172,7 @@ class ServedModel:
                 finite = _mark_finite(tensors, columns, samples.size)
         return Outputs(tensors, columns, finite)
 
-    def _compute_rows(self, samples: PackedSamples) -> Mapping[str, NDArray[Any]]:
+    def _compute_rows(self, samples: EncodedSamples) -> Mapping[str, NDArray[Any]]:
         if samples.rows <= self.max_batch:
             return self.servable.compute(samples.tensors)
         parts = [
@@ -196,7 +196,7 @@ def load_model(
     # Without its times, which are not known yet: `compute` does not use them.
     draft = ServedModel(servable, name, version, 0.0, 0.0, max_batch)
     _ = draft.event_subject  # a reference profile that can't be read is reported now, and not at the first request
-    one, many = (create_packed_samples(build_trial_batch(servable, rows, is_typical=False)) for rows in (1, max_batch))
+    one, many = (EncodedSamples(build_trial_batch(servable, rows, is_typical=False), {}) for rows in (1, max_batch))
     return ServedModel(
         servable,
         name,

@@ -10,21 +10,19 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mlscale.targets.onnx_target import OnnxTarget
-    from mlscale.targets.openvino_target import OpenVinoTarget
     from mlscale.targets.target import Target, TargetServer
     from mlscale.targets.tfserving.tfserving_target import TFServingTarget
     from mlscale.targets.triton.triton_target import TritonTarget
 
 _MODULES = {
     "OnnxTarget": "onnx_target",
-    "OpenVinoTarget": "openvino_target",
     "TFServingTarget": "tfserving.tfserving_target",
     "Target": "target",
     "TargetServer": "target",
     "TritonTarget": "triton.triton_target",
 }
 
-__all__ = ["OnnxTarget", "OpenVinoTarget", "TFServingTarget", "Target", "TargetServer", "TritonTarget"]
+__all__ = ["OnnxTarget", "TFServingTarget", "Target", "TargetServer", "TritonTarget"]
 
 
 def __getattr__(name: str) -> Any:

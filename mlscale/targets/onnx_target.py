@@ -46,7 +46,7 @@ class OnnxTarget(Target):
 
     def check_server_installed(self) -> None:
         """Raise an error if the extra 'serve' is not installed."""
-        require_extra("serve", "httptools", "pyarrow")
+        require_extra("serve", "httptools", "prometheus_client", "pyarrow")
 
     @contextmanager
     def start_server(self, servable: Servable, folder: Path) -> Iterator[TargetServer]:

@@ -6,25 +6,16 @@ Protocol: https://github.com/kserve/open-inference-protocol, and Triton's extens
 from __future__ import annotations
 
 import json
-import struct
 import urllib.error
 import urllib.request
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote
 
-import numpy as np
 from numpy.typing import NDArray
 
 from mlscale.errors import Exit, MLScaleError
-
-_DATATYPES = {
-    "uint8": "UINT8", "int8": "INT8", "int32": "INT32", "int64": "INT64", "float16": "FP16", "float32": "FP32",
-    "float64": "FP64", "bool": "BOOL",
-}  # fmt: skip
-_DTYPES = {datatype: dtype for dtype, datatype in _DATATYPES.items()}
-_LENGTH = struct.Struct("<I")
-_HEAD = "Inference-Header-Content-Length"
+from mlscale.serve.protocol.v2_codec import decode_response, encode_request
 
 
 class V2Client:
@@ -58,21 +49,8 @@ class V2Client:
         Raises:
             MLScaleError: the server refuses them, or does not answer.
         """
-        inputs, tails = [], []
-        for name, values in tensors.items():
-            tail = _pack_texts(values) if values.dtype.kind in "OSU" else np.ascontiguousarray(values).tobytes()
-            datatype = "BYTES" if values.dtype.kind in "OSU" else _DATATYPES[values.dtype.name]
-            entry = {"name": name, "datatype": datatype, "shape": list(values.shape)}
-            inputs.append({**entry, "parameters": {"binary_data_size": len(tail)}})
-            tails.append(tail)
-        head = json.dumps({"inputs": inputs, "parameters": {"binary_data_output": True}}).encode()
-        headers, body = self._request(
-            f"/v2/models/{quote(self.model, safe='')}/infer",
-            b"".join([head, *tails]),
-            {_HEAD: str(len(head)), "Content-Type": "application/octet-stream"},
-        )
-        size = int(headers.get(_HEAD, len(body)))
-        return _read_outputs(json.loads(body[:size])["outputs"], body[size:])
+        headers, body = encode_request(tensors)
+        return decode_response(*self._request(f"/v2/models/{quote(self.model, safe='')}/infer", body, headers))[1]
 
     def _request(self, path: str, body: bytes | None, headers: Mapping[str, str]) -> tuple[Mapping[str, str], bytes]:
         request = urllib.request.Request(self.url + path, body, dict(headers))  # noqa: S310 of a server that was started here
@@ -92,34 +70,3 @@ class V2Client:
             fix="check=none",
             exit=Exit.GATE,
         )
-
-
-def _pack_texts(values: NDArray[Any]) -> bytes:
-    """Return texts or bytes as the protocol has them: each behind its length."""
-    contents = [value if isinstance(value, bytes) else str(value).encode() for value in values.reshape(-1).tolist()]
-    return b"".join(part for content in contents for part in (_LENGTH.pack(len(content)), content))
-
-
-def _unpack_texts(content: bytes, count: int) -> list[str]:
-    texts, at = [], 0
-    for _ in range(count):
-        (size,) = _LENGTH.unpack_from(content, at)
-        texts.append(content[at + _LENGTH.size : at + _LENGTH.size + size].decode())
-        at += _LENGTH.size + size
-    return texts
-
-
-def _read_outputs(entries: Sequence[Mapping[str, Any]], tail: bytes) -> dict[str, NDArray[Any]]:
-    outputs: dict[str, NDArray[Any]] = {}
-    for entry in entries:
-        shape, datatype = tuple(entry["shape"]), entry["datatype"]
-        size = entry.get("parameters", {}).get("binary_data_size")
-        if size is None:
-            outputs[entry["name"]] = np.array(entry["data"], _DTYPES.get(datatype, object)).reshape(shape)
-            continue
-        content, tail = tail[:size], tail[size:]
-        if datatype == "BYTES":
-            outputs[entry["name"]] = np.array(_unpack_texts(content, int(np.prod(shape))), object).reshape(shape)
-        else:
-            outputs[entry["name"]] = np.frombuffer(content, _DTYPES[datatype]).reshape(shape)
-    return outputs

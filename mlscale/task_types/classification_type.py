@@ -47,7 +47,6 @@ class ClassificationType(TaskType):
     predicts = "classes"
     label_form = "one"
     is_one_class = True
-    loss_is_cross_entropy = True
     score = SampleScore("accuracy", higher_is_better=True, is_share=True, is_binary=True)
     exact_metric = MetricDefinition("accuracy", True, True)
     table_columns = ("truth", "predicted", "confidence", "probabilities", "loss")

@@ -59,15 +59,6 @@ def list_type_names() -> list[str]:
     return list(dict.fromkeys([*_CLASSES, *(point.name for point in read_entry_points(ENTRY_POINT_GROUP))]))
 
 
-def list_task_types() -> list[TaskType]:
-    """Return all task types, the built-in ones first.
-
-    Raises:
-        MLScaleError: one of a package does not load.
-    """
-    return [get_task_type(name) for name in list_type_names()]
-
-
 def find_label_type(form: str) -> TaskType | None:
     """Return the built-in type of labels of this form, a word of `data.labels`; None if there is none."""
     return next((item for item in map(_load_builtin_type, _CLASSES) if item.label_form == form), None)

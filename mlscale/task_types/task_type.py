@@ -66,7 +66,6 @@ class TaskType(EventForms):
         is_one_class: each sample has one class, with a probability for each: what `lifecycle` takes, and profiles of
             format 1 hold.
         needs_every_label: each class is measured on every sample: the data must have all of a model's.
-        loss_is_cross_entropy: a constant prediction then has the entropy of the classes as its loss.
         most_passes: the most epochs over new samples by which a model still learns what holds for others; None where
             the length of its own training decides.
         score: of a sample.
@@ -96,7 +95,6 @@ class TaskType(EventForms):
     label_form: ClassVar[str | None] = None
     is_one_class: ClassVar[bool] = False
     needs_every_label: ClassVar[bool] = False
-    loss_is_cross_entropy: ClassVar[bool] = False
     most_passes: ClassVar[int | None] = None
 
     # Of samples.

@@ -192,7 +192,7 @@ def _collect_logged_metrics(trainer: Trainer) -> dict[str, str]:
     return {
         name: float(value).hex() if value.is_floating_point() else str(value.item())
         for name, value in trainer.callback_metrics.items()
-        if not name.endswith(_MACHINE_METRIC_SUFFIXES) and not name.startswith("device/")
+        if not name.endswith(_MACHINE_METRIC_SUFFIXES)
     }
 
 

@@ -12,16 +12,17 @@ Readers take no lock: they see the state before a change, or the one after it.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mlscale.atomic_files import iterate_regular_files, make_folders
+from mlscale.atomic_files import iterate_regular_files, make_folders, report_disk_errors
 from mlscale.config.names.suggest import find_nearest
-from mlscale.errors import MLScaleError
+from mlscale.errors import Exit, MLScaleError
+from mlscale.file_locks import hold_lock
 from mlscale.runs.identity import get_current_time
 from mlscale.versions.aliases import Aliases
-from mlscale.versions.disk_lock import hold_folder_lock, translate_disk_errors
 from mlscale.versions.object_store import (
     ObjectStore,
     collect_sources,
@@ -40,6 +41,8 @@ from mlscale.versions.version_reference import (
     check_model_name,
     parse_reference,
 )
+
+_LOCK_SECONDS = 60.0  # a lock is held while a few small files are written; a minute means that something hangs
 
 
 @dataclass(frozen=True)
@@ -197,7 +200,7 @@ class LocalRegistry:
         for alias in aliases:
             check_alias(alias)
         sources = collect_sources(files)
-        with translate_disk_errors(self.root):
+        with report_disk_errors("registry.root"):
             make_folders(self._get_model_folder(name))
             # Before adding: the objects of this version have no links until it is committed.
             self._objects.remove_unused_files()
@@ -217,7 +220,7 @@ class LocalRegistry:
                 parent=parent,
                 notes=notes,
             )
-            with hold_folder_lock(self._get_model_folder(name)):
+            with self._hold_model_lock(name):
                 version = self._find_same_content(draft)
                 new = version is None
                 if version is None:
@@ -252,7 +255,7 @@ class LocalRegistry:
         # All files are verified before the lock is taken: reading them may take minutes.
         version = self.fetch(ref)
         before = self.resolve_version(replacing).number if replacing else None
-        with translate_disk_errors(self.root), hold_folder_lock(self._get_model_folder(version.name)):
+        with report_disk_errors("registry.root"), self._hold_model_lock(version.name):
             aliases = self.get_aliases(version.name)
             # Read again under the lock: the comparison that led to this promotion may be out of date.
             holder = aliases.of.get(alias)
@@ -278,7 +281,7 @@ class LocalRegistry:
         where = str(self._get_model_folder(name))
         # All files are verified without the lock: reading them may take minutes.
         version = self.fetch(f"{name}:v{self.get_aliases(name).swap_champion(where).of[CHAMPION]}")
-        with translate_disk_errors(self.root), hold_folder_lock(self._get_model_folder(name)):
+        with report_disk_errors("registry.root"), self._hold_model_lock(name):
             swapped = self.get_aliases(name).swap_champion(where)
             if swapped.of[CHAMPION] != version.number:
                 raise MLScaleError(
@@ -292,6 +295,16 @@ class LocalRegistry:
         """Do nothing; a hook for mirrors, called after a change is written and the lock is released."""
 
     # Inside
+
+    def _hold_model_lock(self, name: str) -> AbstractContextManager[None]:
+        lock = self._get_model_folder(name) / ".lock"
+        error = MLScaleError(
+            "another process is writing to the registry",
+            where=str(lock),
+            fix="try again when it has ended",
+            exit=Exit.ENVIRONMENT,
+        )
+        return hold_lock(lock, error, _LOCK_SECONDS, is_required=True)
 
     def _get_model_folder(self, name: str) -> Path:
         return self.root / "versions" / name

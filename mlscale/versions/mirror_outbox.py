@@ -1,28 +1,28 @@
 """The outbox of a mirror: the difference between the registry and the receipts of what was sent.
 
 `<root>/outbox/wandb/` holds the mirror's project, and for each model a receipt of what arrived there. What is to be
-sent is all that the registry holds and no receipt lists; `enqueue_pending` puts it into `items/`, where attempts are
-counted. So nothing is lost when a process is killed right after a change, and sending twice changes nothing.
+sent is all that the registry holds and no receipt lists. So nothing is lost when a process is killed right after a
+change, and sending twice changes nothing.
 """
 
 from __future__ import annotations
 
+import math
 import shlex
+import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mlscale.atomic_files import make_folders, read_json, write_json
+from mlscale.atomic_files import make_folders, read_json, write_json, write_text
 from mlscale.errors import MLScaleError
-from mlscale.outbox import Outbox, RetryPolicy
 from mlscale.runs.identity import generate_id
 from mlscale.versions.local_registry import LocalRegistry
 from mlscale.versions.version_record import Version
 
-_PROJECT_FILE = "mirror.json"
-# Nothing is given up: what the registry holds and no receipt lists would be added again.
-_POLICY = RetryPolicy(backoff_s=(300.0,))  # every promotion would wait for the timeout of a dead server
+_PROJECT_FILE, _FAILURE_FILE = "mirror.json", "failure.txt"
+_PAUSE_SECONDS = 300.0  # after a failure: every promotion would wait for the timeout of a dead server
 
 
 @dataclass(frozen=True)
@@ -53,21 +53,19 @@ class MirrorReceipt:
 
 
 @dataclass(frozen=True)
-class PendingDelivery:
-    """The versions and aliases of a model that have not arrived yet.
+class PendingItem:
+    """A version, or the aliases of a model, that has not arrived yet.
 
     Attributes:
-        name: the model.
-        versions: those to send, oldest first.
-        aliases: True if they have moved.
+        model: its name.
+        version: None for the aliases.
     """
 
-    name: str
-    versions: tuple[Version, ...]
-    aliases: bool
+    model: str
+    version: Version | None = None
 
     def __str__(self) -> str:
-        return ", ".join([*(v.ref for v in self.versions), *([f"aliases of {self.name}"] if self.aliases else [])])
+        return self.version.ref if self.version else f"aliases of {self.model}"
 
 
 class MirrorOutbox:
@@ -80,7 +78,6 @@ class MirrorOutbox:
     def __init__(self, root: Path) -> None:
         self.registry = LocalRegistry(root)
         self.folder = self.registry.root / "outbox" / "wandb"
-        self.queue = Outbox(self.folder / "items", _POLICY)
 
     @property
     def mirror_project(self) -> MirrorProject | None:
@@ -136,26 +133,32 @@ class MirrorOutbox:
         document: dict[str, Any] = asdict(receipt)
         write_json(self._get_receipt_path(name), document)
 
-    def list_pending(self) -> list[PendingDelivery]:
-        """Return what has not arrived yet, by model."""
-        pending = []
+    def list_pending(self) -> list[PendingItem]:
+        """Return what has not arrived yet, by model: its versions, oldest first, and its aliases if they have moved."""
+        pending: list[PendingItem] = []
         for name in self.registry.list_model_names():
-            receipt = self.read_receipt(name)
+            receipt, versions = self.read_receipt(name), self.registry.list_versions(name)
             # Not in the receipts, whatever happened: a version committed just before a kill is found, too.
-            versions = tuple(v for v in self.registry.list_versions(name) if v.number not in receipt.versions)
-            moved = dict(self.registry.get_aliases(name).of) != dict(receipt.aliases)
-            if versions or moved:
-                pending.append(PendingDelivery(name, versions, moved))
+            pending += [PendingItem(name, version) for version in versions if version.number not in receipt.versions]
+            # Behind the versions: an alias can't be sent before its version.
+            if dict(self.registry.get_aliases(name).of) != dict(receipt.aliases):
+                pending.append(PendingItem(name))
         return pending
 
-    def enqueue_pending(self) -> None:
-        """Add what has not arrived yet to the queue, unless it waits there already."""
-        for model in self.list_pending():
-            for version in model.versions:
-                self.queue.add_item({"kind": "version", "ref": version.ref}, version.ref)
-            # Behind the versions: an alias can't be sent before its version.
-            if model.aliases:
-                self.queue.add_item({"kind": "aliases", "ref": model.name}, f"aliases of {model.name}")
+    def record_failure(self, why: str) -> None:
+        """Note that sending has failed: for a while nothing is sent automatically."""
+        write_text(self.folder / _FAILURE_FILE, why)
+
+    def clear_failure(self) -> None:
+        """Remove the note of a failure."""
+        (self.folder / _FAILURE_FILE).unlink(missing_ok=True)
+
+    def explain_pause(self) -> str:
+        """Return the failure of the last minutes, after which nothing is sent automatically; '' without one."""
+        path = self.folder / _FAILURE_FILE
+        age = time.time() - path.stat().st_mtime if path.is_file() else math.inf
+        # A clock that was set back must not stop the sending.
+        return f"{path.read_text(encoding='utf-8')}, {age:.0f} s ago" if -1 < age < _PAUSE_SECONDS else ""
 
     def _get_receipt_path(self, name: str) -> Path:
         return self.folder / "sent" / f"{name}.json"

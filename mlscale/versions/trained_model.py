@@ -7,18 +7,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from mlscale.atomic_files import read_json
 from mlscale.config.names.suggest import format_override
 from mlscale.contracts.servable_yaml import DOCUMENT, read_document
 from mlscale.errors import MLScaleError
-from mlscale.runs.checkpoint_files.sharded_folder import is_checkpoint
-from mlscale.runs.find import find_run_folders
 from mlscale.runs.folder import RunFolder
 from mlscale.runs.recover import is_run_folder
 from mlscale.runs.run_reader import CONFIG
 from mlscale.versions.from_run import WEIGHTS
 from mlscale.versions.version_record import Version, read_version
-from mlscale.versions.version_weights import find_version_run
+from mlscale.versions.version_weights import find_origin, find_recorded_run
 
 BEST = "best"
 SERVABLE = "servable"  # the folder in a run that `mlscale export` writes
@@ -130,7 +127,7 @@ def get_servable_model(folder: Path, runs_dir: str | Path) -> TrainedModel:
     digest = hashlib.sha256((folder / DOCUMENT).read_bytes()).hexdigest()
     version = f"{name}:{digest[:_DIGITS]}"
     run = document.get("run")
-    home = _find_run_by_id(str(run.get("id") or "") if isinstance(run, dict) else "", None, runs_dir)
+    home = find_recorded_run({"id": run.get("id")} if isinstance(run, dict) else {}, runs_dir)
     return TrainedModel("servable", folder, version, home, home, None, folder, name, version)
 
 
@@ -142,8 +139,7 @@ def get_version_model(version: Version, runs_dir: str | Path) -> TrainedModel:
     if version.kind == "checkpoint":
         file = str(payload / WEIGHTS)
         return TrainedModel("version", version.path, ref, payload, None, file, None, version.name, ref)
-    origin = version.run or {}
-    home = _find_run_by_id(str(origin.get("id") or ""), origin.get("path"), runs_dir)
+    home = find_recorded_run(version.run or {}, runs_dir)
     return TrainedModel("version", version.path, ref, home, None, None, payload, version.name, ref)
 
 
@@ -170,17 +166,7 @@ def require_run_checkpoint(model: TrainedModel, command: str, runs_dir: str | Pa
             why=f"`mlscale {command}` works in the folder of a run",
             fix=f"mlscale {command} <the run that it is of> {format_override('checkpoint', str(model.path))}",
         )
-    version = read_version(model.path)
-    run = find_version_run(version, runs_dir)
-    path = run.path / "checkpoints" / str((version.run or {}).get("checkpoint") or "best.ckpt") if run else None
-    if path is None or not is_checkpoint(path):
-        raise MLScaleError(
-            f"the run that {model.version} comes from is not here",
-            where=str(path or runs_dir),
-            why=f"`mlscale {command}` works in the folder of a run",
-            fix="runs_dir=<the folder of its runs>",
-        )
-    return get_checkpoint_model(path)
+    return get_checkpoint_model(find_origin(read_version(model.path), runs_dir)[1])
 
 
 def require_servable(model: TrainedModel, runs_dir: str | Path) -> TrainedModel:
@@ -193,13 +179,6 @@ def require_servable(model: TrainedModel, runs_dir: str | Path) -> TrainedModel:
         return model
     if model.kind == "run" and (model.path / SERVABLE / DOCUMENT).is_file():
         return get_servable_model(model.path / SERVABLE, runs_dir)
-    if elsewhere := _find_exported_folder(model):
-        raise MLScaleError(
-            f"{model.label} has its servable elsewhere",
-            where=shorten_path(elsewhere),
-            why="it was exported with to=, and the folder of the run holds none",
-            fix=format_override("ref", shorten_path(elsewhere)),
-        )
     origin = (read_version(model.path).run or {}).get("id") if model.is_registered else None
     run = str(origin or (model.run.name if model.run else "last"))
     # The version that is added has the name that was typed: the latest one of it is the servable.
@@ -212,28 +191,4 @@ def require_servable(model: TrainedModel, runs_dir: str | Path) -> TrainedModel:
         where=shorten_path(model.path),
         why="a servable is what mlscale export makes of a run",
         fix=f"mlscale export {run}{add}",
-    )
-
-
-def _find_exported_folder(model: TrainedModel) -> Path | None:
-    """Return the folder that a run was last exported to with `to=`, where it is still a servable of this run."""
-    if model.kind != "run":
-        return None
-    try:
-        folder = Path(str(read_json(model.path / "results" / "export.json")["artifacts"]["servable"]))
-        run = read_document(folder).get("run")
-    # A result that was cut short, or a folder that was moved or taken by another servable: as if it had none.
-    except (KeyError, TypeError, MLScaleError):
-        return None
-    return folder if isinstance(run, dict) and run.get("folder") == model.path.name else None
-
-
-def _find_run_by_id(identity: str, path: object, runs_dir: str | Path) -> Path | None:
-    """Return the folder of a run with a config, from its path or its id; None where it does not exist any more."""
-    # The recorded path first; it is wrong once the run was moved, or the version came from another machine.
-    candidates = [Path(str(path))] if path else []
-    # By the id at the end of the folder's name: run.json is not read for each run.
-    candidates += [folder for folder in find_run_folders(runs_dir) if identity and folder.name.endswith(f"-{identity}")]
-    return next(
-        (folder.absolute() for folder in candidates if is_run_folder(folder) and (folder / CONFIG).is_file()), None
     )

@@ -6,16 +6,15 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from textwrap import shorten
 
+from mlscale.atomic_files import report_disk_errors
 from mlscale.errors import MLScaleError
-from mlscale.versions.disk_lock import translate_disk_errors
 from mlscale.versions.local_registry import LocalRegistry
 from mlscale.versions.mirror_outbox import MirrorOutbox
-from mlscale.versions.wandb_send import FAILED, NO_KEY, NO_KEY_WHY, SENT
+from mlscale.versions.wandb_send import CORRUPT, FAILED, NO_KEY, NO_KEY_WHY, SENT
 
 _SEND = "import sys; from mlscale.versions.wandb_send import main; sys.exit(main(sys.argv[1:]))"
 _WHY = 200  # characters of a reason
@@ -75,27 +74,29 @@ class WandbRegistry(LocalRegistry):
         Raises:
             MLScaleError: the registry is mirrored to another project.
         """
-        with translate_disk_errors(self.root):
+        with report_disk_errors("registry.root"):
             self.outbox.start_mirroring(self._project, self._entity)
             before = self.list_pending_names()
             if not before:
                 return Delivery((), ())
-            self.outbox.enqueue_pending()
         code, why = _send_in_subprocess(self.root, timeout_s)
-        # A process that was killed could not count its attempt. Without a key none was made.
-        if code == FAILED and not self.outbox.queue.get_delay():
-            self.outbox.queue.record_failure(why)
+        with report_disk_errors("registry.root"):
+            # Without a key no attempt was made, and a corrupt version holds up no other one.
+            if code == FAILED:
+                self.outbox.record_failure(why)
+            else:
+                self.outbox.clear_failure()
         # Computed from the receipts, not from the exit code: a process that failed may have sent some of it.
         after = self.list_pending_names()
         return Delivery(tuple(item for item in before if item not in after), tuple(after), why if after else "")
 
     def list_pending_names(self) -> list[str]:
         """Return the items that are still to be sent, such as `resnet:v7` and `aliases of resnet`."""
-        return [item for model in self.outbox.list_pending() for item in str(model).split(", ")]
+        return [str(item) for item in self.outbox.list_pending()]
 
     def _mirror_change(self) -> None:
         try:
-            with translate_disk_errors(self.root):
+            with report_disk_errors("registry.root"):
                 self.outbox.start_mirroring(self._project, self._entity)
             why = self._explain_delay()
             done = Delivery((), tuple(self.list_pending_names()), why) if why else self.sync_mirror(self._timeout_s)
@@ -116,10 +117,7 @@ class WandbRegistry(LocalRegistry):
             return "offline"
         if not _has_key_source():
             return NO_KEY_WHY
-        first = self.outbox.queue.get_first_item()
-        if first and self.outbox.queue.get_delay():
-            return f"{first.why}, {time.time() - first.tried:.0f} s ago"
-        return ""
+        return self.outbox.explain_pause()
 
 
 def open_registry(root: str | Path) -> LocalRegistry:
@@ -159,7 +157,7 @@ def _send_in_subprocess(root: Path, seconds: float | None) -> tuple[int, str]:
             process.wait()
         lines = stderr_path.read_text(encoding="utf-8", errors="replace").strip().splitlines()
     why = shorten(lines[-1], _WHY, placeholder=" …") if lines else f"the process that sends ended with {code}"
-    return (code, why) if code in (SENT, NO_KEY) else (FAILED, why)
+    return (code, why) if code in (SENT, NO_KEY, CORRUPT) else (FAILED, why)
 
 
 def _format_waiting(waiting: tuple[str, ...]) -> str:

@@ -5,22 +5,21 @@
 
 from __future__ import annotations
 
-import math
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from mlscale.atomic_files import make_folders
 from mlscale.errors import MLScaleError
-from mlscale.outbox import ItemRefusedError
+from mlscale.file_locks import hold_lock
 from mlscale.secrets.mask import Masker
 from mlscale.versions.aliases import Aliases
-from mlscale.versions.mirror_outbox import MirrorOutbox, MirrorProject, MirrorReceipt, PendingDelivery
+from mlscale.versions.mirror_outbox import MirrorOutbox, MirrorProject, MirrorReceipt, PendingItem
 from mlscale.versions.version_record import Version
 
-SENT, FAILED, NO_KEY = 0, 1, 3
+SENT, FAILED, NO_KEY, CORRUPT = 0, 1, 3, 4
 NO_KEY_WHY = "no API key"
 _INIT_SECONDS = 20.0  # for the server's first response
 _API_SECONDS = 20
@@ -43,65 +42,27 @@ def main(argv: list[str]) -> int:
 def _send_pending(outbox: MirrorOutbox, scratch: str) -> int:
     import wandb
 
-    waiting = outbox.list_pending()
-    if waiting and not wandb.login(prompt=False, verify=False):
+    if outbox.list_pending() and not wandb.login(prompt=False, verify=False):
         print(NO_KEY_WHY, file=sys.stderr)
         return NO_KEY
-    sender = _WandbSender(outbox, scratch)
-    while waiting:  # other processes may publish meanwhile
-        outbox.enqueue_pending()
-        # One process at a time. The wait has no limit here: the parent kills this process after its timeout.
-        report = outbox.queue.send_items(sender.send, ignore_backoff=True, lock_s=math.inf)
-        before, waiting = waiting, outbox.list_pending()
-        if report.retry_in_s:
-            raise MLScaleError(report.why, where=str(outbox.folder), fix="mlscale versions sync, once W&B answers")
-        # No progress: only corrupted versions are left, which would be tried forever.
-        if waiting == before:
-            raise MLScaleError(
-                f"corrupt versions are not sent: {', '.join(map(str, waiting))}",
-                where=str(outbox.folder),
-                fix="mlscale versions show <version>, which lists the files that differ: restore them from a copy",
-            )
-    # What waits there was sent by a process that was killed before it could remove it, or is gone from the registry.
-    outbox.queue.send_items(sender.send, ignore_backoff=True)
-    outbox.queue.remove_if_empty()
-    sender.finish()
-    return SENT
-
-
-class _WandbSender:
-    """Sends items of the queue; the W&B run is started by the first version."""
-
-    def __init__(self, outbox: MirrorOutbox, scratch: str) -> None:
-        self._outbox, self._scratch = outbox, scratch
-        self._run: Any = None
-
-    def send(self, bodies: Sequence[Mapping[str, Any]]) -> None:
-        """Send versions and aliases, as they are now.
-
-        Raises:
-            ItemRefusedError: the files of a version are corrupted.
-            Exception: of W&B's client.
-        """
-        pending = {model.name: model for model in self._outbox.list_pending()}
-        for body in bodies:
-            if body["kind"] == "aliases" and body["ref"] in pending:
-                _send_aliases(self._outbox, pending[body["ref"]])
-            for version in (version for model in pending.values() for version in model.versions):
-                if body["kind"] == "version" and version.ref == body["ref"]:
-                    self._send_version(version)
-
-    def _send_version(self, version: Version) -> None:
-        if self._outbox.registry.find_changed_files(version):
-            raise ItemRefusedError(f"{version.ref} is corrupt")
-        if self._run is None:
-            self._run = _start_wandb_run(self._outbox.mirror_project, self._scratch)
-        _send_version(self._outbox, self._run, version)
-
-    def finish(self) -> None:
-        """End the W&B run."""
-        if self._run is not None:
-            self._run.finish()
+    run: Any = None
+    # One process at a time. The wait has no limit here: the parent kills this process after its timeout.
+    with hold_lock(outbox.folder / ".lock", None):
+        left: list[PendingItem] = []
+        # Other processes may publish meanwhile. Without progress only corrupt versions are left.
+        while (waiting := outbox.list_pending()) != left:
+            left = waiting
+            for item in waiting:
+                if item.version is None:
+                    _send_aliases(outbox, item.model)
+                elif not outbox.registry.find_changed_files(item.version):
+                    run = run or _start_wandb_run(outbox.mirror_project, scratch)
+                    _send_version(outbox, run, item.version)
+    if run is not None:
+        run.finish()
+    if waiting:
+        print(f"corrupt versions are not sent: {', '.join(map(str, waiting))}", file=sys.stderr)
+    return CORRUPT if waiting else SENT
 
 
 def _start_wandb_run(mirror: MirrorProject | None, scratch: str) -> Any:
@@ -150,12 +111,12 @@ def _send_version(outbox: MirrorOutbox, run: Any, version: Version) -> None:
     outbox.write_receipt(version.name, MirrorReceipt(versions, receipt.aliases))
 
 
-def _send_aliases(outbox: MirrorOutbox, model: PendingDelivery) -> None:
+def _send_aliases(outbox: MirrorOutbox, model: str) -> None:
     import wandb
 
     aliases, receipt, api = (
-        outbox.registry.get_aliases(model.name),
-        outbox.read_receipt(model.name),
+        outbox.registry.get_aliases(model),
+        outbox.read_receipt(model),
         wandb.Api(timeout=_API_SECONDS),
     )
     concerned = sorted({*aliases.of.values(), *receipt.aliases.values()} & set(receipt.versions))
@@ -167,7 +128,7 @@ def _send_aliases(outbox: MirrorOutbox, model: PendingDelivery) -> None:
             artifact.save()
     # An alias of a version that could not be sent stays in the outbox.
     arrived = {alias: number for alias, number in aliases.of.items() if number in receipt.versions}
-    outbox.write_receipt(model.name, MirrorReceipt(receipt.versions, arrived))
+    outbox.write_receipt(model, MirrorReceipt(receipt.versions, arrived))
 
 
 def _merge_aliases(current: list[str], number: int, now: Aliases, before: Mapping[str, int]) -> list[str] | None:

@@ -94,8 +94,8 @@ class Place:
 
 
 def list_words(recipe: str, layout: str, folder: Path) -> list[str]:
-    """Return what is typed for a run, which a callback kills once at `KILLED`."""
-    kill = f"+callbacks.kill={{_target_:kill_at_step.KillAtStep,step:{KILLED},folder:{folder}}}"
+    """Return what is typed for a run, which a callback kills once, two steps after its checkpoint at `KILLED`."""
+    kill = f"+callbacks.kill={{_target_:kill_at_step.KillAtStep,step:{KILLED + 2},folder:{folder}}}"
     short = [
         "snapshot=false",
         "logger=csv",
@@ -105,11 +105,12 @@ def list_words(recipe: str, layout: str, folder: Path) -> list[str]:
     ]
     name = f"name={recipe}-{layout}"
     steps = [f"trainer.max_steps={STEPS}", f"callbacks.checkpoint.every_n_steps={KILLED}", kill]
+    short.append("callbacks.checkpoint.asynchronous=false")  # one that is still being written would be lost
     return [f"+recipe={recipe}", *LAYOUTS[layout], *steps, *short, name]
 
 
 def start_run(place: Place, recipe: str, layout: str) -> list[str]:
-    """Start a run that is killed at `KILLED`, and return the words by which it goes on."""
+    """Start a run that is killed, and return the words by which it resumes."""
     notes = place.folder / "killed" / f"{recipe}-{layout}"
     for left in (notes, *place.folder.glob(f"runs/*/{recipe}-{layout}-*")):  # by a record that was interrupted here
         shutil.rmtree(left, ignore_errors=True)
@@ -118,6 +119,8 @@ def start_run(place: Place, recipe: str, layout: str) -> list[str]:
     place.run("-m", "mlscale", "train", *words, code=None)
     if not (notes / "killed-0").exists():
         raise PartError(f"{recipe}-{layout} was not killed")
+    if not list(place.find_run(f"{recipe}-{layout}").glob(f"checkpoints/step={KILLED}.ckpt")):
+        raise PartError(f"{recipe}-{layout} was killed before its checkpoint: a resume would start again")
     return words
 
 

@@ -2,10 +2,10 @@
 
     python -m scripts.live_check [--only targets providers precision gpu wandb] [--write docs/proven.md] [--samples 256]
 
-- `targets`: an image, a table and a text model are exported to Triton, TensorFlow Serving and OpenVINO. Each is read
+- `targets`: an image, a table and a text model are exported to Triton and TensorFlow Serving. Each is read
   back by the target's runtime and compared with torch; and the target's own server, where it is installed as a binary
   or as a container image that was pulled, answers raw samples as the servable does (`mlscale export … check=server`).
-- `providers`: `mlscale serve provider=cuda|tensorrt|openvino` computes what the CPU does.
+- `providers`: `mlscale serve provider=cuda|tensorrt` computes what the CPU does.
 - `precision`: short runs in bf16 and fp16 next to fp32 on the CPU, three recipes, compared on the same samples by
   `mlscale evaluate … against=…`: the interval of the difference, and the test of it.
 - `gpu`: the tests marked `gpu`, whole runs in these precisions on the GPU, with memory and step time, and the share of

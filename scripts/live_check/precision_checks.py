@@ -96,16 +96,14 @@ def _compare_run(
     if device.place == "" and all(memory):
         # On a CPU it is that of the process, most of which is libraries.
         seen.append(f"peak memory {memory[0] / memory[1]:.2f}× of fp32's")
-    seen += [f"{key} {value:.3g}" for key, value in mixed["metrics"].items() if key.endswith("_of_fp32")]
     is_worse = against["better"] == against["name"]
     return Finding(what, "failed" if is_worse else "proven", device.name, "; ".join(seen))
 
 
 def _train(folder: Path, device: PrecisionDevice, recipe: str, precision: str) -> dict[str, Any]:
     words = device.list_words(recipe, precision)
-    compare = [] if precision == "fp32" else ["precision.compare=true"]
     runs = f"runs_dir={folder}/{recipe}-{precision}"
-    return run_mlscale(folder, *words, *compare, "seed=1", "snapshot=false", "logger=none", runs)
+    return run_mlscale(folder, *words, "seed=1", "snapshot=false", "logger=none", runs)
 
 
 def _find_last(run: dict[str, Any]) -> str:

@@ -17,11 +17,9 @@ from scripts.live_check.finding import Finding
 from scripts.live_check.run_mlscale import CheckError, run_mlscale
 from scripts.target_data import TYPES, write_data
 
-_TARGETS = ("onnx", "triton", "tfserving", "openvino")
-_RUNTIMES = {
-    "onnx": "onnxruntime", "triton": "onnxruntime", "tfserving": "tensorflow-cpu", "openvino": "openvino",
-}  # fmt: skip
-_PROVIDERS = ("openvino", "cuda", "tensorrt")
+_TARGETS = ("onnx", "triton", "tfserving")
+_RUNTIMES = {"onnx": "onnxruntime", "triton": "onnxruntime", "tfserving": "tensorflow-cpu"}
+_PROVIDERS = ("cuda", "tensorrt")
 
 
 def check_targets(folder: Path, samples: int) -> Iterator[Finding]:
@@ -86,7 +84,7 @@ def _check_provider(kind: str, folder: Path, provider: str) -> Finding:
 
 
 def _name_runtime(provider: str) -> str:
-    for package in ("openvino",) if provider == "openvino" else ("onnxruntime-gpu", "onnxruntime"):
+    for package in ("onnxruntime-gpu", "onnxruntime"):
         try:
             return f"{package} {version(package)}"
         except PackageNotFoundError:

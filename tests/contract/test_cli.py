@@ -95,7 +95,7 @@ def test_a_typo_needs_no_torch_and_leaves_nothing(folder: Path) -> None:
             2,
             "'debug' is a setting, not a command\n  where: command line\n  fix:   mlscale +recipe=<recipe> debug=fast",
         ),
-        (["precision", "half"], 2, "fix:   mlscale +recipe=<recipe> precision=<auto|bf16|"),
+        (["precision", "half"], 2, "fix:   mlscale +recipe=<recipe> precision=<bf16|"),
         (["recipe", "resnet"], 2, "fix:   mlscale recipe=resnet"),
         (["data=webdataset", "data.val=b.tar"], 2, "data.train"),
         (["+recipe=resnet", "data.batch_size=60", "trainer.devices=8"], 2, "does not divide by 8"),

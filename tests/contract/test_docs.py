@@ -21,21 +21,8 @@ from scripts.docs_commands import ROOT, Command, commands, files, overlooked, pa
 from scripts.docs_navigation import navigation
 from scripts.docs_outputs import list_outputs
 from scripts.docs_site import REFERENCE
-from scripts.run_page import list_commands, run_page
+from tests.contract.test_docs_pages import RUN
 
-# Pages whose commands run from top to bottom, in a folder of their own.
-RUN = (
-    "tutorial.md",
-    "cookbook.md",
-    "init.md",
-    "trackers.md",
-    "coming-from-lightning.md",
-    "debugging.md",
-    "image-tables.md",
-    "text.md",
-)
-# From a clone to an answer over HTTP, for a newcomer.
-FIRST_HOUR = ("csv.md", "photos.md", "lightning-module.md")
 OF_THE_READER = (
     "--help",
     "predict models/digits",
@@ -97,17 +84,6 @@ def test_the_page_of_a_command_shows_what_it_prints() -> None:
         assert shown or {"", "text"} & set(fences), f"docs/{name}.md shows no output"
     for page in pages():
         assert [command for command, output in list_outputs(page) if not output.startswith("$ ")] == [], page
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(600)
-@pytest.mark.parametrize("page", FIRST_HOUR)
-def test_the_first_hour_ends_with_an_answer(page: str, folder: Path) -> None:
-    path = ROOT / "docs" / page
-    assert len(list_commands(path, installs=True)) <= 10
-    *_, last = run_page(path, folder)
-    assert last.command.startswith("curl ")
-    assert re.search(r'"predictions":\[\{"id":"\w+","label":"\w+","class":\d', last.output)
 
 
 def test_scripts_are_typed_as_modules_that_exist() -> None:
@@ -203,31 +179,6 @@ def _standing(word: str) -> str:
     for name, instead in STANDS_FOR.items():
         word = word.replace(name, instead)
     return word
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(900)
-@pytest.mark.parametrize("page", [name for name in RUN if (ROOT / "docs" / name).is_file()])
-def test_the_commands_of_a_page_run(page: str, folder: Path) -> None:
-    for name, text in files(ROOT / "docs" / page).items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text(text)
-    if page in ("trackers.md", "coming-from-lightning.md"):  # they speak of a run
-        mlscale.run("train", ["+recipe=resnet", "model=mlp", "debug=fast"])
-    programs = Path(sys.executable).parent
-    env = {**os.environ, "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": ""}
-    typed = [command for command in commands(ROOT / "docs" / page) if command.run]
-    assert typed
-    where = folder
-    for command in typed:
-        if command.text.startswith("cd "):
-            where = where / command.text.removeprefix("cd ")
-            continue
-        done = subprocess.run(
-            ["bash", "-euo", "pipefail", "-c", command.text],
-            cwd=where, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=300,
-        )  # fmt: skip
-        assert done.returncode == 0, f"$ {command.text}\n{done.stdout}\n{done.stderr}"
 
 
 @pytest.mark.slow

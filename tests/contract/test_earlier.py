@@ -17,7 +17,7 @@ from tests.serving import serving
 MADE = Path(__file__).parent / "examples/earlier/made.tar.xz"
 TARGETS = """
     mlscale.compress.Int8 mlscale.data.Augment mlscale.data.BreastCancer mlscale.data.DatasetData mlscale.data.Diabetes
-    mlscale.data.Digits mlscale.data.DigitsScenes mlscale.data.FashionMNIST mlscale.data.Fortunes
+    mlscale.data.Digits mlscale.data.DigitsScenes mlscale.data.FashionMNIST
     mlscale.data.ImageFolder mlscale.data.PythonDocs mlscale.data.PythonSource mlscale.data.RandomCrop
     mlscale.data.TableFiles mlscale.data.TextFiles mlscale.data.TextTable mlscale.data.WebDataset
     mlscale.registry.LocalRegistry mlscale.registry.WandbRegistry

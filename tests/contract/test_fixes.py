@@ -21,14 +21,13 @@ PROSE = {
         data.shards.index_builder._build_corruption_error data.shards.member_digests._compare_digests
         data.shards.shard_index._check_digest data.remote.remote_shard._build_wrong_error
         data.tfrecord.record_index._build_corruption_error data.windows.window_folder.locate_window_part
-        monitor.check_record.parse_document retrain.journal.parse_record retrain.lineage.find_origin
+        monitor.check_record.parse_document retrain.journal.parse_record versions.version_weights.find_origin
         runs.safetensors_files.list_shard_files
         runs.safetensors_files.open_safetensors
         train.initial_weights.weight_files._read_legacy_pickle versions.aliases.read_aliases
         versions.object_store.collect_sources
     """,
     "the data has to be written otherwise, and only its owner knows what it should hold": """
-        commands.lifecycle.entry._check_data
         data.array_data.refuse_bad_samples data.class_labels._build_negative_error data.class_labels.find_classes
         data.images.sample_probe._find_shape data.images.image_folder._hold_out
         data.images.image_folder.list_class_images
@@ -42,7 +41,7 @@ PROSE = {
         
         data.table_parsing.table_files.read_table
         data.tfrecord.record_index._find_all_features data.tfrecord.record_index._read_span
-        data.tfrecord.record_index.scan_records evaluate.samples_table.read_table_document
+        data.tfrecord.record_index.scan_records
         evaluate.servable_pass._pack_batch evaluate.servable_pass.map_truth_numbers evaluate.slices.read_csv_columns
         retrain.gate.paired_columns.check_same_names tasks.label_checks.check_labels
         data.encoders.table_encoder.fit
@@ -65,27 +64,27 @@ PROSE = {
         export.onnx_export.export_onnx
         export.served_module.build_served_module export.served_module.check_own_answers
         export.served_module.compute_plain_outputs
-        export.served_module.require_predictions lightning_errors.explain_lightning_error
+        export.served_module.require_predictions culprit.wrap_unforeseen_error
         export.validation_samples._choose_loader export.validation_samples.iterate_loader_batches
         predict.given_samples.list_scored_values
         predict.given_samples.raise_bad_samples runs.folder._resolve_inside
         task_types.task_type._create_missing_error tasks.batch.unpack_batch
         train.checkpoint.weights_only_load.load_checkpoint_file
         data.augmentations.augmentation.check_sizes data.dataset_samples.parse_pair
-        data.workers.sample_executor._pickle_work data.workers.sample_executor._refuse
+        data.workers.sample_executor._pickle_work data.workers.sample_executor._update_workers
     """,
     "another process has to end, or the same command has to be started again": """
-        assembly.external_run._create_stop_error commands.lifecycle.production.send_labels
+        assembly.external_run._create_stop_error
         data.shards.member_digests._compute_digests data.shards.shard_index._expect_unchanged
         launch.early_stop.build_error launch.external.rank_meeting.open_store
         launch.external.rank_meeting.wait_until launch.external.rank_presence.raise_if_lost
         predict.part_files.lock_predictions predict.part_files.resume_predictions
         retrain.journal.lock_journal serve.protocol.labels_route._write_labels
-        runs.host.stop_signals.raise_on_terminate versions.disk_lock._acquire_lock
+        runs.host.stop_signals.raise_on_terminate versions.local_registry._hold_model_lock
     """,
     "another machine, its owner or its credentials are needed": """
-        data.remote.open_store._create_store data.remote.open_store.open_store
-        data.remote.transfers._build_exhausted_error data.remote.transfers._build_final_error
+        data.remote.find_remote._create_store data.remote.find_remote.open_store
+        data.remote.transfers._build_error
         commands.runs.entry._make_running_error commands.runs.entry._remove_folder
     """,
 }
@@ -153,7 +152,7 @@ def test_the_grammar_separates_what_is_typed_from_the_reason(fix: str, kind: str
         ("pip install 'mlscale[tabel]'", "no extra 'tabel'"),
         ("mlscale runs resmue last", "unknown word 'resmue'"),
         ("mlscale versions rollback", "name is missing"),
-        ("mlscale export makes the servable again", "unknown word 'the'"),
+        ("mlscale export makes the servable again", "unknown word 'the servable again'"),
         ("mlscale evaluate last kills=3", "unknown key 'kills' of evaluate"),
         ("mlscale train --hlep", "unknown flag '--hlep'"),
         ("data=digits, see docs/dta.md", "docs/dta.md does not exist"),

@@ -13,7 +13,6 @@ NAMES = {
     "KServe",
     "Kubernetes",
     "Lightning",
-    "OpenVINO",
     "TensorFlow",
 }  # besides what is written in capitals throughout
 # Errors without a fix, by module and function, each with the reason why there is nothing to type.
@@ -40,10 +39,10 @@ WITHOUT_FIX = {
             "mlscale.config.composition.argv._check_flags",
             "mlscale.config.composition.argv._check_words",
             "mlscale.config.composition.argv._quote_if_needed",
-            "mlscale.config.composition.unreadable.explain_unreadable",
-            "mlscale.config.composition.compose._create_compose_error",
-            "mlscale.config.composition.hydra_errors._explain_error",
-            "mlscale.config.composition.hydra_errors._report_unknown_option",
+            "mlscale.config.composition.argv._check_readable",
+            "mlscale.config.composition.compose._report_refusals",
+            "mlscale.config.composition.hydra_errors._create_unknown_option_error",
+            "mlscale.config.composition.hydra_errors.explain_refusal",
             "mlscale.config.composition.hydra_keys.check_effect",
             "mlscale.config.schema.values.check_value_type",
             "mlscale.tasks.schedules._make_schedule_error",

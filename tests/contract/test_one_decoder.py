@@ -23,7 +23,7 @@ from mlscale.data.images.image_folder import FolderSource
 from mlscale.data.order.bad_samples import BadSample
 from mlscale.export.format1 import build_format1_encoder
 from mlscale.export.servable import Servable, load
-from mlscale.predict.inputs import FolderInputs
+from mlscale.predict.inputs import open_folder
 from mlscale.predict.score_parts import prepare_sample
 from mlscale.serve.http.request_error import Refused
 from mlscale.serve.protocol import image_input as images
@@ -52,7 +52,7 @@ def trained_on(folder: Path, name: str, channels: int) -> Verdict:
 
 def predicted(folder: Path, channels: int) -> Verdict:
     """What `predict` sees of the only file of a folder."""
-    (item,) = FolderInputs(folder).read_items(range(1))
+    (item,) = open_folder(folder).read_items(range(1))
     try:
         encoder = ImageEncoder((channels, SIDE, SIDE), "uint8", True, LIMIT, (), (), DECODE_VERSION)
         return encoder.encode_sample(prepare_sample(item))[INPUT]

@@ -67,7 +67,7 @@ def test_the_lock_has_a_version_and_hashes_of_every_requirement() -> None:
         if name in ("mlscale", "torch", "torchvision") or name.startswith("nvidia-"):
             continue
         # The same holds of other runtimes than ONNX Runtime, of TensorFlow, and of kernels that are mostly for GPUs.
-        if name in ("bitsandbytes", "openvino", "tensorflow-cpu"):
+        if name in ("bitsandbytes", "tensorflow-cpu"):
             continue
         assert name in versions, f"{name} is not in requirements.lock: python -m scripts.lock"
         (version,) = (pin.version for pin in versions[name])

@@ -15,7 +15,7 @@ from mlscale.errors import MLScaleError
 from mlscale.tasks import Classification
 from mlscale.train import strategies
 from mlscale.train.activation_checkpointing import checkpoint_activations
-from mlscale.train.callbacks import EMA, Freeze, GradNorm, LossSpike, NonFinite, TrainMetrics
+from mlscale.train.callbacks import EMA, Freeze, GradNorm, NonFinite, TrainMetrics
 from mlscale.train.checkpoint.lightning_io import VerifiedCheckpointIO
 from mlscale.train.strategies.full_state import get_local
 from mlscale.train.trainer_patches import apply_trainer_patches
@@ -26,7 +26,6 @@ CALLBACKS: dict[str, Any] = {
     "freeze": partial(Freeze, modules=["model.blocks.0"], until_epoch=1),
     "metrics": TrainMetrics,
     "grad_norm": partial(GradNorm, per_layer=True),
-    "loss_spike": LossSpike,
     "nonfinite": NonFinite,
 }
 ADAM = partial(torch.optim.AdamW, lr=0.01)
@@ -189,10 +188,12 @@ def _count_calls(name: str, function: str, seen: dict[str, int]) -> None:
 
 def refused(argument: str) -> str:
     """The error of a module that FSDP can't train, or not with each of its layers gathered on its own."""
-    settings: dict[str, Any] = {} if argument == "scalar" else {"wrap_min_params": 1}
+    settings: dict[str, Any] = {"wrap_min_params": 1} if argument == "others" else {}
     network: Network = ScaledNetwork() if argument == "scalar" else ReadByOthers()
+    module = task(network)
+    module.automatic_optimization = argument != "manual"
     try:
-        fit(run("fsdp", **settings), task(network), of_rank(batches(4)))
+        fit(run("fsdp", **settings), module, of_rank(batches(4)))
     except MLScaleError as error:
         return str(error)
     return "nothing refused"

@@ -1,4 +1,4 @@
-"""Several ranks of which one hangs: the stacks of all are told, and the run ends when it is asked to."""
+"""Several ranks of which one hangs: each writes its stacks, and the run ends when it is asked to."""
 
 import json
 import os
@@ -27,26 +27,20 @@ def test_one_of_two_ranks_hangs(folder: Path) -> None:
     ended = typed("trainer.devices=2", "callbacks.hang.rank=1")
     err = ended.stderr
     assert ended.returncode == 5, err
-    assert err.count("error: no step for ") == 1
-    assert "rank 1 is in the way" in err
-    assert "(waits for other ranks)" in err
-    assert "tests/dist/recorder.py" in err
-    assert err.count("--- stacks of rank 0, process ") == err.count("--- stacks of rank 1, process ") == 1
+    assert err.count("error: rank ") == 1
     (made,) = runs_in(folder)
-    kept = (made / "logs" / "stall-1.txt").read_text()
-    assert kept.count("in _hang") >= 1
-    assert kept.count("_engine_run_backward") >= 1
+    waiting, hanging = ((made / "logs" / f"stall-rank{rank}.txt").read_text() for rank in (0, 1))
+    assert "_engine_run_backward" in waiting
+    assert "in _hang" in hanging
     manifest = json.loads((made / "manifest.json").read_text())
     assert manifest["status"] == "failed"
-    assert "rank 1 is in the way" in manifest["sentence"]
+    assert "no step for " in manifest["sentence"]
 
 
 @pytest.mark.slow
 def test_code_that_does_not_let_python_run(folder: Path) -> None:
     ended = typed("trainer.devices=2", "callbacks.hang.rank=1", "callbacks.hang.locked=true")
     assert ended.returncode == 5, ended.stderr
-    assert "rank 1: it does not answer" in ended.stderr
-    assert "rank 1 is in the way" in ended.stderr
     assert "in _hang" in ended.stderr, "by faulthandler, which needs no lock"
 
 

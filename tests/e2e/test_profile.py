@@ -70,7 +70,7 @@ def parts(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)  # loading processes start for each fit: seconds alone, minutes on a busy machine
-def test_slow_data_bounds_the_run_and_workers_are_the_proven_remedy(parts: Path) -> None:
+def test_slow_data_bounds_the_run_and_processes_are_the_proven_remedy(parts: Path) -> None:
     found = commands.run_command("profile", [*own("Slow"), "model=mlp", "profile.seconds=1"])
     assert found.ok
     assert found.details["bound_by"] == "data", found.sentence
@@ -78,10 +78,9 @@ def test_slow_data_bounds_the_run_and_workers_are_the_proven_remedy(parts: Path)
     assert found.metrics["wait_per_step_ms"] >= 8 * 4  # what eight samples sleep
     assert found.metrics["wait_percent"] > 40
     assert found.metrics["headspace_ratio"] > 1.5
-    assert found.details["remedy"].startswith("data.workers="), found.sentence
-    workers = found.details["remedy"]
-    assert f"type {workers}, proven" in found.sentence
-    assert found.metrics[f"{workers}_ratio"] > 1.05
+    assert found.details["remedy"] == "data.executor=process", found.sentence
+    assert "type data.executor=process, proven" in found.sentence
+    assert found.metrics["data.executor=process_ratio"] > 1.05
     assert not runs_in(parts)  # nothing is left behind
     assert len(found.figures) == 3
 

@@ -162,13 +162,7 @@ def run(folder: Path, resume: Path | None, case: Case, saves: Path | None = None
     for row in rows:
         row.pop("train/samples_per_s", None)
         row.pop("train/peak_memory_gib", None)
-        for name in [name for name in row if name.startswith("device/")]:
-            row.pop(name)
-    metrics = {
-        name: value
-        for name, value in fitting.callback_metrics.items()
-        if "memory" not in name and not name.startswith("device/")
-    }
+    metrics = {name: value for name, value in fitting.callback_metrics.items() if "memory" not in name}
     best = fitting.checkpoint_callback
     assert isinstance(best, ModelCheckpoint)
     return {

@@ -1,15 +1,24 @@
-"""Runs killed at drawn moments in six layouts resume bitwise identical; `scripts/bench_resume.py` does it in long."""
+"""Runs killed at drawn moments in six layouts resume bitwise identical; `scripts/bench_resume.py` does it in long.
 
-import os
-import shutil
+Here the layouts whose ranks mlscale starts; `test_launched_kills.py`, for another test process, has the others.
+"""
+
 from pathlib import Path
 
 import pytest
 
 from scripts.bench_resume import main
-from scripts.resume_layouts import RANKS
+from scripts.resume_layouts import RANKS, is_local
 
-KILLS = 16
+KILLS = 8
+
+
+def kill_runs(layouts: list[str], folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Kill runs in these layouts, and expect that each resumes as if nothing had been."""
+    code = main([f"--kills={KILLS}", f"--layouts={','.join(layouts)}", "--seed=1", f"--keep={folder / 'bench'}"])
+    printed = capsys.readouterr().out
+    assert code == 0, printed
+    assert f"{KILLS} of {KILLS} identical" in printed
 
 
 @pytest.mark.slow
@@ -18,9 +27,4 @@ def test_kills_in_every_layout(
     tmp_path: Path, bundled: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("MLSCALE_CACHE", str(bundled))
-    has_slurm = os.geteuid() == 0 and all(shutil.which(name) for name in ("slurmctld", "slurmd", "srun"))
-    layouts = [layout for layout in RANKS if layout != "slurm" or has_slurm]
-    code = main([f"--kills={KILLS}", f"--layouts={','.join(layouts)}", "--seed=1", f"--keep={tmp_path / 'bench'}"])
-    printed = capsys.readouterr().out
-    assert code == 0, printed
-    assert f"{KILLS} of {KILLS} identical" in printed
+    kill_runs([layout for layout in RANKS if is_local(layout)], tmp_path, capsys)

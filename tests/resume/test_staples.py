@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from mlscale.cli import main
-from mlscale.train.callbacks import EMA, DeviceStats, GradNorm, LossSpike, LRMonitor
+from mlscale.train.callbacks import EMA, GradNorm, LRMonitor
 from mlscale.train.checkpoint.weights_only_load import load_checkpoint_file
 from scripts.same_run import differences as same_run
 from tests.conftest import runs_in
@@ -23,8 +23,6 @@ CASES: dict[str, Case] = {
     "polyak, accumulated": {"staples": [partial(EMA, warmup="polyak", every=1)], "accumulate_grad_batches": 2},
     "lr_monitor": {"staples": [partial(LRMonitor, weight_decay=True)]},
     "grad_norm": {"staples": [partial(GradNorm, per_layer=True)], "gradient_clip_val": 0.5},
-    "loss_spike": {"staples": [partial(LossSpike, k=0.5, window=8, least=0.05)]},
-    "device_stats": {"staples": [partial(DeviceStats, every_s=0.05)]},
 }
 
 
@@ -43,7 +41,7 @@ def test_a_staple_goes_on_from_every_boundary(tmp_path: Path, name: str) -> None
         assert differences(whole, again) == [], checkpoint.name
 
 
-STILL: list[Any] = ["lr_monitor", "grad_norm", "loss_spike", "device_stats"]
+STILL: list[Any] = ["lr_monitor", "grad_norm"]
 
 
 @pytest.mark.filterwarnings("ignore:.*val_loss which is not available")
@@ -63,7 +61,7 @@ def test_what_only_looks_changes_nothing(tmp_path: Path) -> None:
 def test_all_of_them_across_a_kill(folder: Path, devices: int) -> None:
     """With BatchNorm, whose running means each rank has its own of, and the average with them."""
     short = ["++trainer.limit_train_batches=8", "trainer.max_epochs=2", "callbacks.checkpoint.every_n_steps=3"]
-    staples = ["callbacks=[default,ema,grad_norm,lr_monitor,loss_spike,device_stats]", "callbacks.ema.every=2"]
+    staples = ["callbacks=[default,ema,grad_norm,lr_monitor,device_stats]", "callbacks.ema.every=2"]
     staples += ["scheduler=warmup_cosine"]
     words = ("+recipe=resnet", "snapshot=false", *short, *staples, "trainer.log_every_n_steps=2")
     words = (*words, f"trainer.devices={devices}", "trainer.gradient_clip_val=1")

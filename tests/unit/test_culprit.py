@@ -55,7 +55,7 @@ class _BadLog(pl.LightningModule):
 @pytest.mark.parametrize(
     ("action", "where", "why", "fix"),
     [
-        (lambda trainer: trainer.fit(_NoStep()), "task._target_", "No `training_step()` method", "def training_step("),
+        (lambda trainer: trainer.fit(_NoStep()), "test_culprit.py:", "No `training_step()` method", "change what"),
         (
             lambda trainer: trainer.validate(_BadLog()),
             "test_culprit.py:",

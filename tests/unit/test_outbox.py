@@ -184,15 +184,6 @@ def test_a_killed_sender_loses_nothing_and_holds_no_lock(tmp_path: Path) -> None
     assert recipient.taken == [1, 2]
 
 
-def test_a_sender_that_was_killed_by_its_parent_is_counted(tmp_path: Path, clock: list[float]) -> None:
-    box = Outbox(tmp_path / "box", RetryPolicy((300,)))
-    box.record_failure("nothing to count")
-    fill(box, 1).record_failure("it hung")
-    first = box.get_first_item()
-    assert first is not None
-    assert (first.why, first.attempts, box.get_delay()) == ("it hung", 1, 300)
-
-
 def test_a_full_disk_is_an_error_where_an_item_is_added(tmp_path: Path) -> None:
     (tmp_path / "box").write_text("a file where a folder should be")
     with pytest.raises(MLScaleError) as caught:

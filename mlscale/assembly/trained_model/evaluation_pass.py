@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from mlscale.task_types.collected_samples import TaskInfo
     from mlscale.versions.trained_model import TrainedModel
 
-_BUILTIN_SLICES = ("brightness", "size")
 _SHOWN = 10  # classes in a message
 FULL_SPLIT_SETTINGS = {
     "limit_val_batches": 1.0,
@@ -84,7 +83,6 @@ def prepare_evaluation_config(cfg: DictConfig, subject: TrainedModel, run_data: 
         MLScaleError: several devices are asked for; the data does not fit the model.
     """
 
-    from mlscale.assembly.precision_probe import restore_probe_outcome
     from mlscale.launch.local_devices import detect_local_devices
     from mlscale.runs.recover import DERIVED, read_yaml_values
 
@@ -125,9 +123,7 @@ def prepare_evaluation_config(cfg: DictConfig, subject: TrainedModel, run_data: 
         facts = apply_training_facts(facts, trained)
     derived = derive_values(cfg, facts, detect_local_devices())
     home = subject.run or subject.home or Path.cwd()
-    resolved_cfg = add_derived(
-        cfg, {**derived, **restore_probe_outcome(cfg, trained), "run_dir": str(home), "name": home.name}
-    )
+    resolved_cfg = add_derived(cfg, {**derived, "run_dir": str(home), "name": home.name})
     return resolved_cfg, trained.get("world_size") or 1
 
 
@@ -173,9 +169,9 @@ def evaluate_checkpoint(
         load_weights(parts.task, path)
     task_type, gather = find_measured_type(parts.task), None
     if task_type is not None:
-        about, bright = describe_evaluated_data(parts.data, cfg.derived), "brightness" in _list_slices(cfg)
+        about = describe_evaluated_data(parts.data, cfg.derived)
         about = replace(about, positive=_find_positive(cfg, about.labels))
-        gather = SampleCollector(task_type, about, table, worst=cfg.worst, brightness=bright, seed=cfg.seed)
+        gather = SampleCollector(task_type, about, table, worst=cfg.worst, seed=cfg.seed)
         get_callbacks(parts.trainer).append(PredictionCollector(gather))
     passes: Any = parts.trainer.validate if cfg.split == "val" else parts.trainer.test
     passes(parts.task, datamodule=parts.data, verbose=False)
@@ -216,9 +212,7 @@ def evaluate_servable(
     data.setup("validate" if cfg.split == "val" else "test")
     targets = tuple(target.name for target in servable.names.targets)
     about = TaskInfo(labels=servable.labels, targets=targets, positive=_find_positive(cfg, servable.labels))
-    gather = SampleCollector(
-        servable.task_type, about, table, worst=cfg.worst, brightness="brightness" in _list_slices(cfg), seed=cfg.seed
-    )
+    gather = SampleCollector(servable.task_type, about, table, worst=cfg.worst, seed=cfg.seed)
     collect_servable_samples(servable, data, cfg.split, gather)
     gathered = gather.collect_samples()
     columns = read_slice_columns(cfg, data, gathered) if len(gathered) else None
@@ -258,14 +252,7 @@ def read_slice_columns(cfg: DictConfig, data: LightningDataModule | None, gather
 
     columns: dict[str, Any] = {}
     for word in _list_slices(cfg):
-        if word == "brightness":
-            values = gathered.columns.get("brightness")
-            if values is None:
-                raise MLScaleError("only images have a brightness", where="slices", fix="slices=[]")
-            columns[word] = values.tolist()
-        elif word == "size":
-            columns[word] = _measure_image_sizes(cfg, data, gathered)
-        elif _is_file(word):
+        if _is_file(word):
             columns |= slices.read_csv_columns(word, gathered.keys)
         else:
             columns |= _read_member_columns(cfg, data, gathered, word)
@@ -293,25 +280,6 @@ def _list_slices(cfg: DictConfig) -> list[str]:
     return [cfg.slices] if isinstance(cfg.slices, str) else [str(word) for word in cfg.slices or []]
 
 
-def _measure_image_sizes(
-    cfg: DictConfig, data: LightningDataModule | None, gathered: EvaluatedSamples
-) -> list[float | None]:
-    """Return the size of each image as stored, pixels: the square root of its area, so that numbers are sides."""
-    from mlscale.data.decoding.fast_decoder import open_picture
-    from mlscale.data.images.image_modules import ImageData
-
-    if not isinstance(data, ImageData):
-        raise MLScaleError("only stored images have a size", where="slices", fix="slices=[]")
-    source = data.get_decoded_split(cfg.split).source
-    # By key: unreadable samples are left out of a pass, so the n-th gathered sample need not be the n-th stored one.
-    rows = {source.get_key(row): row for row in range(len(source))}
-    sizes: list[float | None] = []
-    for key in gathered.keys:
-        picture = open_picture(source.read_image(rows[key])[1], max_pixels=data.max_pixels)
-        sizes.append(float(picture.height * picture.width) ** 0.5)
-    return sizes
-
-
 def _read_member_columns(
     cfg: DictConfig, data: LightningDataModule | None, gathered: EvaluatedSamples, extension: str
 ) -> dict[str, Any]:
@@ -323,16 +291,15 @@ def _read_member_columns(
         raise MLScaleError(
             f"these samples have no member '.{extension}' to slice by",
             where="slices",
-            why=f"built in are {', '.join(_BUILTIN_SLICES)}; "
-            "other words are members of WebDataset shards, or CSV files",
-            fix="slices=[brightness], or slices=slices.csv with lines of key,value",
+            why="slices are members of WebDataset shards, or CSV files",
+            fix="slices=slices.csv, with lines of key,value",
         )
     source = data.get_decoded_split(cfg.split).source
     rows = {source.get_key(row): row for row in range(len(source))}
     try:
         contents = data.read_members(cfg.split, extension)
     except MLScaleError as error:
-        fix = f"slices=<one of these>, {' or '.join(_BUILTIN_SLICES)}, or a CSV file of key,value lines"
+        fix = "slices=<one of these>, or a CSV file of key,value lines"
         raise MLScaleError(error.what, where=f"slices={extension}", why=error.why, fix=fix) from error
     columns = slices.parse_member_columns(extension, contents)
     return {name: [values[rows[key]] for key in gathered.keys] for name, values in columns.items()}

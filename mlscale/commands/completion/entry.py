@@ -6,22 +6,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
 
 from mlscale.commands import COMMANDS
 from mlscale.commands.command import Action
 from mlscale.commands.completion import COMMAND
 from mlscale.commands.options import read_options
 from mlscale.commands.third_party import register_commands
-from mlscale.config.schema.documented_fields import Fields, Option
 from mlscale.config.schema.documented_fields import read_option_files as read_fields
-from mlscale.config.schema.key_owners import OWNED, SUPPLIED
 from mlscale.config.schema.model_arguments import MODEL, REF, REFERENCES
 from mlscale.config.schema.roots import COMMAND_BASES, Roots, find_roots
-from mlscale.config.schema.value_types import BOOL
-from mlscale.config.signatures.signatures import Signature, read_signature
-from mlscale.contracts.output_document import print_document
+from mlscale.contracts.output_document import Answer, print_answer
 from mlscale.errors import Exit, MLScaleError
 from mlscale.runs.find import LAST, find_run_folders
 from mlscale.versions import LocalRegistry
@@ -89,11 +84,8 @@ def main(argv: Sequence[str]) -> int:
             why=f"shells: {', '.join(SCRIPTS)}",
             fix='eval "$(mlscale completion bash)"',
         )
-    if options.output == "json":
-        print_document("completion", {"shell": shell, "script": SCRIPTS[shell]})
-    else:
-        print(SCRIPTS[shell], end="")
-    return int(Exit.DONE)
+    answer = Answer("completion", {"shell": shell, "script": SCRIPTS[shell]}, [SCRIPTS[shell].removesuffix("\n")])
+    return print_answer(answer, options.output)
 
 
 def complete_words(words: Sequence[str], roots: Roots) -> list[str]:
@@ -105,11 +97,11 @@ def complete_words(words: Sequence[str], roots: Roots) -> list[str]:
     actions = COMMANDS[command].actions
     candidates: list[str] = []
     if not before:
-        candidates = [*COMMANDS, *_complete_override(word, command, before, roots)]
+        candidates = [*COMMANDS, *_complete_override(word, command, roots)]
     elif not actions:
         candidates = [
             *(_list_references(command, word) if len(before) == 1 else ()),
-            *_complete_override(word, command, before, roots),
+            *_complete_override(word, command, roots),
         ]
     elif len(before) == 1 and "" not in actions:
         candidates = list(actions)
@@ -118,7 +110,7 @@ def complete_words(words: Sequence[str], roots: Roots) -> list[str]:
         if action.overrides:  # of the config of a working command: `mlscale config show optimizer=…`
             composed = [typed.removeprefix("command=") for typed in before if typed.startswith("command=")]
             known = composed[-1] if composed and composed[-1] in COMMAND_BASES else "train"
-            candidates += _complete_override(word, known, before, roots)
+            candidates += _complete_override(word, known, roots)
     # A set, because several sources may yield the same word.
     return sorted({candidate for candidate in candidates if candidate.startswith(word)})
 
@@ -148,7 +140,7 @@ def _list_arguments(command: str, before: Sequence[str], roots: Roots) -> Sequen
     return []
 
 
-def _complete_override(word: str, command: str, before: Sequence[str], roots: Roots) -> Iterator[str]:
+def _complete_override(word: str, command: str, roots: Roots) -> Iterator[str]:
     if word.startswith("-"):
         yield from FLAGS
         return
@@ -161,10 +153,12 @@ def _complete_override(word: str, command: str, before: Sequence[str], roots: Ro
     if match["equals"] and command in REFERENCES and key in (REF, "against"):
         yield from (f"{sign}{key}={reference}" for reference in _list_references(command, match["value"]))
     elif match["equals"]:
-        options = _complete_list_value(match["value"], groups[key]) if key in groups else _list_key_values(key, fields)
+        options = _complete_list_value(match["value"], groups.get(key, ()))
         yield from (f"{sign}{key}={value}" for value in options)
     elif "." in key:
-        yield from (f"{sign}{path}=" for path in _list_key_paths(key.split(".")[0], before, fields))
+        node = key.split(".")[0]
+        options_of_node = (option for option in fields.options if option.package.split(".")[0] == node)
+        yield from (f"{sign}{item.path}=" for option in options_of_node for item in option.fields)
     else:
         yield from (f"{sign}{group}=" for group in groups)
         nodes = {option.package.split(".")[0] for option in fields.options if option.package and option.group in groups}
@@ -198,40 +192,3 @@ def _complete_list_value(value: str, options: Iterable[str]) -> list[str]:
     head = value[: max(value.rfind("["), value.rfind(",")) + 1]
     taken = re.split(r"[\[,]", head)
     return [head + option for option in options if option not in taken]
-
-
-def _list_key_values(key: str, fields: Fields) -> list[str]:
-    """Return the values of a boolean key, or of a key with a few values."""
-    kinds = {
-        item.word: item.type for option in fields.options for item in option.fields if item.path == key and item.word
-    }
-    # A key that options document with different types has no certain values.
-    (kind,) = kinds.values() if len(kinds) == 1 else (None,)
-    if kind is BOOL:
-        return ["true", "false"]
-    return [str(value) for value in _list_enum_values(kind.schema)] if kind else []
-
-
-def _list_enum_values(schema: Mapping[str, Any]) -> list[object]:
-    """Return the enumerated values of a type, or of one that may be null as well."""
-    either = schema.get("anyOf", [schema])
-    return [value for one in either for value in one.get("enum", ())]
-
-
-def _list_key_paths(node: str, before: Sequence[str], fields: Fields) -> Iterator[str]:
-    """Yield the key paths below a node: those that its files name, and the other arguments of their targets."""
-    for option in fields.options:
-        if option.package.split(".")[0] != node or not _can_be_selected(option, before):
-            continue
-        yield from (item.path for item in option.fields)
-        known = read_signature(option.target) if option.target else None
-        if isinstance(known, Signature):
-            supplied = SUPPLIED.get(option.group, frozenset())
-            paths = [f"{option.package}.{name}" for name in known.named if name not in supplied]
-            yield from (path for path in paths if path not in OWNED)
-
-
-def _can_be_selected(option: Option, before: Sequence[str]) -> bool:
-    """Return False for the other options of a group of which one was typed."""
-    chosen = [word.lstrip("+").partition("=")[2] for word in before if word.lstrip("+").startswith(f"{option.group}=")]
-    return not chosen or option.name in re.split(r"[\[\],]", chosen[-1])

@@ -8,14 +8,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mlscale.assembly.confirmed_fixes import confirm_fixes
 from mlscale.commands import COMMANDS, find_command
 from mlscale.commands.config import COMMAND
 from mlscale.commands.options import Options, read_options
 from mlscale.config.composition.argv import parse_command_line
+from mlscale.config.composition.offered_fixes import offer_fixes
 from mlscale.config.composition.request import Request
 from mlscale.config.names.suggest import find_nearest
-from mlscale.contracts.output_document import print_document
+from mlscale.contracts.output_document import Answer, print_answer
 from mlscale.errors import Exit, MLScaleError
 from mlscale.secrets.config_secrets import mask_overrides
 
@@ -40,10 +40,10 @@ def main(argv: Sequence[str]) -> int:
     # Passed on: the parser of configs reads the flag itself.
     folders = [word for folder in options.config_dir for word in ("--config-dir", folder)]
     words = [*options.overrides, *folders]
-    with confirm_fixes(command, words):
+    with offer_fixes(words):
         request = parse_command_line(command, words)
         if options.action == "check":
-            return _check_request(request, as_json=options.output == "json")
+            return print_answer(_check_request(request), options.output)
     if request.multirun:
         raise MLScaleError(
             "config show prints one config, and -m makes several",
@@ -52,11 +52,9 @@ def main(argv: Sequence[str]) -> int:
         )
     _refuse_misspelt_key(command, options.overrides, folders)
     shown = _compose_shown(request, options.part, resolve=options.resolve)
-    if options.output == "json":
-        print_document("config-show", {"command": command, **shown.build_document(origin=options.origin)})
-    else:
-        print(shown.format_yaml(origin=options.origin), end="")
-    return int(Exit.DONE)
+    document = {"command": command, **shown.build_document(origin=options.origin)}
+    text = shown.format_yaml(origin=options.origin).removesuffix("\n")
+    return print_answer(Answer("config-show", document, [text]), options.output)
 
 
 def _suggest_one_job(options: Options) -> str:
@@ -181,7 +179,7 @@ def _select_parts(cfg: DictConfig, parts: Sequence[str]) -> DictConfig:
     return selected
 
 
-def _check_request(request: Request, *, as_json: bool) -> int:
+def _check_request(request: Request) -> Answer:
     from mlscale.assembly.ready import compose_checked
     from mlscale.assembly.sweep_check import check_every_job
 
@@ -191,8 +189,7 @@ def _check_request(request: Request, *, as_json: bool) -> int:
         jobs = f" in {check_every_job(request)}"
     else:
         compose_checked(request)
-    if as_json:  # a config with problems ends with an error, which has a document of its own
-        print_document("config-check", {"command": request.command, "overrides": mask_overrides(request.typed)})
-        return int(Exit.DONE)
-    print(f"no problems found{jobs}; what depends on the data and the machine is checked when the run starts")
-    return int(Exit.DONE)
+    # A config with problems ends with an error, which has a document of its own.
+    document = {"command": request.command, "overrides": mask_overrides(request.typed)}
+    text = f"no problems found{jobs}; what depends on the data and the machine is checked when the run starts"
+    return Answer("config-check", document, [text])

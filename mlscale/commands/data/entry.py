@@ -65,11 +65,12 @@ def _run_action(options: Options) -> Result:
 
 
 def _write_page(result: Result, page: Path) -> Result:
-    from mlscale.report.html import render_page, save_page
+    from mlscale.atomic_files import write_setting_file
+    from mlscale.report.html import render_page
     from mlscale.report.result import select_facts
 
     artifacts = {**result.artifacts, "page": str(page)}
     about = (result.command, result.sentence, result.ok, result.metrics, artifacts, result.figures)
     text = render_page(*about, facts=select_facts(result.details))
-    save_page(page, text)
+    write_setting_file("page", page, text)
     return replace(result, artifacts=artifacts)

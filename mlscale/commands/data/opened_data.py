@@ -154,11 +154,12 @@ def _describe_path(path: Path, overrides: Sequence[str]) -> list[str]:
 
 def _describe_prepared(folder: Path) -> list[str]:
     from mlscale.atomic_files import read_json
-    from mlscale.data.writing.shard_formats import FORMATS
+    from mlscale.data.writing.sample_contents import FORMATS
 
     document = read_json(folder / _DOCUMENT)
     if document["container"] == "tokens":
         return ["data=tokens", f"data.root={json.dumps(str(folder))}"]
-    option = FORMATS[document["container"]].option
+    # Parquet files were written by earlier versions.
+    option = {**FORMATS, "parquet": "image_table"}[document["container"]]
     splits = [f"data.{split}={json.dumps(str(folder / split))}" for split in document["splits"]]
     return [f"data={option}", *splits, f"data.labels={document['labels']}"]

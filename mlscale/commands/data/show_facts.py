@@ -17,16 +17,14 @@ from mlscale.data.data_facts import DataFacts, describe_facts
 from mlscale.data.encoders.table_encoder import TableEncoder
 from mlscale.data.inspection.shown_samples import (
     ShownSample,
-    build_mask_legend,
-    build_tiles,
+    build_image_sheet,
     describe_input,
     describe_label,
     name_classes,
     name_inputs,
 )
 from mlscale.data.order.batch_plan import Batch
-from mlscale.report import Figure, HorizontalBarPlot, ImageBlock, Result, TableBlock, format_number, format_size
-from mlscale.report.contact_sheet import draw_contact_sheet
+from mlscale.report import Figure, HorizontalBarPlot, Result, TableBlock, format_number, format_size
 from mlscale.report.text import format_count, format_percent
 
 _CLASSES = 40
@@ -165,8 +163,7 @@ def show_samples(opened: OpenedData, split: str, count: int) -> Result:
     shown: list[Figure] = []
     # Channels, height, width: tables and texts have one dimension.
     if samples[0].x.ndim == 3:
-        png, width = draw_contact_sheet(build_tiles(samples, labels, facts))
-        shown.append(ImageBlock(_TITLE, png, width, "; ".join(labels[:8]), build_mask_legend(samples, facts)))
+        shown.append(build_image_sheet(_TITLE, samples, labels, facts))
     rows = [
         (sample.key, label, *describe_input(sample.x, encoder)) for sample, label in zip(samples, labels, strict=True)
     ]

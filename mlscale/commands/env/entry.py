@@ -40,15 +40,17 @@ _PACKAGES = (
     "scikit-learn",
 )
 _ONNX = ("onnx", "onnxruntime", "onnxscript")
+_MONITOR = ("prometheus-client", "pyarrow")
 # The packages of each extra in pyproject.toml, with which an extra counts as installed.
 _EXTRAS = {
     "bitsandbytes": ("bitsandbytes",), "datasets": ("datasets", "pyarrow"),
     "compress": _ONNX, "dali": ("nvidia-dali-cuda120",), "debug": ("debugpy",), "evaluate": ("pyarrow",),
-    "export": _ONNX, "loadtest": ("locust", "pyarrow"), "mlflow": ("mlflow-skinny",), "monitor": ("pyarrow",),
-    "notify": ("apprise",), "predict": ("onnxruntime", "pyarrow"), "remote": ("fsspec",), "s3": ("fsspec", "s3fs"),
+    "export": _ONNX, "loadtest": ("locust", "pyarrow"), "mlflow": ("mlflow-skinny",),
+    "monitor": _MONITOR, "notify": ("apprise",), "predict": ("onnxruntime", "pyarrow"),
+    "remote": ("fsspec",), "s3": ("fsspec", "s3fs"),
     "gs": ("fsspec", "gcsfs"), "az": ("fsspec", "adlfs"),
-    "retrain": (*_ONNX, "pyarrow"), "serve": ("onnxruntime", "httptools", "orjson", "pyarrow", "uvloop"),
-    "table": ("pyarrow",), "openvino": ("openvino",), "tensorboard": ("tensorboard",),
+    "retrain": (*_ONNX, *_MONITOR), "serve": ("onnxruntime", "httptools", "orjson", *_MONITOR, "uvloop"),
+    "table": ("pyarrow",), "tensorboard": ("tensorboard",),
     "tfserving": (*_ONNX, "tensorflow-cpu"), "tfrecord": ("google-crc32c", "protobuf"), "timm": ("timm",),
     "tokenizers": ("tokenizers",),
 }  # fmt: skip

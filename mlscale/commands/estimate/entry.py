@@ -38,7 +38,6 @@ def run(cfg: DictConfig) -> Result:
     Raises:
         MLScaleError: what the data, the machine or the price file lacks.
     """
-    from mlscale.assembly.precision_probe import probe_precision
     from mlscale.assembly.run_data import RunData
     from mlscale.estimate.prices import load_price_file
     from mlscale.launch.local_devices import detect_local_devices
@@ -57,7 +56,6 @@ def run(cfg: DictConfig) -> Result:
     run_data = RunData()
     facts = run_data.collect_facts(cfg)
     derived = derive_values(cfg, facts, detect_local_devices())
-    derived |= probe_precision(cfg, derived, detect_local_devices(), run_data)
     resolved_cfg = add_derived(cfg, {**derived, "run_dir": "estimate", "name": "estimate"})
     # An instance with GPUs is estimated as CUDA even where this machine has none: memory is traced, not measured.
     accelerator = settings.accelerator or ("cuda" if instance and instance.gpus else resolved_cfg.derived.accelerator)

@@ -336,7 +336,7 @@ def _probe_time(cfg: DictConfig, facts: Mapping[str, Any] | None, seconds: float
         few = (few[0], 0)
     # Its first steps are slow (imports, allocations, caches): it only shows how many steps fit into the time of the
     # next.
-    first, fit = _run_timed_fit(cfg, facts, few, epochs=1, announce_metric=True)
+    first, fit = _run_timed_fit(cfg, facts, few, epochs=1)
     passes = passes if passes is not None else first.all_passes
     validation = validation if validation is not None else first.all_validation_batches
     steady, last = _run_timed_fit(
@@ -352,13 +352,11 @@ def _run_timed_fit(
     facts: Mapping[str, Any] | None,
     batches: tuple[int, int],
     epochs: int,
-    *,
-    announce_metric: bool = False,
 ) -> tuple[probe.Timing, dict[str, Any]]:
     """Run a short fit with a clock."""
     with short_fit.provide_scratch_folder("estimate") as folder:
         clock = folder / "clock.json"
         callback = {"_target_": "mlscale.estimate.time_probe.Clock", "path": str(clock)}
         short = short_fit.shorten_config(cfg, batches, epochs, {"estimate_clock": callback})
-        outcome = short_fit.run_short_fit(short, facts, folder, command="estimate", announce_metric=announce_metric)
+        outcome = short_fit.run_short_fit(short, facts, folder, command="estimate")
         return probe.read_timing(clock), outcome

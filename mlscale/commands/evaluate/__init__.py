@@ -10,7 +10,7 @@ COMMAND = Command(
         ("mlscale evaluate last checkpoint=last split=test", "the last one, on test data"),
         ("mlscale evaluate resnet@champion", "a version, checkpoint or servable"),
         ("mlscale evaluate last against=resnet@champion", "which of the two is better, with a test"),
-        ("mlscale evaluate last 'slices=[brightness,slices.csv]'", "parts of the data, worst first"),
+        ("mlscale evaluate last slices=slices.csv", "parts of the data, worst first"),
         ("mlscale evaluate last data=webdataset data.train=… data.val=…", "on other data"),
     ),
 )

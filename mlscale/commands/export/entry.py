@@ -53,13 +53,8 @@ def run(cfg: DictConfig) -> Result:
     from mlscale.export.write_servable import check_free
     from mlscale.targets.build_targets import TargetsRefusedError, describe_targets
 
-    targets = choose_targets(cfg)
-    model = resolve_reference(cfg.ref, runs_dir=cfg.runs_dir, checkpoint=cfg.checkpoint, quiet=True)
-    folder = model.open_run()
-    masker = Masker.create_for_run(cfg)
-    checkpoint, is_fallback = choose_checkpoint(model, cfg)
-    if is_fallback:
-        print_masked_lines(["export  the run has no best checkpoint: the last one is taken"], masker)
+    targets, masker = choose_targets(cfg), Masker.create_for_run(cfg)
+    folder, checkpoint = _resolve_checkpoint(cfg, masker)
     to = Path(cfg.to).expanduser().absolute() if cfg.to else folder.path / "servable"
     # Before the work: a folder that the user has named is never overwritten, the run's own servable is replaced.
     check_free(to, replace=not cfg.to)
@@ -102,6 +97,15 @@ def run(cfg: DictConfig) -> Result:
             folder, checkpoint, to, measured, compressed, built, problems, seconds, half=cfg.fp16
         )
     return save_result(replace(result, overrides=list(cfg.derived.overrides or ())), folder)
+
+
+def _resolve_checkpoint(cfg: DictConfig, masker: Masker) -> tuple[RunFolder, Path]:
+    """Return the run and the checkpoint that the config names."""
+    model = resolve_reference(cfg.ref, runs_dir=cfg.runs_dir, checkpoint=cfg.checkpoint, quiet=True)
+    checkpoint, is_fallback = choose_checkpoint(model, cfg)
+    if is_fallback:
+        print_masked_lines(["export  the run has no best checkpoint: the last one is taken"], masker)
+    return model.open_run(), checkpoint
 
 
 def _find_compressed_model(
@@ -271,8 +275,7 @@ def build_export_result(
     half: bool = False,
 ) -> Result:
     """Return the result: what the exported model and each of its targets was measured to be."""
-    parity, times = measured.parity, measured.times
-    ratio, onnx = times.ratio, times.second
+    parity, ratio, onnx = measured.parity, measured.times.ratio, measured.times.second
     precision = compressed.precision if compressed else "fp16" if half else "fp32"
     made = {} if problems else {"servable": str(target)}
     if problems:
@@ -294,34 +297,38 @@ def build_export_result(
         command="export",
         ok=not problems,
         sentence=sentence,
-        metrics={
-            **(
-                {
-                    f"onnx_val/{parity.metric}": parity.onnx_metric,
-                    f"torch_val/{parity.metric}": parity.torch_metric,
-                    f"{parity.metric}_drop": parity.metric_drop,
-                }
-                if parity.metric and parity.onnx_metric is not None and parity.torch_metric is not None
-                else {}
-            ),
-            **({} if parity.agreement is None else {"agreement": parity.agreement}),
-            "max_abs_error": parity.max_abs_error,
-            "relative_error": parity.relative_error,
-            **{f"batch_{size}_max_abs_error": error for size, error in parity.batches.items()},
-            "samples": parity.samples,
-            "model_size_bytes": len(measured.model),
-            "onnx_cpu_ms": onnx.cpu_ms,
-            "torch_cpu_ms": times.first.cpu_ms,
-            **times.list_wall_times("torch", "onnx"),
-            "torch_latency_ratio": ratio.value,
-            "torch_latency_ratio_low": ratio.low,
-            "torch_latency_ratio_high": ratio.high,
-            **{name: value for one in built for name, value in _list_target_metrics(one).items()},
-            "time_s": seconds,
-        },
+        metrics={**_list_export_metrics(measured, built), "time_s": seconds},
         artifacts={"run": str(folder.path), "checkpoint": str(checkpoint), **made},
         details={"start": {one.target.name: _format_start(one, target) for one in built}} if built else {},
     )
+
+
+def _list_export_metrics(measured: ExportMeasurement, built: Sequence[BuiltTarget]) -> dict[str, float]:
+    parity, times = measured.parity, measured.times
+    metrics: dict[str, float] = {}
+    if parity.metric and parity.onnx_metric is not None and parity.torch_metric is not None:
+        metrics = {
+            f"onnx_val/{parity.metric}": parity.onnx_metric,
+            f"torch_val/{parity.metric}": parity.torch_metric,
+            f"{parity.metric}_drop": parity.metric_drop,
+        }
+    if parity.agreement is not None:
+        metrics["agreement"] = parity.agreement
+    return {
+        **metrics,
+        "max_abs_error": parity.max_abs_error,
+        "relative_error": parity.relative_error,
+        **{f"batch_{size}_max_abs_error": error for size, error in parity.batches.items()},
+        "samples": parity.samples,
+        "model_size_bytes": len(measured.model),
+        "onnx_cpu_ms": times.second.cpu_ms,
+        "torch_cpu_ms": times.first.cpu_ms,
+        **times.list_wall_times("torch", "onnx"),
+        "torch_latency_ratio": times.ratio.value,
+        "torch_latency_ratio_low": times.ratio.low,
+        "torch_latency_ratio_high": times.ratio.high,
+        **{name: value for one in built for name, value in _list_target_metrics(one).items()},
+    }
 
 
 def _format_metric(parity: Parity) -> str:

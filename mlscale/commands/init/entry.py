@@ -8,8 +8,7 @@ from pathlib import Path
 from mlscale import init as starter
 from mlscale.commands.init import COMMAND
 from mlscale.commands.options import read_options
-from mlscale.contracts.output_document import print_document
-from mlscale.errors import Exit
+from mlscale.contracts.output_document import Answer, print_answer
 
 
 def main(argv: Sequence[str]) -> int:
@@ -22,12 +21,7 @@ def main(argv: Sequence[str]) -> int:
     folder = Path(options.to or options.name)
     package = starter.derive_package_name(options.name)
     files = starter.write_project(folder, options.name)
-    if options.output == "json":
-        print_document(
-            "init", {"folder": str(folder), "package": package, "files": [str(folder / file) for file in files]}
-        )
-        return int(Exit.DONE)
-    for file in files:
-        print(folder / file)
-    print(f"\nnext: cd {folder} && mlscale recipe={package}   (and: bash ci.sh)")
-    return int(Exit.DONE)
+    paths = [str(folder / file) for file in files]
+    text = f"\nnext: cd {folder} && mlscale recipe={package}   (and: bash ci.sh)"
+    document = {"folder": str(folder), "package": package, "files": paths}
+    return print_answer(Answer("init", document, [*paths, text]), options.output)

@@ -7,8 +7,7 @@ COMMAND = Command(
     "operate",
     (
         ("mlscale lifecycle +recipe=resnet", "twelve steps, each with its metric, and a page that shows them"),
-        ("mlscale lifecycle +recipe=tabular", "the unit of a column changes in production"),
-        ("mlscale lifecycle +recipe=resnet lifecycle.shift=concept", "two classes are swapped: the gate asks a person"),
+        ("mlscale lifecycle +recipe=tabular", "a column has another zero in production"),
         ("mlscale lifecycle +recipe=resnet lifecycle.slo.p99_ms=20", "exit code 4 where the load test finds more"),
     ),
 )

@@ -2,34 +2,32 @@
 
 from __future__ import annotations
 
-import contextlib
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, redirect_stderr, redirect_stdout
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from omegaconf import OmegaConf
 
-from mlscale.commands.lifecycle.production import build_prepared_data
-from mlscale.commands.lifecycle.shifts import AUTO, CONCEPT, INPUT_SHIFTS, list_fitting_shifts
+from mlscale.assembly.run_data import RunData
+from mlscale.commands.lifecycle.production import list_input_shifts
 from mlscale.commands.lifecycle.steps import Lifecycle, StepOutcome
 from mlscale.config.metric_choice import resolve_configured_type
-from mlscale.config.targets import import_target
-from mlscale.errors import Exit, MLScaleError, raise_all
+from mlscale.data.data_module import OrderedData
+from mlscale.errors import Exit, MLScaleError
 from mlscale.export.required_extras import require_extra
 from mlscale.launch.start_notices import print_masked_lines
 from mlscale.report import ReportStep, Result, format_duration, save_result
 from mlscale.runs.folder import RunFolder
 from mlscale.runs.host.stop_signals import raise_on_terminate
 from mlscale.secrets.config_secrets import protect_config
-from mlscale.secrets.mask import MaskedStream, Masker
+from mlscale.secrets.mask import Masker
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-    from mlscale.task_types.task_type import TaskType
 
 Step = tuple[str, Callable[[Lifecycle], StepOutcome]]
 STEPS: tuple[Step, ...] = (
@@ -46,10 +44,8 @@ STEPS: tuple[Step, ...] = (
     ("retrain", Lifecycle.retrain_champion),
     ("swap", Lifecycle.check_swap),
 )
-GATE: Step = ("gate", Lifecycle.stop_poisoned_cycle)
-"""Before the retraining where labels have changed: nothing but a person knows that they are not poisoned."""
-_MIN_SAMPLES, _MIN_TRAFFIC = 200, 300
-"""Different samples that a retraining needs (`window.min_samples`), and the least traffic: a part of it is held out."""
+_MIN_SAMPLES = 300
+"""A retraining needs 200 different samples (`window.min_samples`), and a part of them is held out."""
 
 
 def run(cfg: DictConfig) -> Result:
@@ -67,13 +63,12 @@ def run(cfg: DictConfig) -> Result:
     cfg = cfg.copy()
     # A registry of its own: a tour must not promote anything in the user's.
     cfg.registry.root = str(folder.path / "registry")
-    steps = list_steps(str(cfg.lifecycle.shift))
-    tour, is_complete, ending = Tour(folder, [title for title, _ in steps], masker), False, "failed"
+    tour, is_complete, ending = Tour(folder, [title for title, _ in STEPS], masker), False, "failed"
     try:
         # SIGTERM raises, so that the stack closes the server and the client.
         with raise_on_terminate(), ExitStack() as ends:
             lifecycle = Lifecycle(cfg, folder, ends)
-            is_complete = all(tour.take_step(partial(step, lifecycle)) for _, step in steps)
+            is_complete = all(tour.take_step(partial(step, lifecycle)) for _, step in STEPS)
         ending = "done"
     except BaseException as error:
         # A tour that a user ends is not a failed one.
@@ -100,77 +95,22 @@ def run(cfg: DictConfig) -> Result:
     return result
 
 
-def list_steps(shift: str) -> tuple[Step, ...]:
-    """Return the steps of a tour: where labels change there is one more, before the retraining."""
-    return STEPS if shift != CONCEPT else (*STEPS[:-2], GATE, *STEPS[-2:])
-
-
 def check_lifecycle(cfg: DictConfig) -> None:
     """Check what would be found after minutes: that the tour can send the model's samples, and retrain on them.
 
     Raises:
-        MLScaleError: it can't; all reasons that are known without each other.
+        MLScaleError: it can't.
     """
-    raise_all(_list_setting_problems(cfg))
-    task_type = resolve_configured_type(cfg)
-    if task_type is None or not type(task_type).__module__.startswith("mlscale."):
-        raise MLScaleError(
-            "the tour needs a built-in task type",
-            where="task",
-            why="it monitors and retrains by the metric of the type, and knows its labels",
-            fix="task=classification, or another of docs/tasks.md",
-        )
-    _check_data(cfg, task_type)
-
-
-def _list_setting_problems(cfg: DictConfig) -> list[MLScaleError]:
-    traffic, problems = cfg.lifecycle.traffic, []
-    if traffic < _MIN_TRAFFIC:
-        problems.append(
-            MLScaleError(
-                f"lifecycle.traffic is {traffic}",
-                where="lifecycle.traffic",
-                why=f"a retraining needs {_MIN_SAMPLES} labelled samples at least, and a part of them is held out",
-                fix="lifecycle.traffic=700",
-            )
-        )
     if not cfg.get("registry"):
-        problems.append(MLScaleError("the tour needs a registry", where="registry", fix="registry=local"))
-    return problems
-
-
-def _check_data(cfg: DictConfig, task_type: TaskType) -> None:
-    from mlscale.data.data_module import OrderedData
-
-    kind: Any = import_target(cfg.data) if cfg.get("data") else None
-    # The class is known without its data, which may take minutes to read.
-    data = (
-        build_prepared_data(cfg)
-        if isinstance(kind, type) and issubclass(kind, OrderedData) and kind.takes_windows
-        else None
-    )
-    if data is None or data.encoder().kind not in INPUT_SHIFTS:
+        raise MLScaleError("the tour needs a registry", where="registry", fix="registry=local")
+    data = RunData().prepare_module(cfg) if resolve_configured_type(cfg) else None
+    is_known = isinstance(data, OrderedData) and data.takes_windows and list_input_shifts(data.encoder())
+    if data is None or not is_known or min(data.facts().train_samples, cfg.lifecycle.traffic) < _MIN_SAMPLES:
         raise MLScaleError(
-            "the tour needs images, rows of a table or texts",
-            where="data",
-            why="it sends samples in raw form, by mlscale's own data modules, and retrains on them",
-            fix="data=table, data=text_table, data=text_files, data=webdataset",
-        )
-    if (samples := data.facts().train_samples) < _MIN_SAMPLES:
-        raise MLScaleError(
-            f"the data has {samples:,} training samples",
-            where="data",
-            why=f"they are sent as production, and a retraining needs {_MIN_SAMPLES} different ones",
-            fix=f"train on data with at least {_MIN_SAMPLES} training samples",
-        )
-    shift, fitting = str(cfg.lifecycle.shift), list_fitting_shifts(data.encoder(), task_type)
-    if shift not in fitting and not (shift == AUTO and set(fitting) - {CONCEPT}):
-        raise MLScaleError(
-            f"the shift '{shift}' does not fit this model",
-            where="lifecycle.shift",
-            why=f"of {data.encoder().kind} samples, and labels of the type {task_type.name}, these can change: "
-            f"{', '.join(fitting) or 'none'}",
-            fix="\n".join(f"lifecycle.shift={name}" for name in fitting) or "mlscale recipes ls, for another model",
+            f"the tour needs a built-in task type, and {_MIN_SAMPLES} images, rows with a column of numbers, or texts",
+            where="data, task, lifecycle.traffic",
+            why="it sends training samples in raw form, changed, by mlscale's own data modules, and retrains on them",
+            fix="data=table, data=text_table, data=text_files, data=webdataset; lifecycle.traffic=700",
         )
 
 
@@ -212,12 +152,15 @@ class Tour:
         Raises:
             Whatever the step raises; the page shows it.
         """
-        title, start = self.titles[len(self.steps)], time.perf_counter()
-        # Some steps take a minute. The line is erased when the step has ended.
-        if is_terminal := sys.stderr.isatty():
-            print(f"{self._format_number(len(self.steps))} {title} …", end="\r", file=sys.stderr, flush=True)
+        number, title, start = len(self.steps) + 1, self.titles[len(self.steps)], time.perf_counter()
+        log = self.folder.path / "logs" / f"{number:02}-{title.replace(' ', '-')}.log"
+        prefix = f"[{number:>2}/{len(self.titles)}] {title:<{max(map(len, self.titles))}}  "
+        # Some steps take a minute. The line is written over when the step has ended.
+        if sys.stderr.isatty():
+            print(f"{prefix}…", end="\r", file=sys.stderr, flush=True)
         try:
-            with self._redirect_output(title):
+            with log.open("w", encoding="utf-8", buffering=1) as file, redirect_stdout(file), redirect_stderr(file):
+                # The commands mask secrets in their output themselves.
                 outcome = act()
         # BaseException: the page must show a step that Ctrl-C has ended, too.
         except BaseException as error:
@@ -226,15 +169,13 @@ class Tour:
             raise
         finally:
             seconds = time.perf_counter() - start
-            line = (
-                f"{self._format_number(len(self.steps))} {title:<{max(map(len, self.titles))}}  "
-                f"{'' if outcome.ok else 'STOP  '}{outcome.sentence}  ({format_duration(seconds)})"
-            )
+            line = f"{prefix}{'' if outcome.ok else 'STOP  '}{outcome.sentence}  ({format_duration(seconds)})"
             # Before it is printed: where nothing reads the output any more printing fails, and the page must have it.
             plot = next(iter(outcome.result.figures), None) if outcome.result else None
-            self.steps.append(ReportStep(title, outcome.sentence, outcome.ok, "", seconds, plot, outcome.page))
+            page = f"{outcome.result.command}.html" if outcome.result else ""
+            self.steps.append(ReportStep(title, outcome.sentence, outcome.ok, "", seconds, plot, page))
             self.metrics |= {**outcome.metrics, f"{title.replace(' ', '_')}_time_s": seconds}
-            print_masked_lines([f"\033[K{line}" if is_terminal else line], self.masker)
+            print_masked_lines([line], self.masker)
         return outcome.ok
 
     def list_steps(self) -> tuple[ReportStep, ...]:
@@ -243,24 +184,5 @@ class Tour:
 
     def describe_end(self) -> str:
         """Return where a tour ended that is not complete."""
-        if not self.steps:
-            return "stopped at the start"
-        last, number = self.steps[-1], f"[{len(self.steps)}/{len(self.titles)}]"
-        # A step that passed is not the reason, such as where nothing reads the output any more.
-        return f"ended after {number} {last.title}" if last.ok else f"stopped at {number} {last.title}: {last.sentence}"
-
-    def _format_number(self, index: int) -> str:
-        return f"[{index + 1:>2}/{len(self.titles)}]"
-
-    @contextlib.contextmanager
-    def _redirect_output(self, title: str) -> Iterator[None]:
-        """Redirect the output of the step's commands to a file of the step."""
-        path = self.folder.path / "logs" / f"{len(self.steps) + 1:02}-{title.replace(' ', '-')}.log"
-        with path.open("w", encoding="utf-8", buffering=1) as file:
-            stream = MaskedStream(file, self.masker)
-            try:
-                with contextlib.redirect_stdout(stream), contextlib.redirect_stderr(stream):
-                    yield
-            finally:
-                # Text is held back until a secret that it may begin can be excluded: the rest is written here.
-                stream.write_waiting()
+        ends = [f"[{number}/{len(self.titles)}] {step.title}" for number, step in enumerate(self.steps, 1)]
+        return f"stopped at {ends[-1]}: {self.steps[-1].sentence}" if ends else "stopped at the start"

@@ -1,22 +1,30 @@
-"""Production, as a tour plays it: samples of the model's own data, a client that checks each answer, and an on-call."""
+"""Production, as a tour plays it: labelled samples of the model's own data, a change of them, and a client that checks
+each answer."""
 
 from __future__ import annotations
 
 import contextlib
+import io
 import json
+import re
 import secrets
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mlscale.errors import Exit, MLScaleError
-from mlscale.export.warmup.answer_comparison import AnswerComparison, answer_sample, iterate_numbers
+from mlscale.assembly.run_data import RunData
+from mlscale.data.data_module import OrderedData
+from mlscale.data.encoders.image_encoder import ImageEncoder
+from mlscale.data.encoders.table_columns import NumberColumn
+from mlscale.data.encoders.table_encoder import TableEncoder
+from mlscale.errors import MLScaleError
+from mlscale.export.warmup.answer_comparison import AnswerComparison, answer_sample
 from mlscale.export.warmup.warmup_requests import WarmupRequest, WarmupRequests
 from mlscale.loadtest.build_requests import LoadRequest, build_requests
 from mlscale.loadtest.load_samples import RequestSamples
@@ -25,15 +33,18 @@ from mlscale.loadtest.server_metadata import Credentials, request_model_metadata
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-    from mlscale.data.data_module import OrderedData
+    from mlscale.data.encoders.encoder import Encoder
     from mlscale.export.servable import Servable
 
-_MAX_HELD_OUT, _BATCH = 2000, 256
+_MAX_HELD_OUT, _BATCH, _TRIED = 2000, 256, 300  # validation samples; of a batch; on which each column is tried
 _ANSWER_SECONDS, _PAUSE_SECONDS = 30.0, 0.01  # of an answer at most; between two requests
 _LABELS = 200  # of a request: masks are long
 _TOLERANCE = 1e-3  # of a number, as a share of the largest one at its place: JSON and other batches round
-_MAX_ALERT_BYTES = 1 << 20
 _FORMS: Mapping[str, Any] = {"table": "row", "text": "text", "document": "text"}
+_WORD = re.compile(rb"[A-Za-z]{3,}")  # shorter words are mostly those of grammar, which domains share
+_LETTERS = bytes.maketrans(
+    b"aeiouAEIOUbcdfghjklmnpqrstvwxyzBCDFGHJKLMNPQRSTVWXYZ", b"iouaeIOUAEnpqrstvwxyzbcdfghjklmNPQRSTVWXYZBCDFGHJKLM"
+)
 
 
 class LabelledSamples(NamedTuple):
@@ -53,18 +64,20 @@ class LabelledSamples(NamedTuple):
         for start in range(0, len(self.raw), _BATCH):
             yield self.raw[start : start + _BATCH], self.truth[start : start + _BATCH]
 
+    def select_first(self, most: int) -> LabelledSamples:
+        """Return the first samples."""
+        return LabelledSamples(self.raw[:most], self.truth[:most])
 
-def build_prepared_data(cfg: DictConfig) -> OrderedData:
-    """Return the config's data module, with its splits opened."""
-    from mlscale.assembly.run_parts import build_data
-    from mlscale.config.composition.frozen import add_derived
-    from mlscale.data.data_module import OrderedData
 
-    data = build_data(add_derived(cfg, {"per_device_batch": 1}))
-    assert isinstance(data, OrderedData)  # checked before the first step
-    data.prepare_data()
-    data.setup("validate")
-    return data
+class Shift(NamedTuple):
+    """A change of production: in words, and from a raw sample to that after it."""
+
+    description: str
+    change_sample: Callable[[Any], Any]
+
+    def apply_to(self, samples: LabelledSamples) -> LabelledSamples:
+        """Return the samples after the change."""
+        return LabelledSamples([self.change_sample(sample) for sample in samples.raw], samples.truth)
 
 
 def load_samples(cfg: DictConfig, servable: Servable, traffic: int) -> tuple[LabelledSamples, LabelledSamples]:
@@ -76,7 +89,9 @@ def load_samples(cfg: DictConfig, servable: Servable, traffic: int) -> tuple[Lab
         servable: the model; classes are numbered alike.
         traffic: how many training samples, at most.
     """
-    data = build_prepared_data(cfg)
+    data = RunData().prepare_module(cfg)
+    assert isinstance(data, OrderedData)  # checked before the first step
+    data.setup("validate")
     return _read_samples(data, "train", traffic, servable), _read_samples(data, "val", _MAX_HELD_OUT, servable)
 
 
@@ -95,6 +110,67 @@ def _read_samples(data: OrderedData, split: str, most: int, servable: Servable) 
     return LabelledSamples([raw[number] for number in taken], truth[taken])
 
 
+def list_input_shifts(encoder: Encoder) -> list[Shift]:
+    """Return the changes that a model's samples can have; empty for a table without numbers, and other samples."""
+    if isinstance(encoder, ImageEncoder):
+        return [Shift("pixels are inverted", partial(_invert_image, encoder=encoder))]
+    if not isinstance(encoder, TableEncoder):
+        text = Shift("all words are replaced by those of another domain", replace_words)
+        return [text] if encoder.kind in ("text", "document") else []
+    shifts = []
+    for column in encoder.columns:
+        if isinstance(column, NumberColumn):
+            # All values are outside of what training had: where the two overlap no model can know the difference.
+            offset = 1.5 * (column.maximum - column.minimum) or 1.0
+            move = partial(_move_zero, name=column.name, offset=offset)
+            shifts.append(Shift(f"{column.name} has another zero, by {offset:g}", move))
+    return shifts
+
+
+def replace_words(text: bytes) -> bytes:
+    """Return a text with made-up words that can be read, the same everywhere: vowels stay vowels."""
+    return _WORD.sub(lambda word: word[0].translate(_LETTERS), text)
+
+
+def choose_shift(servable: Servable, samples: LabelledSamples) -> Shift:
+    """Return the change of a model's samples; of a table's columns that which makes the model worst.
+
+    Args:
+        servable: the model.
+        samples: of its training data, labelled.
+    """
+    few, sign = samples.select_first(_TRIED), 1 if servable.task_type.score.higher_is_better else -1
+
+    def compute_score(shift: Shift) -> float:
+        from mlscale.retrain.gate.paired_columns import collect_paired_columns
+
+        columns = collect_paired_columns(servable, servable, shift.apply_to(few).iterate_batches())
+        return np.inf if columns is None else sign * float(servable.task_type.score_samples(columns.first).mean())
+
+    return min(list_input_shifts(servable.encoder), key=compute_score)
+
+
+def _invert_image(raw: bytes | NDArray[Any], encoder: ImageEncoder) -> bytes | NDArray[Any]:
+    """Return the negative of an image: of a file as another file of its own size, of an array as an array."""
+    if not isinstance(raw, bytes):
+        # Other dtypes have no fixed range: the largest value counts as white.
+        return np.asarray((255 if raw.dtype == np.uint8 else raw.max()) - raw, raw.dtype)
+    from PIL import Image
+
+    from mlscale.data.decoding.image_decoder import decode_image
+
+    # At its own size, not the model's: size and sharpness must not show that the tour has resized it.
+    pixels = 255 - decode_image(raw, None, encoder.shape[0], max_pixels=encoder.max_pixels)
+    file = io.BytesIO()
+    Image.fromarray(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0)).save(file, "PNG")
+    return file.getvalue()
+
+
+def _move_zero(row: Mapping[str, Any], name: str, offset: float) -> Mapping[str, Any]:
+    # A missing value stays missing.
+    return row if row[name] is None else {**row, name: float(row[name]) + offset}
+
+
 @dataclass
 class CheckedClient:
     """A client that sends samples, one request each, and compares every answer with that of the version it names.
@@ -107,7 +183,6 @@ class CheckedClient:
         dropped: requests without an answer, or with an error for one: reasons.
         wrong: answers that differ from those of the version they name: descriptions.
         versions: answers by version.
-        largest: difference of a number, in its own units.
     """
 
     url: str
@@ -117,7 +192,6 @@ class CheckedClient:
     dropped: list[str] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
     versions: Counter[str] = field(default_factory=Counter)
-    largest: float = 0.0
     _id: str = field(default_factory=lambda: secrets.token_hex(8))
     _known: dict[str, tuple[AnswerComparison, list[Any]]] = field(default_factory=dict)
 
@@ -157,25 +231,12 @@ class CheckedClient:
             # With a limit: it may wait for an answer that does not come, and daemon threads end with the process.
             thread.join(2 * _ANSWER_SECONDS)
 
-    def send_labels(self, labels: Sequence[Any], first: int) -> None:
-        """Send the labels of the samples from number `first` on, which `send_all` has sent.
-
-        Raises:
-            MLScaleError: the server does not take them.
-        """
-        pairs = [{"id": f"{self._id}-{first + number}", "label": label} for number, label in enumerate(labels)]
+    def send_labels(self, labels: Sequence[Any]) -> None:
+        """Send the labels of the samples that `send_all` has sent."""
+        pairs = [{"id": f"{self._id}-{row}", "label": label} for row, label in enumerate(labels)]
         for start in range(0, len(pairs), _LABELS):
             body = json.dumps(pairs[start : start + _LABELS]).encode()
-            request = LoadRequest("/labels", {"Content-Type": "application/json"}, body, 1, None)
-            answer = send_once(self.url, request, Credentials(), _ANSWER_SECONDS)
-            if answer is None or not 200 <= answer[0] < 300:
-                raise MLScaleError(
-                    "the server does not take labels",
-                    where="POST /labels",
-                    why=str(answer),
-                    exit=Exit.ENVIRONMENT,
-                    fix="read logs/serve.log in the run folder, then start the command again",
-                )
+            self._post(LoadRequest("/labels", {"Content-Type": "application/json"}, body, 1, None))
 
     def _build_requests(self) -> list[LoadRequest]:
         form = _FORMS.get(self.servable.encoder.kind, "image" if isinstance(self.raw[0], bytes) else "")
@@ -183,12 +244,18 @@ class CheckedClient:
         samples = RequestSamples("", tensors, raw=self.raw if form else (), form=form)
         return build_requests("raw" if form else "bytes", samples, request_model_metadata(self.url), 1)
 
-    def _send_sample(self, request: LoadRequest, row: int) -> None:
+    def _post(self, request: LoadRequest) -> bytes | None:
+        """Return the body of the answer; None, with a reason in `dropped`, where there is none."""
         response = send_once(self.url, request, Credentials(), _ANSWER_SECONDS)
-        if response is None or response[0] != 200:
-            self.dropped.append(f"status {response[0]}: {response[2][:200]!r}" if response else "no answer")
+        if response is not None and 200 <= response[0] < 300:
+            return response[2]
+        self.dropped.append(f"status {response[0]}: {response[2][:200]!r}" if response else "no answer")
+        return None
+
+    def _send_sample(self, request: LoadRequest, row: int) -> None:
+        if (body := self._post(request)) is None:
             return
-        document = json.loads(response[2])
+        document = json.loads(body)
         version, (prediction,) = str(document["model_version"]), document["predictions"]
         self.versions[version] += 1
         try:
@@ -206,30 +273,4 @@ class CheckedClient:
             requests = [WarmupRequest("", sample, known) for sample, known in zip(self.raw, answers, strict=True)]
             self._known[version] = AnswerComparison(servable, WarmupRequests(tuple(requests), _TOLERANCE)), answers
         comparison, answers = self._known[version]
-        pairs = zip(iterate_numbers(answer), iterate_numbers(answers[row]), strict=False)
-        self.largest = max([self.largest, *(abs(given - wanted) for (_, given), (_, wanted) in pairs)])
         return comparison.find_difference(answer, answers[row])
-
-
-@contextlib.contextmanager
-def receive_alerts() -> Iterator[tuple[str, list[dict[str, Any]]]]:
-    """Run a web server that receives alerts, as a chat or a pager would; yield its URL and the alerts that arrive."""
-    alerts: list[dict[str, Any]] = []
-
-    class Handler(BaseHTTPRequestHandler):
-        def log_message(self, *_: object) -> None:
-            """Print nothing: the default prints each request in the middle of the tour's output."""
-
-        def do_POST(self) -> None:
-            # Bounded: a request with a huge length must not fill the memory.
-            alerts.append(json.loads(self.rfile.read(min(_MAX_ALERT_BYTES, int(self.headers["Content-Length"])))))
-            self.send_response(204)
-            self.end_headers()
-
-    # Port 0: the system chooses a free one. Only this machine can reach it.
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, args=(0.05,), name="mlscale-alerts", daemon=True).start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}/alerts", alerts
-        finally:
-            server.shutdown()

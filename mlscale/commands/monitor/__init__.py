@@ -9,10 +9,7 @@ COMMAND = Command(
         ("mlscale monitor resnet@champion", "one look at the last day; exit code 4 while alerting"),
         ("mlscale monitor resnet@champion alert.webhook=http://127.0.0.1:9000/", "and notify a webhook"),
         ("mlscale monitor resnet@champion watch=true every_s=60", "look each minute, until SIGTERM"),
-        (
-            "mlscale monitor resnet@champion events=predictions.csv mapping=guess",
-            "another server's log, as a first step",
-        ),
+        ("mlscale monitor resnet@champion events=predictions.csv mapping=mapping.yaml", "another server's log"),
         ("mlscale monitor resnet@champion page=monitor.html", "with plots, as a page"),
         (
             "mlscale monitor resnet@champion prometheus.rules=rules.yml prometheus.dashboard=dashboard.json",

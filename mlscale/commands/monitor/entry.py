@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlscale.assembly.build import build
-from mlscale.commands.monitor.foreign_log import GUESS, ConvertedLog, ForeignLog
+from mlscale.commands.monitor.foreign_log import ConvertedLog
 from mlscale.commands.monitor.monitor_settings import MonitorSettings
 from mlscale.errors import MLScaleError
 from mlscale.export.required_extras import require_extra
@@ -36,13 +36,11 @@ def run(cfg: DictConfig) -> Result:
         MLScaleError: no such version, a corrupt reference profile, events of another model, settings out of their
             range, a state that can't be written (exit code 5), or the extra 'monitor' is not installed.
     """
-    require_extra("monitor", "pyarrow")
+    require_extra("monitor", "prometheus_client", "pyarrow")
     # Settings are checked first: a watch must not fail after hours for a typo.
     monitor = Monitor(
         MonitorSettings.read_monitor_settings(cfg), build(cfg.registry, "registry"), Path(cfg.runs_dir), cfg.alert.state
     )
-    if monitor.settings.log is not None and monitor.settings.log.mapping == GUESS:
-        return monitor.write_guessed_mapping(monitor.settings.log)
     if cfg.watch:
         return _watch_model(monitor, Masker.create_for_run(cfg))
     return monitor.build_monitor_result(monitor.check_window())
@@ -50,7 +48,7 @@ def run(cfg: DictConfig) -> Result:
 
 def _watch_model(monitor: Monitor, masker: Masker) -> Result:
     """Check again and again until a signal comes; print a line for each check."""
-    from mlscale.monitor.first_events import wait_for_first_check
+    from mlscale.monitor.event_folder import wait_for_first_check
     from mlscale.monitor.watch import ShutdownRequest
 
     settings = monitor.settings
@@ -145,8 +143,6 @@ class Monitor:
             now,
             reference.scorer,
             settings.limits.min_events,
-            # The store of a log is a temporary folder.
-            str(settings.log.path) if settings.log else "",
         )
         outcome = window_check.check_rules(reference, events, settings.limits)
         state = settings.resolve_state_file(self.state, settings.events, located)
@@ -162,18 +158,6 @@ class Monitor:
         check = MonitorCheck(reference, outcome, alerts, state, events.newest, events.skipped, log, losses)
         self._write_page(check)
         return check
-
-    def write_guessed_mapping(self, log: ForeignLog) -> Result:
-        """Write a mapping that was guessed from the columns of a log, and return its path."""
-        from mlscale.versions.model_reference import resolve_reference
-        from mlscale.versions.trained_model import require_servable
-
-        model = resolve_reference(self.settings.ref, runs_dir=self.runs_dir, registry=self.registry)
-        path, missing = log.write_guess(require_servable(model, self.runs_dir))
-        # What is missing comes first: without it the mapping can't be used.
-        todo = f"fill in {' and '.join(missing)} where it has '???', check the rest" if missing else "check it"
-        sentence = f"guessed a mapping from the columns of {log.path.name}: {todo}, then mapping={path.name}"
-        return Result("monitor", ok=True, sentence=sentence, artifacts={"mapping": str(path)})
 
     def build_monitor_result(self, check: MonitorCheck) -> Result:
         """Return the result of one check."""
@@ -214,7 +198,7 @@ class Monitor:
         return list(dict.fromkeys(column.name for column in over if column.group == group))
 
     def _write_page(self, check: MonitorCheck) -> None:
-        from mlscale.atomic_files import make_folders, write_text
+        from mlscale.atomic_files import write_setting_file
         from mlscale.report.html import render_page
 
         if self.settings.page is None:
@@ -222,12 +206,7 @@ class Monitor:
         shown = self.build_monitor_result(check)
         title = f"monitor · {check.window_check.version}"
         text = render_page(title, shown.sentence, shown.ok, shown.metrics, shown.artifacts, shown.figures)
-        try:
-            make_folders(self.settings.page.parent)
-            write_text(self.settings.page, text)
-        except MLScaleError as error:
-            fix = "page=<a file in a folder that you may write to>"
-            raise MLScaleError(error.what, where=error.where, why=error.why, fix=fix, exit=error.exit) from error
+        write_setting_file("page", self.settings.page, text)
 
 
 def _count_log_rows(log: ConvertedLog | None) -> dict[str, float]:

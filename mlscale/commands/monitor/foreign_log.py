@@ -9,23 +9,19 @@ import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mlscale.atomic_files import write_text
 from mlscale.errors import MLScaleError
 from mlscale.runs.identity import make_folder_name
 
 if TYPE_CHECKING:
     from mlscale.data.encoders.encoder import Encoder
     from mlscale.events.event_rows import EventSubject
-    from mlscale.events.foreign.log_report import LogReport
+    from mlscale.events.foreign.log_rows import LogReport
     from mlscale.events.store import EventStore
     from mlscale.versions.trained_model import TrainedModel
 
-GUESS = "guess"
-_GUESSED = "mapping.yaml"
 _WEEKS = timedelta(weeks=5)  # of events before the window: the same hours of earlier weeks
 
 
@@ -58,7 +54,7 @@ class ForeignLog:
 
     Attributes:
         path: a file, a folder or a glob.
-        mapping: the YAML file; 'guess' to write one.
+        mapping: the YAML file.
     """
 
     path: Path
@@ -78,25 +74,6 @@ class ForeignLog:
         # Names that are alike without their special characters, such as a.* and a, stay apart.
         digest = hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()[:8]
         return f"{make_folder_name('log' if name == '.' else name)[:40]}-{digest}"
-
-    def write_guess(self, model: TrainedModel) -> tuple[Path, tuple[str, ...]]:
-        """Write a mapping that was guessed from the columns; return its path, and the keys that are to be filled in.
-
-        A mapping that exists may have been checked by a person: the new one gets a name of its own.
-
-        Raises:
-            MLScaleError: a file can't be read or written.
-        """
-        from mlscale.events.foreign.guess_mapping import guess_mapping
-        from mlscale.events.foreign.log_files import find_log_files
-        from mlscale.events.foreign.log_rows import list_input_names
-
-        target = _find_free_name(Path(_GUESSED).absolute())
-        _, encoder = _read_subject(model)
-        file = find_log_files(self.path)[-1]
-        guess = guess_mapping(file, list_input_names(encoder))
-        write_text(target, guess.text)
-        return target, guess.missing
 
     def convert_events(self, model: TrainedModel, start: datetime | None) -> ConvertedLog:
         """Return the events of the log.
@@ -144,15 +121,9 @@ def find_foreign_log(events: Path, mapping: str | None) -> ForeignLog | None:
             f"{events.name} is not a folder of events",
             where=f"events={events}",
             why="what another server has logged needs a mapping of its columns",
-            fix=f"mapping={GUESS}, which writes {_GUESSED}, guessed from the columns: then mapping={_GUESSED}",
+            fix="mapping=<a YAML file>, at least with time: <column> and prediction: <column>; docs/monitor.md has one",
         )
     return None
-
-
-def _find_free_name(path: Path) -> Path:
-    """Return a path, with a number in its name if it exists: `mapping-2.yaml`."""
-    numbered = (path.with_name(f"{path.stem}-{number}{path.suffix}") for number in count(2))
-    return next(free for free in chain([path], numbered) if not free.exists())
 
 
 def _read_subject(model: TrainedModel) -> tuple[EventSubject, Encoder]:

@@ -9,9 +9,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mlscale.atomic_files import make_folders, write_text
+from mlscale.atomic_files import write_setting_file
 from mlscale.config.names.suggest import format_override
-from mlscale.errors import MLScaleError
+from mlscale.errors import Exit, MLScaleError
 from mlscale.monitor.alert_rule import AlertPolicy
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from mlscale.monitor.alerts import AlertReport
     from mlscale.monitor.drift import ColumnDrift
-    from mlscale.monitor.exporters.metrics_server import MetricsServer
+    from mlscale.monitor.exporters.metrics_text import CheckCollector
 
 
 @dataclass
@@ -37,7 +37,7 @@ class MetricExport:
     port: int | None = None
     rules: Path | None = None
     dashboard: Path | None = None
-    _server: MetricsServer | None = None
+    _served: CheckCollector | None = None
 
     @contextlib.contextmanager
     def serve_metrics(self) -> Iterator[str]:
@@ -46,14 +46,30 @@ class MetricExport:
         if self.port is None:
             yield ""
             return
-        from mlscale.monitor.exporters.metrics_server import MetricsServer
+        from prometheus_client import start_http_server
 
-        # With port 0 the system chooses: the address is known only now.
-        with MetricsServer(self.host, self.port) as self._server:
-            # An IPv6 address has brackets in a URL.
-            host = f"[{self.host}]" if ":" in self.host else self.host
-            yield f"http://{host}:{self._server.port}/metrics"
-        self._server = None
+        from mlscale.monitor.exporters.metrics_text import CheckCollector
+
+        self._served = CheckCollector()
+        try:
+            server, thread = start_http_server(self.port, self.host, self._served)
+        except OSError as error:
+            raise MLScaleError(
+                f"can't serve metrics at {self.host}:{self.port}",
+                where="prometheus.port",
+                why=error.strerror or type(error).__name__,
+                fix="prometheus.port=<a free port>",
+                exit=Exit.ENVIRONMENT,
+            ) from error
+        # An IPv6 address has brackets in a URL.
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        try:
+            # With port 0 the system chooses: the address is known only now.
+            yield f"http://{host}:{server.server_port}/metrics"
+        finally:
+            server.shutdown()
+            server.server_close()
+            thread.join()
 
     def write_rule_files(
         self, watched: str, rules: Sequence[str], policy: AlertPolicy, every_s: float
@@ -66,11 +82,11 @@ class MetricExport:
         if self.rules is not None:
             from mlscale.monitor.exporters.alerting_rules import render_alerting_rules
 
-            _write_setting("rules", self.rules, render_alerting_rules(watched, rules, policy, every_s))
+            write_setting_file("prometheus.rules", self.rules, render_alerting_rules(watched, rules, policy, every_s))
         if self.dashboard is not None:
             from mlscale.monitor.exporters.grafana_dashboard import render_dashboard
 
-            _write_setting("dashboard", self.dashboard, render_dashboard(watched))
+            write_setting_file("prometheus.dashboard", self.dashboard, render_dashboard(watched))
         paths = {"alerting_rules": self.rules, "dashboard": self.dashboard, "textfile": self.textfile}
         return {name: str(path) for name, path in paths.items() if path is not None}
 
@@ -83,17 +99,21 @@ class MetricExport:
             MLScaleError: the file can't be written (exit code 5).
         """
         # A check without a record has found nothing to export, such as one of a replaced version.
-        if (self.textfile is None and self._server is None) or alerts.record is None:
+        if (self.textfile is None and self._served is None) or alerts.record is None:
             return
-        from mlscale.monitor.exporters.metrics_text import render_check_metrics, write_textfile
+        from prometheus_client import generate_latest
 
-        text = render_check_metrics(
+        from mlscale.monitor.exporters.metrics_text import CheckCollector, build_check_metrics
+
+        families = build_check_metrics(
             alerts.record, columns, rules=rules, checks=alerts.checks, waiting=alerts.waiting, newest=newest
         )
         if self.textfile is not None:
-            write_textfile(self.textfile, text)
-        if self._server is not None:
-            self._server.publish_text(text)
+            text = generate_latest(CheckCollector(families)).decode()
+            # node_exporter runs as a user of its own; the umask still applies.
+            write_setting_file("prometheus.textfile", self.textfile, text, mode=0o644)
+        if self._served is not None:
+            self._served.families = families
 
 
 def read_metric_export(cfg: DictConfig) -> MetricExport:
@@ -122,13 +142,3 @@ def read_metric_export(cfg: DictConfig) -> MetricExport:
             fix="watch=true\nprometheus.textfile=<a file *.prom>",
         )
     return MetricExport(textfile, str(node.host), node.port, rules, dashboard)
-
-
-def _write_setting(name: str, path: Path, text: str) -> None:
-    try:
-        make_folders(path.parent)
-        write_text(path, text)
-    except MLScaleError as error:
-        # The file system's own advice is of disks and rights; here a setting is at hand.
-        fix = f"prometheus.{name}=<a file in a folder that you may write to>"
-        raise MLScaleError(error.what, where=error.where, why=error.why, fix=fix, exit=error.exit) from error

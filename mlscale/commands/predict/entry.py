@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mlscale.atomic_files import report_path_setting
-from mlscale.commands.predict.rank_worker import PredictWork, score_rank_parts
+from mlscale.commands.predict.rank_worker import PredictWork, score_in_processes, score_rank_parts
 from mlscale.data.table_parsing.table_form import TableForm
 from mlscale.errors import MLScaleError
 from mlscale.export.engines.execution_provider import CPU
@@ -195,7 +195,6 @@ def _locate_checkpoint(cfg: DictConfig, subject: TrainedModel) -> _ModelSource:
 
 
 def _score_inputs(work: PredictWork, parts: PredictionParts, inputs: Inputs, world_size: int, before: int) -> None:
-    from mlscale.commands.predict.worker_processes import score_in_processes
     from mlscale.predict.progress_bar import ScoringProgressBar
 
     with ScoringProgressBar(len(inputs), before) as bar:
@@ -239,8 +238,7 @@ def _format_predict_start(
 
 
 def _name_runtime(work: PredictWork) -> str:
-    names = {"cpu": "ONNX Runtime", "openvino": "OpenVINO"}
-    return names.get(work.runtime.provider, f"ONNX Runtime ({work.runtime.provider})")
+    return "ONNX Runtime" + ("" if work.runtime.provider == CPU else f" ({work.runtime.provider})")
 
 
 def has_read_enough(rows: int, errors: int, max_errors: int | None) -> bool:

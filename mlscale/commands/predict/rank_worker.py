@@ -1,17 +1,20 @@
-"""One process of `mlscale predict`: builds the model on its device, and scores its parts."""
+"""One process of `mlscale predict`: builds the model on its device, and scores its parts; or several of them."""
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 from collections.abc import Mapping
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from mlscale.errors import MLScaleError
+from mlscale.errors import Exit, MLScaleError
 
 if TYPE_CHECKING:
-    from multiprocessing.queues import Queue
+    from multiprocessing.queues import SimpleQueue
 
     from mlscale.data.encoders.encoder import Encoder
     from mlscale.export.engines.runtime import Runtime
@@ -21,6 +24,9 @@ if TYPE_CHECKING:
     from mlscale.predict.input_items import Inputs
     from mlscale.predict.part_files import PredictionParts
     from mlscale.predict.score_parts import Progress
+
+_LISTEN_SECONDS = 0.5
+_rows: SimpleQueue[tuple[int, int]]  # of this process: its progress
 
 
 @dataclass(frozen=True)
@@ -147,13 +153,43 @@ def build_model(work: PredictWork, rank: int = 0) -> BatchModel:
     )
 
 
-def rank_main(
-    work: PredictWork, rank: int, world_size: int, launcher: int, environment: Mapping[str, str], messages: Queue[Any]
-) -> None:
-    """Run a process that the command started; its progress and its error go into a queue."""
+def score_in_processes(work: PredictWork, world_size: int, progress: Progress) -> None:
+    """Score in `world_size` processes, each its own parts; they are independent of each other.
+
+    Raises:
+        MLScaleError: the error of one of them, or one died (exit code 5). The others are ended: what they have
+            committed stays.
+    """
+    # Not fork: the parent may have started threads, whose locks a forked child would inherit. Not spawn: each child
+    # would import torch again.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["mlscale.assembly.preload"] if work.servable is None else ["numpy", "pyarrow"])
+    rows: Any = context.SimpleQueue()  # whose rows are there before a process reports its end
+    pool = ProcessPoolExecutor(world_size, context, _begin_rank, (os.getpid(), dict(os.environ), rows))
+    try:
+        pending = {pool.submit(_score_rank, work, rank, world_size) for rank in range(world_size)}
+        while pending:
+            done, pending = wait(pending, _LISTEN_SECONDS, FIRST_COMPLETED)
+            while not rows.empty():
+                progress(*rows.get())
+            for future in done:
+                future.result()
+    except BrokenProcessPool as error:
+        raise MLScaleError(
+            f"one of {world_size} processes died",
+            why="out of memory, perhaps, or it was killed",
+            fix="batch=16, which takes less memory: the command resumes with what is missing",
+            exit=Exit.ENVIRONMENT,
+        ) from error
+    finally:
+        for child in multiprocessing.active_children():
+            child.terminate()
+        pool.shutdown()
+
+
+def _begin_rank(launcher: int, environment: Mapping[str, str], rows: SimpleQueue[tuple[int, int]]) -> None:
+    global _rows
     from mlscale.assembly.worker import end_with
-    from mlscale.predict.inputs import open_inputs
-    from mlscale.predict.part_files import resume_predictions
     from mlscale.runs.host.stop_signals import unblock_stop_signals
 
     # First: an orphaned process must not continue to write parts.
@@ -161,20 +197,19 @@ def rank_main(
     unblock_stop_signals()  # of a fork server that a training has started
     # The fork server has the environment of its own start, which may be older.
     os.environ.update({name: value for name, value in environment.items() if name not in os.environ})
+    _rows = rows
+
+
+def _score_rank(work: PredictWork, rank: int, world_size: int) -> None:
+    from mlscale.culprit import wrap_unforeseen_error
+    from mlscale.predict.inputs import open_inputs
+    from mlscale.predict.part_files import resume_predictions
+
     try:
         inputs = open_inputs(**work.inputs)
         parts = resume_predictions(Path(work.folder), inputs.digest)
-        score_rank_parts(
-            work, parts, inputs, rank, world_size, lambda rows, errors: messages.put(("rows", rows, errors))
-        )
-        messages.put(("done", rank, 0))
-    except MLScaleError as error:
-        # Plain values instead of the exception: the queue pickles them.
-        fields = {name: getattr(error, name) for name in ("what", "where", "why", "fix")}
-        messages.put(("error", rank, {**fields, "exit": int(error.exit)}))
+        score_rank_parts(work, parts, inputs, rank, world_size, lambda *counts: _rows.put(counts))
+    except MLScaleError:
+        raise
     except Exception as error:
-        from mlscale.culprit import wrap_unforeseen_error
-
-        problem = wrap_unforeseen_error(error, f"rank {rank}")
-        fields = {name: getattr(problem, name) for name in ("what", "where", "why", "fix")}
-        messages.put(("error", rank, {**fields, "exit": int(problem.exit)}))
+        raise wrap_unforeseen_error(error, f"rank {rank}") from error

@@ -36,7 +36,6 @@ def run(cfg: DictConfig) -> Result:
     from omegaconf import OmegaConf
 
     from mlscale.assembly.run_data import RunData
-    from mlscale.data.data_facts import describe_facts
     from mlscale.data.images.common_size import adopt_common_size
     from mlscale.data.writing.reencoding import parse_reencoding
 
@@ -60,6 +59,13 @@ def run(cfg: DictConfig) -> Result:
             why="images are re-encoded where they are written as shards",
             fix="to=<a new folder>",
         )
+    return _describe_prepared(data, start)
+
+
+def _describe_prepared(data: Any, start: float) -> Result:
+    """Record and verify the data where it is, and return its facts."""
+    from mlscale.data.data_facts import describe_facts
+
     # Only shards can be recorded, and files of tokens have their digests already: other data has no members.
     recorded = data.record_digests() if hasattr(data, "record_digests") else None
     verified = data.verify_content() if hasattr(data, "verify_content") else None
@@ -178,11 +184,10 @@ def _choose_container(chosen: str | None, data: object) -> str:
     """Return the format of what is written.
 
     Raises:
-        MLScaleError: it is not one of this data; or a package is missing that writes it (exit code 5).
+        MLScaleError: it is not one of this data.
     """
-    from mlscale.data.table_parsing.table_files import require_package
     from mlscale.data.text.text_files import TextFiles
-    from mlscale.data.writing.shard_formats import FORMATS
+    from mlscale.data.writing.sample_contents import FORMATS
 
     takes = (TOKENS,) if isinstance(data, TextFiles) else tuple(FORMATS)
     if chosen is not None and chosen not in takes:
@@ -192,26 +197,22 @@ def _choose_container(chosen: str | None, data: object) -> str:
             why=f"it is written as {' or '.join(takes)}",
             fix=f"format={takes[0]}",
         )
-    if chosen == "parquet":
-        require_package("pyarrow", "table", "format")
     return chosen or takes[0]
 
 
 def _format_training(cfg: DictConfig, data: ImageData, folder: Path, container: str) -> str:
     """Return the words that train on what was written."""
-    from mlscale.data.writing.shard_formats import FORMATS
+    from mlscale.data.writing.sample_contents import FORMATS
 
     # Only what the shards themselves do not show has to be typed.
     words = [
-        f"data={FORMATS[container].option}",
+        f"data={FORMATS[container]}",
         *(f"data.{split}={shlex.quote(str(folder / split))}" for split in data.list_splits()),
     ]
     if data.labels != "one":
         words.append(f"data.labels={data.labels}")
     if container == "tfrecord" and data.labels == "mask":
         words.append("'data.schema={label: image/segmentation/class/encoded}'")
-    if container == "parquet" and data.labels == "mask":
-        words.append("data.image_column=image data.target=mask")
     return " ".join([*words, f"data.image_size={data.image_size or 'null'}"])
 
 
@@ -244,19 +245,14 @@ def write_text_tokens(cfg: DictConfig, data: TextFiles, part: Part, start: float
         MLScaleError: the texts have no tokenizer, or two; or see `write_tokens`.
     """
     from mlscale.data.encoders.token_encoders import TokenDocumentEncoder
-    from mlscale.data.text.documents import list_all_not_text
     from mlscale.data.writing.write_tokens import TokenSource, count_source_bytes, write_tokens
     from mlscale.report.sample_bar import SampleProgressBar
 
     folder, shard_bytes = Path(cfg.to).expanduser(), round(cfg.shard_mb * 10**6)
     # No part is larger than a shard, so that shards have about one size.
     parts = data.list_token_parts(shard_bytes)
-    files: dict[str, list[Path]] = {}
-    for split, listed in parts.items():
-        files.setdefault(data.file_keys[split], []).extend(part.path for part in listed)
     if cfg.train_tokenizer is not None:
-        with list_all_not_text(files):
-            _train_tokenizer(cfg, data, parts, folder)
+        _train_tokenizer(cfg, data, parts, folder)
     encoder = data.encoder()
     if not isinstance(encoder, TokenDocumentEncoder):
         raise MLScaleError(
@@ -266,7 +262,7 @@ def write_text_tokens(cfg: DictConfig, data: TextFiles, part: Part, start: float
             fix="data.tokenizer=tokenizer.json\ntrain_tokenizer=8000, to train one on these texts",
         )
     source = TokenSource(parts, data.text, data.content_fraction, encoder, type(data).__name__, data.file_keys)
-    with list_all_not_text(files), SampleProgressBar(count_source_bytes(source), unit="byte") as bar:
+    with SampleProgressBar(count_source_bytes(source), unit="byte") as bar:
         written = write_tokens(
             source, folder, shard_bytes=shard_bytes, licence=cfg.licence, part=part, progress=bar.add_samples
         )

@@ -43,7 +43,6 @@ def run(cfg: DictConfig) -> Result:
     """
     # First: from here on this process itself is a load on the machine.
     began, machine_load = time.perf_counter(), load.measure_load()
-    from mlscale.assembly.precision_probe import probe_precision, restore_probe_outcome
     from mlscale.assembly.run_data import RunData
     from mlscale.launch.local_devices import detect_local_devices
     from mlscale.launch.local_launch import start_fork_server
@@ -60,12 +59,6 @@ def run(cfg: DictConfig) -> Result:
     run_data = RunData()
     facts = run_data.collect_facts(cfg)
     derived = derive_values(cfg, facts, detect_local_devices())
-    # A run that was made keeps its precision: only a new config needs the probe.
-    derived |= (
-        restore_probe_outcome(cfg, folder.derived)
-        if folder
-        else probe_precision(cfg, derived, detect_local_devices(), run_data)
-    )
     resolved_cfg = add_derived(cfg, {**derived, "run_dir": "profile", "name": "profile"})
     with mask_output(masker):
         profile = measure_bound(resolved_cfg, facts, run_data, machine_load, masker)
@@ -140,6 +133,7 @@ def measure_bound(
 
     seconds = cfg.profile.seconds
     probe, workers = profile_probe.build_profile_probe(cfg, facts), profile_probe.count_workers(cfg, run_data)
+    has_python = getattr(run_data.build_module(cfg), "runs_python_here", lambda: False)()
     run_data.release_module()  # each fit has its own, and they share this process
     print_masked_lines(
         [f"profile  {ROUNDS} rounds of real and of replayed steps, about {format_duration(seconds)}"], masker
@@ -163,7 +157,7 @@ def measure_bound(
     )
     print_masked_lines([f"profile  {_describe_bound(profile)}"], masker)
     slowest = profile.slowest if profile.shares.get(profile.slowest, 0.0) >= _MIN_NAMED_SHARE else None
-    setup = probe.collect_setup(workers=workers, busy=machine_load.busy, slowest=slowest)
+    setup = probe.collect_setup(workers=workers, has_python=has_python, busy=machine_load.busy, slowest=slowest)
     for remedy in propose_remedies(profile.bound, setup, profile.tried) if cfg.profile.remedies else ():
         print_masked_lines([f"profile  trying {remedy.typed}"], masker)
         profile.tried.append(probe.try_remedy(remedy, steps))

@@ -47,7 +47,7 @@ class ProfileProbe:
 
     def choose_step_count(self, seconds: float) -> int:
         """Return the steps of each measured fit so that all rounds take about `seconds`; warms up this process."""
-        first = self.run_fit(_FIRST_STEPS, announce_metric=True)
+        first = self.run_fit(_FIRST_STEPS)
         # Each round has two fits.
         return int(min(_MAX_STEPS, max(_MIN_STEPS, seconds / (2 * ROUNDS) / first.step)))
 
@@ -86,14 +86,8 @@ class ProfileProbe:
             return RemedyTrial(remedy, None, summarize_error(error))
         return RemedyTrial(remedy, Factor(tuple(factors)))
 
-    def run_fit(
-        self, steps: int, *, replay: bool = False, threads: int | None = None, announce_metric: bool = False
-    ) -> StepTimes:
-        """Run a fit of about `steps` steps after its warm-up, in two epochs at least: the start of one is timed, too.
-
-        With `announce_metric` it validates a batch before its first step where the run's metric is open: what the
-        validation logs decides which one it is.
-        """
+    def run_fit(self, steps: int, *, replay: bool = False, threads: int | None = None) -> StepTimes:
+        """Run a fit of about `steps` steps after its warm-up, in at least two epochs: their start is timed, too."""
         warm_up = min(_WARM_UP_STEPS, max(2, steps // 4))
         # Two epochs at least, and so half of the steps in each.
         half = -(-(steps + warm_up) // 2)
@@ -107,15 +101,9 @@ class ProfileProbe:
             with open_dict(short):
                 short.trainer.num_sanity_val_steps = 0
                 short.trainer.profiler = {"_target_": "mlscale.profile.step_timers.TwoTimers", "path": str(times)}
-                if announce_metric and self.cfg.derived.metric is None and self._has_validation:
-                    short.trainer.update(
-                        num_sanity_val_steps=1, limit_val_batches=1, check_val_every_n_epoch=epochs + 1
-                    )
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", message="This DataLoader will create")  # whether it helps is measured
-                short_fit.run_short_fit(
-                    short, self.facts, folder, threads, command="profile", announce_metric=announce_metric
-                )
+                short_fit.run_short_fit(short, self.facts, folder, threads, command="profile")
             timed = timers.read_epoch_times(times)
         done = sum(len(epoch.done) for epoch in timed)
         if done < 2:
@@ -137,7 +125,7 @@ class ProfileProbe:
         epochs = max(2, -(-(steps + warm_up) // passes))
         with short_fit.provide_scratch_folder("profile") as folder:
             times = folder / "parts.json"
-            batches = (passes, _VALIDATION_BATCHES if self._has_validation else 0)
+            batches = (passes, _VALIDATION_BATCHES if self.cfg.trainer.get("limit_val_batches") != 0 else 0)
             short = short_fit.shorten_config(self.cfg, batches, epochs, _PARTS_CALLBACK, steps_alone=True, saves=True)
             with open_dict(short):
                 short.trainer.num_sanity_val_steps = 0
@@ -155,10 +143,6 @@ class ProfileProbe:
         length = self.passes or ranks[0].epoch_batches
         validated, often = self._count_validations(length, ranks[0].validation_length)
         return [timed.compute_shares(length, validated, often) for timed in ranks]
-
-    @property
-    def _has_validation(self) -> bool:
-        return bool(self.cfg.trainer.get("limit_val_batches") != 0)
 
     def _count_validations(self, passes: int | None, batches: int | None) -> tuple[float | None, float]:
         """Return the number of batches that a process validates per training epoch, None if unknown; and how often.
@@ -179,8 +163,10 @@ class ProfileProbe:
         with open_dict(cfg):
             if remedy.workers is not None:
                 cfg.data[_find_workers_key(cfg)] = remedy.workers
+            if remedy.executor is not None:
+                cfg.data.executor = remedy.executor
             if remedy.precision is not None:
-                cfg.precision = {"value": remedy.precision}
+                cfg.precision = {"value": remedy.precision, "memory_format": remedy.memory_format}
             if remedy.without is not None:
                 group, name = remedy.without
                 del cfg[group][name]
@@ -195,11 +181,14 @@ class ProfileProbe:
         # Two of the same class have one time together: neither can be named as the cause.
         return (group, named[0]) if len(named) == 1 else None
 
-    def collect_setup(self, *, workers: int | None, busy: bool, slowest: str | None = None) -> RunSetup:
+    def collect_setup(
+        self, *, workers: int | None, has_python: bool, busy: bool, slowest: str | None = None
+    ) -> RunSetup:
         """Return the run's settings that remedies change.
 
         Args:
             workers: of the loader; None if the data takes no such number.
+            has_python: see `RunSetup`.
             busy: True if other processes take time from the cores.
             slowest: the part that takes most of the time, where it is not computing.
         """
@@ -211,7 +200,9 @@ class ProfileProbe:
             threads=self.cfg.derived.threads,
             cores=count_usable_cores(),
             busy=busy,
+            has_python=has_python,
             removable=self.find_removable(slowest),
+            images=bool(self.cfg.derived.get("height")),
         )
 
 

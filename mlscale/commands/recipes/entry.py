@@ -10,7 +10,7 @@ from mlscale.commands.options import Options, read_options
 from mlscale.commands.recipes import COMMAND
 from mlscale.config.names.suggest import find_nearest
 from mlscale.config.schema.roots import Roots, find_roots
-from mlscale.contracts.output_document import print_document
+from mlscale.contracts.output_document import Answer, print_answer
 from mlscale.errors import Exit, MLScaleError
 from mlscale.report import format_table
 
@@ -21,11 +21,7 @@ def main(argv: Sequence[str]) -> int:
     roots = find_roots(options.config_dir)
     actions = {"ls": _list_recipes, "show": _describe_recipe, "cp": _describe_copy}
     document, text = actions[options.action](roots, options)
-    if options.output == "json":
-        print_document(f"recipes-{options.action}", document)
-    else:
-        print(text)
-    return int(Exit.DONE)
+    return print_answer(Answer(f"recipes-{options.action}", document, [text]), options.output)
 
 
 def copy_recipe(roots: Roots, name: str, to: str) -> Path:

@@ -120,7 +120,7 @@ def _name_own_keys() -> Iterator[None]:
 
 def _replace_export_keys(text: str) -> str:
     without = re.sub(r"^(check=none|target=onnx|compressed=false)\b.*$", "approved=[]", text, flags=re.MULTILINE)
-    return without.replace("check=server", "approved")
+    return without.replace("check=server", "approved").replace("target=", "approved=")
 
 
 def _list_approval(cfg: DictConfig) -> list[str]:

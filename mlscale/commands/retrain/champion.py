@@ -59,7 +59,7 @@ class Champion:
         Raises:
             MLScaleError: the run or the data are gone, or are not such as a challenger can be trained on.
         """
-        from mlscale.retrain.lineage import find_origin
+        from mlscale.versions.version_weights import find_origin
 
         run, checkpoint = find_origin(version, cfg.runs_dir)
         # Composed twice: only its own config records what an earlier cycle made of its data.

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from omegaconf import OmegaConf
 
-from mlscale.commands.target_names import check_target_names
 from mlscale.errors import MLScaleError, raise_all
 
 if TYPE_CHECKING:
@@ -59,8 +58,6 @@ def check_settings(cfg: DictConfig) -> None:
         if not holds
     ]
     raise_all(problems)
-    # The challenger's export would find them after hours of training.
-    check_target_names(list_approving_targets(cfg))
     list_training_overrides(cfg)
 
 

@@ -11,7 +11,7 @@ from mlscale.atomic_files import create_write_error, iterate_regular_files, remo
 from mlscale.commands.options import Options
 from mlscale.commands.runs.confirmation import confirm_removal, repeat_folder
 from mlscale.commands.runs.job_actions import NOT_SUBMITTED, find_run_statuses
-from mlscale.contracts.output_document import print_document
+from mlscale.contracts.output_document import Answer
 from mlscale.errors import Exit, MLScaleError
 from mlscale.report import format_size, format_table
 from mlscale.runs import recover
@@ -84,7 +84,7 @@ def choose_removals(runs: Sequence[RunFolder], keep: Sequence[str], runs_dir: st
     return RemovalPlan(tuple(choices), skipped)
 
 
-def collect_checkpoints(options: Options) -> int:
+def collect_checkpoints(options: Options) -> Answer | int:
     """Remove the checkpoints of ended runs that neither `keep`, nor a version, nor another run needs.
 
     Raises:
@@ -148,30 +148,23 @@ def _confirm_removal(options: Options, plan: RemovalPlan) -> bool:
     )
 
 
-def _report_removal(options: Options, plan: RemovalPlan, removed: Sequence[tuple[RunFolder, Path, int]]) -> int:
+def _report_removal(options: Options, plan: RemovalPlan, removed: Sequence[tuple[RunFolder, Path, int]]) -> Answer:
     freed = sum(size for _, _, size in removed)
-    if options.output == "json":
-        document = {
-            "dry_run": options.dry_run,
-            "removed": [{"run": run.id, "path": str(path), "bytes": size} for run, path, size in removed],
-            "retained": {
-                str(path): reason
-                for choice in plan.choices
-                for path, reason in choice.retained.items()
-                if path.exists()
-            },
-            "skipped": plan.skipped,
-            "bytes": freed,
-        }
-        print_document("runs-gc", document)
-        return int(Exit.DONE)
-    if removed:
-        print(_format_removals(removed))
-    for run_id, why in plan.skipped.items():
-        print(f"left alone: {run_id}: {why}")
+    retained = {str(path): why for choice in plan.choices for path, why in choice.retained.items() if path.exists()}
+    document = {
+        "dry_run": options.dry_run,
+        "removed": [{"run": run.id, "path": str(path), "bytes": size} for run, path, size in removed],
+        "retained": retained,
+        "skipped": plan.skipped,
+        "bytes": freed,
+    }
     done = "would remove" if options.dry_run else "removed"
-    print(f"{done} {len(removed)} checkpoint{'s' * (len(removed) != 1)}, {format_size(freed)}")
-    return int(Exit.DONE)
+    blocks = [
+        _format_removals(removed) if removed else "",
+        *(f"left alone: {run_id}: {why}" for run_id, why in plan.skipped.items()),
+        f"{done} {len(removed)} checkpoint{'s' * (len(removed) != 1)}, {format_size(freed)}",
+    ]
+    return Answer("runs-gc", document, blocks)
 
 
 def _format_removals(rows: Sequence[tuple[RunFolder, Path, int]]) -> str:

@@ -9,9 +9,9 @@ from mlscale.atomic_files import iterate_regular_files
 from mlscale.commands.options import Options
 from mlscale.commands.runs.collect_checkpoints import choose_removals
 from mlscale.commands.runs.job_actions import find_run_statuses
-from mlscale.contracts.output_document import print_document
-from mlscale.errors import Exit
+from mlscale.contracts.output_document import Answer
 from mlscale.report import format_size, format_table
+from mlscale.report.text import format_count
 from mlscale.runs.find import find_run, list_runs
 from mlscale.runs.folder import RunFolder
 from mlscale.runs.remote_checkpoints.run_store import find_checkpoint_store
@@ -45,8 +45,8 @@ class RunUsage:
         return self.checkpoints + self.servables + self.rest
 
 
-def show_disk_usage(options: Options) -> int:
-    """Print the space that runs take, the largest first."""
+def show_disk_usage(options: Options) -> Answer:
+    """Return the space that runs take, the largest first."""
     runs = [find_run(ref, options.runs_dir) for ref in options.ref] or list_runs(options.runs_dir)
     statuses = find_run_statuses(runs)
     plan = choose_removals(runs, _DEFAULT_KEEP, options.runs_dir, Path(options.registry_root))
@@ -54,17 +54,13 @@ def show_disk_usage(options: Options) -> int:
     usages = [_measure_run(run, statuses[run.id], removable.get(run.id, 0)) for run in runs]
     usages.sort(key=lambda usage: usage.total, reverse=True)
     total, free = sum(usage.total for usage in usages), sum(usage.removable for usage in usages)
-    if options.output == "json":
-        document = {
-            "runs": [{**asdict(usage), "total": usage.total} for usage in usages],
-            "total": total,
-            "removable": free,
-        }
-        print_document("runs-du", document)
-        return int(Exit.DONE)
+    document = {
+        "runs": [{**asdict(usage), "total": usage.total} for usage in usages],
+        "total": total,
+        "removable": free,
+    }
     if not usages:
-        print(f"no runs in {options.runs_dir}")
-        return int(Exit.DONE)
+        return Answer("runs-du", document, [f"no runs in {options.runs_dir}"])
     rows = [
         (
             usage.id,
@@ -74,12 +70,14 @@ def show_disk_usage(options: Options) -> int:
         )
         for usage in usages[: options.limit or None]
     ]
-    print(format_table(rows, ("id", "name", "status", "checkpoints", "servables", "rest", "total")))
-    if stores := [store for run in runs if (store := find_checkpoint_store(run.path))]:
-        print(f"not counted: checkpoints in object stores, of {len(stores)} run{'s' * (len(stores) != 1)}")
-    count = f"{len(usages)} run{'s' * (len(usages) != 1)}"
-    print(f"{count}, {format_size(total)}" + (f"; mlscale runs gc frees {format_size(free)} of it" if free else ""))
-    return int(Exit.DONE)
+    stores = format_count(sum(find_checkpoint_store(run.path) is not None for run in runs), "run")
+    frees = f"; mlscale runs gc frees {format_size(free)} of it" if free else ""
+    blocks = [
+        format_table(rows, ("id", "name", "status", "checkpoints", "servables", "rest", "total")),
+        f"not counted: checkpoints in object stores, of {stores}" if not stores.startswith("0 ") else "",
+        f"{format_count(len(usages), 'run')}, {format_size(total)}{frees}",
+    ]
+    return Answer("runs-du", document, blocks)
 
 
 def _measure_run(run: RunFolder, status: str, removable: int) -> RunUsage:

@@ -7,13 +7,12 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from mlscale.atomic_files import remove_tree, report_run_folder
 from mlscale.commands.options import Options, read_options
 from mlscale.commands.runs import COMMAND
-from mlscale.commands.runs import list_checkpoints as run_checkpoints
 from mlscale.commands.runs.collect_checkpoints import collect_checkpoints
 from mlscale.commands.runs.confirmation import confirm_removal, repeat_folder
 from mlscale.commands.runs.disk_usage import show_disk_usage
@@ -24,15 +23,14 @@ from mlscale.commands.runs.job_actions import (
     find_run_statuses,
     print_log,
 )
-from mlscale.commands.runs.list_checkpoints import consolidate_run
+from mlscale.commands.runs.list_checkpoints import consolidate_run, show_checkpoints
 from mlscale.commands.runs.run_comparison import show_difference
 from mlscale.commands.runs.run_list import show_run_list
 from mlscale.commands.runs.show_run import show_run
-from mlscale.contracts.output_document import print_document
+from mlscale.contracts.output_document import Answer, print_answer
 from mlscale.errors import Exit, MLScaleError, raise_all
 from mlscale.runs.find import find_run
 from mlscale.runs.folder import RunFolder
-from mlscale.runs.job_record import is_cloud_run
 from mlscale.runs.remote_checkpoints.run_store import find_checkpoint_store
 from mlscale.runs.sweep_folder import SWEEP
 
@@ -44,16 +42,14 @@ def main(argv: Sequence[str]) -> int:
         MLScaleError: no such run, or one that must not be removed.
     """
     options = read_options("runs", COMMAND.actions, argv)
-    actions = {
+    actions: dict[str, Callable[[Options], Answer | int]] = {
         "ls": show_run_list,
         "show": show_run,
         "resume": _resume_run,
-        "checkpoints": _list_checkpoints,
-        "consolidate": _consolidate_checkpoints,
+        "checkpoints": show_checkpoints,
+        "consolidate": consolidate_run,
         "diff": show_difference,
         "rm": _remove_runs,
-    }
-    actions |= {
         "job": _record_job,
         "send": _send_pending,
         "logs": _print_log,
@@ -62,7 +58,9 @@ def main(argv: Sequence[str]) -> int:
         "du": show_disk_usage,
         "gc": collect_checkpoints,
     }
-    return actions[options.action](options)
+    answer = actions[options.action](options)
+    # Those that print while they work, or were not confirmed, return an exit code.
+    return answer if isinstance(answer, int) else print_answer(answer, options.output)
 
 
 def _resume_run(options: Options) -> int:
@@ -72,13 +70,6 @@ def _resume_run(options: Options) -> int:
     from mlscale.report import print_result
     from mlscale.secrets.mask import Masker, mask_output
 
-    named = dict(word.lstrip("+").partition("=")[::2] for word in options.overrides)
-    if (run := _find_cloud_run(options.ref, named.get("runs_dir", "runs"))) is not None:
-        from mlscale.commands.train.cloud_submission import resubmit_cloud_run
-
-        typed = [word for word in options.overrides if not word.lstrip("+").startswith(("runs_dir=", "output="))]
-        print_result(resubmit_cloud_run(run, typed), named.get("output", "table"))
-        return int(Exit.DONE)
     wait_passively()
     # The same as `mlscale train resume=…`: one implementation of resuming.
     try:
@@ -93,29 +84,18 @@ def _resume_run(options: Options) -> int:
     return int(Exit.DONE if result.ok else Exit.GATE)
 
 
-def _find_cloud_run(ref: str, runs_dir: str) -> RunFolder | None:
-    """Return the run, if it is trained on another platform's file system."""
-    try:
-        run = find_run(ref, runs_dir)
-    # The command itself reports it, with everything else that is wrong.
-    except MLScaleError:
-        return None
-    return run if is_cloud_run(run.path) else None
-
-
-def _send_pending(options: Options) -> int:
+def _send_pending(options: Options) -> Answer:
     from mlscale.commands.runs.send_pending import send_pending
 
     run = find_run(options.ref, options.runs_dir)
     with report_run_folder(run.path):
-        return send_pending(run, as_json=options.output == "json")
+        return send_pending(run)
 
 
-def _print_log(options: Options) -> int:
+def _print_log(options: Options) -> Answer | int:
     run = find_run(options.ref, options.runs_dir)
     if options.output == "json":
-        print_document("runs-logs", collect_log(run, follow=options.follow))
-        return int(Exit.DONE)
+        return Answer("runs-logs", collect_log(run, follow=options.follow))
     return print_log(run, follow=options.follow)
 
 
@@ -131,47 +111,25 @@ def _record_job(options: Options) -> int:
     return record_job(options.step, folder, options.code)
 
 
-def _cancel_jobs(options: Options) -> int:
+def _cancel_jobs(options: Options) -> Answer:
     runs = list({run.path: run for run in (find_run(ref, options.runs_dir) for ref in options.ref)}.values())
-    lines = cancel_runs(runs)
-    if options.output == "json":
-        print_document("runs-cancel", {"cancelled": [str(run.path) for run in runs]})
-    else:
-        print("\n".join(lines))
-    return int(Exit.DONE)
+    return Answer("runs-cancel", {"cancelled": [str(run.path) for run in runs]}, cancel_runs(runs))
 
 
-def _show_sweep(options: Options) -> int:
-    from mlscale.commands.runs.run_list import find_sweep, list_lost_runs, print_sweep
+def _show_sweep(options: Options) -> Answer:
+    from mlscale.commands.runs.run_list import describe_sweep, find_sweep, list_lost_runs
 
     path, runs = find_sweep(options.ref, options.runs_dir)
     if options.resubmit:
         lost = list_lost_runs(runs, find_run_statuses(runs))
         if lost:
-            print(f"submitted {_resubmit_lost_runs(path, lost)} for {len(lost)} of {len(runs)} runs", file=sys.stderr)
-    return print_sweep(path, runs, as_json=options.output == "json")
+            from mlscale.commands.train.submission import resubmit_runs
+
+            print(f"submitted array {resubmit_runs(path, lost)} for {len(lost)} of {len(runs)} runs", file=sys.stderr)
+    return describe_sweep(path, runs)
 
 
-def _resubmit_lost_runs(sweep: Path, lost: Sequence[RunFolder]) -> str:
-    """Submit runs of a sweep again: as one array, or as a job each where the platform has no arrays."""
-    from mlscale.commands.train.cloud_submission import resubmit_cloud_run
-    from mlscale.commands.train.submission import resubmit_runs
-
-    if not all(is_cloud_run(run.path) for run in lost):
-        return f"array {resubmit_runs(sweep, lost)}"
-    jobs = [resubmit_cloud_run(run).details["job"] for run in lost]
-    return f"jobs {', '.join(jobs)}"
-
-
-def _list_checkpoints(options: Options) -> int:
-    return run_checkpoints.show_checkpoints(find_run(options.ref, options.runs_dir), as_json=options.output == "json")
-
-
-def _consolidate_checkpoints(options: Options) -> int:
-    return consolidate_run(find_run(options.ref, options.runs_dir), as_json=options.output == "json")
-
-
-def _remove_runs(options: Options) -> int:
+def _remove_runs(options: Options) -> Answer | int:
     # By path: two names may mean the same run.
     runs = list({run.path: run for run in (find_run(ref, options.runs_dir) for ref in options.ref)}.values())
     raise_all(list(find_live_jobs(runs)))
@@ -181,11 +139,7 @@ def _remove_runs(options: Options) -> int:
     remove_runs(runs)
     for store in stores:
         print(f"its checkpoints stay in {store}: the store's own tools remove them", file=sys.stderr)
-    if options.output == "json":
-        print_document("runs-rm", {"removed": [str(run.path) for run in runs]})
-    else:
-        print("\n".join(f"removed {run.path}" for run in runs))
-    return int(Exit.DONE)
+    return Answer("runs-rm", {"removed": [str(run.path) for run in runs]}, [f"removed {run.path}" for run in runs])
 
 
 def _confirm_removal(options: Options, runs: Sequence[RunFolder]) -> bool:

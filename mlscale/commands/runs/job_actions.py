@@ -10,8 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from mlscale.errors import Exit, MLScaleError
-from mlscale.launch.cloud import JobClient, run_client, stream_client
-from mlscale.launch.scheduled_jobs import CLIENTS, describe_run_status, find_job_states, refuse_live_job
+from mlscale.launch.scheduled_jobs import describe_run_status, find_job_states, refuse_cloud_run, refuse_live_job
 from mlscale.launch.slurm.slurm_commands import cancel_job
 from mlscale.runs.folder import RunFolder
 from mlscale.runs.host import processes as process
@@ -55,13 +54,13 @@ def cancel_runs(runs: Sequence[RunFolder]) -> list[str]:
     Raises:
         MLScaleError: one of them has no job, or has ended, or its job is of another cluster; then none is cancelled.
     """
-    records = {run.id: _require_record(run) for run in runs}
+    records = {run.id: _require_record(run, "cancel") for run in runs}
     states = find_job_states(records.values())
     # All are checked before the first is cancelled: half of a list would be hard to take back.
     for run in runs:
         state = states[records[run.id].id]
         if not state.is_live:
-            word = state.reason if state.word in ("elsewhere", "unknown", "written") else state.word
+            word = state.reason if state.word in ("elsewhere", "unknown") else state.word
             raise MLScaleError(
                 f"job {records[run.id].id} of the run {run.path.name} can't be cancelled: {word}",
                 where=str(run.path),
@@ -70,12 +69,9 @@ def cancel_runs(runs: Sequence[RunFolder]) -> list[str]:
     lines = []
     for run in runs:
         record = records[run.id]
-        if client := CLIENTS.get(record.scheduler):
-            run_client(client.build_cancel_words(record))
-        else:
-            cancel_job(record.id)
+        cancel_job(record.id)
         # Read again: the job may have written its record meanwhile.
-        replace(_require_record(run), cancelled=get_current_time()).write(run.path)
+        replace(_require_record(run, "cancel"), cancelled=get_current_time()).write(run.path)
         lines.append(f"cancelled job {record.id} of {run.path.name}")
     return lines
 
@@ -95,10 +91,7 @@ def print_log(run: RunFolder, *, follow: bool) -> int:
     Raises:
         MLScaleError: the run has no job.
     """
-    record = _require_record(run)
-    if client := CLIENTS.get(record.scheduler):
-        stream_client(_build_log_words(run, record, client, follow=follow))
-        return int(Exit.DONE)
+    record = _require_record(run, "logs")
     path = Path(record.log)
     position, checked = 0, time.monotonic()
     state = find_job_states([record])[record.id]
@@ -121,29 +114,14 @@ def collect_log(run: RunFolder, *, follow: bool) -> dict[str, object]:
     Raises:
         MLScaleError: the run has no job.
     """
-    record = _require_record(run)
-    client = CLIENTS.get(record.scheduler)
-    if client:
-        text = run_client(_build_log_words(run, record, client, follow=follow))
+    record = _require_record(run, "logs")
     state = find_job_states([record])[record.id]
     while follow and state.is_live:
         time.sleep(_STATE_SECONDS)
         state = find_job_states([record])[record.id]
-    if not client:
-        path = Path(record.log)
-        text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+    path = Path(record.log)
+    text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
     return {"run": str(run.path), "job": record.id, "state": state.word, "lines": text.splitlines()}
-
-
-def _build_log_words(run: RunFolder, record: JobRecord, client: JobClient, *, follow: bool) -> list[str]:
-    if not record.is_submitted:
-        raise MLScaleError(
-            f"the job {record.id} was not submitted from here",
-            where=str(run.path / client.file),
-            why=f"its file was written where {client.program} is not installed",
-            fix=f"mlscale runs resume {run.id}, where {client.program} is installed, submits it",
-        )
-    return client.build_log_words(record, follow=follow)
 
 
 def _print_new_text(path: Path, position: int) -> int:
@@ -160,7 +138,8 @@ def _print_new_text(path: Path, position: int) -> int:
     return position + len(content)
 
 
-def _require_record(run: RunFolder) -> JobRecord:
+def _require_record(run: RunFolder, action: str) -> JobRecord:
+    refuse_cloud_run(run, action)
     record = read_job_record(run.path)
     if record is None:
         raise MLScaleError(

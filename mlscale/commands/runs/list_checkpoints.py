@@ -9,7 +9,8 @@ from typing import Any
 
 from mlscale.atomic_files import create_write_error, iterate_regular_files, report_run_folder
 from mlscale.commands.fitted_table import DATE, format_fitted_table
-from mlscale.contracts.output_document import print_document
+from mlscale.commands.options import Options
+from mlscale.contracts.output_document import Answer
 from mlscale.errors import Exit, MLScaleError, raise_all
 from mlscale.report import format_number, format_size
 from mlscale.runs.amend import update_manifest
@@ -17,6 +18,7 @@ from mlscale.runs.checkpoint_files.checkpoint_commit import remove_incomplete_ch
 from mlscale.runs.checkpoint_files.checkpoint_digest import verify_checkpoint
 from mlscale.runs.checkpoint_files.checkpoint_record import SUFFIX, CheckpointFile, describe_checkpoint_state
 from mlscale.runs.checkpoint_files.checkpoint_search import find_latest_valid, get_progress_key, list_checkpoint_files
+from mlscale.runs.find import find_run
 from mlscale.runs.folder import RunFolder
 from mlscale.runs.lock import hold_run_lock
 from mlscale.runs.remote_checkpoints.checkpoint_store import RemoteCheckpoint
@@ -28,35 +30,33 @@ _DROPPABLE_COLUMNS = ("epochs", "size", "kind", "saved")
 _STATE_LABELS = {"unsigned": "no digest"}
 
 
-def show_checkpoints(run: RunFolder, *, as_json: bool) -> int:
-    """Read every checkpoint of the run, and print a line for each; exit code 2 if any is torn or altered."""
+def show_checkpoints(options: Options) -> Answer:
+    """Read every checkpoint of the run, with a line for each; exit code 2 if any is torn or altered."""
+    run = find_run(options.ref, options.runs_dir)
     checked = verify_checkpoints(run.path)
     own = (run.id, str(run.run["config_hash"]))
     # The same choice that `resume` makes, so that this list predicts it.
     latest, _ = find_latest_valid(run.path / "checkpoints", own)
     store = _read_store(run.path)
-    if as_json:
-        document = {
-            "run": str(run.path),
-            "latest_valid": str(latest) if latest else None,
-            "checkpoints": [_describe_checkpoint(stored) for stored in checked],
-            **({"store": store.describe()} if store else {}),
-        }
-        print_document("runs-checkpoints", document)
-    elif not checked:
-        print(f"{run.path.name} has no checkpoints{' on this machine' if store else ''}")
-    else:
+    document = {
+        "run": str(run.path),
+        "latest_valid": str(latest) if latest else None,
+        "checkpoints": [_describe_checkpoint(stored) for stored in checked],
+        **({"store": store.describe()} if store else {}),
+    }
+    blocks = [f"{run.path.name} has no checkpoints{' on this machine' if store else ''}"]
+    if checked:
         rows = [_format_checkpoint_row(stored, run.path) for stored in checked]
-        print(format_fitted_table(rows, _COLUMNS, _LEAST_WIDTHS, _DROPPABLE_COLUMNS))
+        blocks = [format_fitted_table(rows, _COLUMNS, _LEAST_WIDTHS, _DROPPABLE_COLUMNS)]
         for stored in checked:
             if stored.is_corrupt:
-                print(f"{stored.path}: {describe_checkpoint_state(stored)}")
+                blocks.append(f"{stored.path}: {describe_checkpoint_state(stored)}")
             elif stored.record and (why := stored.record.explain_mismatch(*own)):
-                print(f"{stored.path}: not one of this run: {why}")
-        print(_describe_resume_point(run, latest, store))
-    if not as_json and store:
-        print(store.format_line())
-    return int(Exit.USER if any(stored.is_corrupt for stored in checked) else Exit.DONE)
+                blocks.append(f"{stored.path}: not one of this run: {why}")
+        blocks.append(_describe_resume_point(run, latest, store))
+    blocks += [store.format_line()] if store else []
+    exit_code = Exit.USER if any(stored.is_corrupt for stored in checked) else Exit.DONE
+    return Answer("runs-checkpoints", document, blocks, exit=exit_code)
 
 
 @dataclass(frozen=True)
@@ -156,7 +156,7 @@ def _describe_checkpoint(stored: CheckpointFile) -> dict[str, Any]:
     }
 
 
-def consolidate_run(run: RunFolder, *, as_json: bool) -> int:
+def consolidate_run(options: Options) -> Answer:
     """Replace each sharded checkpoint of the run by one file, and print a line for each; exit code 2 if one can't be
     read, and stays as it is.
 
@@ -164,6 +164,7 @@ def consolidate_run(run: RunFolder, *, as_json: bool) -> int:
         MLScaleError: one can't be read, once the others are files; a file can't be written; or another process works
             on the run.
     """
+    run = find_run(options.ref, options.runs_dir)
     folder = run.path / "checkpoints"
     done: list[Path] = []
     failed: list[MLScaleError] = []
@@ -186,19 +187,14 @@ def consolidate_run(run: RunFolder, *, as_json: bool) -> int:
                 )
                 continue
             done.append(path)
-            if not as_json:
+            if options.output != "json":
                 print(f"{path.name}: one file of {format_size(path.stat().st_size)}")
-    if as_json:
-        described = [{"path": error.where, "why": error.why or error.what} for error in failed]
-        print_document(
-            "runs-consolidate",
-            {"run": str(run.path), "consolidated": [str(path) for path in done], "failed": described},
-        )
-        return int(Exit.USER if failed else Exit.DONE)
-    raise_all(failed)
-    if not sharded:
-        print(f"{run.path.name} has no sharded checkpoints")
-    return int(Exit.DONE)
+    if options.output != "json":
+        raise_all(failed)
+    described = [{"path": error.where, "why": error.why or error.what} for error in failed]
+    document = {"run": str(run.path), "consolidated": [str(path) for path in done], "failed": described}
+    blocks = [] if sharded else [f"{run.path.name} has no sharded checkpoints"]
+    return Answer("runs-consolidate", document, blocks, exit=Exit.USER if failed else Exit.DONE)
 
 
 def _consolidate_checkpoint(run: RunFolder, path: Path) -> None:

@@ -7,75 +7,52 @@ import json
 import tarfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from mlscale.atomic_files import write_setting_file
 from mlscale.commands.options import Options
-from mlscale.commands.runs.show_run import print_section
-from mlscale.contracts.output_document import print_document
-from mlscale.errors import Exit, MLScaleError
+from mlscale.commands.shown_facts import format_section
+from mlscale.contracts.output_document import Answer
+from mlscale.errors import MLScaleError
 from mlscale.report import Figure, Heading, TableBlock, format_key_values, format_number, format_table
 from mlscale.report.curves import LOGGED, build_compared_plots, read_metric_points
-from mlscale.report.html import render_page, save_page
+from mlscale.report.html import render_page
 from mlscale.report.terminal import get_terminal_width
 from mlscale.report.text import format_count, format_metric, format_metric_name
-from mlscale.report.text import format_metric as shown_metric
 from mlscale.runs.edited import report_edits
 from mlscale.runs.find import find_run
 from mlscale.runs.folder import RunFolder
 from mlscale.runs.recover import CONFIG, read_yaml_values, warn_once
 
 
-def show_difference(options: Options) -> int:
-    """Print the differences of two runs, and write the page; return the exit code."""
+def show_difference(options: Options) -> Answer:
+    """Return the differences of two runs, and write the page."""
     first, second = find_run(options.first, options.runs_dir), find_run(options.second, options.runs_dir)
     for run in (first, second):
         report_edits(run)
     difference = compare_runs(first, second)
     named = Path(options.page).expanduser().absolute() if options.page else None
     page = save_diff_page(first, second, difference, named)
-    if options.output == "json":
-        paths = {"first": str(first.path), "second": str(second.path), "page": page and str(page)}
-        print_document("runs-diff", {**paths, **difference.as_dict()})
-        return int(Exit.DONE)
-    names = ("", first.path.name, second.path.name)
-    print(format_key_values([("first", first.path), ("second", second.path)]))
-    shown = {"config": difference.config, "started from": difference.facts, "derived": difference.derived}
-    for title, pairs in shown.items():
-        print_section(title, _format_pairs(pairs, names))
-    metrics = [
-        (format_metric_name(name), *(_format_metric_value(name, value) for value in pair))
-        for name, pair in difference.metrics.items()
+    paths = {"first": str(first.path), "second": str(second.path), "page": page and str(page)}
+    names = (first.path.name, second.path.name)
+    tables = _build_difference_tables(names, difference)
+    blocks = [
+        format_key_values([("first", first.path), ("second", second.path)]),
+        "" if tables else f"\n{_NO_DIFFERENCE}",
     ]
-    print_section("metrics", _format_section_table(metrics, names) if metrics else "")
-    print_section("code", "\n".join(difference.code))
-    print_section("packages", _format_pairs(difference.packages, names))
-    if not (any(shown.values()) or difference.code or difference.packages):
-        print("\nthey were started the same way")
-    print(f"\npage  {page or f'not written, as {second.path} can not be written to: page=diff.html'}")
-    return int(Exit.DONE)
-
-
-def _format_pairs(pairs: Pairs, names: Sequence[str]) -> str:
-    rows = [(name, *map(_format_value, pair)) for name, pair in pairs.items()]
-    return _format_section_table(rows, names) if pairs else ""
-
-
-def _format_section_table(rows: Sequence[Sequence[object]], names: Sequence[str]) -> str:
+    if difference.metrics:
+        tables.append(_build_metric_table(names, difference.metrics))
     # A section is indented by two.
-    return format_table(rows, names, get_terminal_width() - 2)
+    width = get_terminal_width() - 2
+    blocks += [format_section(table.title, format_table(table.rows, table.columns, width)) for table in tables]
+    blocks.append(f"\npage  {page or f'not written, as {second.path} can not be written to: page=diff.html'}")
+    return Answer("runs-diff", {**paths, **difference.as_dict()}, blocks)
 
 
-def _format_value(value: object) -> object:
-    return json.dumps(value, ensure_ascii=False) if isinstance(value, list | dict | bool) else value
-
-
-def _format_metric_value(name: str, value: float | None) -> str | None:
-    return None if value is None else shown_metric(name, value)
-
-
-_MAX_ROWS = 100  # of a table
+_NO_DIFFERENCE = "they were started the same way"
+_MAX_ROWS = 100  # of a table of the page
 _MAX_CELL = 300  # characters
 
 
@@ -85,13 +62,16 @@ def render_diff_page(first: RunFolder, second: RunFolder, difference: RunCompari
     logged = [read_metric_points(run.path / LOGGED) for run in (first, second)]
     metric = next((str(name) for run in (first, second) if (name := run.run.get("metric"))), "train/loss")
     plots = build_compared_plots(dict(zip(names, logged, strict=True)), metric)
-    blocks = [
+    metrics = _build_metric_table(names, difference.metrics)
+    tables = _build_difference_tables(names, difference)
+    blocks: list[Figure] = [
         Heading("Curves", "" if plots else "None: nothing was logged to metrics.csv, which logger=csv writes."),
         *plots,
         Heading("Metrics"),
-        _build_metric_table(names, difference.metrics),
+        replace(metrics, rows=metrics.rows[:_MAX_ROWS]),
         Heading("What differs"),
-        *_build_difference_tables(names, difference),
+        *(replace(table, rows=table.rows[:_MAX_ROWS]) for table in tables),
+        *([] if tables else [Heading("Nothing", _NO_DIFFERENCE)]),
     ]
     mask = first.masker.mask_text
     return render_page(
@@ -117,29 +97,26 @@ def _format_sentence(names: Sequence[str], metric: str, difference: RunCompariso
 
 
 def _build_metric_table(names: Sequence[str], metrics: Pairs) -> TableBlock:
-    rows = [
-        (format_metric_name(name), *(_format_end(name, value) for value in pair))
-        for name, pair in list(metrics.items())[:_MAX_ROWS]
-    ]
+    rows = [(format_metric_name(name), *(_format_end(name, value) for value in pair)) for name, pair in metrics.items()]
     return TableBlock("At the end", ("metric", *names), rows)
 
 
-def _build_difference_tables(names: Sequence[str], difference: RunComparison) -> list[Figure]:
-    """Return a table for each kind of difference; a sentence where there is none."""
+def _build_difference_tables(names: Sequence[str], difference: RunComparison) -> list[TableBlock]:
+    """Return a table for each kind of difference that there is."""
     kinds: Mapping[str, Pairs] = {
         "Settings": difference.config,
         "Started from": difference.facts,
         "Derived": difference.derived,
         "Packages": difference.packages,
     }
-    tables: list[Figure] = [
-        TableBlock(title, ("", *names), [(name, *map(_cut_value, pair)) for name, pair in pairs.items()][:_MAX_ROWS])
+    tables = [
+        TableBlock(title, ("", *names), [(name, *map(_cut_value, pair)) for name, pair in pairs.items()])
         for title, pairs in kinds.items()
         if pairs
     ]
     if difference.code:
-        tables.append(TableBlock("Code", ("file that differs",), [(path,) for path in difference.code[:_MAX_ROWS]]))
-    return tables or [Heading("Nothing", "They were started the same way.")]
+        tables.append(TableBlock("Code", ("file that differs",), [(path,) for path in difference.code]))
+    return tables
 
 
 def _format_end(name: str, value: float | None) -> str:
@@ -147,6 +124,8 @@ def _format_end(name: str, value: float | None) -> str:
 
 
 def _cut_value(value: object) -> str:
+    if isinstance(value, list | dict | bool):
+        value = json.dumps(value, ensure_ascii=False, default=str)
     text = "–" if value is None else format_number(value) if isinstance(value, float) else str(value)
     return text if len(text) <= _MAX_CELL else text[:_MAX_CELL] + "…"
 
@@ -161,7 +140,7 @@ def save_diff_page(first: RunFolder, second: RunFolder, difference: RunCompariso
     text = render_diff_page(first, second, difference)
     path = page or second.path / "results" / f"diff-{first.id}.html"
     try:
-        save_page(path, text)
+        write_setting_file("page", path, text)
     except MLScaleError:
         if page is not None:
             raise

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -10,8 +9,9 @@ from pathlib import Path
 from mlscale.commands.fitted_table import DATE, format_fitted_table
 from mlscale.commands.options import Options
 from mlscale.commands.runs.job_actions import NOT_SUBMITTED, find_end_cause, find_run_statuses
+from mlscale.commands.shown_facts import format_date
 from mlscale.config.metric_direction import infer_direction
-from mlscale.contracts.output_document import print_document
+from mlscale.contracts.output_document import Answer
 from mlscale.errors import Exit, MLScaleError
 from mlscale.report import format_duration, format_number, format_table
 from mlscale.runs.find import LAST, find_corrupted_runs, list_runs
@@ -26,8 +26,8 @@ _DROPPABLE_COLUMNS = ("overrides", "time", "started", "name", "metric")
 _LEAST_WIDTHS = {"name": 8, "started": DATE, "overrides": 12}
 
 
-def show_run_list(options: Options) -> int:
-    """Print the runs as a table, or for programs; return the exit code."""
+def show_run_list(options: Options) -> Answer:
+    """Return the runs as a table."""
     # Limited before the overviews, which read several files of each run.
     folders = list_runs(options.runs_dir)[: options.limit or None]
     statuses = find_run_statuses(folders)
@@ -35,13 +35,8 @@ def show_run_list(options: Options) -> int:
     broken = find_corrupted_runs(options.runs_dir)
     groups = group_by_sweep(runs)
     failed = _find_failed_jobs(options, {sweep for sweep, _ in groups if sweep})
-    if options.output == "json":
-        reasons = {str(path): why for path, why in broken.items()}
-        listed = [{"sweep": sweep, **asdict(job)} for sweep, jobs in failed.items() for job in jobs]
-        print_document("runs-ls", {"runs": [asdict(run) for run in runs], "damaged": reasons, "failed_jobs": listed})
-        return int(Exit.DONE)
-    if not runs and not failed:
-        print(f"no runs in {options.runs_dir}; mlscale +recipe=resnet makes one")
+    reasons = {str(path): why for path, why in broken.items()}
+    listed = [{"sweep": sweep, **asdict(job)} for sweep, jobs in failed.items() for job in jobs]
     rows: list[Sequence[object]] = []
     # The runs of a sweep are listed together, at the place of its newest run.
     for sweep, members in [*((sweep, []) for sweep in failed if sweep not in dict(groups)), *groups]:
@@ -50,14 +45,20 @@ def show_run_list(options: Options) -> int:
         # Indented below the line of their sweep.
         rows += [_format_run_row(member, "  " if sweep else "") for member in members]
         rows += [_format_job_row(job) for job in failed.get(sweep or "", ())]
-    if rows:
-        print(format_fitted_table(rows, _COLUMNS, _LEAST_WIDTHS, _DROPPABLE_COLUMNS))
-    for sweep, jobs in failed.items():
-        for job in jobs:
-            print(f"failed: job {job.job} of {parse_sweep_id(sweep)} ({job.error})", file=sys.stderr)
-    for path, why in broken.items():
-        print(f"corrupt: {path} ({why})", file=sys.stderr)
-    return int(Exit.DONE)
+    text = f"no runs in {options.runs_dir}; mlscale +recipe=resnet makes one"
+    return Answer(
+        "runs-ls",
+        {"runs": [asdict(run) for run in runs], "damaged": reasons, "failed_jobs": listed},
+        [format_fitted_table(rows, _COLUMNS, _LEAST_WIDTHS, _DROPPABLE_COLUMNS) if rows else text],
+        [
+            *(
+                f"failed: job {job.job} of {parse_sweep_id(sweep)} ({job.error})"
+                for sweep, jobs in failed.items()
+                for job in jobs
+            ),
+            *(f"corrupt: {path} ({why})" for path, why in reasons.items()),
+        ],
+    )
 
 
 def _find_failed_jobs(options: Options, shown: set[str]) -> dict[str, list[FailedJob]]:
@@ -85,12 +86,7 @@ def _format_run_row(run: RunOverview, indent: str) -> Sequence[object]:
     return (indent + run.id, run.name, format_date(run.created), run.status, value, took, " ".join(run.overrides))
 
 
-def format_date(created: str) -> str:
-    """Return the date and the minute of a time in ISO 8601."""
-    return created[:16].replace("T", " ")
-
-
-_WAITING = ("queued", "requeued", "running", "elsewhere", "written")
+_WAITING = ("queued", "requeued", "running", "elsewhere", "submitted", "written")
 _ENDED = ("done", "diverged")
 _UNSUBMITTED = "the command that was to submit its job ended before"
 
@@ -133,34 +129,33 @@ def _is_named(path: Path, ref: str) -> bool:
     )
 
 
-def print_sweep(path: Path, runs: Sequence[RunFolder], *, as_json: bool) -> int:
-    """Print the runs of a sweep, best first, and why others failed; return 4 if one failed, else 0."""
+def describe_sweep(path: Path, runs: Sequence[RunFolder]) -> Answer:
+    """Return the runs of a sweep, best first, and why others failed; exit code 4 if one failed."""
     failed = read_failed_jobs(path)
     statuses = find_run_statuses(runs)
     overviews = sorted(map(summarize_run, runs), key=_compute_rank)
     lost = list_lost_runs(runs, statuses)
-    code = int(Exit.GATE if lost or failed else Exit.DONE)
     causes = {run.id: _UNSUBMITTED if statuses[run.id] == NOT_SUBMITTED else _find_cause(run) for run in lost}
-    if as_json:
-        ranked = [{**asdict(view), "status": statuses[view.id]} for view in overviews]
-        jobs = [asdict(job) for job in failed]
-        print_document("runs-sweep", {"sweep": str(path), "runs": ranked, "lost": causes, "failed_jobs": jobs})
-        return code
+    document = {
+        "sweep": str(path),
+        "runs": [{**asdict(view), "status": statuses[view.id]} for view in overviews],
+        "lost": causes,
+        "failed_jobs": [asdict(job) for job in failed],
+    }
     shared = _find_shared_overrides(overviews, failed)
     rows = [_format_row(view, statuses[view.id], shared) for view in overviews]
     rows += [(f"job {job.job}", " ".join(job.overrides), "failed", "-") for job in failed]
     metric = next((view.metric for view in overviews if view.metric), None)
-    print(format_table(rows, ("run", "overrides", "status", metric or "metric")))
+    table = format_table(rows, ("run", "overrides", "status", metric or "metric"))
     states = [*statuses.values(), *("failed" for _ in failed)]
     counts = {status: states.count(status) for status in dict.fromkeys(states)}
-    print(f"\n{path.name}: {', '.join(f'{count} {status}' for status, count in counts.items())}", file=sys.stderr)
-    for run in lost:
-        print(f"  {run.id}  {statuses[run.id]}: {causes[run.id]}", file=sys.stderr)
-    for job in failed:
-        print(f"  job {job.job}  failed before it had a run: {job.error}", file=sys.stderr)
-    if lost:
-        print(f"submit them again: mlscale runs sweep {path.name.rsplit('-', 1)[-1]} resubmit=true", file=sys.stderr)
-    return code
+    notes = [
+        f"\n{path.name}: {', '.join(f'{count} {status}' for status, count in counts.items())}",
+        *(f"  {run.id}  {statuses[run.id]}: {causes[run.id]}" for run in lost),
+        *(f"  job {job.job}  failed before it had a run: {job.error}" for job in failed),
+        f"submit them again: mlscale runs sweep {path.name.rsplit('-', 1)[-1]} resubmit=true" if lost else "",
+    ]
+    return Answer("runs-sweep", document, [table], notes, Exit.GATE if lost or failed else Exit.DONE)
 
 
 def _find_shared_overrides(views: Sequence[RunOverview], failed: Sequence[FailedJob]) -> set[str]:

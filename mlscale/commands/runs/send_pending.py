@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-from mlscale.contracts.output_document import print_document
+from mlscale.contracts.output_document import Answer
 from mlscale.errors import Exit, MLScaleError
 from mlscale.runs.folder import RunFolder
 from mlscale.runs.lock import hold_run_lock
@@ -21,7 +20,7 @@ _ITEMS_PER_REQUEST = 20  # MLflow's server limits what it takes in one request
 _LOCK_SECONDS = 10.0
 
 
-def send_pending(run: RunFolder, *, as_json: bool) -> int:
+def send_pending(run: RunFolder) -> Answer:
     """Upload what the object store of a run lacks, and send its waiting entries to the tracker that they are for.
 
     Raises:
@@ -31,16 +30,12 @@ def send_pending(run: RunFolder, *, as_json: bool) -> int:
     sent, server = _send_entries(run)
     if unstored is not None:
         raise unstored
-    if as_json:
-        print_document("runs-send", {"run": str(run.path), "sent": sent, "server": server, "uploaded": len(uploads)})
-        return int(Exit.DONE)
-    if not sent and not uploads:
-        print(f"nothing of {run.path.name} waits to be sent", file=sys.stderr)
-    for line in uploads:
-        print(line)
-    if sent:
-        print(f"{server}: {sent:,} entries of {run.path.name} sent")
-    return int(Exit.DONE)
+    return Answer(
+        "runs-send",
+        {"run": str(run.path), "sent": sent, "server": server, "uploaded": len(uploads)},
+        [*uploads, f"{server}: {sent:,} entries of {run.path.name} sent" if sent else ""],
+        [] if sent or uploads else [f"nothing of {run.path.name} waits to be sent"],
+    )
 
 
 def _upload_missing(run: RunFolder) -> tuple[list[str], MLScaleError | None]:

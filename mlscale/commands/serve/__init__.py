@@ -9,8 +9,7 @@ COMMAND = Command(
         ("mlscale serve resnet@champion", "and whatever becomes champion, without a pause"),
         ("mlscale serve models/digits port=0", "a folder, on a free port"),
         ("mlscale serve resnet:v7 events=null follow=false", "one version, and nothing is kept"),
-        ("mlscale serve resnet@champion provider=openvino", "by another runtime than ONNX Runtime on the CPU"),
-        ("mlscale serve resnet@champion deploy=[systemd,docker]", "write a unit and a Dockerfile in place of serving"),
+        ("mlscale serve resnet@champion provider=cuda", "on a GPU"),
         ("mlscale serve resnet@champion sample_share=0.1", "every tenth prediction keeps its input"),
     ),
 )

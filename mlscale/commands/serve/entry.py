@@ -22,20 +22,15 @@ if TYPE_CHECKING:
 def run(cfg: DictConfig) -> Result:
     """Load the servable, answer requests, follow its alias; on SIGTERM or SIGINT answer the open requests, and end.
 
-    With `deploy` it writes the files that do so elsewhere instead.
-
     Raises:
         MLScaleError: the servable is not found or corrupt, a setting is out of range, or the port is in use (exit
             code 5).
     """
     # uvloop does not exist for Windows.
-    require_extra("serve", "httptools", "onnxruntime", "pyarrow", *(() if sys.platform == "win32" else ("uvloop",)))
+    loop = () if sys.platform == "win32" else ("uvloop",)
+    require_extra("serve", "httptools", "onnxruntime", "prometheus_client", "pyarrow", *loop)
     # Before the model is loaded, and all at once.
     raise_all(_list_range_problems(cfg))
-    if cfg.deploy:
-        from mlscale.commands.serve.deployment_files import write_deployment_files
-
-        return write_deployment_files(cfg)
     from mlscale.export.engines.runtime import build_runtime
     from mlscale.serve.hot_swap import ModelSource
     from mlscale.serve.server import serve_model

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import shlex
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+import shutil
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,21 +14,20 @@ from mlscale.commands.train.run_start import RunOrigin, RunStart, create_run_fol
 from mlscale.config.schema.roots import get_shipped_folder
 from mlscale.errors import MLScaleError
 from mlscale.launch.cloud import (
+    PLATFORMS,
     CloudJob,
-    JobClient,
+    CloudPlatform,
     build_job_name,
-    has_client,
     read_cloud_settings,
     render_yaml,
     resolve_runs_dir,
     run_client,
 )
 from mlscale.launch.kubernetes import KubernetesSettings, build_manifests, render_manifests
-from mlscale.launch.scheduled_jobs import CLIENTS, refuse_live_job
 from mlscale.launch.skypilot import SkyPilotSettings, build_task
 from mlscale.report import Result
 from mlscale.runs.identity import get_current_time
-from mlscale.runs.job_record import JobRecord, read_job_record
+from mlscale.runs.job_record import JobRecord
 from mlscale.secrets.config_secrets import list_required_variables
 from mlscale.secrets.mask import Masker
 
@@ -50,12 +48,12 @@ class _JobFile:
     Attributes:
         job: the id of the job, as its platform has it.
         text: of its file, YAML.
-        client: of the platform.
+        platform: that runs it.
     """
 
     job: str
     text: str
-    client: JobClient
+    platform: CloudPlatform
 
 
 def submit_cloud_run(cfg: DictConfig) -> Result:
@@ -77,14 +75,15 @@ def submit_cloud_run(cfg: DictConfig) -> Result:
         if cfg.launch.dry_run:
             folder.discard_run()
             return Result("train", True, file.text.rstrip("\n"))
-        path = folder.path / file.client.file
+        path = folder.path / file.platform.file
         write_text(path, file.text)
-        words = file.client.build_submit_words(path, settings.variables)
+        scheduler = str(cfg.launch.scheduler)
         # A file without a client is of use: it may be submitted from another machine.
-        is_submitted = has_client(words)
+        program = file.platform.commands["submit"].partition(" ")[0]
+        is_submitted = shutil.which(program) is not None
         record = JobRecord(
-            scheduler=str(cfg.launch.scheduler),
-            cluster=file.client.read_cluster() if is_submitted else "",
+            scheduler=scheduler,
+            cluster=scheduler if is_submitted else "",
             id=file.job,
             submitted=get_current_time(),
             log="",
@@ -92,52 +91,21 @@ def submit_cloud_run(cfg: DictConfig) -> Result:
             max_failures=settings.max_failures,
             variables=tuple(settings.variables),
         )
-        # First: a job without a record could not be cancelled.
         record.write(folder.path)
+        command = file.platform.format_command("submit", record, folder.path)
         if is_submitted:
-            run_client(words)
+            run_client(command)
     except BaseException:  # a job that was not submitted leaves nothing
         folder.discard_run()
         raise
     artifacts, details = {"file": str(path), "run": str(folder.path)}, {"job": file.job}
-    sentence = _describe_submission(words, is_submitted, folder.id)
+    logs = file.platform.format_command("logs", record, folder.path)
+    sentence = (
+        f"submitted by {command}; {logs}"
+        if is_submitted
+        else f"written, not submitted: {program} is not installed here; where it is: {command}"
+    )
     return Result("train", True, sentence, artifacts=artifacts, details=details)
-
-
-def resubmit_cloud_run(run: RunFolder, overrides: Sequence[str] = ()) -> Result:
-    """Submit the job of a run again, from its file; the job resumes from what is on its volume.
-
-    Raises:
-        MLScaleError: the job waits or runs; settings were typed, which the file can't take; the client fails.
-    """
-    record = read_job_record(run.path)
-    assert record is not None
-    client = CLIENTS[record.scheduler]
-    if overrides:
-        raise MLScaleError(
-            f"a job on {client.platform} is submitted again as its file has it",
-            where=" ".join(overrides),
-            why="the file was written when the run was submitted",
-            fix=f"leave them out; or a new run: mlscale like={run.id} launch={record.scheduler} …",
-        )
-    refuse_live_job(run)
-    words = client.build_submit_words(run.path / client.file, record.variables, record.cluster)
-    cluster = record.cluster or client.read_cluster()
-    again = replace(record, cluster=cluster, submitted=get_current_time(), cancelled=None)
-    # What an earlier submission has left makes way, where it was one.
-    if record.is_submitted and (prepare := client.build_prepare_words(record)):
-        run_client(prepare)
-    run_client(words)
-    again.write(run.path)
-    artifacts, sentence = {"run": str(run.path)}, _describe_submission(words, True, run.id)
-    return Result("train", True, sentence, artifacts=artifacts, details={"job": record.id})
-
-
-def _describe_submission(words: Sequence[str], is_submitted: bool, run_id: str) -> str:
-    command = shlex.join(words)
-    if is_submitted:
-        return f"submitted by {command}; mlscale runs logs {run_id} follow=true"
-    return f"written, not submitted: {words[0]} is not installed here; where it is: {command}"
 
 
 def _replace_launch(cfg: DictConfig) -> DictConfig:
@@ -168,8 +136,8 @@ def _render_job_file(cfg: DictConfig, settings: KubernetesSettings | SkyPilotSet
     )
     if isinstance(settings, KubernetesSettings):
         text = render_manifests(build_manifests(job, settings))
-        return _JobFile(f"{settings.namespace}/{job.name}", text, CLIENTS["kubernetes"])
-    return _JobFile(job.name, render_yaml(build_task(job, settings, Path.cwd())), CLIENTS["skypilot"])
+        return _JobFile(f"{settings.namespace}/{job.name}", text, PLATFORMS["kubernetes"])
+    return _JobFile(job.name, render_yaml(build_task(job, settings, Path.cwd())), PLATFORMS["skypilot"])
 
 
 def _create_torchrun_error(cfg: DictConfig) -> MLScaleError:

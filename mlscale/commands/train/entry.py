@@ -14,14 +14,13 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import OmegaConf
 
 from mlscale.assembly.end_notification import notify_run_end
-from mlscale.assembly.precision_probe import is_auto, restore_probe_outcome, settle_precision
 from mlscale.assembly.queued_run import begin_queued_run, is_for_scheduler, split_queued_run
 from mlscale.assembly.remote_checkpoints import check_checkpoint_store, restore_unfinished_run
 from mlscale.assembly.run_data import RunData
 from mlscale.atomic_files import check_writable, remove_empty_folders, report_run_folder
 from mlscale.commands.train.ranks import GatheredRanks, create_submission_error, read_launch_setting, train_ranks
 from mlscale.commands.train.run_start import RunOrigin, RunStart, create_run_folder
-from mlscale.commands.train.train_result import PROBE_FILE, build_train_blocks, build_train_result, write_failure_page
+from mlscale.commands.train.train_result import build_train_blocks, build_train_result, write_failure_page
 from mlscale.config.checks.dali_support import check_dali_machine
 from mlscale.config.checks.trust import find_distrusted
 from mlscale.config.composition.frozen import add_derived, load_composed
@@ -148,9 +147,7 @@ def _run_training(cfg: DictConfig, ranks: GatheredRanks | None = None) -> Result
                 # A rank failed after the run was sealed, and torchrun has started all of them again.
                 return Result.from_dict(earlier.results["train"])
             origin = RunOrigin() if earlier or queued else RunOrigin.resolve_origin(cfg)
-            # A resumed run keeps the precision that its first attempt has chosen: another one would give other numbers.
-            probed = None if earlier else settle_precision(cfg, derived, machine, run_data)
-            derived |= _restore_choices(cfg, earlier, derived) if earlier else probed.outcome if probed else {}
+            derived |= _restore_choices(cfg, earlier, derived) if earlier else {}
             folder = earlier or (
                 begin_queued_run(queued, start.config_yaml, derived)
                 if queued
@@ -171,9 +168,6 @@ def _run_training(cfg: DictConfig, ranks: GatheredRanks | None = None) -> Result
             None,
             [*origin.format_lines(), *start.describe_unfinished_run(cfg, folder), *_describe_trust_need(folder)],
         )
-        if probed is not None:
-            lines.append(probed.line)
-            folder.write_json(PROBE_FILE, dict(probed.metrics))
         if earlier is not None:
             attempt = open_attempt(
                 folder,
@@ -254,7 +248,8 @@ def _store_encoder(folder: RunFolder, document: Mapping[str, Any] | None) -> Non
 
 
 def _restore_choices(cfg: DictConfig, run: RunFolder, derived: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the precision, threads and metric that the run chose when it began, where its config leaves them open.
+    """Return the threads and the metric that the run chose when it began, where its config leaves them open; of a run
+    of an earlier version with `precision=auto`, the precision, too.
 
     Raises:
         MLScaleError: derived.yaml, which holds them, is corrupt.
@@ -262,7 +257,7 @@ def _restore_choices(cfg: DictConfig, run: RunFolder, derived: Mapping[str, Any]
     try:
         before = run.derived
     except MLScaleError as error:
-        if not is_auto(cfg) and cfg.metric is not None and cfg.mode is not None:
+        if None not in (cfg.precision.value, cfg.metric, cfg.mode):
             return {}
         why = "which precision or metric the run chose is lost with it"
         fix = f"mlscale {format_override('like', str(run.path))}, a new run; or restore the file from a copy"
@@ -271,7 +266,8 @@ def _restore_choices(cfg: DictConfig, run: RunFolder, derived: Mapping[str, Any]
     # Fewer or more threads would split sums in another way; a typed number wins, and another layout has another share.
     keeps_threads = not os.environ.get("OMP_NUM_THREADS") and before.get("world_size") == derived["world_size"]
     threads = {"threads": before["threads"]} if keeps_threads and "threads" in before else {}
-    return restore_probe_outcome(cfg, before) | reuse_choice(cfg, before) | threads
+    names = ("precision", "memory_format") if cfg.precision.value is None else ()  # interpolated
+    return {name: before.get(name) for name in names} | reuse_choice(cfg, before) | threads
 
 
 def _describe_trust_need(folder: RunFolder) -> list[str]:

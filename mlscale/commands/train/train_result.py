@@ -9,9 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from omegaconf import OmegaConf
-
 from mlscale.atomic_files import read_json
+from mlscale.commands.shown_facts import format_commit
 from mlscale.config.metric_choice import describe_classes
 from mlscale.errors import MLScaleError
 from mlscale.launch.start_notices import print_masked_lines
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
 
     from mlscale.runs.resume_plan import ResumePlan
 
-PROBE_FILE = "results/precision.json"  # the chosen precision compared with fp32, where both were measured
 # The same values stand under a name of their own: the epoch's mean loss is train/loss, the peak is peak_memory_bytes.
 _DUPLICATE_METRICS = ("train/loss_epoch", "train/peak_memory_gib")
 
@@ -47,8 +45,6 @@ def build_train_result(cfg: DictConfig, folder: RunFolder, attempt: ResumePlan |
     if fit["peak_memory_bytes"]:  # absent for a resumed fit with nothing left to do
         metrics["peak_memory_bytes"] = fit["peak_memory_bytes"]
     metrics |= fit.get("joined", {})
-    if (folder.path / PROBE_FILE).is_file():
-        metrics |= json.loads((folder.path / PROBE_FILE).read_text())
     metrics = {name: math.nan if value is None else value for name, value in metrics.items()}  # as `Result.from_dict`
     artifacts, steps = {"run": str(folder.path)}, fit["steps"]
     if fit["best"] is not None:
@@ -127,12 +123,7 @@ def _format_metric(name: str, value: float) -> str:
 
 # Of the result's metrics, those that are shown large.
 _KEY_NUMBERS = ("throughput_tokens_per_s", "throughput_samples_per_s", "time_s", "steps", "peak_memory_bytes")
-_GROUPS = ("data", "augment", "model", "task", "optimizer", "scheduler", "precision", "callbacks", "compress")
-# Settings that change how fast a run is, or what happens if something is wrong, and not what it learns.
-_LEFT_OUT = frozenset({"workers", "executor", "on_bad_sample", "prefetch", "device", "block", "last", "cache_gb"})
-_TRAINER_KEYS = ("max_epochs", "max_steps", "max_time", "accumulate_grad_batches", "gradient_clip_val")
 _SECTIONS = "logs/report"  # where `callbacks.report` keeps figures
-_MOST_CHARACTERS = 160  # of the settings of a group
 
 
 def build_train_blocks(cfg: DictConfig, folder: RunFolder, metrics: Mapping[str, float], status: str) -> list[Figure]:
@@ -203,40 +194,13 @@ def _build_config_table(cfg: DictConfig, folder: RunFolder) -> TableBlock:
     devices = f"{facts.get('accelerator')} × {facts.get('world_size')}"
     rows = [
         ("typed", shlex.join(["mlscale", *run["overrides"]])),
-        *((group, text) for group in _GROUPS if (text := _describe_group(cfg.get(group)))),
-        ("trainer", ", ".join(f"{key}={cfg.trainer[key]}" for key in _TRAINER_KEYS if cfg.trainer.get(key))),
         ("devices", f"{devices}, {format_count(facts.get('threads') or 1, 'thread')} each"),
         ("seed", str(cfg.seed)),
         ("data version", str(run["data_version"] or "")),
-        ("commit", _describe_code(run["code"] or {})),
+        ("commit", format_commit(run["code"] or {}) or ""),
     ]
     note = f"Every key: mlscale config show like={folder.id}, and config.yaml of the run's folder."
     return TableBlock("In short", ("setting", "value"), [row for row in rows if row[1]], note)
-
-
-def _describe_group(node: object) -> str:
-    """Return the class of a group and its settings, or the names of a list of them: SGD, lr=0.1, momentum=0.9."""
-    if not OmegaConf.is_dict(node) or not node:
-        return ""
-    plain: Any = OmegaConf.to_container(node, resolve=False)
-    if "_target_" not in plain and all(isinstance(value, dict) for value in plain.values()):
-        return ", ".join(map(str, plain))
-    settings = [f"{key}={value}" for key, value in plain.items() if _is_shown(str(key), value)]
-    name = str(plain.get("_target_", "")).rpartition(".")[2]
-    text = ", ".join(filter(None, [name, *settings]))
-    return text if len(text) <= _MOST_CHARACTERS else text[:_MOST_CHARACTERS] + "…"
-
-
-def _is_shown(key: str, value: object) -> bool:
-    """Return True for a setting that is on, and does not follow from others, which are shown themselves."""
-    is_on = value not in (None, "", 0, False) and not isinstance(value, dict)
-    return is_on and not key.startswith("_") and key not in _LEFT_OUT and "${" not in str(value)
-
-
-def _describe_code(code: Mapping[str, Any]) -> str:
-    if not code.get("commit"):
-        return ""
-    return f"{str(code['commit'])[:12]}{' and uncommitted changes' if code.get('dirty') else ''}"
 
 
 def _list_commands(cfg: DictConfig, folder: RunFolder, status: str) -> list[tuple[str, str]]:
@@ -250,9 +214,7 @@ def _list_commands(cfg: DictConfig, folder: RunFolder, status: str) -> list[tupl
     if status == "interrupted" or status == "failed":
         return [(join("runs", "resume", folder.id), "continue from its last checkpoint"), show]
     if status == "diverged":
-        lr = (cfg.get("optimizer") or {}).get("lr")
-        slower = [f"optimizer.lr={lr / 10:.3g}"] if isinstance(lr, int | float) else []
-        return [(join(f"like={folder.id}", *slower), "a new run of the same config, with a lower learning rate"), show]
+        return [(join(f"like={folder.id}"), "the same config again; optimizer.lr=… sets a lower learning rate"), show]
     # A module without a type of task may have no forward pass that can be exported.
     is_typed = (folder.path / _SECTIONS / "predictions.json").is_file()
     export = (join("export", folder.id), "a servable: ONNX, encoder and schema, compared with the model")

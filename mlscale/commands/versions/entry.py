@@ -10,14 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from mlscale.commands.fitted_table import DATE, format_fitted_table
 from mlscale.commands.options import Options, read_options
-from mlscale.commands.target_names import check_target_names
+from mlscale.commands.shown_facts import format_commit, format_date, format_section, list_metrics, select_known
 from mlscale.commands.versions import COMMAND
-from mlscale.contracts.output_document import print_document
+from mlscale.contracts.output_document import Answer, print_answer
 from mlscale.contracts.servable_yaml import read_document
 from mlscale.errors import Exit, MLScaleError
 from mlscale.report import format_key_values, format_number, format_size
-from mlscale.report.text import format_metric as shown_metric
-from mlscale.report.text import format_metric_name
 from mlscale.runs.find import find_run
 from mlscale.versions import LocalRegistry, Published, Version, WandbRegistry, open_registry
 from mlscale.versions.from_run import publish_run
@@ -49,10 +47,10 @@ def main(argv: Sequence[str]) -> int:
         "rollback": _roll_back_champion,
         "sync": _sync_registry,
     }
-    return actions[options.action](options)
+    return print_answer(actions[options.action](options), options.output)
 
 
-def _list_versions(options: Options) -> int:
+def _list_versions(options: Options) -> Answer:
     registry = open_registry(options.registry_root)
     names = registry.list_model_names()
     if options.name and options.name not in names:
@@ -61,101 +59,79 @@ def _list_versions(options: Options) -> int:
     names = [options.name] if options.name else names
     versions_by_name = {name: registry.list_versions(name) for name in names}
     broken = {str(path): why for name in names for path, why in registry.find_corrupted_versions(name).items()}
-    if options.output == "json":
-        models = {name: _describe_model(registry, name, versions) for name, versions in versions_by_name.items()}
-        document = {"registry": str(registry.root), "models": models, "damaged": broken}
-        if isinstance(registry, WandbRegistry):
-            document["waiting"] = registry.list_pending_names()
-        print_document("versions-ls", document)
-        return int(Exit.DONE)
-    if not names:
-        print(f"no versions in {options.registry_root}; mlscale versions add last makes one of the last run")
+    models = {name: _describe_model(registry, name, versions) for name, versions in versions_by_name.items()}
+    document = {"registry": str(registry.root), "models": models, "damaged": broken}
+    notes = [f"corrupt: {path} ({why})" for path, why in broken.items()]
+    if isinstance(registry, WandbRegistry):
+        document["waiting"] = waiting = registry.list_pending_names()
+        notes += [f"W&B has not got: {', '.join(waiting)}; to send: mlscale versions sync"] if waiting else []
     rows = [_format_version_row(registry, version) for versions in versions_by_name.values() for version in versions]
-    if rows:
-        print(format_fitted_table(rows, _COLUMNS, {"aliases": 12, "created": DATE}, _DROPPABLE_COLUMNS))
-    for path, why in broken.items():
-        print(f"corrupt: {path} ({why})", file=sys.stderr)
-    if isinstance(registry, WandbRegistry) and (waiting := registry.list_pending_names()):
-        print(f"W&B has not got: {', '.join(waiting)}; to send: mlscale versions sync", file=sys.stderr)
-    return int(Exit.DONE)
+    none = f"no versions in {options.registry_root}; mlscale versions add last makes one of the last run"
+    blocks = [
+        "" if names else none,
+        format_fitted_table(rows, _COLUMNS, {"aliases": 12, "created": DATE}, _DROPPABLE_COLUMNS) if rows else "",
+    ]
+    return Answer("versions-ls", document, blocks, notes)
 
 
-def _show_version(options: Options) -> int:
+def _show_version(options: Options) -> Answer:
     registry = open_registry(options.registry_root)
     version = registry.resolve_version(options.ref)
     changed, aliases = registry.find_changed_files(version), registry.get_aliases(version.name)
     moves = [move for move in aliases.moves if version.number in (move.before, move.after)]
-    if options.output == "json":
-        document = {
-            **_describe_version(registry, version),
-            "changed": changed,
-            "lineage": _trace_lineage(registry, version),
-        }
-        print_document("versions-show", {**document, "moves": [vars(move) for move in moves]})
-        # Exit code 2 for an altered version, so that scripts can check a registry.
-        return int(Exit.USER if changed else Exit.DONE)
+    lineage, mirrored = _trace_lineage(registry, version), [vars(move) for move in moves]
+    document = {**_describe_version(registry, version), "changed": changed, "lineage": lineage, "moves": mirrored}
     run = version.run or {}
     about = [
         ("version", version.ref),
         ("aliases", " ".join(aliases.list_aliases_of(version.number)) or None),
         ("kind", version.kind),
-        ("created", _format_date(version.created)),
+        ("created", format_date(version.created)),
         ("digest", version.digest),
         ("folder", version.payload),
         ("approved", ", ".join(f"{target} by {by}" for target, by in list_approvals(version).items()) or None),
         ("W&B", _find_mirrored_name(registry, version)),
         ("notes", version.notes or None),
     ]
-    print(format_key_values([(name, value) for name, value in about if value is not None]))
-    # The commit alone would suggest that the code can be checked out as it ran.
-    commit = (
-        f"{run['commit'][:12]}{' and uncommitted changes' if run.get('dirty') else ''}" if run.get("commit") else None
-    )
     origin = [
         ("run", f"{run.get('name')} {run['id']}" if run else None),
         ("run folder", run.get("path")),
-        ("commit", commit),
+        ("commit", format_commit(run)),
         ("data", version.data_version),
-        ("parent", " ← ".join(_trace_lineage(registry, version)[1:]) or None),
+        ("parent", " ← ".join(lineage[1:]) or None),
     ]
-    _print_section("origin", format_key_values([(name, value) for name, value in origin if value is not None]))
-    metrics = [
-        (format_metric_name(name), shown_metric(name, value))
-        for name, value in version.metrics.items()
-        if value is not None
-    ]
-    _print_section("metrics", format_key_values(metrics))
-    _print_section(
-        "files", format_key_values([(name, format_size(file.bytes)) for name, file in sorted(version.files.items())])
-    )
-    _print_section("aliases moved", "\n".join(_format_alias_move(move) for move in moves))
-    _print_section("corrupt" if changed else "digest", "\n".join(changed) or "every file is as it was published")
-    return int(Exit.USER if changed else Exit.DONE)
+    files = [(name, format_size(file.bytes)) for name, file in sorted(version.files.items())]
+    sections = {
+        "origin": format_key_values(select_known(origin)),
+        "metrics": format_key_values(list_metrics(version.metrics)),
+        "files": format_key_values(files),
+        "aliases moved": "\n".join(_format_alias_move(move) for move in moves),
+        "corrupt" if changed else "digest": "\n".join(changed) or "every file is as it was published",
+    }
+    blocks = [format_key_values(select_known(about)), *(format_section(*section) for section in sections.items())]
+    # Exit code 2 for an altered version, so that scripts can check a registry.
+    return Answer("versions-show", document, blocks, exit=Exit.USER if changed else Exit.DONE)
 
 
-def _show_history(options: Options) -> int:
+def _show_history(options: Options) -> Answer:
     # Imported on use: the other actions need neither numpy nor pages.
     from mlscale.commands.versions.show_history import show_history
 
     return show_history(options)
 
 
-def _add_version(options: Options) -> int:
+def _add_version(options: Options) -> Answer:
     registry = open_registry(options.registry_root)
     done = _publish_reference(registry, options)
     version = done.version
-    if options.output == "json":
-        print_document("versions-add", {**_describe_version(registry, version), "new": done.new})
-        return int(Exit.DONE)
-    # The content is the same, so its digest is: the registry returns the existing version.
-    if not done.new:
-        print(f"{version.ref} holds the same content: no new version is made")
     aliases = registry.get_aliases(version.name).list_aliases_of(version.number)
-    print(
-        f"{version.ref}{' is ' + ', '.join(aliases) if aliases else ''}: "
-        f"{format_size(version.bytes)} in {version.payload}"
-    )
-    return int(Exit.DONE)
+    named = f" is {', '.join(aliases)}" if aliases else ""
+    blocks = [
+        # The content is the same, so its digest is: the registry returns the existing version.
+        "" if done.new else f"{version.ref} holds the same content: no new version is made",
+        f"{version.ref}{named}: {format_size(version.bytes)} in {version.payload}",
+    ]
+    return Answer("versions-add", {**_describe_version(registry, version), "new": done.new}, blocks)
 
 
 def _publish_reference(registry: LocalRegistry, options: Options) -> Published:
@@ -175,12 +151,10 @@ def _publish_reference(registry: LocalRegistry, options: Options) -> Published:
     return publish_run(registry, run, checkpoint=options.checkpoint, **details)
 
 
-def _promote_version(options: Options) -> int:
+def _promote_version(options: Options) -> Answer:
     registry = open_registry(options.registry_root)
     version = registry.resolve_version(options.ref)
     if options.approved:
-        # A target of a third-party package may have been built on another machine.
-        check_target_names(options.approved, also=list_built_targets(version))
         require_approval(version, options.approved)
     # Loaded before the alias moves: a server that follows it would fail at its next swap.
     _try_version(registry, options.ref)
@@ -188,7 +162,7 @@ def _promote_version(options: Options) -> int:
     return _report_alias(registry, version, options.alias, options)
 
 
-def _roll_back_champion(options: Options) -> int:
+def _roll_back_champion(options: Options) -> Answer:
     registry = open_registry(options.registry_root)
     # Without a previous version `rollback` raises the error itself.
     if PREVIOUS in registry.get_aliases(options.name).of:
@@ -233,7 +207,7 @@ def _try_servable(folder: Path) -> Servable:
     return load_and_try(folder)
 
 
-def _sync_registry(options: Options) -> int:
+def _sync_registry(options: Options) -> Answer:
     registry = open_registry(options.registry_root)
     if options.project:
         registry = WandbRegistry(options.registry_root, project=options.project, entity=options.entity)
@@ -245,15 +219,12 @@ def _sync_registry(options: Options) -> int:
             fix="mlscale versions sync project=digits",
         )
     done = registry.sync_mirror(options.timeout)
-    code = int(Exit.ENVIRONMENT if done.waiting else Exit.DONE)
-    if options.output == "json":
-        print_document("versions-sync", {"sent": done.sent, "waiting": done.waiting, "why": done.why})
-        return code
-    print(
+    text = (
         f"sent: {', '.join(done.sent)}" if done.sent else "W&B has all there is" if not done.waiting else "nothing sent"
     )
     # An error although something may have been sent: what still waits has to be sent again.
-    if done.waiting:
+    if done.waiting and options.output != "json":
+        print(text)
         raise MLScaleError(
             f"W&B has not got {', '.join(done.waiting)}",
             where=str(registry.outbox.folder),
@@ -261,7 +232,8 @@ def _sync_registry(options: Options) -> int:
             fix="wandb login" if done.why == NO_KEY_WHY else "mlscale versions sync, once W&B answers",
             exit=Exit.ENVIRONMENT,
         )
-    return code
+    document = {"sent": done.sent, "waiting": done.waiting, "why": done.why}
+    return Answer("versions-sync", document, [text], exit=Exit.ENVIRONMENT if done.waiting else Exit.DONE)
 
 
 def _find_mirrored_name(registry: LocalRegistry, version: Version) -> str | None:
@@ -271,13 +243,10 @@ def _find_mirrored_name(registry: LocalRegistry, version: Version) -> str | None
     return registry.outbox.read_receipt(version.name).versions.get(version.number, "waits to be sent")
 
 
-def _report_alias(registry: LocalRegistry, version: Version, alias: str, options: Options) -> int:
-    if options.output == "json":
-        print_document(f"versions-{options.action}", _describe_version(registry, version))
-        return int(Exit.DONE)
+def _report_alias(registry: LocalRegistry, version: Version, alias: str, options: Options) -> Answer:
     before = registry.get_aliases(version.name).of.get(PREVIOUS) if alias == CHAMPION else None
-    print(f"{version.ref} is {alias}{f', v{before} is previous' if before else ''}")
-    return int(Exit.DONE)
+    text = f"{version.ref} is {alias}{f', v{before} is previous' if before else ''}"
+    return Answer(f"versions-{options.action}", _describe_version(registry, version), [text])
 
 
 def _describe_model(registry: LocalRegistry, name: str, versions: Sequence[Version]) -> dict[str, Any]:
@@ -297,7 +266,7 @@ def _format_version_row(registry: LocalRegistry, version: Version) -> Sequence[o
     aliases = " ".join(registry.get_aliases(version.name).list_aliases_of(version.number)) or None
     value = f"{run['metric']} {format_number(version.value)}" if version.value is not None else None
     data = version.data_version[:12] if version.data_version else None
-    made = (version.kind, run.get("id"), data, format_size(version.bytes), _format_date(version.created))
+    made = (version.kind, run.get("id"), data, format_size(version.bytes), format_date(version.created))
     return (version.ref, aliases, value, *made)
 
 
@@ -316,16 +285,7 @@ def _trace_lineage(registry: LocalRegistry, version: Version) -> list[str]:
 
 def _format_alias_move(move: AliasMove) -> str:
     before, after = (f"v{at}" if at else "none" for at in (move.before, move.after))
-    return f"{_format_date(move.time)}  {move.act}: {move.alias} {before} → {after}"
-
-
-def _print_section(title: str, text: str) -> None:
-    if text:
-        print(f"\n{title}\n" + "\n".join("  " + line for line in text.splitlines()))
-
-
-def _format_date(time: str) -> str:
-    return time[:16].replace("T", " ")
+    return f"{format_date(move.time)}  {move.act}: {move.alias} {before} → {after}"
 
 
 def list_approvals(version: Version) -> dict[str, str]:
@@ -334,19 +294,10 @@ def list_approvals(version: Version) -> dict[str, str]:
     Raises:
         MLScaleError: its document can't be read.
     """
-    return {name: str(entry["approved_by"]) for name, entry in _read_targets(version).items() if entry["approved_by"]}
-
-
-def list_built_targets(version: Version) -> list[str]:
-    """Return the names of the targets of a version, approved or not."""
-    return list(_read_targets(version))
-
-
-def _read_targets(version: Version) -> dict[str, dict[str, Any]]:
     if version.kind != "servable":
         return {}
     targets = read_document(version.payload).get("export_targets") or {}
-    return {str(name): {"approved_by": None, **entry} for name, entry in targets.items()}
+    return {str(name): str(entry["approved_by"]) for name, entry in targets.items() if entry.get("approved_by")}
 
 
 def require_approval(version: Version, targets: Sequence[str]) -> None:

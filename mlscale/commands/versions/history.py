@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -124,7 +123,12 @@ def collect_history(
     for file in dict.fromkeys(files):
         records = [record for record in CheckLog(file).read_records() if record.model == name]
         if state is not None and file == files[-1] and not records:
-            raise _make_no_checks_error(state, file, name)
+            raise MLScaleError(
+                f"no checks of {name} next to {state.name}",
+                where=f"state={state}",
+                why=f"they are in {file.name}, which has none",
+                fix="leave state out, or the alert.state= of your monitor",
+            )
         for record in records:
             # Apart from those of a monitor of the same reference, which has other rules and times.
             by_file.setdefault((RETRAIN_WATCH if file == looks else record.watched, file), []).append(record)
@@ -159,20 +163,6 @@ def _name_checks(by_file: Mapping[tuple[str, Path], list[CheckRecord]]) -> dict[
         is_log = counts[watched] > 1 and log and not before
         checks.setdefault(f"{watched}/{log}" if is_log else watched, []).extend(records)
     return checks
-
-
-def _make_no_checks_error(state: Path, file: Path, name: str) -> MLScaleError:
-    known = sorted(path.name.removesuffix(SUFFIX) + ".json" for path in state.parent.glob(f"*{SUFFIX}"))
-    best = find_nearest(state.name, known)
-    return MLScaleError(
-        f"no checks of {name} next to {state.name}",
-        where=f"state={state}",
-        why=f"a monitor with alert.state={state.name} keeps them in {file.name}, which "
-        + ("has none of this model" if file.is_file() else "does not exist"),
-        fix=shlex.quote(f"state={state.parent / best}")
-        if best
-        else "leave state out, or the alert.state= of your monitor",
-    )
 
 
 def _choose_watched(checks: dict[str, list[CheckRecord]], name: str, watched: str | None) -> str:

@@ -3,30 +3,28 @@
 from __future__ import annotations
 
 import math
-import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from textwrap import wrap
 
-from mlscale.atomic_files import convert_to_json
+from mlscale.atomic_files import convert_to_json, write_setting_file
 from mlscale.commands.options import Options
+from mlscale.commands.shown_facts import format_date
 from mlscale.commands.versions.history import HistoryEntry, ModelHistory, collect_history, parse_time
-from mlscale.contracts.output_document import print_document
-from mlscale.errors import Exit
+from mlscale.contracts.output_document import Answer
 from mlscale.monitor.check_record import CheckRecord
 from mlscale.report import Figure, LinePlot, PlotEvent, Series, TableBlock, format_duration, format_number, format_table
-from mlscale.report.html import render_page, save_page
-from mlscale.report.text import format_count, format_metric_name, measure_width
+from mlscale.report.html import render_page
+from mlscale.report.terminal import wrap_text
+from mlscale.report.text import format_count, format_metric_name
 from mlscale.versions import open_registry
 from mlscale.versions.version_reference import CHAMPION
 
-_WIDTH = 80  # characters of a line where the output is not a terminal
-_LEAST_TEXT = 24
+_WHOLE = 1_000_000  # characters of a line that is not cut
 
 
-def show_history(options: Options) -> int:
-    """Print the history of a model; return the exit code.
+def show_history(options: Options) -> Answer:
+    """Return the history of a model.
 
     Raises:
         MLScaleError: no such model, no such checks, a corrupt file, or the page can't be written (exit code 5).
@@ -40,34 +38,19 @@ def show_history(options: Options) -> int:
     )
     # First, so that a page that can't be written is an error and not the end of a long table.
     page = _write_history_page(history, _resolve_path(options.page)) if options.page else None
-    if options.output == "json":
-        print_document("versions-history", _build_document(history, page))
-        return int(Exit.DONE)
     versions, entries = build_version_table(history), history.list_entries()
     # The latest are at the end, next to the prompt.
     shown = entries[-options.last :] if options.last else entries
-    width = shutil.get_terminal_size(fallback=(_WIDTH, 24)).columns
-    print(summarize_history(history))
-    print("\n" + format_table(versions.rows, versions.columns))
-    print("\n" + format_table(_wrap_entries(shown, width), ("time", "kind", "version", "what happened"), width))
-    if len(shown) < len(entries):
-        print(f"\n{len(entries) - len(shown):,} earlier ones are left out: last=0 shows all")
-    if page:
-        print(f"\npage  {page}")
-    return int(Exit.DONE)
-
-
-def _wrap_entries(entries: Sequence[HistoryEntry], width: int) -> list[tuple[str, str, str, str]]:
-    """Return the rows of a table, a text in several ones where it is longer than a line of `width` characters."""
-    labels = [(entry.time[:16].replace("T", " "), entry.kind, entry.version) for entry in entries]
-    taken = [max((measure_width(label[column]) for label in labels), default=0) for column in range(3)]
-    # Two spaces before each further column.
-    text_width = max(_LEAST_TEXT, width - sum(max(size, len("version")) + 2 for size in taken))
-    rows = []
-    for label, entry in zip(labels, entries, strict=True):
-        for number, line in enumerate(wrap(entry.text, text_width) or [""]):
-            rows.append((*(label if number == 0 else ("", "", "")), line))
-    return rows
+    more = len(entries) - len(shown)
+    blocks = [
+        summarize_history(history),
+        "\n" + format_table(versions.rows, versions.columns),
+        # In whole: the text of an entry continues below its beginning.
+        "\n" + wrap_text(format_table(_list_entry_rows(shown), width=_WHOLE)),
+        f"\n{more:,} earlier ones are left out: last=0 shows all" if more else "",
+        f"\npage  {page}" if page else "",
+    ]
+    return Answer("versions-history", _build_document(history, page), blocks)
 
 
 def summarize_history(history: ModelHistory) -> str:
@@ -98,7 +81,7 @@ def _write_history_page(history: ModelHistory, page: Path) -> Path:
         {},
         build_history_plots(history),
     )
-    save_page(page, text)
+    write_setting_file("page", page, text)
     return page
 
 
@@ -146,7 +129,7 @@ def build_version_table(history: ModelHistory) -> TableBlock:
                 f"{len(checks):,}",
                 _format_last_score(checks),
                 str(sum(alert["status"] == "firing" for alert in alerts)),
-                _format_time(version.created),
+                format_date(version.created),
             ]
         )
     columns = ("version", "aliases", "when published", "checks", "in production", "alerts", "created")
@@ -223,7 +206,7 @@ def _build_tables(history: ModelHistory) -> Iterator[Figure]:
     if history.cycles:
         rows = [
             [
-                _format_time(cycle.ended or cycle.begun),
+                format_date(cycle.ended or cycle.begun),
                 cycle.decision,
                 f"{cycle.champion} → {cycle.challenger or '-'}",
                 _format_cycle_time(cycle.begun, cycle.ended),
@@ -234,12 +217,16 @@ def _build_tables(history: ModelHistory) -> Iterator[Figure]:
         columns = ("ended", "decision", "champion → challenger", "took", "reason")
         yield TableBlock("Retraining", columns, rows[:_ENTRIES], _note_left_out(rows))
     entries = history.list_entries()[::-1]
-    happened = [[_format_time(entry.time), entry.kind, entry.version, entry.text] for entry in entries]
+    happened = _list_entry_rows(entries)
     marked = [
         index for index, entry in enumerate(entries[:_ENTRIES]) if entry.kind == "alert" and " firing: " in entry.text
     ]
     names = ("time", "kind", "version", "what happened")
     yield TableBlock("What happened", names, happened[:_ENTRIES], _note_left_out(happened), marked)
+
+
+def _list_entry_rows(entries: Sequence[HistoryEntry]) -> list[list[str]]:
+    return [[format_date(entry.time), entry.kind, entry.version, entry.text] for entry in entries]
 
 
 def _note_left_out(rows: Sequence[object]) -> str:
@@ -258,7 +245,3 @@ def _format_last_score(checks: Sequence[CheckRecord]) -> str:
 
 def _format_cycle_time(begun: str, ended: str) -> str:
     return format_duration((parse_time(ended) - parse_time(begun)).total_seconds()) if ended else "-"
-
-
-def _format_time(text: str) -> str:
-    return text[:16].replace("T", " ")

@@ -12,8 +12,8 @@ _SINGLE = "mlscale.train.strategies.single"
 _SEEDS = 1 << 32  # numpy's
 _LEAST_VALUES = {  # the least, whether it may be that itself, what to type
     "precision.loss_scale": (0, False, 65536), "precision.growth_interval": (1, True, 2000),
-    "precision.max_skipped": (1, True, 20), "precision.probe_seconds": (0, False, 10),
-    "precision.tolerance": (0, True, 0.05), "launch.max_restarts": (0, True, 2), "launch.timeout_s": (0, False, 600),
+    "precision.max_skipped": (1, True, 20),
+    "launch.max_restarts": (0, True, 2), "launch.timeout_s": (0, False, 600),
     "strategy.timeout": (0, False, 1800), "strategy.wrap_min_params": (1, True, 1_000_000),
 }  # fmt: skip
 

@@ -17,6 +17,7 @@ from mlscale.config.schema.value_types import Type
 
 COMMAND_LINE = "command line: "
 """The start of the origin of a key that was typed and is not in a file."""
+STORED_CONFIG = "the run's config.yaml"
 
 
 def find_chosen_option(group: str, node: object) -> str:

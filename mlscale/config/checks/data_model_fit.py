@@ -39,21 +39,6 @@ def check_data_fit(cfg: DictConfig, facts: Mapping[str, Any] | None) -> Iterator
     yield from _check_compression(cfg)
 
 
-def check_classifies(cfg: DictConfig, command: str) -> None:
-    """Check that the task is a classification. A user's task that states no kind may be one.
-
-    Raises:
-        MLScaleError: it states another kind.
-    """
-    if kind := _get_other_kind(cfg):
-        raise MLScaleError(
-            f"`mlscale {command}` takes classification, and this task is {kind}",
-            where="task",
-            why="its steps compare one class for each sample",
-            fix="mlscale evaluate last, which takes any task, as mlscale predict does",
-        )
-
-
 def _get_other_kind(cfg: DictConfig) -> str | None:
     """Return the kind of the task if it is known to have no single class for each sample."""
     task_type = resolve_configured_type(cfg)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from mlscale.config.checks.checked_config import CheckedConfig
+from mlscale.config.checks.checked_config import STORED_CONFIG, CheckedConfig
 from mlscale.config.checks.suggestions import Advice, advise_meaning, correct_front, suggest_key
 from mlscale.config.names.foreign_names import find_meanings, find_value_meaning
 from mlscale.config.names.suggest import format_override
@@ -18,6 +18,8 @@ _FEW = 12  # names that a message can hold
 
 def check_unknown_key(config: CheckedConfig, path: str, value: object, why: str = "") -> Iterator[MLScaleError]:
     """Yield the problem of a key that nothing takes; of a dictionary, one for each of its leaves."""
+    if path in rules.FORMER and config.describe_origin(path).startswith(STORED_CONFIG):
+        return
     advice = _suggest_moved_node(config, path, value) or suggest_key(path, value, config.names)
     has_keys = isinstance(value, dict) and bool(value) and not (advice and advice.fix)
     is_misspelt_group = correct_front(path, config.names) not in ("", path)

@@ -1,14 +1,14 @@
 """The override to type in place of a key or an option that does not exist.
 
-What is meant is, by how far it is: the same key spelled otherwise, a name of other programs (`foreign_names.yaml`), a
-key a few edits away, the same key in another group, a key of another option. What is suggested exists and takes the
-value as it was typed; what is near, and can't be typed, is a reason alone.
+What is meant is the first of: the same key spelled otherwise, a name of other programs (`foreign_names.yaml`), a key a
+few edits away, the same key in another group, a key of another option. What is suggested exists and takes the value as
+it was typed; what is near, and can't be typed, is a reason alone.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 
@@ -32,17 +32,6 @@ from mlscale.config.schema.values import convert_value
 from mlscale.config.signatures import source_names
 from mlscale.config.signatures.signatures import Signature, read_signature
 
-_MISSING_PREFIX, _NESTED = 0.5, 0.3  # `lr` for optimizer.lr; `monitor` for callbacks.checkpoint.monitor
-_PART_OF_PREFIX = 0.3  # `checkpoint.keep` for callbacks.checkpoint.keep
-_FOREIGN = 0.9  # a name of other programs
-_BELOW_GROUP = 0.4  # such a name below a group that it says nothing of
-_ELSEWHERE = 1.5  # the same key in another group than the one that was typed
-_MISSPELT_GROUP = 1.5  # where what was typed is not a group
-_OTHER_OPTION = 0.85  # a key that another option of its group has
-_WRONG_VALUE = 0.7  # a key that does not take the value
-_UNDOCUMENTED = 0.4  # an argument that no option's file names
-_FAR = 9.0  # another front part
-_MARGIN = 0.4  # by which the best must be better than the next, or both are listed
 _FEW = 3  # candidates that are listed
 _LIBRARIES = {"optimizer": "torch.optim", "model": "torchvision.models"}
 """The library whose classes a group builds, too."""
@@ -81,48 +70,117 @@ def suggest_key(path: str, value: object, names: Names) -> Advice | None:
         return node_key
     if len(fold_name(path.rpartition(".")[2])) == 1 and not find_meanings(path):
         return None  # one typo away from every other letter
-    ranked = sorted(_iterate_candidates(path, value, names), key=lambda item: item[0])
-    near = [advice for cost, advice in ranked if cost - ranked[0][0] < _MARGIN]
-    fixes = list(dict.fromkeys(advice.fix for advice in near if advice.fix))
-    if len(fixes) == 1:
-        return next(advice for advice in near if advice.fix)
-    if 1 < len(fixes) <= _FEW:
-        return Advice("\n".join(fixes), "several names are equally near")
-    return near[0] if near and not fixes else None
+    for advices in _iterate_meanings(path, value, names):
+        fixes = list(dict.fromkeys(advice.fix for advice in advices if advice.fix))
+        if len(fixes) == 1:
+            return next(advice for advice in advices if advice.fix)
+        if fixes:
+            return Advice("\n".join(fixes), "several names are equally near") if len(fixes) <= _FEW else None
+        if advices:
+            return advices[0]
+    return None
 
 
-def _iterate_candidates(path: str, value: object, names: Names) -> Iterator[tuple[float, Advice]]:
-    """Yield what a key may mean, with how far that is."""
+def _iterate_meanings(path: str, value: object, names: Names) -> Iterator[Sequence[Advice]]:
+    """Yield what a key may mean, the likeliest first; what is yielded together is equally likely."""
     head, _, last = path.rpartition(".")
-    front = _create_front_cost(head, names)
-    for name in names.paths:
-        cost = _compute_cost(path, name, front)
-        if cost is not None:
-            advice = advise_value(name, value, names)
-            # A value that does not fit rules a key out, unless its group was typed: then the value is the mistake.
-            if advice.fix or front(name.rpartition(".")[0]) == 0:
-                yield cost + (0 if advice.fix else _WRONG_VALUE), advice
-    meant = find_value_meaning(path, value) or find_value_meaning(last, value)
-    for meaning in [meant] if meant else find_meanings(path):
-        own = join_path(head, meaning.rpartition(".")[2])  # `task.lr` for `task.learning_rate` of a user's own class
-        meaning = own if head and own in names.paths else meaning
-        if (foreign := advise_meaning(meaning, path, value, names, whole=bool(meant))) is not None:
-            is_whole = meant or not head or is_listed(path)
-            below = _BELOW_GROUP if _is_group(head, names) else _MISSPELT_GROUP
-            yield _FOREIGN + (0 if is_whole else below), foreign
+    others = {field.path for option in _iterate_options(names) for field in option.fields} - set(names.paths)
+
+    def advise(near: Iterable[str], *, exact: bool = False) -> list[Advice]:
+        """Return the advice for keys: a value that does not fit rules one of another group out, and a typo alone does
+        not choose an option.
+        """
+        keys, advices = list(near), []
+        for name in [name for name in keys if name not in others] or keys:
+            advice = _advise_other_option(name, value, names) if name in others else advise_value(name, value, names)
+            advice = replace(advice, fix="") if name in others and not (head or exact) else advice
+            if advice.fix or name in others or name.rpartition(".")[0] == head:
+                advices.append(advice)
+        return advices
+
+    distance, near = _select_nearest({name: _measure(path, name) for name in (*names.paths, *others)})
+    typos, foreign = advise(near), list(_iterate_foreign(path, value, names))
+    in_group = [advice for advice in foreign if head and advice.fix.startswith(f"{head}.")]
+    fixes = [advice for advice in typos if advice.fix]
+    if distance == 0:
+        yield fixes or in_group or typos  # a key of another option is a reason alone
+    same = {name for name in (*names.paths, *others) if fold_name(_get_last(name)) == fold_name(last)}
+    here = [name for name in names.paths if name in same]
+    # An argument that no file names comes last.
+    same_keys = advise([name for name in here if name in _read_descriptions()] or here)
     # `strategy.name=ddp`, `optmizer=adamw`
     group = correct_front(head, names) if last in ("name", "type") else find_nearest(path, names.groups)
-    if group is not None and (fix := suggest_option(group, value, names)):
-        yield _FOREIGN, Advice(fix)
-    for option in _iterate_options(names):
-        for field in option.fields:
-            # Keys of this config were candidates above.
-            cost = None if field.path in names.paths else _compute_cost(path, field.path, front)
-            if cost is not None:
-                advice = _advise_other_option(field.path, value, names)
-                # A typo alone does not choose an option.
-                is_same = head or fold_name(field.path.rpartition(".")[2]) == fold_name(last)
-                yield cost + _OTHER_OPTION, advice if is_same else replace(advice, fix="")
+    option = suggest_option(group, value, names) if group else ""
+    options = [Advice(option)] if option else []
+    is_whole = not head or is_listed(path) or bool(find_value_meaning(path, value))
+    direct = [] if head else [advice for advice in same_keys if advice.fix.partition("=")[0].count(".") == 1]
+    yield direct or [*(() if head else same_keys), *(foreign if is_whole else ()), *options]
+    yield [*fixes, *in_group] if near else []
+    yield [*typos, *same_keys, *foreign]
+    yield advise(same - {*here}, exact=True)
+    if not head:
+        yield advise(_select_nearest({name: _measure_last(last, _get_last(name)) for name in names.paths})[1])
+        yield advise(_select_nearest({name: _measure_last(last, _get_last(name)) for name in others})[1])
+
+
+def _select_nearest(distances: Mapping[str, int | None]) -> tuple[int | None, list[str]]:
+    """Return the least distance, and the names that have it."""
+    least = min((distance for distance in distances.values() if distance is not None), default=None)
+    return least, [name for name, distance in distances.items() if distance is not None and distance == least]
+
+
+def _measure(path: str, name: str) -> int | None:
+    """Return how many edits a typed key is from one that exists; None for too many."""
+    head, _, last = path.rpartition(".")
+    front, _, other = name.rpartition(".")
+    is_there = fold_name(head) == fold_name(front) or bool(head and f".{head}." in f".{front}.")  # `checkpoint.keep`
+    near = _measure_last(last, other, own=bool(head)) if is_there else None
+    # Compared as a whole, too: a dot that is missing or in the wrong place (`trainermax_epochs`) changes both parts.
+    limit = 2 if len(fold_name(last if is_there else path)) > 3 + 2 * (not is_there) else 0
+    edits = compute_distance(fold_name(path), fold_name(name), limit)
+    return min(edits, limit + 1 if near is None else near) if near is not None or edits <= limit else None
+
+
+def _measure_last(typed: str, name: str, *, own: bool = False) -> int | None:
+    """Return how many edits one name is from another; None for too many: `lrf` and `lrd` are other settings than lr.
+
+    Each word is near the one in its place: `ema_momentum` is not a typo of `max_momentum`; a name with a word more,
+    such as `bn_momentum`, is another.
+
+    Args:
+        own: the group was typed: then a short name may be a typo, too.
+    """
+    words, others = (re.split("[_-]", part.lower()) for part in (typed, name))
+    if fold_name(typed) == fold_name(name):
+        return 0
+    if len(words) == len(others):
+        near = all(compute_distance(*pair) <= get_edit_limit(pair[0]) for pair in zip(words, others, strict=True))
+    else:
+        near = not is_extension(typed, name)
+    edits, length = compute_distance(fold_name(typed), fold_name(name)), len(fold_name(typed))
+    limit = 1 + (length > 3) + (length > 7) if own else get_edit_limit(typed) * (length > 3)
+    return edits if near and edits <= limit else None
+
+
+def _get_last(path: str) -> str:
+    return path.rpartition(".")[2]
+
+
+@cache
+def _read_descriptions() -> Mapping[str, str]:
+    """Return the comment of each documented key."""
+    return {field.path: field.text for option in get_shipped_fields().options for field in option.fields}
+
+
+def _iterate_foreign(path: str, value: object, names: Names) -> Iterator[Advice]:
+    """Yield the advice for what a name of other programs means."""
+    head = path.rpartition(".")[0]
+    meant = find_value_meaning(path, value) or find_value_meaning(_get_last(path), value)
+    for meaning in [meant] if meant else find_meanings(path):
+        own = join_path(head, _get_last(meaning))  # `task.lr` for `task.learning_rate` of a user's own class
+        meaning = own if head and own in names.paths else meaning
+        if (advice := advise_meaning(meaning, path, value, names, whole=bool(meant))) is not None:
+            yield advice
 
 
 def advise_meaning(meaning: str, path: str, value: object, names: Names, *, whole: bool = False) -> Advice | None:
@@ -135,7 +193,7 @@ def advise_meaning(meaning: str, path: str, value: object, names: Names, *, whol
         return Advice("", meaning)
     if "=" in meaning or meaning.startswith("~"):
         group, _, option = meaning.partition("=")
-        if group in BUILDS_SEVERAL and option != "none":
+        if group in BUILDS_SEVERAL and option.partition(" ")[0] != "none":
             meaning = format_entries(group, option, names)
         is_on = whole or str(value).lower() in ("true", "1", "yes", "on")
         return Advice(meaning if is_on else "", "" if is_on else f"here it is {meaning}")
@@ -242,10 +300,10 @@ def _find_node_key(path: str, value: object, names: Names) -> Advice | None:
     folded, `_target_` is the name of a column.
     """
     head, _, last = path.rpartition(".")
-    costs = {key: compute_distance(last, key, 2.0) for key in NODE_KEYS}
-    key, front = min(costs, key=lambda item: costs[item]), correct_front(head, names)
+    distance, near = _select_nearest({key: compute_distance(last, key, 2) for key in NODE_KEYS})
+    front, key = correct_front(head, names), near[0]
     is_one = last.startswith("_") or last.endswith("_")
-    if not front or not is_one or costs[key] > 2 or (front, key) == (head, last):
+    if not front or not is_one or distance is None or distance > 2 or (front, key) == (head, last):
         return None
     return Advice(format_override(join_path(front, key), value))
 
@@ -256,86 +314,3 @@ def correct_front(head: str, names: Names) -> str:
     fronts |= {path.rpartition(".")[0] for path in names.paths} - {""}
     alike = sorted(front for front in fronts if front.count(".") == head.count("."))
     return head if head in fronts else find_nearest(head, alike) or ""
-
-
-def _compute_cost(path: str, name: str, front_of: Callable[[str], float]) -> float | None:
-    """Return the distance from the typed key: the edits of its last part, and the cost of its front part; None if too
-    far.
-    """
-    head, _, last = path.rpartition(".")
-    other_head, _, other = name.rpartition(".")
-    front = front_of(other_head)
-    typed, other = fold_name(last), fold_name(other)
-    costs = []
-    if typed == other:
-        undocumented = 0 if front == 0 or name in _read_descriptions() else _UNDOCUMENTED
-        costs.append((front if front < _FAR else front - _FAR + _ELSEWHERE) + undocumented)
-    elif front < _FAR and _may_be_typo(last, name.rpartition(".")[2]):
-        limit = _get_typo_limit(typed, same_front=bool(head) and front == 0)
-        if (cost := compute_distance(typed, other, limit)) <= limit:
-            costs.append(cost + front)
-    # Compared as a whole, too: a dot that is missing or in the wrong place (`trainermax_epochs`) changes both parts.
-    if (whole := compute_distance(fold_name(path), fold_name(name), 2.0)) <= 2 and len(fold_name(path)) > 5:
-        costs.append(whole)
-    return min(costs) if costs else None
-
-
-@cache
-def _read_descriptions() -> Mapping[str, str]:
-    """Return the comment of each documented key."""
-    return {field.path: field.text for option in get_shipped_fields().options for field in option.fields}
-
-
-def _create_front_cost(typed: str, names: Names) -> Callable[[str], float]:
-    """Return a function for the cost to read the typed front part as another one: one that exists is not a typo."""
-    exists = _is_group(typed, names)
-
-    @cache
-    def get_front_cost(other: str) -> float:
-        cost = _compute_front_cost(typed, other)
-        # `optimizer.lr` must not be read as a typo of another group with a key `lr`.
-        if cost == _FAR and not exists:
-            return _FAR + _MISSPELT_GROUP
-        return cost if cost < 1 or not exists else _FAR
-
-    return get_front_cost
-
-
-def _is_group(head: str, names: Names) -> bool:
-    return head in names.groups or any(name.startswith(f"{head}.") for name in names.paths)
-
-
-def _compute_front_cost(typed: str, front: str) -> float:
-    """Return the cost to read one front part as another: nothing for the same one, little for a part of it."""
-    if fold_name(typed) == fold_name(front):
-        return 0.0
-    if not typed:
-        return _MISSING_PREFIX + _NESTED * ("." in front)
-    if front.endswith(f".{typed}") or front.startswith(f"{typed}."):
-        return _PART_OF_PREFIX
-    # Two edits turn one short group name into another.
-    limit = 1.0 if len(typed) < 5 else 2.0
-    cost = compute_distance(fold_name(typed), fold_name(front), limit)
-    if cost <= limit:
-        return cost
-    # Of a front part of several names one was misspelt, or it is the only one that was typed, misspelt.
-    cost = compute_distance(fold_name(typed.rpartition(".")[2]), fold_name(front.rpartition(".")[2]), limit)
-    return cost + _PART_OF_PREFIX if "." in front and cost <= limit else _FAR
-
-
-def _may_be_typo(typed: str, name: str) -> bool:
-    """Return whether each word of a name is near the one in its place: `ema_momentum` is not a typo of `max_momentum`;
-    a name with a word more, such as `bn_momentum`, is another.
-    """
-    words, others = (re.split("[_-]", part.lower()) for part in (typed, name))
-    if len(words) == len(others):
-        return all(compute_distance(*pair) <= get_edit_limit(pair[0]) for pair in zip(words, others, strict=True))
-    return not is_extension(typed, name) and len(fold_name(typed)) > 3
-
-
-def _get_typo_limit(typed: str, *, same_front: bool) -> float:
-    length = len(typed)
-    if same_front:
-        return 1.0 if length <= 3 else 2.0 if length <= 7 else 3.0
-    # Of two or three letters only a swapped or doubled one: `lrf` and `lrd` are other settings than lr.
-    return 0.9 if length <= 3 else 1.0 if length <= 7 else 2.0 if length <= 11 else 3.0

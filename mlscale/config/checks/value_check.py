@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from mlscale.config.checks.checked_config import CheckedConfig
+from mlscale.config.checks.checked_config import STORED_CONFIG, CheckedConfig
 from mlscale.config.checks.interpolations import resolve_value
 from mlscale.config.schema.documented_fields import Field
+from mlscale.config.schema.key_owners import FORMER_VALUES
 from mlscale.config.schema.value_types import Type
 from mlscale.config.schema.values import check_resolved_value, check_value_type
 from mlscale.config.signatures.signatures import Parameter
@@ -36,6 +37,8 @@ class ValueCheck:
         """Yield the problem of a value of the wrong type; interpolations are collected and checked last."""
         if isinstance(value, str) and "${" in value:
             self._interpolated.append((path, value, types, field, parameter))
+        if (path, value) in FORMER_VALUES.items() and self._config.describe_origin(path).startswith(STORED_CONFIG):
+            return
         for problem in check_value_type(path, value, types, field, parameter, self._config.describe_origin):
             self.mark_wrong(path)
             yield problem

@@ -27,7 +27,6 @@ from mlscale.errors import MLScaleError, raise_all
 
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE)
 _OVERRIDE = re.compile(r"^(?P<sign>\+\+|\+|~)?(?P<key>[^=\s]+?)(?:=(?P<value>.*))?$", re.DOTALL)
-_SPACED = re.compile(r"\s*(?P<key>[+~]*[A-Za-z_][\w.@/]*)(?:\s+=\s*|=\s+)(?P<value>[^\s=]+)(?=\s|$)")
 _INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
 
 
@@ -129,29 +128,25 @@ def _collect_hydra_flags(known: argparse.Namespace) -> list[str]:
 
 
 def _check_words(command: str, words: Sequence[str], roots: Roots) -> Iterator[MLScaleError]:
-    """Yield an error for each word that is not a `key=value`, with what was meant: `--gpus 2`, `recipe = resnet`,
-    `resnet`.
-    """
+    """Yield an error for each word that is not a `key=value`, with what a flag means: `--gpus 2`."""
     rest, reference = list(words), words[0] if words and is_reference(command, words) else None
     while rest:
         is_first, word, why, fix = len(rest) == len(words), rest.pop(0), "settings are typed as key=value", ""
-        spaced = _SPACED.match(" ".join([word, *rest[:2]]))
-        if spaced and not (_OVERRIDE.match(word) and "=" in word[:-1]):
-            what, fix = f"there is a space next to the '=' of '{spaced['key']}'", f"{spaced['key']}={spaced['value']}"
-            del rest[: len(spaced[0].split()) - len(word.split())]
-        elif word.startswith("-") or (rest and _is_bare_word(rest[0]) and _is_setting(word)):
+        if word.startswith("-"):
             key, sign, value = word.lstrip("-").replace("-", "_").partition("=")
             # A negative number is a value, not a flag: `--gpus -1`.
             if not sign and rest and (_is_bare_word(rest[0]) or _NUMBER.fullmatch(rest[0])):
                 value = rest.pop(0)
-            what = f"unknown {'flag' if word.startswith('-') else 'word'} '{word}'"
+            what = f"unknown flag '{word}'"
             fix, reason = _suggest_setting(command, key, value, words, roots)
             why = "; ".join(filter(None, (why, reason)))
         elif is_first and word == reference:
             continue
         elif _is_bare_word(word) or not _OVERRIDE.match(word):
+            while rest and _is_bare_word(rest[0]):  # `optimizer.lr = 0.1`
+                word += f" {rest.pop(0)}"
             what = f"unknown word '{word}'"
-            if command in REFERENCES:
+            if command in REFERENCES and "=" not in word:
                 named = word if reference is None else reference
                 fix = shlex.join(["mlscale", command, named, *_list_settings(words, reference)])
             elif word in roots.groups.get("recipe", ()):
@@ -169,29 +164,25 @@ def _suggest_setting(command: str, key: str, value: str, words: Sequence[str], r
     """Return the override that a flag means, and why: as the check answers it where it is typed as a setting."""
     from mlscale.config.checks.check import check_config  # only where something is wrong
     from mlscale.config.composition.compose import compose_config
+    from mlscale.config.composition.offered_fixes import drop_fixes_in_force
 
-    setting = f"{key}={value or 'true'}"
+    setting, cfg = f"{key}={value or 'true'}", None
     if not key or not _OVERRIDE.match(setting):
         return "", ""
     selected = [word for word in words if word.lstrip("+").partition("=")[0] in roots.groups and "=" in word]
-    for others in (selected, []):  # one of those may be wrong itself, and is reported next
-        try:
-            cfg = compose_config(build_request(command, [*others, setting], roots))
-            problems = check_config(cfg, groups=roots.get_command_groups(command), command=command)
-        except MLScaleError as error:
-            problems = [problem for problem in error.list_problems() if key in problem.what]
-            if not problems:
-                continue
-        problem = next((problem for problem in problems if key in problem.what), None)
-        return (problem.fix, problem.why or "") if problem else (setting, "")
-    return "", ""
-
-
-def _is_setting(word: str) -> bool:
-    """Return whether a bare word is a key, here or of other programs: `trainer.devices 8`, `epochs 3`."""
-    from mlscale.config.names.foreign_names import find_meanings
-
-    return _is_bare_word(word) and ("." in word or bool(find_meanings(word)))
+    request = Request(command, (), (), roots)
+    try:
+        request = build_request(command, [*selected, setting], roots)
+        cfg = compose_config(request)
+        problems: Sequence[MLScaleError] = check_config(cfg, groups=roots.get_command_groups(command), command=command)
+    except MLScaleError as error:
+        problems = error.list_problems()
+    if cfg is None and not any(key in problem.what for problem in problems):
+        # What is selected is wrong itself, and is reported next.
+        return _suggest_setting(command, key, value, (), roots) if selected else ("", "")
+    meant = next((problem for problem in problems if key in problem.what), MLScaleError("", fix=setting))
+    drop_fixes_in_force([meant], request, cfg)
+    return meant.fix, meant.why
 
 
 def _is_bare_word(word: str) -> bool:
@@ -229,15 +220,28 @@ def _normalise_overrides(command: str, words: Sequence[str], roots: Roots, *, mu
             except MLScaleError as problem:
                 problems.append(problem)
     ordered = [*plain, *(word for name in APPENDED for word in appended[name])]
-    raise_all([*problems, *_check_readable(ordered, roots)])
+    raise_all([*problems, *(_check_readable(ordered) if ordered else ())])  # help imports no Hydra
     return ordered
 
 
-def _check_readable(words: Sequence[str], roots: Roots) -> Iterator[MLScaleError]:
-    if words:
-        from mlscale.config.composition.unreadable import explain_unreadable
+def _check_readable(words: Sequence[str]) -> Iterator[MLScaleError]:
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
 
-        yield from filter(None, (explain_unreadable(word, roots.groups) for word in words))
+    for word in words:
+        why = ""
+        key, sign, value = word.lstrip("+").partition("=")
+        try:
+            OverridesParser.create().parse_override(word)
+        except HydraException as error:
+            why = str(error).partition("\n")[0]
+        if "${" in word:
+            from mlscale.config.checks.interpolations import INTERPOLATION, can_interpolate
+
+            why = why or ("" if can_interpolate(value) else INTERPOLATION)
+        if why:
+            shown = f"{key}{sign}" + value.strip("'")  # quoted as what Hydra can't read
+            yield MLScaleError(f"'{shown}' can't be read", where="command line", why=why)
 
 
 def _quote_if_needed(key: str, value: str, *, multirun: bool) -> str:
@@ -260,15 +264,27 @@ def _quote_if_needed(key: str, value: str, *, multirun: bool) -> str:
         # A path may contain commas, which Hydra reads as a sweep.
         if "/" in value:
             return quote_hydra_text(value)
-        several = f"-m {key}={value}, which runs one job for each\n{key}=[{value}], for a list"
         raise MLScaleError(
             f"{key}={value} is a sweep over several values",
             where=f"command line: {key}={value}",
-            fix="" if "interval(" in value else several,  # which Hydra's own sweeper refuses
+            why=f"one job runs for each with -m; a list is {key}=[…]",
+            fix=_suggest_sweep(key, value, list(getattr(parsed.value(), "list", ()))),
         )
     # A run's id may look like a number (`1e5`): unquoted, Hydra would change its digits.
     is_text = multirun or isinstance(parsed.value(), str | type(None))
     return value if key != REF or is_text else quote_hydra_text(value)
+
+
+def _suggest_sweep(key: str, value: str, values: Sequence[object]) -> str:
+    """Return the words for a sweep over values, or a list of them, that a documented key takes; "" for none."""
+    from mlscale.config.schema.documented_fields import get_shipped_fields
+
+    fields = [field for option in get_shipped_fields().options for field in option.fields if field.path == key]
+    kinds = [field.type for field in fields if field.type is not None]
+    is_sweep = any(values and all(map(kind.accepts, values)) for kind in kinds)
+    lines = [f"-m {key}={value}, which runs one job for each"] if is_sweep else []
+    lines += [f"{key}=[{value}], for a list"] if any(values and kind.accepts(values) for kind in kinds) else []
+    return "\n".join(lines)
 
 
 def replace_reference(request: Request, ref: str) -> Request:

@@ -32,10 +32,11 @@ from omegaconf._utils import get_yaml_loader
 from omegaconf.errors import GrammarParseError
 
 from mlscale.config.checks.interpolations import INTERPOLATION
-from mlscale.config.composition.hydra_errors import collect_refusals
+from mlscale.config.composition.hydra_errors import check_options, explain_refusal
 from mlscale.config.composition.hydra_keys import check_file_content
 from mlscale.config.composition.request import APPENDED, Request
 from mlscale.config.composition.user_files import check_content, check_recipe, check_text, create_yaml_error
+from mlscale.config.names.suggest import find_nearest
 from mlscale.config.schema.model_arguments import REFERENCES
 from mlscale.config.schema.roots import COMMAND_BASES, COMMAND_GROUP, TAKES_MODEL, Roots, get_shipped_folder
 from mlscale.errors import MLScaleError, raise_all
@@ -122,34 +123,32 @@ def compose_config(request: Request) -> DictConfig:
     """Return the config of one job, interpolations kept, not yet checked.
 
     Raises:
-        MLScaleError: everything that keeps Hydra from composing it, reported together.
+        MLScaleError: what keeps Hydra from composing it; options that do not exist, and keys that are not there to be
+            removed, are reported together.
     """
-    with prepare_hydra(request.roots):
-        try:
-            return _compose_by_hydra(prepare_deletions(request))
-        except MLScaleError:
-            raise
-        except Exception as error:
-            retried: dict[frozenset[str], DictConfig] = {}
-            retry = _create_retry(request, retried)
-            try:
-                raise_all(collect_refusals(error, list(request.overrides), request.roots, request.command, retry))
-            except MLScaleError as refusal:
-                refusal.retried = retried
-                raise
-            raise _create_compose_error(error) from error
+    with prepare_hydra(request.roots), _report_refusals(request):
+        raise_all(list(check_options(request, GlobalHydra.instance().config_loader().repository.config_exists)))  # type: ignore[attr-defined]
+        return _compose_by_hydra(prepare_deletions(request))
 
 
-def _create_compose_error(error: Exception) -> MLScaleError:
-    """Return the error for an exception of Hydra or OmegaConf without a message of mlscale: their only inputs are files
-    and overrides, so one of these is wrong.
+@contextlib.contextmanager
+def _report_refusals(request: Request) -> Iterator[None]:
+    """Raise what Hydra or OmegaConf refuse as an error: their only inputs are files and overrides, so one of these is
+    wrong.
     """
-    lines = str(error).strip().splitlines()
-    return MLScaleError(
-        "the config can't be composed",
-        where="command line or config files",
-        why=f"{type(error).__name__}: {lines[0] if lines else ''}; MLSCALE_TRACEBACK=1 shows where",
-    )
+    try:
+        yield
+    except MLScaleError:
+        raise
+    except Exception as error:
+        if (refusal := explain_refusal(error, request.overrides, request.roots)) is not None:
+            raise refusal from error
+        first = next(iter(str(error).strip().splitlines()), "")
+        raise MLScaleError(
+            "the config can't be composed",
+            where="command line or config files",
+            why=f"{type(error).__name__}: {first}; MLSCALE_TRACEBACK=1 shows where",
+        ) from error
 
 
 def _store_primary(command: str) -> None:
@@ -185,21 +184,21 @@ def prepare_deletions(request: Request) -> Request:
     except Exception:
         return request  # the errors are reported when all of it is composed
     overrides: list[str] = []
+    problems: list[MLScaleError] = []
     for word in request.overrides:
-        head, _, last = word[1:].rpartition(".")
+        key = word[1:].partition("=")[0]
+        head, _, last = key.rpartition(".")
         node = OmegaConf.select(cfg, head) if word in deletions else None
-        if isinstance(node, DictConfig) and last in node.keys() and OmegaConf.select(cfg, word[1:]) is None:  # noqa: SIM118 - `in` takes null for absent
-            overrides.append(f"++{word[1:]}=deleted")
+        names = list(map(str, node)) if isinstance(node, DictConfig) else []
+        if word in deletions and last not in names:
+            near, why = find_nearest(last, names), "mlscale config show prints what there is"
+            fix = f"~{head}.{near}" if near else f"leave {word} out"
+            problems.append(MLScaleError(f"no '{key}' to remove", where=f"command line: {word}", why=why, fix=fix))
+        elif word in deletions and OmegaConf.select(cfg, key) is None:
+            overrides.append(f"++{key}=deleted")
         overrides.append(word)
+    raise_all(problems)
     return replace(request, overrides=tuple(overrides))
-
-
-def _create_retry(request: Request, retried: dict[frozenset[str], DictConfig]) -> Callable[[list[str]], None]:
-    def retry_composition(overrides: list[str]) -> None:
-        cfg = _compose_by_hydra(prepare_deletions(replace(request, overrides=tuple(overrides))))
-        retried[frozenset(overrides)] = cfg
-
-    return retry_composition
 
 
 def run_by_hydra(request: Request, job: Callable[[DictConfig, list[str]], Any]) -> None:
@@ -217,7 +216,7 @@ def run_by_hydra(request: Request, job: Callable[[DictConfig, list[str]], Any]) 
     added = set(request.overrides) - set(typed)
     overrides = [] if "--hydra-help" in flags else request.overrides  # it composes no config that they could change
     # hydra.main reads sys.argv itself, and initialises Hydra itself.
-    with prepare_hydra(request.roots, initialise=False), _replace_argv([*flags, *overrides]):
+    with prepare_hydra(request.roots, initialise=False), _replace_argv([*flags, *overrides]), _report_refusals(request):
         try:
             hydra.main(
                 version_base=VERSION_BASE, config_path=str(get_shipped_folder("conf")), config_name=request.command
@@ -225,11 +224,6 @@ def run_by_hydra(request: Request, job: Callable[[DictConfig, list[str]], Any]) 
         except SystemExit as end:  # how --hydra-help ends
             if end.code:
                 raise
-        except MLScaleError:
-            raise
-        except Exception as error:
-            raise_all(collect_refusals(error, list(request.overrides), request.roots, request.command, None))
-            raise _create_compose_error(error) from error
 
 
 @contextlib.contextmanager

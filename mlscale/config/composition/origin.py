@@ -19,7 +19,7 @@ from hydra.core.override_parser.types import Override
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from mlscale.config.checks.checked_config import COMMAND_LINE
+from mlscale.config.checks.checked_config import COMMAND_LINE, STORED_CONFIG
 from mlscale.config.composition.compose import VERSION_BASE, SearchPath
 from mlscale.config.schema.roots import Roots, get_shipped_folder
 from mlscale.config.schema.target_nodes import join_path
@@ -143,7 +143,7 @@ def _build_label(source: str, config_path: str) -> str:
         return f"{folder}: {name}"
     if scheme == "structured":
         if config_path == "base/frozen":
-            return "the run's config.yaml"
+            return STORED_CONFIG
         return config_path.replace("/", "=")
     file = Path(folder) / name
     return f"./{file.relative_to(Path.cwd())}" if file.is_relative_to(Path.cwd()) else str(file)

@@ -24,7 +24,6 @@ _MOST_NODES = 100_000
 _DEEPEST = 50
 _LEADING_ZERO = re.compile(r"[-+]?0[0-9_]*[0-9]")
 _BASE_60 = re.compile(r"[-+]?[1-9][0-9_]*(?::[0-5]?[0-9])+(?:\.[0-9_]*)?")
-_UTF_16 = (b"\xff\xfe", b"\xfe\xff")  # how such a file begins
 _ENOUGH = 5  # problems of one file
 
 
@@ -69,10 +68,7 @@ def check_text(file: Path, shown: str) -> None:
     except UnicodeDecodeError as error:
         line = data[: error.start].count(b"\n") + 1
         where = f"{shown}: line {line}"
-        # The two usual encodings of editors that do not write UTF-8: Windows' Unicode, and a Western single byte.
-        encoding = "utf-16" if data[:2] in _UTF_16 else "latin1"
-        typed, new = shlex.quote(shown), shlex.quote(f"{shown}.utf8")
-        fix = f"iconv -f {encoding} -t utf-8 {typed} > {new} && mv {new} {typed}"
+        fix = "save it as UTF-8 in the editor that wrote it"
         raise MLScaleError("a config file is not UTF-8", where=where, why=str(error.reason), fix=fix) from None
     try:
         raise_all(list(islice(_scan_events(text, shown), _ENOUGH)))
@@ -214,16 +210,8 @@ def _check_key(text: str, where: str) -> Iterator[MLScaleError]:
 
 
 def _check_number(text: str, where: str) -> Iterator[MLScaleError]:
-    """Yield the problem of a number that YAML reads differently than it looks."""
-    if _LEADING_ZERO.fullmatch(text):
-        digits = text.replace("_", "").lstrip("+-")
-        octal = not set(digits) & {"8", "9"}
-        why = f"YAML reads it as octal: {int(digits, 8)}" if octal else "YAML reads it as text: a leading zero is octal"
-        fix = f"write `{digits.lstrip('0') or '0'}`, or '{text}' in quotes for a text"
+    """Yield the problem of a number that YAML reads as octal, or in base 60."""
+    if _LEADING_ZERO.fullmatch(text) or _BASE_60.fullmatch(text):
+        why = f"YAML reads it as {yaml.safe_load(text)!r}"
+        fix = f"write '{text}' in quotes for a text, or a decimal number without leading zeros"
         yield MLScaleError(f"{text} is not a decimal number", where=where, why=why, fix=fix)
-    elif _BASE_60.fullmatch(text):
-        value: float = 0
-        for part in text.lstrip("+-").replace("_", "").split(":"):
-            value = value * 60 + float(part)
-        why = f"YAML reads digits with colons in base 60: {value:g}"
-        yield MLScaleError(f"{text} is not a time", where=where, why=why, fix=f"write '{text}' in quotes")

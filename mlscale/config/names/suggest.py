@@ -11,10 +11,6 @@ _PLAIN = re.compile(r"[\w./:@+*?\-%]+(?: [\w./:@+*?\-%]+)*", re.ASCII)  # Hydra 
 _SHELL = re.compile(r"[\s$&;|<>()#*?`{}!\\]")
 # Texts that would be read as another type, or as a mapping, without quotes.
 _SPECIAL = re.compile(r"(?i)true|false|null|none|nan|inf|[+-]?[\d._]+(?:e[+-]?\d+)?|.*: .*")
-_OVERRIDE = re.compile(r"['\"]?~|['\"]?[\w./@-]+=")
-_DOUBLED = 0.6  # a letter that is typed twice, or once where it stands twice
-_SWAPPED = 0.9  # two letters in the wrong order
-_MARGIN = 0.3  # by which the nearest name must be nearer than the next, or neither is suggested
 
 
 @cache
@@ -23,56 +19,33 @@ def fold_name(name: str) -> str:
     return "".join(letter for letter in name.lower() if letter not in "_-. ")
 
 
-@cache
-def _compute_letter_mask(name: str) -> int:
-    """Return the set of letters of a name as a bit mask."""
-    bits = 0
-    for letter in name:
-        # 64 bits are enough for a lower bound: two letters that share a bit only make it looser, never wrong.
-        bits |= 1 << (ord(letter) & 63)
-    return bits
+def compute_distance(typed: str, name: str, limit: int = 4) -> int:
+    """Return the number of edits from `typed` to `name`; `limit` + 1 where it is above `limit`.
 
-
-@cache
-def compute_distance(typed: str, name: str, limit: float = 4.0) -> float:
-    """Return the weighted number of edits from `typed` to `name`, both folded; `limit` + 1 where it is above `limit`.
-
-    Damerau–Levenshtein (optimal string alignment), with a doubled letter and a swapped pair cheaper than other edits.
+    Damerau–Levenshtein (optimal string alignment): a letter more, less or another, or two neighbours swapped.
     """
-    far = limit + 1
-    if typed == name:
-        return 0.0
-    letters, others = _compute_letter_mask(typed), _compute_letter_mask(name)
-    # A bound that is cheap: most names are ruled out by it, without a table of edits.
-    if max((letters & ~others).bit_count(), (others & ~letters).bit_count()) > limit:
-        return far  # each letter that only one of them has costs an edit
-    before: list[float] = []
-    row = [_compute_removal_cost(name, index) for index in range(len(name) + 1)]
+    if abs(len(typed) - len(name)) > limit:
+        return limit + 1
+    before: list[int] = []
+    row = list(range(len(name) + 1))
     for i, letter in enumerate(typed, 1):
-        last, row = row, [float(i)]
+        last, row = row, [i]
         for j, other in enumerate(name, 1):
-            extra = _DOUBLED if i > 1 and typed[i - 2] == letter else 1.0
-            absent = _DOUBLED if j > 1 and name[j - 2] == other else 1.0
-            cost = min(last[j - 1] + (letter != other), last[j] + extra, row[j - 1] + absent)
-            # Only neighbours can be swapped, and no letter is edited twice: this is what typing errors are.
+            cost = min(last[j - 1] + (letter != other), last[j] + 1, row[j - 1] + 1)
             if i > 1 and j > 1 and letter == name[j - 2] and typed[i - 2] == other:
-                cost = min(cost, before[j - 2] + _SWAPPED)
+                cost = min(cost, before[j - 2] + 1)
             row.append(cost)
         # Two rows, because a swapped pair continues from the row before the last. Costs never fall from row to row.
         if min(row) > limit and min(last) > limit:
-            return far
+            return limit + 1
         before = last
-    return row[-1] if row[-1] <= limit else far
+    return min(row[-1], limit + 1)
 
 
-def _compute_removal_cost(name: str, count: int) -> float:
-    return sum(_DOUBLED if index and name[index - 1] == name[index] else 1.0 for index in range(count))
-
-
-def get_edit_limit(name: str) -> float:
+def get_edit_limit(name: str) -> int:
     """Return the edits that a typo of this length may have before another name is meant."""
     length = len(fold_name(name))
-    return 1.0 if length <= 5 else 2.0 if length <= 9 else 3.0
+    return 1 if length <= 5 else 2 if length <= 9 else 3
 
 
 def is_extension(name: str, other: str) -> bool:
@@ -87,30 +60,20 @@ def is_extension(name: str, other: str) -> bool:
 def find_nearest(name: str, names: Iterable[str]) -> str | None:
     """Return the one of `names` that was most likely meant, or None: none is near, or two are equally near.
 
-    Case and separators do not count. Where the name lacks its end, or has the only one's words, that one is meant.
+    Case and separators do not count. Of equally near names one with the same letters is meant (`AdaWm` is AdamW, not
+    Adam), else one with the same first letter. Where the name lacks its end, the only one that begins so is meant.
     """
-    candidates = list(dict.fromkeys(names))
     typed, limit = fold_name(name), get_edit_limit(name)
+    # Of names that differ only in case or separators the one with fewer plain edits.
+    folded = {fold_name(item): item for item in sorted(names, key=lambda item: -compute_distance(name, item))}
     ranked = sorted(
-        (compute_distance(typed, fold_name(item), limit), compute_distance(name, item), item) for item in candidates
+        (compute_distance(typed, item, limit), set(item) != set(typed), item[:1] != typed[:1], item) for item in folded
     )
-    near = [(cost, item) for cost, _, item in ranked if cost <= limit]
-    # Two names that differ only in case or separators: the one with fewer plain edits comes first in `ranked`.
-    alike = len(near) > 1 and fold_name(near[0][1]) == fold_name(near[1][1])
-    if near and (len(near) == 1 or alike or near[0][0] == 0 or near[1][0] - near[0][0] >= _MARGIN):
-        return near[0][1]
+    near = [item for item in ranked if item[0] <= limit]
     if near:
-        # Swapped letters keep every letter: `AdaWm` is AdamW, though Adam is no further away.
-        swapped = [
-            item for cost, item in near if cost - near[0][0] < _MARGIN and sorted(fold_name(item)) == sorted(typed)
-        ]
-        if len(swapped) == 1:
-            return swapped[0]
-        # People rarely mistype the first letter: it decides between equally near names.
-        same = [item for cost, item in near if cost - near[0][0] < _MARGIN and fold_name(item)[:1] == typed[:1]]
-        return same[0] if len(same) == 1 else None
-    begun = [item for item in candidates if len(typed) > 2 and fold_name(item).startswith(typed)]
-    return begun[0] if len(begun) == 1 else None
+        return folded[near[0][-1]] if len(near) == 1 or near[0][:3] != near[1][:3] else None
+    begun = [item for item in folded if len(typed) > 2 and item.startswith(typed)]
+    return folded[begun[0]] if len(begun) == 1 else None
 
 
 def format_override(path: str, value: object) -> str:
@@ -120,11 +83,6 @@ def format_override(path: str, value: object) -> str:
     if "'" in text:
         return '"' + re.sub(r'([$`"\\])', r"\\\1", text) + '"'
     return f"'{text}'" if _SHELL.search(text) else text
-
-
-def is_override(fix: str) -> bool:
-    """Return whether a fix is made of overrides, and is not a command or a sentence."""
-    return bool(_OVERRIDE.match(fix))
 
 
 def format_hydra_value(value: object) -> str:

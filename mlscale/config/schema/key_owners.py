@@ -33,6 +33,12 @@ SUPPLIED: Mapping[str, frozenset[str]] = {
 """Arguments that the code gives when it builds a group's object."""
 
 
+FORMER = frozenset({"precision.compare", "precision.probe_seconds", "precision.tolerance"})
+"""Keys in the configs of earlier runs, which have no effect: their runs resume, and are evaluated."""
+FORMER_VALUES = {"data.executor": "auto"}
+"""Values of those configs that mean the default."""
+
+
 @dataclass(frozen=True)
 class KeyOwner:
     """Why users do not set an argument, and the key or group that has its value, if any."""

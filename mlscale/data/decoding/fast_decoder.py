@@ -21,7 +21,7 @@ import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
 
-from mlscale.data.decoding import jpeg, jpeg2000, png
+from mlscale.data.decoding import jpeg, png
 from mlscale.data.decoding.orientation import UPRIGHT, is_turned, read_orientation, rotate_upright
 from mlscale.data.decoding.pil import MAX_PIXELS, check_size, open_image
 
@@ -258,12 +258,10 @@ def read_indices(content: bytes, *, max_pixels: int = MAX_PIXELS) -> NDArray[Any
 
 
 def _expect_whole(image: Image.Image, content: bytes) -> None:
-    """Raise if rows or tiles are missing: of two formats Pillow leaves them black without a message."""
+    """Raise if rows of a PNG are missing: Pillow leaves them black without a message."""
     image.load()
     if content.startswith(png.START):
         png.check_rows(content, np.asarray(image.crop((0, image.height - 1, *image.size))))
-    elif image.format == "JPEG2000":
-        jpeg2000.check_tiles(content)
 
 
 def get_thread_buffer(name: str, size: int) -> NDArray[np.uint8]:

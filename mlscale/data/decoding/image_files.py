@@ -42,13 +42,12 @@ IMAGE_FORMATS = (
         rb"P[1-6]\s+(#|\d+\s+(#|\d))",
         "image/x-portable-anymap image/x-portable-pixmap image/x-portable-graymap image/x-portable-bitmap",
     ),
-    # A file with boxes, or its codestream alone.
-    _describe_format(
-        "jp2 j2k j2c jpc jpf jpx", rb"\0\0\0\x0cjP  \r\n\x87\n|\xff\x4f\xff\x51", "image/jp2 image/jpx image/j2c"
-    ),
 )
-IMAGE_EXTENSIONS = frozenset(extension for format_ in IMAGE_FORMATS for extension in format_.extensions)
-"""In lower case, without the dot, of every format in `mlscale.data.decoding.pil.FORMATS`."""
+IMAGE_EXTENSIONS = frozenset(extension for format_ in IMAGE_FORMATS for extension in format_.extensions) | {
+    *("jp2", "j2k", "jpx")
+}
+"""In lower case, without the dot, of every format in `mlscale.data.decoding.pil.FORMATS`; and of JPEG 2000, which is
+refused by name and not skipped."""
 
 
 def is_image_file(name: str) -> bool:

@@ -19,11 +19,14 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from PIL import Image
 
-FORMATS = ("BMP", "DIB", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
+FORMATS = ("BMP", "DIB", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 MAX_PIXELS = 89_478_485
 """Pixels of an image, at most, unless another limit is set: Pillow's, 256 MiB of RGB."""
 
-_PLUGINS = ("Bmp", "Gif", "Jpeg", "Jpeg2K", "Mpo", "Png", "Ppm", "Tiff", "WebP")
+_JPEG2000 = (b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51")
+"""First bytes of a file with boxes, and of a codestream alone: OpenJPEG leaves tiles that are missing black, without a
+message."""
+_PLUGINS = ("Bmp", "Gif", "Jpeg", "Mpo", "Png", "Ppm", "Tiff", "WebP")
 
 
 @contextmanager
@@ -43,6 +46,8 @@ def open_image(content: bytes, *, max_pixels: int = MAX_PIXELS) -> Iterator[Imag
         try:
             image = Image.open(io.BytesIO(content), formats=FORMATS)
         except UnidentifiedImageError:
+            if content.startswith(_JPEG2000):
+                raise ValueError("a JPEG 2000 is not decoded; magick in.jp2 out.png writes it as a PNG") from None
             raise ValueError(
                 f"it is not an image of a known format ({', '.join(FORMATS)}), or its header is corrupt; "
                 f"it begins {content[:8]!r}"

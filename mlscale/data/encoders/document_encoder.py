@@ -154,15 +154,6 @@ class DocumentEncoder(Encoder):
         # Of its tokens and its end the first window predicts `length`, each later one half as many.
         return 1 + max(0, -(-(size + 1 - self.length) // self._step))
 
-    def compute_longest(self, windows: int) -> int:
-        """Return the most tokens of a document that is read in so many windows."""
-        return self.length + (windows - 1) * self._step - 1
-
-    def count_tokens(self, packed: Mapping[str, NDArray[Any]], size: int) -> int:
-        """Return the tokens of `size` packed documents, without their ends."""
-        scored = packed[SCORED]
-        return int((scored[:, 1] - scored[:, 0]).sum()) - size
-
     @property
     def _step(self) -> int:
         return max(1, self.length // 2)

@@ -59,6 +59,54 @@ class EncodedSamples(NamedTuple):
     counts: NDArray[np.int64] | None = None
     facts: Mapping[str, NDArray[np.float64]] | None = None
 
+    @property
+    def rows(self) -> int:
+        """The rows of each tensor."""
+        return len(next(iter(self.tensors.values()), ()))
+
+    @property
+    def size(self) -> int:
+        """The number of samples."""
+        return self.rows if self.counts is None else len(self.counts)
+
+
+def select_samples(samples: EncodedSamples, is_selected: NDArray[np.bool_]) -> EncodedSamples:
+    """Return the samples that are selected, bool (n,); none of them is bad."""
+    if is_selected.all():
+        return samples
+    counts, facts = samples.counts, samples.facts
+    # A document has a row for each of its windows, and none if it is bad.
+    rows = is_selected if counts is None else np.repeat(is_selected, counts)
+    tensors = {name: values[rows] for name, values in samples.tensors.items()}
+    facts = facts and {name: values[is_selected] for name, values in facts.items()}
+    return EncodedSamples(tensors, {}, None if counts is None else counts[is_selected], facts)
+
+
+def join_samples(parts: Sequence[EncodedSamples]) -> EncodedSamples:
+    """Return the samples of all parts, in their order; none of them is bad."""
+    if len(parts) == 1:
+        return parts[0]
+    names = parts[0].tensors
+    tensors = {name: np.concatenate([part.tensors[name] for part in parts]) for name in names}
+    counts = None
+    if any(part.counts is not None for part in parts):
+        # A part without counts has a row for each of its samples.
+        counts = np.concatenate(
+            [np.ones(part.size, np.int64) if part.counts is None else part.counts for part in parts]
+        )
+    return EncodedSamples(tensors, {}, counts, _join_facts(parts))
+
+
+def _join_facts(parts: Sequence[EncodedSamples]) -> dict[str, NDArray[np.float64]] | None:
+    """Return the facts of all parts, NaN for those of parts that have none."""
+    names = dict.fromkeys(name for part in parts for name in part.facts or ())
+    if not names:
+        return None
+    return {
+        name: np.concatenate([(part.facts or {}).get(name, np.full(part.size, np.nan)) for part in parts])
+        for name in names
+    }
+
 
 class Encoder(ABC):
     """From raw samples to the tensors that a model takes.

@@ -23,8 +23,6 @@ from mlscale.errors import MLScaleError, raise_all
 NUMBERS, TEXTS = "numbers", "texts"
 """The tensors of packed rows: float64 (n, columns of numbers), and texts (n, columns of categories)."""
 _FEW_ROWS = 16
-_FAR = 1e6
-"""Standard deviations from the mean from which a number is named as the cause of an answer that is not finite."""
 
 
 class EncodedTable(NamedTuple):
@@ -268,18 +266,6 @@ class TableEncoder(Encoder):
         return not any(
             (numbers[name] < low).any() or (numbers[name] > high).any() for _, name, low, high in self._number_plan
         )
-
-    def find_farthest_number(self, packed: Mapping[str, NDArray[Any]]) -> tuple[str, float] | None:
-        """Return the column of numbers whose value in a packed row is farthest from those of training, and the value;
-        None where all are near."""
-        columns = self._number_columns
-        if not columns:
-            return None
-        # By the distance in deviations: columns have units of their own.
-        values = packed[NUMBERS][0]
-        distances = [abs((value - column.mean) / column.std) for value, column in zip(values, columns, strict=True)]
-        at = int(np.argmax(np.nan_to_num(distances, posinf=np.inf)))
-        return (columns[at].name, float(values[at])) if distances[at] > _FAR else None
 
     def _pack_row(self, row: Mapping[str, object]) -> tuple[list[float], list[str]]:
         """Return the numbers and the texts of a row.

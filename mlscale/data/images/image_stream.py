@@ -66,7 +66,7 @@ class ImageStream:
         self._augment = None if isinstance(augment, RandomCrop) else augment
         # What the device that trains does to samples, from their decoded pixels on.
         self._device_augment = augment if isinstance(augment, Augment | RandomCrop) and is_on_device(augment) else None
-        self._transform = SampleTransform(augment, data, executor) if isinstance(augment, PerSampleAugment) else None
+        self._transform = SampleTransform(augment, data) if isinstance(augment, PerSampleAugment) else None
         self._executor = executor
         self._keeps_pixels = self._augment is not None or self._device_augment is not None
         self._mean = np.array(data.shape.mean, np.float32)[:, None, None]
@@ -77,14 +77,14 @@ class ImageStream:
         """Yield a batch for each plan; in its place a `BadSample`, if one of its samples cannot be decoded."""
         if self._workers == 0:
             for plan in plans:
-                yield self._take_batch(self._start_batch(plan, None))
+                yield self._take_batch(self._start_batch(plan, None, None))
             return
         pending: deque[_BatchWork] = deque()
         pool = ThreadPoolExecutor(self._workers, thread_name_prefix="mlscale-decode")
-        with nullcontext() if self._executor is None else self._executor.run_epoch():
+        with nullcontext() if self._executor is None else self._executor.run_epoch() as workers:
             try:
                 for plan in plans:
-                    pending.append(self._start_batch(plan, pool))
+                    pending.append(self._start_batch(plan, pool, workers))
                     if len(pending) > self._count_batches_ahead(len(plan.samples)):
                         yield self._take_batch(pending.popleft())
                 while pending:
@@ -96,8 +96,8 @@ class ImageStream:
     def _count_batches_ahead(self, batch_size: int) -> int:
         return max(_MIN_BATCHES_AHEAD, -(-2 * self._workers * _MIN_CHUNK_SAMPLES // batch_size))
 
-    def _start_batch(self, plan: BatchPlan, pool: ThreadPoolExecutor | None) -> _BatchWork:
-        if pool is not None and self._executor is not None and (workers := self._executor.find_pool()) is not None:
+    def _start_batch(self, plan: BatchPlan, pool: ThreadPoolExecutor | None, workers: WorkerPool | None) -> _BatchWork:
+        if pool is not None and workers is not None:
             return self._start_changed_batch(plan, pool, workers)
         if self._crop is None and (cached := self._data.get_cached_samples(plan.samples)) is not None:
             masks = None if self._data.masks is None else self._data.masks.get_cached_masks(plan.samples)

@@ -17,15 +17,7 @@ from mlscale.data.label_kinds import EncodedLabels
 from mlscale.data.order.policy import Policy
 from mlscale.data.shards.sample_source import Label, SampleSource
 from mlscale.data.windows.image_window import encode_window_labels, open_image_window
-from mlscale.data.windows.window_folder import (
-    HELD_OUT,
-    ORIGINAL,
-    TRAIN,
-    find_class_numbers,
-    locate_window_part,
-    name_origin,
-)
-from mlscale.errors import MLScaleError
+from mlscale.data.windows.window_folder import ORIGINAL, arrange_windows, find_class_numbers, name_origin
 
 
 class ImagePart(NamedTuple):
@@ -115,7 +107,7 @@ def join_image_windows(
     kind: str,
     classes: Classes,
 ) -> tuple[dict[str, SampleSource], dict[str, EncodedLabels]]:
-    """Return the splits of a retraining and their labels; see `join_row_windows`.
+    """Return the splits of a retraining and their labels; see `arrange_windows`.
 
     Args:
         policy: with the windows.
@@ -126,24 +118,18 @@ def join_image_windows(
     """
     relabelled = find_class_numbers(policy.relabelled, classes.names, classes.count)
 
-    def open_part(window: str | Path, part: str) -> ImagePart:
-        source = open_image_window(locate_window_part(window, part), kind)
-        return ImagePart.take_all(Path(window).name, source, encode_window_labels(source, kind, classes))
+    def open_part(folder: Path) -> ImagePart:
+        source = open_image_window(folder, kind)
+        return ImagePart.take_all(folder.parent.name, source, encode_window_labels(source, kind, classes))
 
-    *earlier, newest = [open_part(window, TRAIN) for window in policy.windows]
-    *held_before, held_out = [open_part(window, HELD_OUT) for window in policy.windows]
-    original = {split: ImagePart.take_all(ORIGINAL, opened[split], labels[split]) for split in ("train", "val")}
-    old = [_drop_classes(part, relabelled, kind) for part in (original["train"], *earlier)]
-    if not policy.replay_share:
-        old = []
-    elif not sum(len(part.numbers) for part in old):
-        raise MLScaleError(
-            "nothing of the old data is left",
-            where="data.relabelled",
-            why="all of it is of the classes that are left out",
-            fix="data.replay=0, to train on the window alone",
-        )
-    parts = {"train": [*old, newest], "val": [held_out], "test": [original["val"], *held_before]}
+    arranged = arrange_windows(
+        policy,
+        {split: ImagePart.take_all(ORIGINAL, opened[split], labels[split]) for split in ("train", "val")},
+        open_part,
+        lambda part: _drop_classes(part, relabelled, kind),
+        lambda part: len(part.numbers),
+    )
+    parts = {split: [part for _, part in named] for split, named in arranged.items()}
     sources: dict[str, SampleSource] = {
         split: JoinedSource(split_parts, relabelled if split == "train" and kind == "mask" else None)
         for split, split_parts in parts.items()

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from mlscale.data.augmentations.augmentation import BatchAugment, PerSampleAugment, check_sizes
 from mlscale.data.images.decoded_cache import DecodedSamples
 from mlscale.data.shards.member_decoder import Array
-from mlscale.data.workers.sample_executor import SampleExecutor, read_cpu_clock
+from mlscale.data.workers.sample_executor import SampleExecutor
 from mlscale.data.workers.serve_requests import Failure, Mark, describe_failure
 from mlscale.data.workers.worker_pool import WorkerPool
 from mlscale.data.workers.worker_process import WorkerFailure
@@ -41,19 +41,16 @@ class TransformWork:
 
 
 def build_transform_executor(augment: BatchAugment | None, choice: str, count: int) -> SampleExecutor | None:
-    """Return what runs a transform; None if it is not one in Python, or stays in this process anyhow.
+    """Return what runs a transform; None if it is not one in Python, or stays in this process.
 
     Args:
         augment: of the samples.
         choice: `data.executor`.
         count: threads that decode, each of which may have a worker.
     """
-    if not isinstance(augment, PerSampleAugment) or choice == "thread" or count < 1:
+    if not isinstance(augment, PerSampleAugment) or choice != "process" or count < 1:
         return None
-    is_required = choice == "process"
-    return SampleExecutor(
-        partial(TransformWork, augment), name=augment.name, count=count, at_once=is_required, is_required=is_required
-    )
+    return SampleExecutor(partial(TransformWork, augment), name=augment.name, count=count)
 
 
 class SampleTransform:
@@ -62,11 +59,10 @@ class SampleTransform:
     Args:
         augment: the transform.
         data: the split.
-        executor: where it runs; None for the caller's thread.
     """
 
-    def __init__(self, augment: PerSampleAugment, data: DecodedSamples, executor: SampleExecutor | None) -> None:
-        self._augment, self._data, self.executor = augment, data, executor
+    def __init__(self, augment: PerSampleAugment, data: DecodedSamples) -> None:
+        self._augment, self._data = augment, data
 
     @property
     def name(self) -> str:
@@ -83,16 +79,12 @@ class SampleTransform:
             nonlocal row
             row = number
 
-        # CPU time, which is the same on a busy machine; the threads that decode are not part of it.
-        start = read_cpu_clock()
         try:
             results = _apply_transform(self._augment, [torch.from_numpy(array) for array in arrays], seeds, mark)
         except MLScaleError:
             raise
         except Exception as error:
             raise self._build_error(int(samples[row]), describe_failure(error)) from error
-        if self.executor is not None and self.executor.is_measuring:
-            self.executor.record_cost(read_cpu_clock() - start, len(samples))
         return [result.numpy() for result in results]
 
     def change_in_worker(

@@ -24,8 +24,7 @@ from mlscale.data.images.windowed_shards import (
     parse_cache_size,
     parse_window,
 )
-from mlscale.data.order.bad_samples import Stream
-from mlscale.data.order.loader import Batches, Follow
+from mlscale.data.order.loader import Follow
 from mlscale.data.order.policy import Policy, TolerantPolicyArguments, normalise_shares
 from mlscale.data.order.sample_order import SampleOrder
 from mlscale.data.order.windowed_order import WindowedSampler
@@ -210,14 +209,6 @@ class ShardBackend(ImageBackend):
             return super()._choose_sampling(samples, version)
         self.facts()
         return build_windowed_order(self._indexes["train"], self._window, self.policy, self.seed, version)
-
-    def _wrap_stream(self, stream: Stream, split: str) -> Batches:
-        batches = super()._wrap_stream(stream, split)
-        if self._remote is None:
-            return batches
-        from mlscale.data.remote.follow_order import ReportedBatches
-
-        return ReportedBatches(batches, self._remote)
 
     def _get_follow(self, split: str) -> Follow:
         data = self.get_decoded_split(split)

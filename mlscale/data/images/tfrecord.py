@@ -17,14 +17,14 @@ from mlscale.data.shards.member_digests import RecordedDigests
 from mlscale.data.shards.sample_source import TarSource
 from mlscale.data.shards.shard_paths import Shard, ShardFiles, Spec, find_shards
 from mlscale.data.tfrecord.feature_schema import IMAGE_MEMBER, LABEL_MEMBERS, apply_schema
-from mlscale.data.tfrecord.record_index import RecordIndex, find_wrong_records, scan_records
+from mlscale.data.tfrecord.record_index import RecordIndex, are_intact, scan_records
 from mlscale.errors import MLScaleError
 
 _FILES = ShardFiles(
     re.compile(r"(\.tfrecords?|\.tfrec|(^|[.-])\d{5}-of-\d{5})$"), ".tfrecord, .tfrecords, .tfrec or -00000-of-00001"
 )
 
-_SCANNER = Scanner("tfrecord", scan_records, find_wrong_records)
+_SCANNER = Scanner("tfrecord", scan_records, are_intact)
 _MAX_NAMES = 5
 
 

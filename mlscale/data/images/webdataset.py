@@ -14,7 +14,6 @@ from mlscale.data.shards.sample_source import TarSource
 from mlscale.data.shards.shard_paths import Shard, Spec, find_shards
 from mlscale.errors import MLScaleError, call_all
 
-_ALLOWED_FEATURES = ("pickle", "pipe")
 _INCOMPLETE = ("error", "skip")
 
 
@@ -43,7 +42,7 @@ class TarBackend(ShardBackend):
         label_field: where the label is in the JSON of its member: a key, or several that are joined by '.'; None where
             it is all of the member.
         classes: see `ImageBackend`.
-        allow: 'pickle' decodes pickled members, 'pipe' runs `pipe:` commands.
+        allow: 'pickle' decodes pickled members.
         incomplete: samples that lack their image or label are an 'error', or 'skip' leaves them out and counts them.
         verify: compare what is read with the digests that `mlscale prepare` has recorded, where it has.
         arguments: see `ShardBackend`, `ImageBackend` and `Policy`; `augment` gets one image.
@@ -64,11 +63,11 @@ class TarBackend(ShardBackend):
         **arguments: Unpack[ShardArguments],
     ) -> None:
         super().__init__(train, val, test, classes=classes, **arguments)
-        if unknown := [word for word in allow if word not in _ALLOWED_FEATURES]:
+        if unknown := [word for word in allow if word != "pickle"]:
             raise MLScaleError(
                 f"data.allow has {unknown[0]!r}",
                 where="data.allow",
-                why=f"the words are: {', '.join(_ALLOWED_FEATURES)}",
+                why="its only word is pickle",
                 fix="data.allow=[]",
             )
         check_word("incomplete", incomplete, _INCOMPLETE)
@@ -78,7 +77,7 @@ class TarBackend(ShardBackend):
         self._image_key, self._label_field, self._allow = image_key, label_field, tuple(allow)
 
     def _find_shards(self, spec: Spec, where: str) -> list[Shard]:
-        return find_shards(spec, where=where, allow=self._allow, find_remote=self._find_remote)
+        return find_shards(spec, where=where, find_remote=self._find_remote)
 
     def _open_shards(self, split: str, shards: Sequence[Shard]) -> TarSource:
         where = self._get_key_path(split)

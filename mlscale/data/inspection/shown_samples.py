@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,13 +15,17 @@ from mlscale.data.encoders.document_encoder import DocumentEncoder
 from mlscale.data.encoders.encoder import Encoder
 from mlscale.data.encoders.table_encoder import TableEncoder
 from mlscale.data.encoders.text_encoder import TextEncoder
-from mlscale.report import Figure, TableBlock, format_number
-from mlscale.report.contact_sheet import Tile, convert_to_image, list_mask_colours, render_class_mask
-from mlscale.report.image_grid import build_image_grid
+from mlscale.report import Figure, ImageBlock, TableBlock, format_number
+from mlscale.report.contact_sheet import (
+    Tile,
+    build_contact_sheet,
+    convert_to_image,
+    list_mask_colours,
+    render_class_mask,
+)
 
 _MAX_TEXT, _MAX_COLUMNS = 120, 12
 _MAX_ROWS = 6  # of a table
-_MAX_BYTES = 90_000  # of images
 _MIN_SHARE = 0.005  # of a mixed label: a smaller one is not shown
 
 
@@ -44,7 +49,7 @@ def build_sample_blocks(
     facts: DataFacts | None,
     encoder: Encoder | None,
     targets: Sequence[str] = (),
-    max_bytes: int = _MAX_BYTES,
+    max_bytes: float = math.inf,
 ) -> list[Figure]:
     """Return a contact sheet of images, or a table of what else samples are; nothing where they are neither.
 
@@ -53,13 +58,12 @@ def build_sample_blocks(
         facts: of the data: names of classes, and the normalisation of images; None where it reports none.
         encoder: of the data, by which texts and columns are shown; None where it has none.
         targets: names of the numbers to predict.
-        max_bytes: of all images together.
+        max_bytes: of the contact sheet, about.
     """
     labels = [describe_label(sample.y, facts, targets) for sample in samples]
     # Channels, height, width: tables and texts have one dimension.
     if samples[0].x.ndim == 3:
-        tiles, legend = build_tiles(samples, labels, facts), build_mask_legend(samples, facts)
-        return [build_image_grid("Images and labels", tiles, max_bytes, legend)]
+        return [build_image_sheet("Images and labels", samples, labels, facts, max_bytes)]
     names = name_inputs(encoder)
     if not names:
         return []
@@ -101,20 +105,24 @@ def describe_label(y: NDArray[Any], facts: DataFacts | None, targets: Sequence[s
     return ", ".join(f"{name} {value}" for name, value in zip(targets, values, strict=False)) or ", ".join(values)
 
 
-def build_tiles(samples: Sequence[ShownSample], labels: Sequence[str], facts: DataFacts | None) -> list[Tile]:
+def build_image_sheet(
+    title: str,
+    samples: Sequence[ShownSample],
+    labels: Sequence[str],
+    facts: DataFacts | None,
+    max_bytes: float = math.inf,
+) -> ImageBlock:
     """Return samples that are images, normalisation reversed, with their labels and, in segmentation, their masks."""
-    tiles = []
+    tiles, masks = [], []
     for sample, label in zip(samples, labels, strict=True):
         images = [_restore_pixels(sample.x, facts)]
         if sample.y.ndim == 2:
+            masks.append(sample.y)
             images.append(render_class_mask(sample.y.astype(np.uint8)))
         tiles.append(Tile(images, label, sample.key, wrong=False))
-    return tiles
-
-
-def build_mask_legend(samples: Sequence[ShownSample], facts: DataFacts | None) -> list[tuple[str, str]]:
-    """Return the names and colours of the classes in the masks of samples; nothing for other samples."""
-    return list_mask_colours([sample.y for sample in samples if sample.y.ndim == 2], name_classes(facts))
+    return build_contact_sheet(
+        title, tiles, "; ".join(labels[:8]), list_mask_colours(masks, name_classes(facts)), max_bytes
+    )
 
 
 def _restore_pixels(x: NDArray[Any], facts: DataFacts | None) -> NDArray[np.uint8]:

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from mlscale.errors import MLScaleError
 
-EXECUTORS = ("auto", "thread", "process")
+EXECUTORS = ("thread", "process", "auto")
+"""The last was a word of earlier runs, and means the first."""
 _REPLAY = 0.7
 _MAX_SHARE_PARTS = 10_000
 """Parts that shares may be of: 0.0001 is the smallest step between them."""
@@ -60,8 +61,8 @@ class Policy:
             are mixed with the data, and validate in its place. The encoder stays that of the data.
         replay: the share of samples in training that are not of the latest window; 0.7 where it is None; 0 for none.
         relabelled: names of classes whose meaning has changed: no sample of them is replayed.
-        executor: where Python code of a user's own works on samples: 'thread' in this process, 'process' in others;
-            'auto' starts others if it takes enough time. The batches are the same.
+        executor: where Python code of a user's own works on samples: 'thread' in this process, 'process' in others. The
+            batches are the same.
 
     Raises:
         MLScaleError: an unknown value, a number out of range, or a choice that contradicts another.
@@ -78,7 +79,7 @@ class Policy:
     windows: Sequence[str] = ()
     replay: float | None = None
     relabelled: Sequence[str] = ()
-    executor: str = "auto"
+    executor: str = "thread"
 
     def __post_init__(self) -> None:
         _check_choice("sampling", self.sampling, ("shuffle", "balanced", "weighted"))

@@ -29,6 +29,21 @@ _EARLIER_DEFAULTS = {"tokenizer": None, "policy": "shuffle", "decode_version": 1
 """The values of a checkpoint that was written before these keys were saved."""
 
 
+def check_position_was_restored(trainer: Any, data: object) -> None:
+    """Raise if a run resumes without the position of its data, which Lightning restores by the name of the class.
+
+    Raises:
+        MLScaleError: a data module of another name has written the checkpoint.
+    """
+    if checkpoint := getattr(trainer, "ckpt_path", None):
+        raise MLScaleError(
+            "the checkpoint has no position in this data",
+            where=str(checkpoint),
+            why=f"{type(data).__qualname__} has not written it; training would start with the first sample",
+            fix=_RESTART_COMMAND,
+        )
+
+
 def check_restored_order(
     saved: Mapping[str, Any],
     order: Mapping[str, Any],

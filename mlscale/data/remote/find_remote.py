@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,9 @@ import braceexpand
 from mlscale import contracts
 from mlscale.data.cache_folder import get_cache_dir
 from mlscale.data.remote.addresses import (
+    BUCKETS,
     HTTP,
+    SCHEMES,
     expect_public_host,
     get_file_name,
     get_scheme,
@@ -23,15 +25,13 @@ from mlscale.data.remote.addresses import (
     join_address,
     mask_address,
 )
-from mlscale.data.remote.open_store import open_store
-from mlscale.data.remote.remote_index import IndexedShard, find_saved_state
+from mlscale.data.remote.remote_index import IndexedShard
 from mlscale.data.remote.remote_shard import RemoteAccess
 from mlscale.data.remote.shard_cache import ShardCache
 from mlscale.data.remote.small_files import read_small_file
 from mlscale.data.remote.stores import RemoteStat, Store
-from mlscale.data.remote.transfers import Attempts
+from mlscale.data.remote.transfers import Attempts, RetryLimits, describe_error
 from mlscale.data.remote.verify_content import ContentCheck
-from mlscale.data.shards.system_files import report_once
 from mlscale.errors import Exit, MLScaleError, raise_all
 
 _THREADS = 16
@@ -78,34 +78,24 @@ def find_remote_shards(entry: str, where: str, names: re.Pattern[str], access: R
             stats[part] = None
         else:
             stats |= _list_folder(store, part, access, where, names, digests)
-    known = {address: stat for address, stat in stats.items() if stat is not None}
     unknown = [address for address, stat in stats.items() if stat is None]
-    try:
-        known |= _read_stats(store, unknown, access, where, entry)
-        if known and not digests:
-            digests = _read_digests(store, join_address(next(iter(known)), ""), access, where)
-    except MLScaleError as error:
-        saved = {address: stat for address in stats if (stat := find_saved_state(address, access)) is not None}
-        if error.exit != Exit.ENVIRONMENT or len(saved) < len(stats):
-            raise
-        report_once(f"remote    {error.what}: the shards are read from the cache, as they were")
-        known = saved
-    return [_build_shard(address, known[address], store, access, where, digests) for address in stats]
-
-
-def _build_shard(
-    address: str, stat: RemoteStat, store: Store, access: RemoteAccess, where: str, digests: Mapping[str, str]
-) -> IndexedShard:
-    return IndexedShard(
-        name=identify_shard(address),
-        path=mask_address(address),
-        address=address,
-        stat=stat,
-        store=store,
-        access=access,
-        where=where,
-        check=ContentCheck(address, stat, digests.get(get_file_name(address))),
-    )
+    known = {**stats, **_read_stats(store, unknown, access, where, entry)}
+    if known and not digests:
+        digests = _read_digests(store, join_address(next(iter(known)), ""), access, where)
+    return [
+        IndexedShard(
+            name=identify_shard(address),
+            path=mask_address(address),
+            address=address,
+            stat=stat,
+            store=store,
+            access=access,
+            where=where,
+            check=ContentCheck(address, stat, digests.get(get_file_name(address))),
+        )
+        for address, stat in known.items()
+        if stat is not None
+    ]
 
 
 def _expand_braces(entry: str) -> list[str]:
@@ -225,3 +215,58 @@ def _read_digests(store: Store, folder: str, access: RemoteAccess, where: str) -
             why=f"{error}; it has the digests of the shards: upload it again",
             fix=f"mlscale prepare data=webdataset {where}=<the shards> to=<a folder>, which writes them, and it, again",
         ) from error
+
+
+def open_store(address: str, policy: RetryLimits, where: str) -> Store:
+    """Return the store of an address; one for each scheme in a process, since it holds open connections.
+
+    Raises:
+        MLScaleError: the scheme is unknown, or its package is not installed.
+    """
+    scheme = get_scheme(address) or ""
+    kind = "http" if scheme in HTTP else BUCKETS.get(scheme, ("", ""))[0]
+    if not kind:
+        raise MLScaleError(
+            f"addresses of '{scheme}://' are not read: {mask_address(address)!r}",
+            where=where,
+            why=f"the schemes are: {', '.join(f'{name}://' for name in SCHEMES)}",
+            fix="copy the shards to a folder, or to one of these",
+        )
+    with _lock:
+        if (kind, policy) not in _stores:
+            _stores[kind, policy] = _create_store(kind, scheme, policy, where)
+        return _stores[kind, policy]
+
+
+def _create_store(kind: str, scheme: str, policy: RetryLimits, where: str) -> Store:
+    # Imported on use: who has shards on a disk needs none of these packages.
+    try:
+        if kind == "http":
+            from mlscale.data.remote.http_store import HttpStore
+
+            return HttpStore(policy)
+        from mlscale.data.remote.bucket_store import BucketStore
+
+        return BucketStore(kind, policy)
+    except ImportError as error:
+        package = "fsspec and aiohttp" if kind == "http" else BUCKETS[scheme][1]
+        raise MLScaleError(
+            f"addresses of '{scheme}://' are read by {package}, which is not installed",
+            where=where,
+            why=str(error),
+            fix=f"pip install 'mlscale[{'remote' if kind == 'http' else kind}]'",
+            exit=Exit.ENVIRONMENT,
+        ) from error
+    # Whatever the packages raise: adlfs looks for an account when it is opened, and others for credentials.
+    except Exception as error:
+        raise MLScaleError(
+            f"addresses of '{scheme}://' cannot be read",
+            where=where,
+            why=describe_error(error),
+            fix="give the account and its credentials by the environment (docs/remote.md)",
+            exit=Exit.ENVIRONMENT,
+        ) from error
+
+
+_lock = threading.Lock()
+_stores: dict[tuple[str, RetryLimits], Store] = {}

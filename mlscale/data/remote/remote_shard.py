@@ -32,7 +32,8 @@ from mlscale.report.text import format_decimal_size
 _RANGE_READS, _RANGE_SHARE = 64, 16
 """Reads by range from one shard, after which it is downloaded; earlier where they were a sixteenth of its bytes. So few
 need no copy, such as those that look at 512 samples of all shards."""
-_VERIFY_ROUNDS = 4
+_DOWNLOADS = 4
+"""Of a shard whose bytes differ from their digest, before that is an error."""
 _SPACE_WAIT_SECONDS, _SPACE_POLL_SECONDS = 600.0, 0.1
 
 
@@ -137,7 +138,7 @@ class RemoteShard(ForeignShard):
 
     def discard_copy(self) -> None:
         """Forget a copy whose bytes have turned out to be wrong."""
-        self.access.counts.count_failure("wrong")
+        self.access.counts.count_failure()
         self.access.cache.remove(self.copy_name)
 
     def fetch(self, is_cancelled: Callable[[], bool] = lambda: False) -> int | None:
@@ -177,31 +178,24 @@ class RemoteShard(ForeignShard):
         return not access.reads_ranges and access.is_worth_copy(self.copy_name, self.stat.size)
 
     def _download_part(self, part: int, is_cancelled: Callable[[], bool]) -> None:
-        """Complete the file, from where an earlier download ended, and read again what turns out to be wrong."""
-        size, attempts = self.stat.size, self._start_attempts()
-        begun = os.fstat(part).st_size
+        """Complete the file, from where an earlier download ended; one that is wrong is downloaded again."""
+        attempts, begun = self._start_attempts(), os.fstat(part).st_size
         # Without a mark of its state, what is there may be of another state of the shard.
-        if begun > size or self.stat.etag is None or not self.stat.has_ranges:
+        if begun > self.stat.size or self.stat.etag is None or not self.stat.has_ranges:
             begun = 0
             os.ftruncate(part, 0)
-        self._read_into(part, begun, size, attempts, is_cancelled)
-        if not self.store.compares_state:
-            self._expect_same_state(attempts)
-        before: list[tuple[int, int]] = []
-        rounds = 0  # without progress
-        while wrong := self.check.find_wrong_spans(part):
-            if before and len(wrong) < len(before):
-                attempts.record_progress()
-            else:
-                rounds += 1
-            if rounds > _VERIFY_ROUNDS:
-                # Else the next process would resume at the end of it.
-                os.ftruncate(part, 0)
-                raise self._build_wrong_error(wrong)
-            before = wrong
-            attempts.record_failure(WrongBytesError(f"{len(wrong)} parts differ from their digest"))
-            for start, stop in wrong if self.stat.has_ranges else [(0, size)]:
-                self._read_into(part, start, stop, attempts, is_cancelled)
+        for number in range(_DOWNLOADS):
+            self._read_into(part, begun, attempts, is_cancelled)
+            if not self.store.compares_state:
+                self._expect_same_state(attempts)
+            if self.check.is_right(part):
+                return
+            # Also for the next process, which would resume at the end of it.
+            begun = 0
+            os.ftruncate(part, 0)
+            if number + 1 < _DOWNLOADS:
+                attempts.record_failure(WrongBytesError("its bytes differ from their digest"))
+        raise self._build_wrong_error()
 
     def _expect_same_state(self, attempts: Attempts) -> None:
         """Refuse a shard that was replaced before the last of its bytes was read.
@@ -217,11 +211,8 @@ class RemoteShard(ForeignShard):
                 )
             )
 
-    def _read_into(
-        self, part: int, start: int, stop: int, attempts: Attempts, is_cancelled: Callable[[], bool]
-    ) -> None:
-        at = start
-        while at < stop:
+    def _read_into(self, part: int, at: int, attempts: Attempts, is_cancelled: Callable[[], bool]) -> None:
+        while at < self.stat.size:
             reached = at
 
             def write(offset: int, content: bytes) -> None:
@@ -235,8 +226,8 @@ class RemoteShard(ForeignShard):
                 reached = offset + len(content)
 
             try:
-                self.store.stream_span(self.address, at, stop, self.stat, write)
-                at = stop
+                self.store.stream_span(self.address, at, self.stat.size, self.stat, write)
+                return
             except MLScaleError:
                 raise
             except OSError as error:
@@ -274,13 +265,11 @@ class RemoteShard(ForeignShard):
     def _start_attempts(self) -> Attempts:
         return Attempts(self.address, self.access.policy, self.access.counts, self.where)
 
-    def _build_wrong_error(self, wrong: list[tuple[int, int]]) -> MLScaleError:
-        first = wrong[0] if wrong else (0, self.stat.size)
+    def _build_wrong_error(self) -> MLScaleError:
         return MLScaleError(
             f"the shard {self.path!r} is not what its index or its digest states",
             where=self.where,
-            why=f"{len(wrong)} parts still differ after {_VERIFY_ROUNDS} downloads of them, the first: "
-            f"bytes {first[0]:,} to {first[1] - 1:,}",
+            why=f"its bytes differ after {_DOWNLOADS} downloads",
             fix="upload the shard again, and with it .mlscale-index and dataset.json; or data.index=cache "
             "data.verify=false, which reads it as it is",
             exit=Exit.ENVIRONMENT,

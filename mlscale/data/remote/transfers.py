@@ -1,15 +1,14 @@
-"""Transfers that fail are repeated: what may pass, how long to wait, and what is counted."""
+"""Transfers that fail are repeated: what will not pass, how long to wait, and what is counted."""
 
 from __future__ import annotations
 
-import errno
 import random
 import shlex
 import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -20,23 +19,6 @@ from mlscale.report.text import format_count, format_decimal_size
 
 T = TypeVar("T")
 
-DROPPED, STALLED, WRONG, SERVER = "dropped", "stalled", "wrong", "server"
-_NAMES = {
-    DROPPED: ("connection dropped", "connections dropped"),
-    STALLED: ("connection stalled", "connections stalled"),
-    WRONG: ("transfer with wrong bytes", "transfers with wrong bytes"),
-    SERVER: ("error of the server", "errors of the server"),
-}
-_BUSY_NUMBERS = frozenset({errno.EBUSY, errno.EAGAIN, errno.ETIMEDOUT})
-# Of aiohttp, botocore and azure-core, by name: they are imported on use.
-_DROPPED_NAMES = frozenset(
-    {
-        *("ClientConnectionError", "ClientPayloadError", "ConnectionError", "HTTPClientError", "IncompleteReadError"),
-        *("ServiceRequestError", "ServiceResponseError", "IncompleteRead", "EOFError"),
-    }
-)
-# Of botocore and gcsfs, which compare transfers with a checksum that the store states.
-_CHECKSUM_NAMES = frozenset({"ChecksumError", "FlexibleChecksumError"})
 _REPORTED_ATTEMPT = 3
 """The failure in a row that is reported at once: who waits wants to know for what."""
 # Request timeout, too many requests, and every error of the server's own.
@@ -87,38 +69,30 @@ class TransferCounts:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._failures: Counter[str] = Counter()
-        self._shards = self._bytes = 0
+        self._recent: Counter[str] = Counter()
         self.total: Counter[str] = Counter()
 
-    def count_failure(self, kind: str) -> None:
-        """Add one to a kind of failure that was, or will be, repeated."""
-        with self._lock:
-            self._failures[kind] += 1
-            self.total[kind] += 1
+    def count_failure(self) -> None:
+        """Add one transfer that failed, and was, or will be, repeated."""
+        self._add(failures=1)
 
     def count_shard(self, size: int) -> None:
         """Add one shard that was downloaded."""
-        with self._lock:
-            self._shards += 1
-            self._bytes += size
-            self.total["shards"] += 1
+        self._add(shards=1, bytes=size)
 
     def take_line(self) -> str | None:
         """Return one line on what failed since the last call; None where nothing did."""
         with self._lock:
-            failures, shards, size = dict(self._failures), self._shards, self._bytes
-            self._failures.clear()
-            self._shards = self._bytes = 0
-        if not failures:
+            recent, self._recent = self._recent, Counter()
+        if not recent["failures"]:
             return None
-        downloaded = f"{format_count(shards, 'shard')}, {format_decimal_size(size)}"
-        return f"remote    {format_failures(failures)}, repeated; downloaded: {downloaded}"
+        downloaded = f"{format_count(recent['shards'], 'shard')}, {format_decimal_size(recent['bytes'])}"
+        return f"remote    {format_count(recent['failures'], 'transfer')} failed and repeated; downloaded: {downloaded}"
 
-
-def format_failures(failures: Mapping[str, int]) -> str:
-    """Return '2 connections dropped, 1 connection stalled'."""
-    return ", ".join(f"{count} {_NAMES[kind][count != 1]}" for kind, count in failures.items())
+    def _add(self, **counts: int) -> None:
+        with self._lock:
+            self._recent.update(counts)
+            self.total.update(counts)
 
 
 class Attempts:
@@ -133,8 +107,7 @@ class Attempts:
 
     def __init__(self, address: str, policy: RetryLimits, counts: TransferCounts, where: str) -> None:
         self._address, self._policy, self._counts, self._where = address, policy, counts, where
-        self._failures: Counter[str] = Counter()
-        self._in_row = 0
+        self._failures = self._in_row = 0
 
     def record_progress(self) -> None:
         """Forget the failures in a row: something was read."""
@@ -146,17 +119,15 @@ class Attempts:
         Raises:
             MLScaleError: it will not pass, or attempts are used up.
         """
-        kind = classify_failure(error)
-        if kind is None:
-            raise self._build_final_error(error) from error
-        self._counts.count_failure(kind)
-        self._failures[kind] += 1
+        if not may_pass(error):
+            raise self._build_error(error) from error
+        self._counts.count_failure()
+        self._failures += 1
         self._in_row += 1
         if self._in_row >= self._policy.attempts:
-            raise self._build_exhausted_error(error) from error
+            raise self._build_error(error) from error
         if self._in_row == _REPORTED_ATTEMPT:
-            shown = mask_address(self._address)
-            report_once(f"remote    {shown}: {format_failures(self._failures)} in a row; it is tried again")
+            report_once(f"remote    {mask_address(self._address)}: {describe_error(error)}; it is tried again")
         self._policy.wait_before(self._in_row)
 
     def call(self, action: Callable[[], T]) -> T:
@@ -169,17 +140,7 @@ class Attempts:
             except Exception as error:
                 self.record_failure(error)
 
-    def _build_exhausted_error(self, error: Exception) -> MLScaleError:
-        return MLScaleError(
-            f"{mask_address(self._address)!r} cannot be read",
-            where=self._where,
-            why=f"{format_failures(self._failures)} in {sum(self._failures.values())} attempts, "
-            f"the last: {describe_error(error)}",
-            fix="see whether the server answers; the same command continues each shard where its download ended",
-            exit=Exit.ENVIRONMENT,
-        )
-
-    def _build_final_error(self, error: Exception) -> MLScaleError:
+    def _build_error(self, error: Exception) -> MLScaleError:
         shown = mask_address(self._address)
         if is_blocked(error):
             return build_blocked_error(self._address, self._where)
@@ -197,46 +158,30 @@ class Attempts:
                 why=str(error),
                 fix="start again, and let nothing change a shard while a run reads it",
             )
+        what, fix = "cannot be read", "see whether another program reads this address, with the same environment"
         if isinstance(error, PermissionError):
-            return MLScaleError(
-                f"{shown!r} may not be read",
-                where=self._where,
-                why=describe_error(error),
-                fix="give the credentials by the environment (docs/remote.md), or sign the address again",
-                exit=Exit.ENVIRONMENT,
-            )
+            what, fix = "may not be read", "give the credentials by the environment (docs/remote.md), or sign it again"
+        elif isinstance(error, StatusError):
+            fix = f"curl -sLr 0-0 -o /dev/null -D - {shlex.quote(shown)}   shows what the server sends"
         return MLScaleError(
-            f"{shown!r} cannot be read",
+            f"{shown!r} {what}",
             where=self._where,
-            why=describe_error(error),
-            fix=f"curl -sLr 0-0 -o /dev/null -D - {shlex.quote(shown)}   shows what the server sends"
-            if isinstance(error, StatusError)
-            else "see whether another program reads this address, with the same environment",
+            why=describe_error(error) + f", the last of {self._failures} failures" * (self._failures > 1),
+            fix=f"{fix}; the same command continues each shard where its download ended",
             exit=Exit.ENVIRONMENT,
         )
 
 
-def classify_failure(error: BaseException) -> str | None:
-    """Return the kind of a failure that may pass; None for one that would come again."""
-    if is_blocked(error) or isinstance(error, ChangedShardError | FileNotFoundError | PermissionError):
-        return None
+def may_pass(error: BaseException) -> bool:
+    """Return False for a failure that would come again at once."""
     if isinstance(error, StatusError):
-        return SERVER if error.status in _PASSING_STATUS else None
-    names = {kind.__name__ for kind in type(error).__mro__}
-    # By name: these are of packages that are imported on use.
-    if isinstance(error, WrongBytesError) or names & _CHECKSUM_NAMES:
-        return WRONG
-    if isinstance(error, TimeoutError) or names & {"FSTimeoutError", "ReadTimeoutError", "ConnectTimeoutError"}:
-        return STALLED
-    if "ClientConnectorDNSError" in names:
-        # A name server that is busy is another thing than a name that does not exist.
-        return DROPPED if getattr(error, "errno", None) == socket.EAI_AGAIN else None
-    if names & {"InvalidURL", "ClientConnectorCertificateError", "NoCredentialsError"}:
-        return None
-    if isinstance(error, ConnectionError) or names & _DROPPED_NAMES:
-        return DROPPED
-    status = _find_status(error)
-    return SERVER if status in _PASSING_STATUS or getattr(error, "errno", None) in _BUSY_NUMBERS else None
+        return error.status in _PASSING_STATUS
+    # By name: these are of packages that are imported on use. A name server may also be busy.
+    if {kind.__name__ for kind in type(error).__mro__} & {"gaierror", "ClientConnectorDNSError", "NoCredentialsError"}:
+        return getattr(error, "errno", None) == socket.EAI_AGAIN
+    # Invalid addresses and certificates are ValueErrors.
+    final = ChangedShardError | FileNotFoundError | PermissionError | ValueError | TypeError
+    return not (is_blocked(error) or isinstance(error, final))
 
 
 def is_blocked(error: BaseException) -> bool:
@@ -264,15 +209,3 @@ def _mask_word(word: str) -> str:
     start = max(word.rfind(mark, 0, at) for mark in "'\"(<[ =") + 1
     end = min((i for i in (word.find(mark, at) for mark in "'\")>]") if i >= 0), default=len(word))
     return word[:start] + mask_address(word[start:end]) + word[end:]
-
-
-def _find_status(error: BaseException) -> int | None:
-    """Return the HTTP status that an error of a package for object stores, or its cause, has."""
-    for one in (error, error.__cause__):
-        # Of botocore, and of gcsfs and azure-core.
-        response = getattr(one, "response", None)
-        stated = response.get("ResponseMetadata", {}).get("HTTPStatusCode") if isinstance(response, dict) else None
-        stated = stated or getattr(one, "code", None) or getattr(one, "status_code", None)
-        if isinstance(stated, int | str) and str(stated).isdigit():
-            return int(stated)
-    return None

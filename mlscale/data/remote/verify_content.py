@@ -9,9 +9,6 @@ from typing import Any
 
 from mlscale.data.remote.stores import RemoteStat
 
-FindWrong = Callable[[int], list[tuple[int, int]]]
-"""Returns the spans of an open file, start and stop, whose bytes are wrong."""
-
 _CHUNK = 1 << 22
 
 # Of buckets whose ETags turned out not to be digests: they are encrypted with a key of their own.
@@ -29,26 +26,18 @@ class ContentCheck:
 
     def __init__(self, address: str, stat: RemoteStat, sha256: str | None) -> None:
         self._bucket, self._stat, self._sha256 = "/".join(address.split("/")[:3]), stat, sha256
-        self._find_members: FindWrong | None = None
         self._md5_before: str | None = None
+        self.has_right_members: Callable[[int], bool] = lambda handle: True
+        """Compares the members of an open copy, once there is an index of the shard."""
 
-    def set_members(self, find_wrong: FindWrong) -> None:
-        """Compare members, too, from now on: there is an index of the shard."""
-        self._find_members = find_wrong
-
-    def find_wrong_spans(self, handle: int) -> list[tuple[int, int]]:
-        """Return the spans of a copy that are not what a digest states; empty where all are right.
-
-        A digest of the whole shard gives all of it: only those of members show which part is wrong.
-        """
-        size = self._stat.size
-        if os.fstat(handle).st_size != size:
-            return [(0, size)]
-        if self._find_members is not None and (wrong := self._find_members(handle)):
-            return wrong
-        if self._sha256 is not None and _compute_digest(handle, hashlib.sha256()) != self._sha256:
-            return [(0, size)]
-        return [] if self._has_right_md5(handle) else [(0, size)]
+    def is_right(self, handle: int) -> bool:
+        """Return True if an open copy is what all digests state."""
+        return (
+            os.fstat(handle).st_size == self._stat.size
+            and self.has_right_members(handle)
+            and (self._sha256 is None or _compute_digest(handle, hashlib.sha256()) == self._sha256)
+            and self._has_right_md5(handle)
+        )
 
     def _has_right_md5(self, handle: int) -> bool:
         # A digest of `dataset.json` is as good, and certain.

@@ -24,7 +24,6 @@ from mlscale.data.shards.index_files import (
     compute_content_digest,
     get_adjacent_index_path,
     get_cached_index_path,
-    is_settled,
     load_index,
     save_index,
     settle_unread,
@@ -51,8 +50,8 @@ class Scanner(NamedTuple):
 
     container: str
     scan: Callable[[Shard, os.stat_result, str], ShardIndex]
-    find_wrong: Callable[[ShardIndex, int], list[tuple[int, int]]] | None = None
-    """Returns the spans of an open shard that differ from checksums which its format has."""
+    is_intact: Callable[[ShardIndex, int], bool] | None = None
+    """Compares an open shard with checksums that its format has."""
     verify: bool = True
     """An index that can't be read, and may have had digests, is an error."""
 
@@ -234,7 +233,7 @@ def load_or_scan(
     near = None if keep == "cache" else use_index(partial(load_index, adjacent), unread)
     candidates = (near, use_index(partial(load_index, cached), unread))
     saved = [candidate for candidate in candidates if candidate is not None and candidate.container == chosen.container]
-    index = _find_current(saved, shard, status) or chosen.scan(shard, status, where)
+    index = _find_current(saved, status) or chosen.scan(shard, status, where)
     if index.digests is None:
         index = _keep_digests(index, saved, shard)
     settle_unread(unread, index, verify=chosen.verify)
@@ -255,21 +254,10 @@ def load_or_scan(
     return index
 
 
-def _find_current(saved: Sequence[SavedIndex], shard: Shard, status: os.stat_result) -> ShardIndex | None:
-    """Return a saved index of the shard as it is: one with digests, then one of this very file, then the nearest."""
-    for candidate in sorted(saved, key=lambda one: (one.index.digests is None, not one.is_of_same_file(status))):
-        if candidate.is_of_same_file(status):
-            return candidate.index
-        if candidate.is_of_copy(shard.path, status):
-            return _read_small_again(candidate.index, shard.path, status)
-    return None
-
-
-def _read_small_again(index: ShardIndex, path: str, status: os.stat_result) -> ShardIndex:
-    """Return the index of a copy with its own small members: they may lie where it was not compared."""
-    fresh = keep_small_members(replace(index, small=None), path)
-    # The same object where a new file would hold nothing else, so that none is written.
-    return index if fresh.small == index.small and not is_settled(status) else fresh
+def _find_current(saved: Sequence[SavedIndex], status: os.stat_result) -> ShardIndex | None:
+    """Return a saved index of this very file: one with digests, then the nearest."""
+    current = [candidate.index for candidate in saved if candidate.is_of_same_file(status)]
+    return next((index for index in current if index.digests is not None), next(iter(current), None))
 
 
 def keep_small_members(index: ShardIndex, path: str) -> ShardIndex:
@@ -335,7 +323,6 @@ def scan_shard(shard: Shard, status: os.stat_result, where: str) -> ShardIndex:
         sizes=np.ascontiguousarray(table[:, :, 1]),
         content=content,
         skipped=scanned.skipped,
-        end=scanned.end,
     )
 
 
@@ -351,9 +338,7 @@ def _build_corruption_error(shard: Shard, length: int, error: LostSamplesError, 
         fix = f"write {path} again, with a key of its own for each sample"
     else:
         what = "is cut off" if error.is_cut else "is corrupt"
-        why = f"{error}; {error.whole:,} samples begin before it" + (
-            f", and at least {error.following:,} members come after it" if error.following else ""
-        )
+        why = f"{error}; {error.whole:,} samples begin before it"
         # Whole blocks before the cut and two blocks of zeros behind them are a complete tar again.
         block = -(-error.offset // BLOCK) * BLOCK
         repair = (

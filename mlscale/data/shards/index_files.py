@@ -37,8 +37,6 @@ INDEX_FOLDER_NAME = ".mlscale-index"
 # 64 KiB of a shard in 16 reads, whatever its size: the first block, the last, and 14 between them.
 _BLOCK = 4096
 _BLOCKS = 16
-_MAX_TAIL_BYTES = 1 << 21
-"""Bytes after the last member that are checked to be zeros, at most; with more of them the shard is scanned again."""
 _CLOCK_TOLERANCE_NS = 2_000_000_000
 """A file that was changed so shortly before it was indexed may be changed again without its times showing it."""
 
@@ -55,7 +53,6 @@ class ShardIndex:
         content: digest of blocks of the shard, see `compute_content_digest`.
         digests: CRC-32 of each member, uint32 (n, m), 0 where a sample lacks it; None where they were not computed.
         skipped: other contents of the shard, by kind.
-        end: the byte at which the last member ends; None where it is not known.
         small: contents of small members, see `read_small_members`; None where they were not kept.
     """
 
@@ -66,7 +63,6 @@ class ShardIndex:
     content: str
     digests: NDArray[np.uint32] | None = None
     skipped: dict[str, SkippedFiles] = field(default_factory=dict)
-    end: int | None = None
     small: bytes | None = None
 
     def has_same_members(self, other: ShardIndex) -> bool:
@@ -100,18 +96,6 @@ class SavedIndex:
         about = self.about
         before = (about["size"], about.get("inode"), about["mtime_ns"], about.get("ctime_ns"))
         return before == (status.st_size, status.st_ino, status.st_mtime_ns, status.st_ctime_ns)
-
-    def is_of_copy(self, shard: str, status: os.stat_result) -> bool:
-        """Return True if the shard seems to be a copy of the one that was indexed.
-
-        A copy has another inode and other times: its size, its blocks and where its last member ends are compared
-        instead. What lies between the blocks is not, such as most labels.
-        """
-        return (
-            self.about["size"] == status.st_size
-            and self.about["content"] == compute_content_digest(shard)
-            and _has_only_padding(self.index, shard, status.st_size)
-        )
 
 
 def get_adjacent_index_path(shard: str) -> Path:
@@ -151,14 +135,13 @@ def save_index(
         "samples": len(index.keys),
         "extensions": list(index.extensions),
         "digest": "crc32" if index.digests is not None else None,
-        "end": index.end,
         "skipped": {kind: list(skipped) for kind, skipped in index.skipped.items()},
     }
     if container != TAR:
         about["container"] = container
     if etag is not None:
         about["etag"] = etag
-    # Without inode and ctime the next run compares contents.
+    # Without inode and ctime the next run reads the headers again.
     if is_settled(status):
         about |= {"inode": status.st_ino, "ctime_ns": status.st_ctime_ns}
     arrays: dict[str, Any] = {
@@ -235,7 +218,6 @@ def parse_index(content: bytes, path: str) -> SavedIndex:
             offsets=arrays["offsets"],
             sizes=arrays["sizes"],
             content=about["content"],
-            end=about.get("end"),
             digests=arrays["digests"] if about.get("digest") == "crc32" else None,
             small=arrays["small"].tobytes() if "small" in arrays else None,
             skipped={
@@ -295,16 +277,6 @@ def _is_whole(index: ShardIndex, about: dict[str, Any]) -> bool:
         and bool((index.sizes >= 0).all() and (index.offsets >= -1).all())
         and int((index.offsets + index.sizes).max()) <= about["size"]
     )
-
-
-def _has_only_padding(index: ShardIndex, shard: str, size: int) -> bool:
-    """Return True if only zeros follow the last member: else the index may lack the rest of the shard."""
-    last = int((index.offsets + index.sizes).max()) if index.end is None else index.end
-    if size - last > _MAX_TAIL_BYTES:
-        return False
-    with open(shard, "rb") as stream:
-        stream.seek(last)
-        return not stream.read().strip(b"\0")
 
 
 def compute_content_digest(path: str) -> str:

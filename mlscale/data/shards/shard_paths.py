@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import difflib
 import glob
-import hashlib
 import os
 import re
 import shlex
-import subprocess
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
-from mlscale.data.cache_folder import get_cache_dir, write_aside
 from mlscale.data.shards.system_files import drop_system_files, match_paths
-from mlscale.errors import Exit, MLScaleError, Problems, raise_all
+from mlscale.errors import MLScaleError, Problems, raise_all
 
 ReadSpan = Callable[[int, int], bytes]
 """Returns bytes of a shard, given their number and their offset; fewer at its end."""
@@ -73,7 +70,6 @@ def find_shards(
     spec: Spec,
     *,
     where: str,
-    allow: Collection[str] = (),
     files: ShardFiles = TAR_FILES,
     find_remote: FindRemote | None = None,
 ) -> list[Shard]:
@@ -83,9 +79,8 @@ def find_shards(
     read as a pattern.
 
     Args:
-        spec: a path, a pattern, a folder, an address of a remote one, a `pipe:` command, or a list of them.
+        spec: a path, a pattern, a folder, an address of a remote one, or a list of them.
         where: the key path of the spec, for errors.
-        allow: 'pipe' runs `pipe:` commands.
         files: which files of a folder are shards.
         find_remote: finds the shards of an address; None where addresses are not read.
 
@@ -100,7 +95,7 @@ def find_shards(
         entries = [entry for entry in entries if entry != ""]
     for entry in entries:
         try:
-            shards += _expand_entry(os.fspath(entry), where, allow, files, find_remote)
+            shards += _expand_entry(os.fspath(entry), where, files, find_remote)
         except Problems as several:
             problems += several.problems
         except MLScaleError as problem:
@@ -118,9 +113,7 @@ def find_shards(
     return [replace(shard, name=name) for shard, name in zip(shards, names, strict=True)]
 
 
-def _expand_entry(
-    entry: str, where: str, allow: Collection[str], files: ShardFiles, find_remote: FindRemote | None
-) -> list[Shard]:
+def _expand_entry(entry: str, where: str, files: ShardFiles, find_remote: FindRemote | None) -> list[Shard]:
     if _SCHEME.match(entry) and not entry.startswith("file://"):
         if find_remote is None:
             raise MLScaleError(
@@ -131,10 +124,14 @@ def _expand_entry(
             )
         return list(find_remote(entry, where, files.names))
     if entry.startswith("pipe:"):
-        paths = [_materialise_pipe(entry.removeprefix("pipe:"), where, allow)]
-    else:
-        paths = _expand_path(entry.removeprefix("file://"), where, files)
-    return [Shard(path, path) for path in paths]
+        command = entry.removeprefix("pipe:").strip()
+        raise MLScaleError(
+            f"the command {command!r} is not run",
+            where=where,
+            why="pipe: runs a shell, and configurations may come from elsewhere; s3://, gs:// and az:// need none",
+            fix=f"{command} > shard.tar; then {where}=shard.tar",
+        )
+    return [Shard(path, path) for path in _expand_path(entry.removeprefix("file://"), where, files)]
 
 
 def _expand_path(entry: str, where: str, files: ShardFiles) -> list[str]:
@@ -244,33 +241,3 @@ def _derive_shard_names(paths: Sequence[str]) -> list[str]:
     full = [os.path.abspath(_SCHEME.sub("/", path)) for path in paths]
     top = os.path.commonpath([os.path.dirname(path) for path in full])
     return [Path(path).relative_to(top).as_posix() for path in full]
-
-
-def _materialise_pipe(command: str, where: str, allow: Collection[str]) -> str:
-    """Run a `pipe:` command once; its output is kept in the cache, under a digest of the command."""
-    if "pipe" not in allow:
-        raise MLScaleError(
-            f"the command {command!r} was not run",
-            where=where,
-            why="pipe: runs a shell command, and configurations may come from elsewhere",
-            fix="data.allow=[pipe]",
-        )
-    # Another command, such as one for another version of the data, is another file.
-    digest = hashlib.sha256(command.encode()).hexdigest()[:16]
-    folder = get_cache_dir() / "pipes" / digest
-    # A folder that exists is complete: `write_aside` renames it at the end.
-    if not folder.exists():
-        with write_aside(folder) as aside:
-            with open(aside / "shard.tar", "wb") as output:
-                # A shell, because webdataset's pipe: means one; the user has allowed it by name.
-                done = subprocess.run(command, shell=True, stdout=output, stderr=subprocess.PIPE)  # noqa: S602
-            if done.returncode != 0 or (aside / "shard.tar").stat().st_size == 0:
-                error_lines = done.stderr.decode(errors="replace").strip().splitlines()
-                raise MLScaleError(
-                    f"the command {command!r} gave no shard",
-                    where=where,
-                    why=f"exit code {done.returncode}" + (f": {error_lines[-1]}" if error_lines else ", and no output"),
-                    fix=f"sh -c {shlex.quote(command)}, which shows what it prints",
-                    exit=Exit.ENVIRONMENT,
-                )
-    return str(folder / "shard.tar")

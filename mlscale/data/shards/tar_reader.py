@@ -31,8 +31,6 @@ _RELEVANT_RECORDS = (b" path=", b" linkpath=", b" size=", b" GNU.sparse.", b" hd
 # Names and a few records take kilobytes: more is corruption, and is not read into memory.
 _MAX_EXTENDED_BYTES = 1 << 20
 _CHUNK = 1 << 20
-# The count is for an error message, which must not take minutes.
-_MAX_COUNTED_BYTES = 1 << 30
 _RECORD = 20 * BLOCK
 """Writers pad an archive to a multiple of this by default, or not at all."""
 
@@ -77,7 +75,6 @@ class TarReader:
 
     Attributes:
         joins: the bytes at which further archives begin.
-        end: the byte at which the last archive ends, once they were iterated over.
         surplus: zeros after the end, in bytes, where writers put fewer or more; else 0.
     """
 
@@ -88,7 +85,6 @@ class TarReader:
         """The end of the last content, for `_is_hole`."""
         self._globals: dict[str, bytes] = {}
         self.joins: list[int] = []
-        self.end = 0
         self.surplus = 0
 
     def __iter__(self) -> Iterator[TarMember]:
@@ -132,21 +128,6 @@ class TarReader:
                 extended = self._globals
             offset = following
 
-    def count_following(self, offset: int) -> int:
-        """Return the number of headers after a byte, within a gibibyte; those without a magic word are not counted."""
-        header_count, start = 0, -(-offset // BLOCK) * BLOCK
-        stop = start + _MAX_COUNTED_BYTES
-        while start < stop and (chunk := os.pread(self._handle, _CHUNK, start)):
-            at = chunk.find(b"ustar")
-            while at >= 0:
-                # The magic word is at byte 257 of a header, the type flag at byte 156.
-                block = at - 257
-                if block >= 0 and block % BLOCK == 0 and is_header(chunk[block : block + BLOCK]):
-                    header_count += chunk[block + 156 : block + 157] in (*_FILES, *_NO_CONTENT)
-                at = chunk.find(b"ustar", at + 1)
-            start += len(chunk)
-        return header_count
-
     def _read_header(self, offset: int) -> bytes | None:
         header = os.pread(self._handle, BLOCK, offset)
         if len(header) == BLOCK:
@@ -189,7 +170,6 @@ class TarReader:
         Raises:
             CorruptTarError: the zeros are not the end of an archive.
         """
-        self.end = end
         following = self._find_next_data(end)
         if following is None:
             if self._length - end > END and not _is_padding(self._begin, end, self._length):

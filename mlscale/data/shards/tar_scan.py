@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from mlscale.data.shards.system_files import KIND, SkippedFiles, count_skipped, is_system_file
@@ -41,12 +41,10 @@ class TarContents:
     Args:
         samples: samples in the order of their first members.
         skipped: other contents of the tar, by kind.
-        end: the byte at which the last member ends.
     """
 
     samples: list[TarSample] = field(default_factory=list)
     skipped: dict[str, SkippedFiles] = field(default_factory=dict)
-    end: int = 0
 
 
 class LostSamplesError(CorruptTarError):
@@ -54,12 +52,10 @@ class LostSamplesError(CorruptTarError):
 
     Attributes:
         whole: samples before the place.
-        following: members after it, at least.
         is_duplicate: nothing is lost, but a sample has a member twice.
     """
 
     whole: int = 0
-    following: int = 0
     is_duplicate: bool = False
 
 
@@ -84,8 +80,6 @@ def scan_tar(path: str, length: int) -> TarContents:
         except CorruptTarError as error:
             lost = LostSamplesError(str(error), error.offset, is_cut=error.is_cut)
             lost.whole, lost.is_duplicate = len(scanned.samples), isinstance(error, _DuplicateMemberError)
-            if error.offset and not error.is_cut:  # else it is not a tar, or nothing follows
-                lost.following = reader.count_following(error.offset + 1)
             raise lost from error
     finally:
         os.close(handle)
@@ -93,7 +87,7 @@ def scan_tar(path: str, length: int) -> TarContents:
         count_skipped(scanned.skipped, JOINED, f"{os.path.basename(path)} from byte {byte:,} on")
     if reader.surplus:
         count_skipped(scanned.skipped, SURPLUS, f"{os.path.basename(path)}, {reader.surplus:,} bytes")
-    return replace(scanned, end=reader.end)
+    return scanned
 
 
 def _resolve_links(members: Iterable[TarMember], scanned: TarContents) -> Iterator[tuple[str, int, int]]:

@@ -32,6 +32,8 @@ MISSING_TEXTS = frozenset(
 _MOST_SHOWN = 20
 _GROUPED = re.compile(r"[+-]?\d{1,3}(?:([,' \u00a0\u202f])\d{3})(?:\1\d{3})*(\.\d+)?")
 _DECIMAL_COMMA = re.compile(r"[+-]?(?:\d*|\d{1,3}(?:\.\d{3})+),\d+|[+-]?\d{1,3}(?:\.\d{3}){2,}")
+_IN_BOTH = re.compile(r"[+-]?\d{1,3},\d{3}")
+_THOUSANDS, _DECIMAL = (format_override(f"data.{key}", ",") for key in ("thousands", "decimal"))
 _LIST_KEYS = ("data.ignore", "data.categorical")
 _COLUMN_KEYS = (
     *_LIST_KEYS, "data.units", "data.target", "data.text", "data.label", "data.group_on", "data.time_on",
@@ -149,7 +151,7 @@ def _suggest_override(where: str, near: str | None) -> str | None:
     if "${" in near:
         return f"rename the column {near!r} in the file, without ${{"
     if where == "data.units":
-        return format_units_override(near, "<its unit>")
+        return f"'{WHERE}={{{near}: <its unit>}}'" if near.isidentifier() else _FIX
     return format_override(where, [near] if where in _LIST_KEYS else near)
 
 
@@ -189,7 +191,9 @@ def suggest_number_keys(texts: Column) -> str:
     others = [text for text in given if parse_number(text) is None or text.strip().lower() in ("true", "false")]
     notations = [key for text in others if (key := _suggest_notation(text.strip()))]
     if notations and len(others) - len(notations) <= len(given) / 2:
-        return notations[0]
+        # `3,942` is a number in both notations: others of the column decide, or the user.
+        clear = [_suggest_notation(text.strip()) for text in others if not _IN_BOTH.fullmatch(text.strip())]
+        return next(filter(None, clear), f"{_THOUSANDS}\n{_DECIMAL}")
     if not others or len(others) > len(given) / 2:
         return ""
     return format_override("data.missing", list(dict.fromkeys(others))[:_MOST_SHOWN])
@@ -199,7 +203,7 @@ def _suggest_notation(text: str) -> str:
     """Return the setting by which a text is a number; "" for none."""
     if (match := _GROUPED.fullmatch(text)) is not None:
         return format_override("data.thousands", match[1])
-    return format_override("data.decimal", ",") if _DECIMAL_COMMA.fullmatch(text) else ""
+    return _DECIMAL if _DECIMAL_COMMA.fullmatch(text) else ""
 
 
 def parse_number(text: str) -> float | None:
@@ -262,71 +266,36 @@ def format_number_text(value: float) -> str | None:
 
 
 WHERE = "data.units"
-_PLAIN = re.compile(r"(?!(?i:true|false|null|yes|no|on|off)$)[a-z]\w*", re.ASCII | re.IGNORECASE)
-_FIX = "data.units=units.csv, a file with a line `column,unit` for each; any name can be in it, in quotes"
+_FIX = "data.units=units.csv, a file with a line `column,unit` for each; any name can be in it"
 
 
 def read_column_units(units: Mapping[Any, object] | str | None) -> dict[str, str]:
     """Return the unit of each column by its name.
 
     Args:
-        units: by name; or a CSV file of column,unit lines, or a YAML file of `column: unit`; or the text of a mapping
-            in YAML, which names columns in quotes that Hydra's grammar has no way to write.
+        units: by name; or a CSV file of column,unit lines.
 
     Raises:
-        MLScaleError: the text is not a mapping, or the file can't be read.
+        MLScaleError: the file can't be read.
     """
     if isinstance(units, str):
-        units = _parse_mapping(units) if units.lstrip().startswith("{") else _read_units_file(units)
-    return {_format_name(name): str(unit) for name, unit in (units or {}).items()}
+        return _read_units_file(units)
+    # Hydra and YAML read some names as other types.
+    return {
+        str(name).lower() if isinstance(name, bool) or name is None else str(name): str(unit)
+        for name, unit in (units or {}).items()
+    }
 
 
-def format_units_override(name: str, unit: str) -> str:
-    """Return the override that gives a column its unit, as it is typed in a shell."""
-    if _PLAIN.fullmatch(name):
-        return f"'{WHERE}={{{name}: {unit}}}'"
-    # A single-quoted text has but one escape in YAML, so that any other character stays as it is.
-    quoted = "'" + name.replace("'", "''") + "'"
-    text = f"{WHERE}={{{quoted}: {unit}}}"
-    return '"' + "".join("\\" + mark if mark in '$`"\\' else mark for mark in text) + '"'
-
-
-def _format_name(name: object) -> str:
-    # Hydra and YAML read these names as other types.
-    return str(name).lower() if isinstance(name, bool) or name is None else str(name)
-
-
-def _parse_mapping(text: str) -> Mapping[Any, object]:
-    # Imported on use: the loader alone has no units.
-    import yaml
-
-    try:
-        units = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        problem = getattr(error, "problem", None) or "it is not YAML"
-        raise _build_units_error(text, f"{problem}; a name with brackets, commas or quotes is in quotes") from error
-    if not isinstance(units, dict) or any(unit is None or isinstance(unit, dict | list) for unit in units.values()):
-        raise _build_units_error(
-            text, "it is not `column: unit`, with commas between; a name with a comma is in quotes"
-        )
-    return units
-
-
-def _read_units_file(path: str) -> Mapping[Any, object]:
-    file = Path(path).expanduser()
+def _read_units_file(path: str) -> dict[str, str]:
     try:
         # utf-8-sig: spreadsheets write a byte order mark, which would be a part of the first name.
-        text = file.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise _build_units_error(path, getattr(error, "strerror", None) or str(error)) from error
-    if file.suffix.lower() in (".yaml", ".yml", ".json"):
-        return _parse_mapping(text)
-    lines = [line for line in csv.reader(text.splitlines()) if line]
-    if wrong := next((line for line in lines if len(line) != 2), None):
-        raise _build_units_error(path, f"the line {','.join(wrong)!r} is not column,unit")
+        text = Path(path).expanduser().read_text(encoding="utf-8-sig")
+        lines = [line for line in csv.reader(text.splitlines()) if line]
+        if wrong := next((line for line in lines if len(line) != 2), None):
+            raise ValueError(f"the line {','.join(wrong)!r} is not column,unit")
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or str(error)
+        raise MLScaleError(f"the units {path!r} can't be read", where=WHERE, why=why, fix=_FIX) from error
     # A heading is recognised by its first word, as no other line can be: its column would need that name.
     return dict(lines[1:] if lines and lines[0] == ["column", "unit"] else lines)
-
-
-def _build_units_error(units: str, why: str) -> MLScaleError:
-    return MLScaleError(f"the units {units!r} can't be read", where=WHERE, why=why, fix=_FIX)

@@ -1,4 +1,4 @@
-"""Documents of files that are too large for memory, part by part: whole text files, and ranges of JSON Lines."""
+"""Documents of files, all of them or part by part: whole text files, and ranges of JSON Lines."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
-from mlscale.data.text.documents import Document, read_text_file
+from mlscale.data.text.documents import MOST_BYTES, Document, check_total_size, find_text_files, read_text_file
 from mlscale.errors import MLScaleError
 
 
@@ -34,6 +34,18 @@ class DocumentPart:
         return self.stop - self.start
 
 
+def read_all_documents(patterns: str | Sequence[str], column: str | None, *, where: str) -> list[Document]:
+    """Return the documents of the files that paths, globs (`docs/**/*.md`) or folders (every `.txt` in them) name.
+
+    Raises:
+        MLScaleError: no file is found, they are too large together, or one can't be read or is not text.
+    """
+    paths = find_text_files(patterns, where=where)
+    check_total_size(paths, where=where)
+    parts = list_parts(paths, column, MOST_BYTES)
+    return [document for part in parts for document in read_documents(part, column, where=where)]
+
+
 def list_parts(paths: Sequence[Path], column: str | None, part_bytes: int) -> list[DocumentPart]:
     """Return the parts of files, in their order.
 
@@ -42,7 +54,8 @@ def list_parts(paths: Sequence[Path], column: str | None, part_bytes: int) -> li
         column: of the text in JSON Lines; None: each file is a document, which is not divided.
         part_bytes: of a part of JSON Lines, about.
     """
-    # Names from the folder that all files have in common, as of documents in memory.
+    # From the folder that all files have in common, so that names are the same on every machine; that of a single
+    # path would be the file itself.
     root = Path(os.path.commonpath([path.parent for path in paths]))
     parts = []
     for path in paths:
@@ -53,15 +66,13 @@ def list_parts(paths: Sequence[Path], column: str | None, part_bytes: int) -> li
 
 
 def read_documents(part: DocumentPart, column: str | None, *, where: str) -> Iterator[Document]:
-    """Yield the documents of a part; a JSON Lines document has the name `file@byte`. Empty texts are left out.
+    """Yield the documents of a part; a JSON Lines document has the name `file@byte`. Lines without text are left out.
 
     Raises:
         MLScaleError: the file can't be read, or a line has no such text.
     """
     if column is None:
-        text = read_text_file(part.path, where)
-        if text:
-            yield Document(part.name, text)
+        yield Document(part.name, read_text_file(part.path, where))
         return
     with part.path.open("rb") as file:
         if part.start:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -14,31 +12,8 @@ from mlscale.data.shards.system_files import drop_system_files, match_paths
 from mlscale.data.table_parsing.hold_out import check_fraction, hash_to_fraction
 from mlscale.errors import MLScaleError
 
-_ZERO, _MOST_NAMES = b"\0", 3
 MOST_BYTES = 1 << 30
 """Of all documents together: they are kept in memory."""
-
-
-class NotTextError(MLScaleError):
-    """Files that hold zero bytes.
-
-    Args:
-        paths: of these files.
-        of: the number of files that were read.
-        where: the key path that names them.
-    """
-
-    def __init__(self, paths: Sequence[Path], of: int, where: str) -> None:
-        names = ", ".join(map(str, paths[:_MOST_NAMES])) + (", …" if len(paths) > _MOST_NAMES else "")
-        is_one = len(paths) == 1
-        super().__init__(
-            f"the file {str(paths[0])!r} is not text" if is_one else f"{len(paths):,} of {of:,} files are not text",
-            where=where,
-            why="it holds zero bytes, which end a document here"
-            if is_one
-            else f"they hold zero bytes, which end a document here: {names}",
-            fix=f"{where}='texts/*.txt', or another glob that leaves {'it' if is_one else 'them'} out",
-        )
 
 
 class Document(NamedTuple):
@@ -51,25 +26,6 @@ class Document(NamedTuple):
 
     name: str
     text: bytes
-
-
-def read_text_files(patterns: str | Sequence[str], *, where: str) -> list[Document]:
-    """Return the files that paths, globs (`docs/**/*.md`) or folders (every `.txt` in them) name, by path.
-
-    Names are paths from the folder that all files have in common, so that they are the same on every machine.
-
-    Raises:
-        MLScaleError: no file is found, a file cannot be read or is not text, or they are too large together.
-    """
-    paths = find_text_files(patterns, where=where)
-    check_total_size(paths, where=where)
-    # `commonpath` of the folders, since that of a single file would be the file itself.
-    root = Path(os.path.commonpath([path.parent for path in paths]))
-    texts = {path: _read_file(path, where) for path in paths}
-    # All of them at once: whoever leaves one out would be shown the next one.
-    if bad := [path for path, text in texts.items() if _ZERO in text]:
-        raise NotTextError(bad, len(paths), where)
-    return [Document(path.relative_to(root).as_posix(), text) for path, text in texts.items()]
 
 
 def find_text_files(patterns: str | Sequence[str], *, where: str) -> list[Path]:
@@ -175,37 +131,10 @@ def read_text_file(path: Path, where: str) -> bytes:
     """Return the bytes of a text file.
 
     Raises:
-        MLScaleError: it can't be read.
-        NotTextError: it holds zero bytes.
-    """
-    text = _read_file(path, where)
-    if _ZERO in text:
-        raise NotTextError([path], 1, where)
-    return text
-
-
-@contextlib.contextmanager
-def list_all_not_text(paths: Mapping[str, Sequence[Path]]) -> Iterator[None]:
-    """Raise for all files that hold zero bytes where the first of them is found.
-
-    Args:
-        paths: the files by the key path that names them.
-
-    Raises:
-        NotTextError: there are any.
+        MLScaleError: it can't be read, or is not text.
     """
     try:
-        yield
-    except NotTextError as error:
-        # Only now all of them are read, one at a time: it costs those who have none nothing.
-        files = list(dict.fromkeys(paths[error.where]))
-        bad = [path for path in files if _ZERO in _read_file(path, error.where)]
-        raise NotTextError(bad, len(files), error.where) from error
-
-
-def _read_file(path: Path, where: str) -> bytes:
-    try:
-        return path.read_bytes()
+        text = path.read_bytes()
     except OSError as error:
         raise MLScaleError(
             f"the text {str(path)!r} cannot be read",
@@ -213,3 +142,11 @@ def _read_file(path: Path, where: str) -> bytes:
             why=error.strerror or str(error),
             fix=suggest_restore(path),
         ) from error
+    if b"\0" in text:
+        raise MLScaleError(
+            f"the file {str(path)!r} is not text",
+            where=where,
+            why="it holds zero bytes, which end a document here",
+            fix=f"{where}='texts/*.txt', or another glob that leaves it out",
+        )
+    return text

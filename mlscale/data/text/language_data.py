@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -17,19 +18,24 @@ from mlscale.data.encoders.document_encoder import DocumentEncoder
 from mlscale.data.encoders.text_encoder import convert_to_bytes
 from mlscale.data.encoders.token_encoders import TokenDocumentEncoder
 from mlscale.data.encoders.tokenizer import Tokenizer, check_has_tokenizer
+from mlscale.data.inspection.shared_documents import (
+    SharedDocuments,
+    find_equal_documents,
+    format_shared_documents,
+    hash_document,
+)
 from mlscale.data.order.bad_samples import Stream
 from mlscale.data.order.batch_plan import Batch, BatchPlan
 from mlscale.data.order.policy import Policy
 from mlscale.data.split_rows import SplitRows, compute_split_version
+from mlscale.data.text.document_parts import read_all_documents
 from mlscale.data.text.documents import (
     Document,
     compute_documents_digest,
-    read_text_files,
 )
 from mlscale.data.text.packing import CONCAT, check_packing
 from mlscale.data.text.text_blocks import TextBlocks
-from mlscale.data.text.text_leaks import describe_shared_documents, describe_shared_passages
-from mlscale.data.text.token_arrays import encode_in_parts, join_rows
+from mlscale.data.text.token_arrays import FlatTokens, encode_in_parts, join_rows
 from mlscale.data.text.token_blocks import TokenBlocks
 from mlscale.data.windows.text_window import write_document_window
 from mlscale.data.windows.window_folder import TRAIN, WHERE
@@ -100,12 +106,12 @@ class LanguageData(MemoryData):
         return list(rows.documents) if isinstance(rows, Blocks) else []
 
     def describe_leaks(self) -> list[str]:
-        """Return lines for documents and passages of validation text that training has, too."""
+        """Return a line for documents of validation that training has, too."""
         train, val = self.get_rows("train"), self.get_rows("val")
         # Rows other than these sequences, those of windows, have no text as a whole.
         if not isinstance(train, Blocks) or not isinstance(val, Blocks):
             return super().describe_leaks()
-        return describe_shared_documents(train, val) + describe_shared_passages(train, val, self.encoder().unit)
+        return describe_shared_documents(train, val)
 
     def write_window(self, folder: Path, samples: Sequence[Any], labels: Sequence[Any]) -> None:
         """Write each document as a text file; see `Backend.write_window`."""
@@ -117,7 +123,7 @@ class LanguageData(MemoryData):
         return len(self._build_blocks([document for document in documents if document.text], self.stride))
 
     def _read_window(self, folder: Path, facts: DataFacts) -> SplitRows:
-        documents = read_text_files(str(folder), where=WHERE)
+        documents = read_all_documents(str(folder), None, where=WHERE)
         blocks = self._build_blocks(documents, self.stride if folder.name == TRAIN else self.length)
         self._check_blocks(blocks, f"the window {folder}", WHERE, "window.min_samples=1000, for more texts")
         return blocks
@@ -251,3 +257,19 @@ def build_document_encoder(length: int, tokenizer: Tokenizer) -> TokenDocumentEn
             fix="'data.special_tokens={eos: \"<its token>\"}'",
         )
     return TokenDocumentEncoder(length, tokenizer)
+
+
+def describe_shared_documents(train: TextBlocks | TokenBlocks, val: TextBlocks | TokenBlocks) -> list[str]:
+    """Return a line if validation documents in memory are training documents, too; none otherwise."""
+    sizes = np.diff(val.tokens.ends, prepend=0)
+    equal = find_equal_documents([_hash_documents(train.tokens)], _hash_documents(val.tokens))
+    if equal is None:
+        return []
+    names = (val.get_document_name(int(equal.rows[0])), train.get_document_name(equal.twin))
+    share = float(sizes[equal.rows].sum() / sizes.sum())
+    return [format_shared_documents(SharedDocuments(len(equal.rows), len(sizes), share, names))]
+
+
+def _hash_documents(tokens: FlatTokens) -> NDArray[np.uint64]:
+    spans = pairwise([0, *tokens.ends.tolist()])
+    return np.fromiter((hash_document(tokens.take_span(*span)) for span in spans), np.uint64)

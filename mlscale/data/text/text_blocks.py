@@ -51,16 +51,12 @@ class TextBlocks:
 
     def get_key(self, sample: int) -> str:
         """Return `document@byte` of the first byte."""
-        return self.name_place(sample * self._stride)
+        document, offset = self.tokens.locate_token(sample * self._stride)
+        return f"{self._names[document]}@{offset}"
 
     def get_document_name(self, number: int) -> str:
         """Return the name of a document."""
         return self._names[number]
-
-    def name_place(self, at: int) -> str:
-        """Return `document@byte` of a byte of the text."""
-        document, offset = self.tokens.locate_token(at)
-        return f"{self._names[document]}@{offset}"
 
     def take_samples(self, samples: NDArray[np.int64]) -> tuple[Array, Array]:
         """Return x and y, int64 (n, length) each: y is x shifted by one."""

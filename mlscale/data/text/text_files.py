@@ -7,16 +7,13 @@ from typing import Unpack
 
 from mlscale.data.order.policy import Policy, PolicyArguments
 from mlscale.data.table_parsing.hold_out import check_fraction
-from mlscale.data.text.document_parts import DocumentPart, list_parts, read_documents
+from mlscale.data.text.document_parts import DocumentPart, list_parts, read_all_documents
 from mlscale.data.text.documents import (
-    MOST_BYTES,
     Document,
-    check_total_size,
     choose_held_names,
     find_text_files,
     hold_out_documents,
     is_text_held_out,
-    read_text_files,
 )
 from mlscale.data.text.language_data import LanguageData
 from mlscale.data.text.packing import CONCAT
@@ -61,9 +58,9 @@ class TextFiles(LanguageData):
         self._train, self._val, self.val_fraction, self.text = train, val, val_fraction, text
 
     def _read_documents(self) -> dict[str, list[Document]]:
-        documents = self._read_files(self._train, "data.train")
+        documents = read_all_documents(self._train, self.text, where="data.train")
         if self._val is not None:
-            return {"train": documents, "val": self._read_files(self._val, "data.val")}
+            return {"train": documents, "val": read_all_documents(self._val, self.text, where="data.val")}
         if self.text is None:
             train, val = hold_out_documents(documents, self.val_fraction, where="data.val_fraction")
         else:
@@ -72,14 +69,6 @@ class TextFiles(LanguageData):
             held = [is_text_held_out(document.text, self.val_fraction) for document in documents]
             train, val = ([d for d, is_held in zip(documents, held, strict=True) if is_held == side] for side in (0, 1))
         return {"train": train, "val": val}
-
-    def _read_files(self, patterns: str | Sequence[str], where: str) -> list[Document]:
-        if self.text is None:
-            return read_text_files(patterns, where=where)
-        paths = find_text_files(patterns, where=where)
-        check_total_size(paths, where=where)
-        parts = list_parts(paths, self.text, MOST_BYTES)
-        return [document for part in parts for document in read_documents(part, self.text, where=where)]
 
     def list_token_parts(self, part_bytes: int) -> dict[str, list[DocumentPart]]:
         """Return the parts of the files by split, for `mlscale prepare`; nothing is read.

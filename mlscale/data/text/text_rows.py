@@ -21,7 +21,6 @@ from mlscale.data.encoders.tokenizer import Tokenizer, check_has_tokenizer
 from mlscale.data.order.policy import Policy
 from mlscale.data.shards.sample_source import Label
 from mlscale.data.split_rows import Array, SplitRows, compute_split_version
-from mlscale.data.table_parsing.hold_out import hash_to_fraction
 from mlscale.data.text.token_arrays import encode_in_parts, join_rows
 from mlscale.data.windows.text_window import read_text_window, write_text_window
 from mlscale.data.windows.window_folder import WHERE
@@ -210,8 +209,3 @@ class TextData(MemoryData):
             class_counts=classes.samples,
         )
         return splits, facts
-
-
-def is_held_out(key: str, fraction: float) -> bool:
-    """Return True if the item of this name is held out; it does not depend on other items."""
-    return hash_to_fraction(key) < fraction

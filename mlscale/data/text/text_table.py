@@ -1,21 +1,17 @@
-"""Labelled texts in a user's table, and Debian's fortunes."""
+"""Labelled texts in a user's table."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Unpack
 
 from mlscale.data.class_labels import are_numbers, parse_label
 from mlscale.data.inspection.leaks import describe_split_leaks
-from mlscale.data.order.policy import Policy, PolicyArguments, TolerantPolicyArguments
+from mlscale.data.order.policy import Policy, TolerantPolicyArguments
 from mlscale.data.table_parsing.columns import DataTable, Texts, format_texts
 from mlscale.data.table_parsing.hold_out import HoldOut, check_fraction
 from mlscale.data.table_parsing.table_files import read_table
-from mlscale.data.text.text_rows import LabelledTexts, TextData, is_held_out
-from mlscale.errors import Exit, MLScaleError
-
-FORTUNES = Path("/usr/share/games/fortunes")
+from mlscale.data.text.text_rows import LabelledTexts, TextData
 
 
 class TextTable(TextData):
@@ -93,71 +89,3 @@ class TextTable(TextData):
             if not (one or "").strip() or name is None:
                 labelled_texts.bad[row] = f"{text if not (one or '').strip() else label} is missing"
         return labelled_texts
-
-
-class Fortunes(TextData):
-    """Debian's fortunes, to classify by file. (Package fortunes-min or fortunes; various licences.)
-
-    Every text counts once; of several files that have it the first keeps it. A part is held out by a hash of the text.
-
-    Args:
-        root: the folder of the files.
-        least: texts that a file must have to be a class.
-        val_fraction: part that is held out.
-        others: see `TextTable`.
-        policy: see `Policy`.
-    """
-
-    def __init__(
-        self,
-        root: str = str(FORTUNES),
-        least: int = 50,
-        val_fraction: float = 0.2,
-        length: int = 512,
-        **policy: Unpack[PolicyArguments],
-    ) -> None:
-        super().__init__(length=length, policy=Policy(**policy))
-        self.root, self.least, self.val_fraction = Path(root).expanduser(), least, check_fraction(val_fraction)
-
-    def _get_key_path(self, split: str) -> str:
-        return "data.root"
-
-    def _load_texts(self) -> dict[str, LabelledTexts]:
-        labelled_texts, seen = LabelledTexts(), set[bytes]()
-        for path in sorted(self.root.glob("*")) if self.root.is_dir() else []:
-            if path.suffix or not path.is_file():  # .dat is an index, .u8 another name of the same file
-                continue
-            fortunes = [fortune for fortune in dict.fromkeys(_split_fortunes(path)) if fortune not in seen]
-            # Those of a file that is too small as well: the first file keeps a text, whatever its size.
-            seen.update(fortunes)
-            for number, fortune in enumerate(fortunes if len(fortunes) >= self.least else []):
-                labelled_texts.add_text(fortune, path.name, f"{path.name}/{number}")
-        if len(set(labelled_texts.labels)) < 2:
-            raise MLScaleError(
-                "no fortunes to classify",
-                where="data=fortunes",
-                why=f"{self.root} has fewer than two files of {self.least} sayings or more",
-                fix="apt install fortunes   (Debian, Ubuntu)\nor data.root=<a folder of files, % between texts>",
-                exit=Exit.ENVIRONMENT,
-            )
-        train, val = hold_out_texts(labelled_texts, self.val_fraction)
-        return {"train": train, "val": val}
-
-
-def hold_out_texts(given: LabelledTexts, fraction: float) -> tuple[LabelledTexts, LabelledTexts]:
-    """Return training and held-out texts, by a hash of each: the same whatever other texts there are."""
-    sides = LabelledTexts(), LabelledTexts()
-    for number, (text, label, key) in enumerate(zip(given.texts, given.labels, given.keys, strict=True)):
-        side = sides[is_held_out(text.decode("utf-8", "surrogateescape"), fraction)]
-        if number in given.bad:
-            side.bad[len(side.texts)] = given.bad[number]
-        side.add_text(text, label, key)
-    return sides
-
-
-def _split_fortunes(path: Path) -> Iterator[bytes]:
-    """Yield the texts between lines of a single %."""
-    # A line end before each line, so that a % in the first or last line divides as well.
-    for fortune in b"".join(b"\n" + line for line in path.read_bytes().splitlines()).split(b"\n%\n"):
-        if text := fortune.removesuffix(b"\n%").strip():
-            yield text

@@ -75,16 +75,13 @@ class TokenBlocks:
     def get_key(self, sample: int) -> str:
         """Return `document@token` of the first token."""
         # As of blocks of bytes: where the sequence starts that the model reads.
-        return self.name_place(self.packing.list_pieces(sample)[0][0] - (self.weights is None))
+        start = self.packing.list_pieces(sample)[0][0] - (self.weights is None)
+        document, offset = self.tokens.locate_token(start)
+        return f"{self.get_document_name(document)}@{offset}"
 
     def get_document_name(self, number: int) -> str:
         """Return the name of a document."""
         return self._names[number] if self._names else str(number)
-
-    def name_place(self, at: int) -> str:
-        """Return `document@token` of a token."""
-        document, offset = self.tokens.locate_token(at)
-        return f"{self.get_document_name(document)}@{offset}"
 
     def take_samples(self, samples: NDArray[np.int64]) -> tuple[Array, Array]:
         """Return x and y, int64 (n, length) each: y is x shifted by one; y is `IGNORED` where x is padding.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 from collections.abc import Mapping
 from functools import cached_property
@@ -17,7 +16,6 @@ from mlscale.data.inspection.shared_documents import format_shared_documents
 from mlscale.data.order.policy import Policy, PolicyArguments
 from mlscale.data.text.language_data import Blocks, LanguageData, build_document_encoder
 from mlscale.data.text.packing import CONCAT
-from mlscale.data.text.text_leaks import describe_shared_passages
 from mlscale.data.text.token_blocks import TokenBlocks
 from mlscale.data.text.token_checks import RESTORE, CorruptTokensError
 from mlscale.data.text.token_maps import MappedTokens, TokenFolder
@@ -109,17 +107,10 @@ class TokenFiles(LanguageData):
         return f"{files:,} files have the bytes that were written"
 
     def describe_leaks(self) -> list[str]:
-        """Return what `prepare` has recorded of equal documents, and a line for passages that both splits have."""
-        train, val = self.get_rows("train"), self.get_rows("val")
-        assert isinstance(train, TokenBlocks)
-        assert isinstance(val, TokenBlocks)
+        """Return what `prepare` has recorded of equal documents."""
         # All documents were compared once, when they were written: to read them at each start would take too long.
         shared = self.folder.shared_documents
-        lines = [] if shared is None else [format_shared_documents(shared)]
-        # A block with other bytes is an error of the sequence that it is read for, by name.
-        with contextlib.suppress(CorruptTokensError):
-            lines += describe_shared_passages(train, val, self.encoder().unit)
-        return lines
+        return [] if shared is None else [format_shared_documents(shared)]
 
     def _read_blocks(self) -> dict[str, Blocks]:
         return {split: self._build_split(split) for split in self.folder.splits}

@@ -80,19 +80,14 @@ def scan_records(shard: Shard, status: os.stat_result, where: str) -> ShardIndex
         offsets=np.ascontiguousarray(table[:, :, 0]),
         sizes=np.ascontiguousarray(table[:, :, 1]),
         content=content,
-        end=status.st_size,
     )
 
 
-def find_wrong_records(index: ShardIndex, handle: int) -> list[tuple[int, int]]:
-    """Return the spans, start and stop, of the records of an open file that differ from their checksums."""
+def are_intact(index: ShardIndex, handle: int) -> bool:
+    """Return True if all records of an open file have the checksums that they state."""
     column = index.extensions.index(RECORD)
     spans = zip(index.offsets[:, column].tolist(), index.sizes[:, column].tolist(), strict=True)
-    return [
-        (start, start + size + FOOTER_BYTES)
-        for start, size in spans
-        if not has_right_checksum(os.pread(handle, size + FOOTER_BYTES, start))
-    ]
+    return all(has_right_checksum(os.pread(handle, size + FOOTER_BYTES, start)) for start, size in spans)
 
 
 def _find_all_features(

@@ -15,16 +15,7 @@ from torch.utils.data import ConcatDataset, Dataset, Subset, TensorDataset
 
 from mlscale.atomic_files import make_folders, suggest_restore
 from mlscale.data.order.policy import Policy
-from mlscale.data.windows.window_folder import (
-    HELD_OUT,
-    ORIGINAL,
-    TRAIN,
-    WHERE,
-    check_old_samples,
-    locate_window_part,
-    name_origin,
-    name_windows,
-)
+from mlscale.data.windows.window_folder import WHERE, arrange_windows, name_origin
 from mlscale.errors import MLScaleError
 
 _FILE = "rows.npz"
@@ -121,28 +112,21 @@ def read_dataset_window(folder: Path) -> DatasetPart:
 def join_dataset_windows(
     policy: Policy, splits: Mapping[str, DatasetPart], relabelled: NDArray[np.int64]
 ) -> dict[str, JoinedDataset]:
-    """Return the splits of a retraining; see `join_row_windows`.
+    """Return the splits of a retraining; see `arrange_windows`.
 
     Args:
         policy: with the windows.
         splits: of the original data.
         relabelled: numbers of the classes of which no old sample counts.
     """
-    names = name_windows(policy)
-    trained, held_out = (
-        [read_dataset_window(locate_window_part(window, part)) for window in policy.windows]
-        for part in (TRAIN, HELD_OUT)
+    parts = arrange_windows(
+        policy,
+        splits,
+        read_dataset_window,
+        lambda part: _drop_classes(part, relabelled),
+        lambda part: len(part.labels),
     )
-    old: dict[str, DatasetPart] = {}
-    if policy.replay_share:
-        old = {ORIGINAL: splits["train"], **dict(zip(names[:-1], trained[:-1], strict=True))}
-    old = {name: _drop_classes(part, relabelled) for name, part in old.items()}
-    check_old_samples([len(part.labels) for part in old.values()])
-    return {
-        "train": JoinedDataset({**old, names[-1]: trained[-1]}),
-        "val": JoinedDataset({names[-1]: held_out[-1]}),
-        "test": JoinedDataset({ORIGINAL: splits["val"], **dict(zip(names[:-1], held_out[:-1], strict=True))}),
-    }
+    return {split: JoinedDataset(dict(joined)) for split, joined in parts.items()}
 
 
 def _drop_classes(part: DatasetPart, classes: NDArray[np.int64]) -> DatasetPart:

@@ -12,15 +12,7 @@ from numpy.typing import NDArray
 
 from mlscale.data.order.policy import Policy
 from mlscale.data.split_rows import Array, SplitRows
-from mlscale.data.windows.window_folder import (
-    HELD_OUT,
-    ORIGINAL,
-    TRAIN,
-    check_old_samples,
-    locate_window_part,
-    name_origin,
-    name_windows,
-)
+from mlscale.data.windows.window_folder import ORIGINAL, arrange_windows, name_origin
 
 
 class RowPart(NamedTuple):
@@ -124,8 +116,7 @@ def join_row_windows(
     read: Callable[[Path], SplitRows],
     relabelled: NDArray[np.int64],
 ) -> dict[str, SplitRows]:
-    """Return the splits of a retraining: all training data; the latest window's held-out part as validation data; what
-    was held out before, which must not be forgotten, as test data.
+    """Return the splits of a retraining; see `arrange_windows`.
 
     Args:
         policy: with the windows.
@@ -133,20 +124,11 @@ def join_row_windows(
         read: returns the rows of a folder of a part.
         relabelled: numbers of the classes of which no old sample counts.
     """
-    names = name_windows(policy)
-    trained = [read(locate_window_part(window, TRAIN)) for window in policy.windows]
-    held_out = [read(locate_window_part(window, HELD_OUT)) for window in policy.windows]
-    # The latest window is not old: its share of the epoch is what replay leaves.
-    old: dict[str, SplitRows] = {}
-    if policy.replay_share:
-        old = {ORIGINAL: splits["train"], **dict(zip(names[:-1], trained[:-1], strict=True))}
-    old = {name: _drop_classes(rows, relabelled) for name, rows in old.items()}
-    check_old_samples([len(rows) for rows in old.values()])
+    parts = arrange_windows(policy, splits, read, lambda rows: _drop_classes(rows, relabelled), len)
     return {
-        "train": JoinedRows({**old, names[-1]: trained[-1]}),
-        # Checkpoints are chosen by what production is now; the test data show what was forgotten.
-        "val": held_out[-1],
-        "test": JoinedRows({ORIGINAL: splits["val"], **dict(zip(names[:-1], held_out[:-1], strict=True))}),
+        "train": JoinedRows(dict(parts["train"])),
+        "val": parts["val"][0][1],
+        "test": JoinedRows(dict(parts["test"])),
     }
 
 

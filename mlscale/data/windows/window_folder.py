@@ -6,8 +6,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,7 @@ WHERE = "data.windows"
 ORIGINAL = "original"
 """The origin of samples that are of no window."""
 _WINDOW = "window"
+Part = TypeVar("Part")
 
 
 def locate_window_part(window: str | Path, part: str) -> Path:
@@ -43,9 +45,45 @@ def locate_window_part(window: str | Path, part: str) -> Path:
     return folder
 
 
-def name_windows(policy: Policy) -> list[str]:
-    """Return the names of the windows, the latest last: those of their folders."""
-    return [Path(window).name for window in policy.windows]
+def arrange_windows(
+    policy: Policy,
+    original: Mapping[str, Part],
+    read: Callable[[Path], Part],
+    drop: Callable[[Part], Part],
+    count: Callable[[Part], int],
+) -> dict[str, list[tuple[str, Part]]]:
+    """Return the splits of a retraining, each as parts by their origin: all training data, the latest window last; its
+    held-out part as validation data; what was held out before, which must not be forgotten, as test data.
+
+    Args:
+        policy: with the windows.
+        original: the splits of the original data.
+        read: returns what the folder of a part holds.
+        drop: returns an old part without the samples that do not count, as their classes have been relabelled.
+        count: returns the number of samples of a part.
+
+    Raises:
+        MLScaleError: old data is to be replayed, and all of it is of classes that are left out.
+    """
+
+    def read_all(part: str) -> list[tuple[str, Part]]:
+        return [(Path(window).name, read(locate_window_part(window, part))) for window in policy.windows]
+
+    *trained, newest = read_all(TRAIN)
+    *held_before, held_out = read_all(HELD_OUT)
+    # The latest window is not old: its share of the epoch is what replay leaves.
+    old = [(ORIGINAL, original["train"]), *trained] if policy.replay_share else []
+    old = [(name, drop(part)) for name, part in old]
+    # A mixture with nothing in it would be drawn from for ever.
+    if old and not any(count(part) for _, part in old):
+        raise MLScaleError(
+            "nothing of the old data is left",
+            where="data.relabelled",
+            why="all of it is of the classes that are left out",
+            fix="data.replay=0, to train on the window alone",
+        )
+    # Checkpoints are chosen by what production is now; the test data show what was forgotten.
+    return {"train": [*old, newest], "val": [held_out], "test": [(ORIGINAL, original["val"]), *held_before]}
 
 
 def name_origin(part: str) -> str:
@@ -97,22 +135,3 @@ def find_class_numbers(names: Sequence[str], classes: Sequence[str] | None, coun
             fix=f"data.relabelled=[{known[0]}]" if known else "data.relabelled=[]",
         )
     return np.array(sorted(known.index(str(name)) for name in names), np.int64)
-
-
-def check_old_samples(counts: Sequence[int]) -> None:
-    """Raise if old data is to be replayed, and nothing of it is left.
-
-    Args:
-        counts: samples of each origin of old data; empty where none is replayed.
-
-    Raises:
-        MLScaleError: all of it is of classes that are left out.
-    """
-    # A mixture with nothing in it would be drawn from for ever.
-    if counts and not any(counts):
-        raise MLScaleError(
-            "nothing of the old data is left",
-            where="data.relabelled",
-            why="all of it is of the classes that are left out",
-            fix="data.replay=0, to train on the window alone",
-        )

@@ -1,11 +1,12 @@
-"""The contents of a sample, as tar shards, TFRecord and Parquet files store them."""
+"""The contents of a sample, as tar shards and TFRecord files store them."""
 
 from __future__ import annotations
 
 import json
 import tarfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
+from typing import Final
 
 import numpy as np
 
@@ -17,12 +18,11 @@ from mlscale.data.order.bad_samples import BadSample
 from mlscale.data.shards.sample_source import Label, read_encoded_image
 from mlscale.data.tfrecord.feature_schema import USUAL_NAMES
 from mlscale.data.tfrecord.record_writer import Value, build_record
-from mlscale.data.writing.parquet_rows import Row, build_row
 from mlscale.data.writing.reencoding import Reencoding
 from mlscale.errors import MLScaleError
 
-TAR_END = b"\0" * tarfile.BLOCKSIZE * 2
-"""The two blocks of zeros that end a tar."""
+FORMATS: Final[Mapping[str, str]] = {"tar": "webdataset", "tfrecord": "tfrecord"}
+"""The formats of shards by name, which is the extension of the files, too: the option of `data` that reads them."""
 
 _File = tuple[str, bytes]
 """The extension and the bytes of a file."""
@@ -32,6 +32,7 @@ class SampleContents:
     """The samples of a split as bytes.
 
     Args:
+        container: one of `FORMATS`.
         data: the split.
         labels: 'one', 'several' or 'mask'.
         names: of the classes; None where they are numbers.
@@ -41,30 +42,49 @@ class SampleContents:
 
     def __init__(
         self,
+        container: str,
         data: DecodedSamples,
         labels: str,
         names: tuple[str, ...] | None,
         reencoding: Reencoding | None = None,
         max_pixels: int = MAX_PIXELS,
     ) -> None:
-        self._data, self.labels, self.class_names = data, labels, names
+        self._container, self._data, self._labels, self._class_names = container, data, labels, names
         self._reencoding, self._max_pixels = reencoding, max_pixels
 
-    def build_tar_members(self, sample: int, key: str) -> bytes:
-        """Return the members of a sample as a part of a tar, without its end."""
+    def build_part(self, sample: int, key: str) -> bytes:
+        """Return a sample as a part of a shard.
+
+        Args:
+            sample: its number.
+            key: its name, where the format has one of its own.
+
+        Raises:
+            MLScaleError: it can't be read, or the format can't hold it.
+        """
+        return self._build_members(sample, key) if self._container == "tar" else self._build_record(sample)
+
+    def join_parts(self, parts: Sequence[bytes]) -> bytes:
+        """Return the content of a shard."""
+        # Two blocks of zeros end a tar.
+        return b"".join(parts) + bytes(2 * tarfile.BLOCKSIZE if self._container == "tar" else 0)
+
+    def _build_members(self, sample: int, key: str) -> bytes:
         extension, image, mask = self._read_pictures(sample)
         members = {extension.rpartition(".")[2]: image, **self._write_label_member(sample, mask)}
         # Times and owners are left out, so that the same data has the same bytes.
         return b"".join(_write_member(f"{key}.{name}", content) for name, content in members.items())
 
-    def build_record(self, sample: int) -> bytes:
-        """Return a sample as a record of a TFRecord file.
-
-        Raises:
-            MLScaleError: it is an array, and not an encoded image.
-        """
-        # TensorFlow has no operator that reads a .npy file.
-        extension, image, mask = self._read_encoded(sample, "a TFRecord file")
+    def _build_record(self, sample: int) -> bytes:
+        extension, image, mask = self._read_pictures(sample)
+        if not is_image_file(extension):
+            # TensorFlow has no operator that reads a .npy file.
+            raise MLScaleError(
+                f"the sample {self._data.source.get_key(sample)} is a .{extension} array, and not an encoded image",
+                where="format",
+                why="a TFRecord file holds encoded images",
+                fix="format=tar",
+            )
         features: dict[str, Value | list[Value]] = {
             "image/encoded": image,
             "image/format": extension.rpartition(".")[2],
@@ -72,45 +92,11 @@ class SampleContents:
         }
         return build_record({**features, **self._list_label_features(sample, mask)})
 
-    def build_row(self, sample: int) -> Row:
-        """Return a sample as a row of a Parquet file.
-
-        Raises:
-            MLScaleError: it is an array, and not an encoded image.
-        """
-        extension, image, mask = self._read_encoded(sample, "a Parquet file")
-        stem = PurePosixPath(self._data.source.get_key(sample)).as_posix()
-        target: object
-        if mask is not None:
-            target = f"{stem}.mask.{mask[0].rpartition('.')[2]}", mask[1]
-        elif self.labels == "one":
-            target = int(self._data.labels[sample])
-        else:
-            target = [int(number) for number in np.flatnonzero(self._data.labels[sample])]
-        ending = f".{extension.rpartition('.')[2]}"
-        return build_row((stem if stem.endswith(ending) else stem + ending, image), self.labels, target)
-
-    def _read_encoded(self, sample: int, container: str) -> tuple[str, bytes, _File | None]:
-        """Return what `_read_pictures` does, of an image that is encoded.
-
-        Raises:
-            MLScaleError: it is an array.
-        """
-        extension, image, mask = self._read_pictures(sample)
-        if not is_image_file(extension):
-            raise MLScaleError(
-                f"the sample {self._data.source.get_key(sample)} is a .{extension} array, and not an encoded image",
-                where="format",
-                why=f"{container} holds encoded images",
-                fix="format=tar",
-            )
-        return extension, image, mask
-
     def _list_label_features(self, sample: int, mask: _File | None) -> Mapping[str, Value | list[Value]]:
-        name = USUAL_NAMES[self.labels]["label"]
+        name = USUAL_NAMES[self._labels]["label"]
         if mask is not None:
             return {name: mask[1]}
-        if self.labels == "one":
+        if self._labels == "one":
             return {name: self._get_label(sample)}
         return {name: list(self._list_labels(sample))}
 
@@ -118,18 +104,18 @@ class SampleContents:
         if mask is not None:
             extension, content = mask
             return {f"mask.{extension.rpartition('.')[2]}": content}
-        if self.labels == "one":
+        if self._labels == "one":
             return {"cls": str(self._get_label(sample)).encode()}
         return {"json": json.dumps(self._list_labels(sample), ensure_ascii=False).encode()}
 
     def _get_label(self, sample: int) -> Label:
         # A name where there is one: numbers are given anew by whoever reads the shards.
         number = int(self._data.labels[sample])
-        return number if self.class_names is None else self.class_names[number]
+        return number if self._class_names is None else self._class_names[number]
 
     def _list_labels(self, sample: int) -> list[Label]:
         numbers: list[int] = np.flatnonzero(self._data.labels[sample]).tolist()
-        return [number if self.class_names is None else self.class_names[number] for number in numbers]
+        return [number if self._class_names is None else self._class_names[number] for number in numbers]
 
     def _read_pictures(self, sample: int) -> tuple[str, bytes, _File | None]:
         """Return extension and bytes of a sample's image, and of its mask where it has one.
@@ -139,7 +125,7 @@ class SampleContents:
         """
         source = self._data.source
         extension, content = read_encoded_image(source, sample)
-        mask = self._read_mask(sample) if self.labels == "mask" else None
+        mask = self._read_mask(sample) if self._labels == "mask" else None
         if self._reencoding is None:
             return extension, content, mask
         if not is_image_file(extension):

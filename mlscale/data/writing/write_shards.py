@@ -31,7 +31,6 @@ from mlscale.data.tfrecord.feature_schema import USUAL_NAMES
 from mlscale.data.writing.left_out import LeftOut
 from mlscale.data.writing.reencoding import Reencoding
 from mlscale.data.writing.sample_contents import SampleContents
-from mlscale.data.writing.shard_formats import FORMATS
 from mlscale.errors import MLScaleError
 
 DOCUMENT, _PLAN = "dataset.json", ".plan.json"
@@ -110,7 +109,7 @@ def write_shards(
     Args:
         data: the source.
         folder: a new one, or one of an earlier call with the same data and settings.
-        container: one of `FORMATS`.
+        container: see `SampleContents`.
         shard_bytes: of one shard, about.
         seed: of the order.
         licence: of the data, for `dataset.json`.
@@ -143,7 +142,7 @@ def write_shards(
     def write(job: tuple[_Split, int]) -> None:
         split, number = job
         path = split.get_path(folder, number, container)
-        _write_shard(split, number, path, container, builders, progress)
+        _write_shard(split, number, path, builders, progress)
 
     try:
         list(pool.map(write, missing))
@@ -185,18 +184,17 @@ def _plan_splits(
                 why="all of them are in the list",
                 fix="leave_out=null",
             )
-        contents = SampleContents(held, data.labels, facts.class_names, reencoding, data.max_pixels)
-        shards = math.ceil(_estimate_bytes(contents, order, container) * len(order) / shard_bytes)
+        contents = SampleContents(container, held, data.labels, facts.class_names, reencoding, data.max_pixels)
+        shards = math.ceil(_estimate_bytes(contents, order) * len(order) / shard_bytes)
         splits.append(_Split(name, contents, order, min(shards, len(order))))
     return splits
 
 
-def _estimate_bytes(contents: SampleContents, order: NDArray[np.int64], container: str) -> float:
+def _estimate_bytes(contents: SampleContents, order: NDArray[np.int64]) -> float:
     """Return the mean size of a sample, with headers."""
     # By number, and not by place in the order: another seed has the same number of shards.
     picks = np.sort(order)[np.unique(np.linspace(0, len(order) - 1, _PROBED).astype(np.int64))].tolist()
-    form = FORMATS[container]
-    return float(np.mean([form.measure_part(form.build_part(contents, sample, "")) for sample in picks]))
+    return float(np.mean([len(contents.build_part(sample, "")) for sample in picks]))
 
 
 def _describe_plan(
@@ -262,23 +260,21 @@ def claim_plan(folder: Path, plan: dict[str, Any], splits: list[str]) -> None:
 
 
 def _write_shard(
-    split: _Split, number: int, path: Path, container: str, builders: ThreadPoolExecutor | None, progress: Progress
+    split: _Split, number: int, path: Path, builders: ThreadPoolExecutor | None, progress: Progress
 ) -> None:
     """Write a shard at once, so that one that has its name is whole."""
 
-    form = FORMATS[container]
-
-    def build(numbered: tuple[int, int]) -> object:
+    def build(numbered: tuple[int, int]) -> bytes:
         position, sample = numbered
         # Keys are positions in the split, unique over all of its shards.
-        part = form.build_part(split.contents, sample, f"{position:06d}")
+        part = split.contents.build_part(sample, f"{position:06d}")
         progress(1)
         return part
 
     samples = enumerate(split.list_samples(number).tolist(), split.get_start(number))
     # In the order of the samples, whichever is ready first.
     parts = list((map if builders is None else builders.map)(build, samples))
-    write_bytes(path, form.join_parts(split.contents, parts), mode=_MODE)
+    write_bytes(path, split.contents.join_parts(parts), mode=_MODE)
 
 
 def _record_digests(splits: list[_Split], folder: Path) -> None:
@@ -288,7 +284,7 @@ def _record_digests(splits: list[_Split], folder: Path) -> None:
         MLScaleError: a shard has changed since an earlier call; an index can't be written.
     """
     paths = [split.get_path(folder, number, "tar") for split in splits for number in range(split.shards)]
-    # The other formats have checksums of their own. Next to the shards, since they are copied and uploaded with them.
+    # Records have checksums of their own. Next to the shards, since they are copied and uploaded with them.
     record_digests([Shard(path.name, str(path)) for path in paths], where="to", keep="beside")
 
 

@@ -189,9 +189,9 @@ def _write_job(source: TokenSource, folder: Path, job: _Job) -> None:
     # Held out by content, a shard of files has documents of both splits.
     is_divided = source.val_fraction is not None
     shards = {split: CollectedTokens(source.encoder) for split in ((TRAIN, VAL) if is_divided else (job.split,))}
-    documents = (
-        document for part in job.parts for document in read_documents(part, source.column, where=source.keys[job.split])
-    )
+    where = source.keys[job.split]
+    read = (document for part in job.parts for document in read_documents(part, source.column, where=where))
+    documents = (document for document in read if document.text)
     while group := list(islice(documents, _AT_ONCE)):
         by_split: dict[str, list[Document]] = {split: [] for split in shards}
         for document in group:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -12,15 +11,14 @@ import numpy as np
 import pyarrow as pa
 
 from mlscale.config.names.suggest import find_nearest
-from mlscale.data.encoders.encoder import EncodedSamples, Encoder
+from mlscale.data.encoders.encoder import EncodedSamples, Encoder, select_samples
 from mlscale.data.encoders.summaries.input_summary import TableSummary
 from mlscale.errors import MLScaleError, raise_all
 from mlscale.events.event_rows import EventBatch, EventSubject, build_event_tables
 from mlscale.events.foreign.event_mapping import OUTCOMES, EventMapping
-from mlscale.events.foreign.field_path import AbsentFieldError, find_value, list_paths
+from mlscale.events.foreign.field_path import AbsentFieldError, find_value
 from mlscale.events.foreign.log_files import RecordBatch, RecordPlace, iterate_records
-from mlscale.events.foreign.log_report import LogReport
-from mlscale.events.foreign.log_rows import EPOCH, LogRow, RowError, RowReader, list_input_names
+from mlscale.events.foreign.log_rows import EPOCH, LogReport, LogRow, RowError, RowReader, list_input_names
 from mlscale.events.foreign.logged_predictions import build_prediction_columns, require_supported
 from mlscale.events.segments import SegmentAppender
 from mlscale.events.store import EventStore
@@ -128,15 +126,11 @@ class LogConverter:
             return
         # Read again without a choice of columns: all that is there is listed.
         batch = next(iter(iterate_records(file)), None)
-        existing = list(
-            dict.fromkeys(path for record in (batch.records[:5] if batch else ()) for path, _ in list_paths(record))
-        )
+        existing = list(next(filter(None, batch.records if batch else ()), {}))
         listed = ", ".join(existing[:_LISTED]) + (", …" if len(existing) > _LISTED else "")
         problems = []
         for key, path in unseen.items():
-            best = find_nearest(path, existing) or next(
-                (other for other in existing if other.endswith(f".{path}")), None
-            )
+            best = find_nearest(path, existing)
             problems.append(
                 MLScaleError(
                     f"no column '{path}' in {file.name}",
@@ -171,9 +165,10 @@ class LogConverter:
         tables = []
         # Events of one outcome have the same columns: those that failed have no prediction.
         for outcome in OUTCOMES:
-            chosen = [position for position, row in enumerate(rows) if row.outcome == outcome]
-            if chosen:
-                tables.append(self._build_table([rows[at] for at in chosen], outcome, _select_rows(samples, chosen)))
+            if chosen := [row for row in rows if row.outcome == outcome]:
+                is_chosen = np.array([row.outcome == outcome for row in rows])
+                some = None if samples is None else select_samples(samples, is_chosen)
+                tables.append(self._build_table(chosen, outcome, some))
         table = join_tables(tables)
         table = table.take(pa.array(np.argsort(table["time"].to_numpy(), kind="stable")))
         appender.write_segment(table, number)
@@ -200,8 +195,8 @@ class LogConverter:
         # As mlscale's own server would refuse them.
         for at, why in packed.bad.items():
             report.add_unreadable("inputs", rows[at].where, why)
-        rows = [row for at, row in enumerate(rows) if at not in packed.bad]
-        return rows, self.encoder.pack_samples([row.inputs for row in rows]) if rows else None
+        is_good = np.array([at not in packed.bad for at in range(len(rows))])
+        return [row for at, row in enumerate(rows) if is_good[at]], select_samples(packed, is_good)
 
     def _build_table(self, rows: list[LogRow], outcome: str, samples: EncodedSamples | None) -> Any:
         predictions = None
@@ -234,30 +229,12 @@ def _has_path(records: Sequence[Mapping[str, Any]], path: str) -> bool:
     return False
 
 
-def _select_rows(samples: EncodedSamples | None, chosen: Sequence[int]) -> EncodedSamples | None:
-    if samples is None or len(chosen) == len(next(iter(samples.tensors.values()))):
-        return samples
-    rows = np.array(chosen)
-    counts = samples.counts
-    if counts is None:
-        tensors = {name: values[rows] for name, values in samples.tensors.items()}
-    else:
-        # A document has several windows, one after the other.
-        starts = np.cumsum(counts) - counts
-        windows = np.concatenate([np.arange(starts[at], starts[at] + counts[at]) for at in chosen])
-        tensors = {name: values[windows] for name, values in samples.tensors.items()}
-    facts = None if samples.facts is None else {name: values[rows] for name, values in samples.facts.items()}
-    return EncodedSamples(tensors, {}, None if counts is None else counts[rows], facts)
-
-
 def find_positive_class(mapping: EventMapping, task_type: TaskType, names: AnswerNames, where: str) -> str:
     """Return the class that a number from the threshold on stands for; '' without a threshold.
 
-    It is the one of `prediction.positive`, or the only one whose name is a part of the field's name: a guess by the
-    order of the classes would invert all predictions without a sign of it.
-
     Raises:
-        MLScaleError: the model does not have two classes, or nothing shows which of them is meant.
+        MLScaleError: the model does not have two classes, or the mapping names neither: a guess by their order would
+            invert all predictions without a sign of it.
     """
     if mapping.threshold is None:
         return ""
@@ -269,26 +246,11 @@ def find_positive_class(mapping: EventMapping, task_type: TaskType, names: Answe
             why=f"the model has {len(labels)} classes" if labels else "the model predicts no classes",
             fix="prediction: <column>, without a threshold",
         )
-    if mapping.positive in labels:
-        return mapping.positive
-    field = mapping.fields["prediction"].path or ""
-    if mapping.positive:
-        why = f"'{mapping.positive}' is not a class of the model"
-    else:
-        named = [label for label in labels if _is_word_of(label, field)]
-        if len(named) == 1:
-            return named[0]
-        why = f"nothing in '{field}' shows it"
-    best = find_nearest(mapping.positive, labels) or labels[1]
-    raise MLScaleError(
-        "the class whose probability is logged is not known",
-        where=f"{where}: prediction.positive",
-        why=f"{why}; the classes are {labels[0]} and {labels[1]}",
-        fix=f"prediction: {{field: {field}, threshold: {mapping.threshold:g}, positive: '{best}'}}",
-    )
-
-
-def _is_word_of(label: str, field: str) -> bool:
-    """Return True if the words of a class are words of a field's name: `ausfall` of `p_ausfall`."""
-    words, parts = (re.findall(r"[^\W_]+", text.lower()) for text in (label, field))
-    return bool(words) and any(parts[at : at + len(words)] == words for at in range(len(parts)))
+    if mapping.positive not in labels:
+        raise MLScaleError(
+            "the class whose probability is logged is not known",
+            where=f"{where}: prediction.positive",
+            why=f"'{mapping.positive}' is not a class of the model: {labels[0]} and {labels[1]}",
+            fix=f"positive: '{find_nearest(mapping.positive, labels) or labels[1]}'",
+        )
+    return mapping.positive

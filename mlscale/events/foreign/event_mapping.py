@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta, tzinfo
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from mlscale.config.names.suggest import find_nearest, format_override
+from mlscale.config.names.suggest import find_nearest
 from mlscale.errors import MLScaleError, raise_all
 from mlscale.events.foreign.field_path import AbsentFieldError, find_value
-from mlscale.events.foreign.number_text import parse_number_text
 
 UNITS = {"s": 1e6, "ms": 1e3, "us": 1.0, "ns": 1e-3}
 """Units of numbers, in microseconds."""
@@ -111,7 +110,6 @@ _EXTRA = {
     "outcome": OUTCOMES,
     "prediction": ("threshold", "positive"),
 }
-_GAP = "???"  # what a guess leaves open
 _LARGEST_FILE = 1 << 20
 
 
@@ -163,7 +161,7 @@ class EventMapping:
         times: reads the time.
         outcomes: the texts of each outcome; empty where all were answered.
         threshold: from which number on the positive class is predicted; None where the prediction is not a number.
-        positive: the name of the class whose probability the number is; '' where the field's name shows it.
+        positive: the name of the class whose probability the number is; '' without a threshold.
     """
 
     fields: Mapping[str, MappedField]
@@ -177,6 +175,22 @@ class EventMapping:
         """Return the path of each entry that has one, by its key in the file."""
         named = {**self.fields, **{f"inputs.{name}": entry for name, entry in self.inputs.items()}}
         return {name: entry.path for name, entry in named.items() if entry.path is not None}
+
+
+def parse_number_text(value: object, scale: float = 1.0) -> float:
+    """Return a number times `scale`; a text that ends in a percent sign is a share already: 99.9% is 0.999.
+
+    Raises:
+        ValueError: it is not a number.
+    """
+    text = str(value).strip()
+    is_percent = text.endswith("%")
+    try:
+        number = float(text.removesuffix("%"))
+    except ValueError:
+        raise ValueError(f"{text[:40]!r} is not a number") from None
+    # The sign has the scale: a `scale: 0.01` for the same column must not divide twice.
+    return number / 100 if is_percent else number * scale
 
 
 def read_mapping(path: Path) -> EventMapping:
@@ -193,16 +207,11 @@ def read_mapping(path: Path) -> EventMapping:
             raise ValueError("it is larger than a mapping")
         document = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError) as error:
-        others = sorted(entry.name for entry in path.parent.glob("*.y*ml")) if path.parent.is_dir() else []
-        best = find_nearest(path.name, others) or (others[0] if others else None)
         raise MLScaleError(
             "can't read the mapping",
             where=str(path),
-            why=" ".join(str(getattr(error, "strerror", None) or error).split())
-            + (f"; there are: {', '.join(others[:10])}" if others else ""),
-            fix=format_override("mapping", str(path.with_name(best)))
-            if best
-            else "mapping=guess, which writes one that fits the columns",
+            why=" ".join(str(getattr(error, "strerror", None) or error).split()),
+            fix="mapping=<a YAML file>, at least with time: <column> and prediction: <column>; docs/monitor.md has one",
         ) from error
     return parse_mapping(document, str(path))
 
@@ -213,115 +222,84 @@ def parse_mapping(document: object, where: str) -> EventMapping:
     Raises:
         MLScaleError: all its problems at once.
     """
-    if not isinstance(document, Mapping):
-        document = {}
-    problems: list[MLScaleError] = []
-    for name in document:
-        if name not in (*ENTRIES, "inputs"):
-            best = find_nearest(str(name), (*ENTRIES, "inputs"))
-            problems.append(_make_problem(f"unknown key '{name}'", where, f"{best or 'label'}: <column>"))
-    for name, others in (("time", ()), ("prediction", ("probabilities",))):
-        if not {name, *others} & set(document):
-            problems.append(_make_problem(f"the mapping has no '{name}'", where, f"{name}: <column>"))
-    fields: dict[str, MappedField] = {}
-    for name in ENTRIES:
-        if document.get(name) is not None:
-            fields[name] = _parse_field(name, document[name], _EXTRA.get(name, ()), where, problems)
-    given = document.get("inputs")
-    if given is not None and not isinstance(given, Mapping):
-        problems.append(_make_problem("'inputs' has no names", where, "inputs: {age: <column>}"))
-    inputs = {
-        str(name): _parse_field(f"inputs.{name}", entry, (), where, problems)
-        for name, entry in (given.items() if isinstance(given, Mapping) else ())
-    }
-    times = _parse_times(document.get("time"), where, problems)
-    outcomes = dict(_parse_outcomes(document.get("outcome"), where, problems))
-    prediction = document.get("prediction")
-    threshold = prediction.get("threshold") if isinstance(prediction, Mapping) else None
-    if threshold is not None and not _is_number(threshold):
-        problems.append(_make_problem("prediction.threshold is not a number", where, "threshold: 0.5"))
-    positive = prediction.get("positive") if isinstance(prediction, Mapping) else None
-    if positive is not None and threshold is None:
-        problems.append(_make_problem("prediction.positive has no threshold", where, "threshold: 0.5"))
-    problems += _find_gaps(document, where)
-    raise_all(problems)
-    return EventMapping(fields, inputs, times, outcomes, threshold, "" if positive is None else str(positive))
+    given = document if isinstance(document, Mapping) else {}
+    raise_all([MLScaleError(what, where=where, fix=fix) for what, fix in _find_problems(given)])
+    entries = {name: given[name] for name in ENTRIES if given.get(name) is not None}
+    # The short form of an entry is the name of a column; a number is one by its place in a list.
+    parts = {name: entry if isinstance(entry, Mapping) else {} for name, entry in entries.items()}
+    time, prediction = parts.get("time", {}), parts.get("prediction", {})
+    outcomes: dict[str, str] = {}
+    for outcome in OUTCOMES:
+        texts = parts.get("outcome", {}).get(outcome, [])
+        outcomes |= {str(text): outcome for text in (texts if isinstance(texts, list) else [texts])}
+    return EventMapping(
+        {name: _build_field(entry) for name, entry in entries.items()},
+        {str(name): _build_field(entry) for name, entry in (given.get("inputs") or {}).items()},
+        TimeParser(str(time.get("format", "auto")), find_time_zone(str(time.get("zone", "UTC")))),
+        outcomes,
+        prediction.get("threshold"),
+        "" if prediction.get("positive") is None else str(prediction["positive"]),
+    )
 
 
-def _find_gaps(document: Mapping[Any, object], where: str) -> Iterator[MLScaleError]:
-    """Yield a problem for each place of a guessed mapping that is not filled in."""
-    for name, entry in document.items():
-        parts = entry if isinstance(entry, Mapping) else {"field": entry}
-        if _GAP in (parts.get("field"), parts.get("format")):
-            yield _make_problem(f"'{name}' is not filled in", where, f"{name}: <column>")
-        values = parts.get("values")
-        open_values = (
-            [str(text) for text, value in values.items() if value == _GAP] if isinstance(values, Mapping) else []
-        )
-        if open_values:
-            fix = f"{name}: {{field: …, values: {{'{open_values[0]}': <class>}}}}"
-            yield _make_problem(f"'{name}.values' has no class for {', '.join(open_values)}", where, fix)
-
-
-def _parse_field(
-    name: str, entry: object, extra: tuple[str, ...], where: str, problems: list[MLScaleError]
-) -> MappedField:
-    # The short form is the name of a column; a number is one by its place in a list.
+def _build_field(entry: object) -> MappedField:
     if not isinstance(entry, Mapping):
         return MappedField(str(entry))
-    known = (*_COMMON, *extra)
-    for key in entry:
-        if key not in known:
-            best = find_nearest(str(key), known)
-            problems.append(_make_problem(f"unknown key '{name}.{key}'", where, f"{best or 'field'}: …"))
-    if ("field" in entry) == ("constant" in entry):
-        problems.append(_make_problem(f"'{name}' needs a field or a constant", where, f"{name}: {{field: <column>}}"))
-    scale = entry.get("scale", 1.0)
-    if name == "latency":
-        unit = str(entry.get("unit", "ms"))
-        if unit not in LATENCY_UNITS:
-            units = ", ".join(LATENCY_UNITS)
-            problems.append(_make_problem(f"latency.unit is '{unit}', not one of {units}", where, "unit: ms"))
-        scale = scale * LATENCY_UNITS.get(unit, 1.0) if _is_number(scale) else scale
-    if not _is_number(scale):
-        problems.append(_make_problem(f"'{name}.scale' is not a number", where, "scale: 0.001"))
-        scale = 1.0
-    values = entry.get("values") or {}
-    if not isinstance(values, Mapping):
-        problems.append(_make_problem(f"'{name}.values' has no names", where, "values: {'1': spam, '0': ham}"))
-        values = {}
     path = entry.get("field")
     # YAML reads an unquoted 1 as a number: values are compared as texts.
-    texts = {str(key): value for key, value in values.items()}
-    return MappedField(None if path is None else str(path), entry.get("constant"), float(scale), texts)
+    values = {str(key): value for key, value in (entry.get("values") or {}).items()}
+    scale = entry.get("scale", 1.0) * LATENCY_UNITS[str(entry.get("unit", "ms"))]  # a unit is of the latency only
+    return MappedField(None if path is None else str(path), entry.get("constant"), float(scale), values)
 
 
-def _parse_times(entry: object, where: str, problems: list[MLScaleError]) -> TimeParser:
-    if not isinstance(entry, Mapping):
-        return TimeParser()
-    try:
-        zone = find_time_zone(str(entry.get("zone", "UTC")))
-    except ValueError as error:
-        problems.append(_make_problem(f"time.zone: {error}", where, "zone: Europe/Berlin"))
-        return TimeParser()
-    form = str(entry.get("format", "auto"))
+def _find_problems(document: Mapping[Any, Any]) -> Iterator[tuple[str, str]]:
+    """Yield what is wrong with a mapping, and the fix of each."""
+    yield from _find_unknown_keys(document, (*ENTRIES, "inputs"))
+    if "time" not in document:
+        yield "the mapping has no 'time'", "time: <column>"
+    if not {"prediction", "probabilities"} & set(document):
+        yield "the mapping has no 'prediction'", "prediction: <column>"
+    inputs = document.get("inputs") or {}
+    if not isinstance(inputs, Mapping):
+        yield "'inputs' has no names", "inputs: {age: <column>}"
+        inputs = {}
+    entries = {name: document[name] for name in ENTRIES if name in document}
+    for name, entry in {**entries, **{f"inputs.{name}": entry for name, entry in inputs.items()}}.items():
+        if isinstance(entry, Mapping):
+            yield from _find_entry_problems(name, entry)
+
+
+def _find_entry_problems(name: str, entry: Mapping[Any, Any]) -> Iterator[tuple[str, str]]:
+    yield from _find_unknown_keys(entry, (*_COMMON, *_EXTRA.get(name, ())), f"{name}.")
+    if ("field" in entry) == ("constant" in entry):
+        yield f"'{name}' needs a field or a constant", f"{name}: {{field: <column>}}"
+    if not _is_number(entry.get("scale", 1.0)):
+        yield f"'{name}.scale' is not a number", "scale: 0.001"
+    if not isinstance(entry.get("values") or {}, Mapping):
+        yield f"'{name}.values' has no names", "values: {'1': spam, '0': ham}"
+    if (unit := str(entry.get("unit", "ms"))) not in LATENCY_UNITS:
+        yield f"{name}.unit is '{unit}', not one of {', '.join(LATENCY_UNITS)}", "unit: ms"
+    threshold, positive = entry.get("threshold"), entry.get("positive")
+    if threshold is not None and not _is_number(threshold):
+        yield f"{name}.threshold is not a number", "threshold: 0.5"
+    if positive is not None and threshold is None:
+        yield f"{name}.positive has no threshold", "threshold: 0.5"
     # A format of `strptime` has a percent sign, and a misspelt unit has none.
-    if form not in ("auto", "iso", "s", "ms", "us", "ns") and "%" not in form:
+    form = str(entry.get("format", "auto"))
+    if form not in ("auto", "iso", *UNITS) and "%" not in form:
         fix = "format: iso, s, ms, us, ns, or one of strptime such as '%d.%m.%Y %H:%M:%S'"
-        problems.append(_make_problem(f"time.format is '{form}'", where, fix))
-    return TimeParser(form, zone)
+        yield f"{name}.format is '{form}'", fix
+    try:
+        find_time_zone(str(entry.get("zone", "UTC")))
+    except ValueError as error:
+        yield f"{name}.zone: {error}", "zone: Europe/Berlin"
 
 
-def _parse_outcomes(entry: object, where: str, problems: list[MLScaleError]) -> Iterator[tuple[str, str]]:
-    for outcome in OUTCOMES if isinstance(entry, Mapping) else ():
-        texts = entry.get(outcome, []) if isinstance(entry, Mapping) else []
-        for text in texts if isinstance(texts, list) else [texts]:
-            yield str(text), outcome
+def _find_unknown_keys(entry: Mapping[Any, Any], known: Sequence[str], prefix: str = "") -> Iterator[tuple[str, str]]:
+    for key in entry:
+        if key not in known:
+            yield f"unknown key '{prefix}{key}'", f"{find_nearest(str(key), known) or known[0]}: …"
 
 
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _make_problem(what: str, where: str, fix: str) -> MLScaleError:
-    return MLScaleError(what, where=where, fix=fix)

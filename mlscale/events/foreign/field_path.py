@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
-
-_DEEPEST, _ITEMS = 10, 50  # of the paths that a message or a guess lists
 
 
 class AbsentFieldError(KeyError):
@@ -42,28 +40,6 @@ def find_value(record: object, path: str) -> Any:
     if isinstance(record, str):
         return find_value(_decode_text(record), path)
     raise AbsentFieldError(path)
-
-
-def list_paths(record: object, prefix: str = "", depth: int = 0) -> Iterator[tuple[str, Any]]:
-    """Yield the path and the value of each plain value in a record; of long lists the first 50."""
-    if isinstance(record, Mapping):
-        items: Iterator[tuple[str, Any]] = ((str(name), value) for name, value in record.items())
-    elif isinstance(record, list | tuple):
-        items = ((str(number), value) for number, value in enumerate(record[:_ITEMS]))
-    elif isinstance(record, str) and record.lstrip()[:1] in ("{", "[") and depth < _DEEPEST:
-        decoded = _decode_text(record)
-        if isinstance(decoded, dict | list) and decoded != [record]:
-            yield from list_paths(decoded, prefix, depth + 1)
-            return
-        items = iter(())
-    else:
-        items = iter(())
-    empty = True
-    for name, value in items if depth < _DEEPEST else iter(()):
-        empty = False
-        yield from list_paths(value, f"{prefix}.{name}" if prefix else name, depth + 1)
-    if empty and prefix:
-        yield prefix, record
 
 
 @lru_cache(256)  # a record has many values in one text

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-import gzip
+import contextlib
+import csv
+import io
 import json
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,9 +20,8 @@ from mlscale.errors import MLScaleError
 
 FORMATS = (".parquet", ".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".csv.gz", ".jsonl.gz")
 _BATCH = 5_000  # rows
-_CSV_BLOCK = 4 << 20  # bytes
-_TORN = "not as many values as the heading has columns"
-_LONGEST_LINE = 16 << 20  # characters of a line of JSON
+_TORN, _NO_OBJECT = "not as many values as the heading has columns", "not an object of JSON"
+_LONGEST_LINE = 16 << 20  # characters of a line of JSON, or of a value of CSV
 
 
 class RecordPlace(NamedTuple):
@@ -57,7 +60,7 @@ class RecordBatch:
     file: Path
     first: int
     records: Sequence[dict[str, Any] | None]
-    why_unreadable: str = "not an object of JSON"
+    why_unreadable: str
 
 
 def find_log_files(path: Path) -> list[Path]:
@@ -90,13 +93,18 @@ def iterate_records(file: Path, columns: Sequence[str] | None = None) -> Iterato
     Raises:
         MLScaleError: the file can't be read, or is of an unknown format.
     """
-    reader = {".parquet": _iterate_parquet, ".csv": _iterate_csv, ".tsv": _iterate_csv}.get(_get_format(file))
-    if not _get_format(file):
+    ending = _get_format(file)
+    if not ending:
         fix = "events=<a file that ends in .parquet, .csv, .tsv or .jsonl>"
         raise MLScaleError(f"can't read {file.name} as events", where=str(file), why="unknown ending", fix=fix)
+    reader = {".parquet": _read_parquet, ".csv": _read_csv, ".tsv": _read_csv}.get(ending, _read_json_lines)
+    why = _TORN if reader is _read_csv else _NO_OBJECT
     try:
-        yield from reader(file, columns) if reader else _iterate_json_lines(file)
-    except (OSError, ValueError, EOFError) as error:  # pyarrow's errors are ValueErrors
+        records, first = reader(file, columns), 1
+        while batch := list(islice(records, _BATCH)):
+            yield RecordBatch(file, first, batch, why)
+            first += len(batch)
+    except (OSError, ValueError, EOFError, csv.Error, zlib.error) as error:  # pyarrow's errors are ValueErrors
         raise MLScaleError(
             f"can't read {file.name} as events",
             where=str(file),
@@ -112,104 +120,52 @@ def _get_format(file: Path) -> str:
     return ending.removesuffix(".gz")
 
 
-def _iterate_parquet(file: Path, columns: Sequence[str] | None) -> Iterator[RecordBatch]:
+def _read_parquet(file: Path, columns: Sequence[str] | None) -> Iterator[dict[str, Any] | None]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     # Row groups may be of any size: batches bound the memory.
     with pq.ParquetFile(file) as source:
-        names = source.schema_arrow.names
-        # A name with dots is one of pandas' flattened columns: it is needed where it begins the path.
-        wanted = None if columns is None else [name for name in names if _is_needed(name, columns)]
-        first = 1
+        wanted = [name for name in source.schema_arrow.names if _is_needed(name, columns)]
         for batch in source.iter_batches(_BATCH, columns=wanted):
             # Nanoseconds are no times of Python.
             fields = [
                 field.with_type(pa.timestamp("us", field.type.tz)) if pa.types.is_timestamp(field.type) else field
                 for field in batch.schema
             ]
-            table = pa.Table.from_batches([batch]).cast(pa.schema(fields), safe=False)
-            yield RecordBatch(file, first, table.to_pylist())
-            first += len(batch)
+            yield from pa.Table.from_batches([batch]).cast(pa.schema(fields), safe=False).to_pylist()
 
 
-def _iterate_csv(file: Path, columns: Sequence[str] | None) -> Iterator[RecordBatch]:
-    import pyarrow as pa
-    from pyarrow import csv
-
-    # Before the parser: it can't hand over a torn row whose bytes are not UTF-8, and prints a traceback of its own.
+def _read_csv(file: Path, columns: Sequence[str] | None) -> Iterator[dict[str, Any] | None]:
     table_form.raise_for_encoding(file)
-    torn: list[int] = []
-
-    def skip_torn_row(row: csv.InvalidRow) -> str:
-        torn.append(row.number)
-        return "skip"
-
-    # The last line may be one that is being written: it must not hide all others.
-    parse = csv.ParseOptions(
-        delimiter=table_form.find_separator(file), newlines_in_values=True, invalid_row_handler=skip_torn_row
-    )
-    # Rows have numbers only without threads.
-    read = csv.ReadOptions(block_size=_CSV_BLOCK, use_threads=False)
-    with pa.input_stream(str(file), compression="detect") as source, csv.open_csv(source, parse_options=parse) as head:
-        names = head.schema.names
-    torn.clear()  # of the first block, which is read again
-    # As texts: 007 is no number, and each column is read by what the model makes of it.
-    convert = csv.ConvertOptions(
-        column_types=dict.fromkeys(names, pa.string()),
-        strings_can_be_null=True,
-        null_values=[""],
-        include_columns=None if columns is None else [name for name in names if _is_needed(name, columns)] or None,
-    )
-    first = 1
-    with (
-        pa.input_stream(str(file), compression="detect") as source,
-        csv.open_csv(source, read_options=read, parse_options=parse, convert_options=convert) as reader,
-    ):
-        for batch in reader:
-            # A block of bytes may have any number of rows.
-            for start in range(0, len(batch), _BATCH):
-                rows = _insert_torn_rows(batch.slice(start, _BATCH).to_pylist(), first, torn)
-                yield RecordBatch(file, first, rows, _TORN)
-                first += len(rows)
-        # Those after the last row that can be read.
-        if torn:
-            yield RecordBatch(file, first, [None] * len(torn), _TORN)
+    # The usual limit of a value is less than a document; without one a lost quote would read the file into memory.
+    csv.field_size_limit(_LONGEST_LINE)
+    with _open_text(file) as text:
+        rows = csv.reader(text, delimiter=table_form.find_separator(file))
+        names = next(rows, None)
+        if names is None:
+            raise ValueError("it is empty")
+        needed = [(index, name) for index, name in enumerate(names) if _is_needed(name, columns)]
+        # Values stay texts: 007 may be a name, and each column is read by what the model makes of it.
+        for row in filter(None, rows):
+            # The last line may be one that is being written: it must not hide all others.
+            yield {name: row[index] or None for index, name in needed} if len(row) == len(names) else None
 
 
-def _insert_torn_rows(rows: list[dict[str, Any]], first: int, torn: list[int]) -> list[dict[str, Any] | None]:
-    """Return rows with None at the places of the torn ones among them, which are taken out of `torn`.
-
-    Args:
-        rows: that can be read, one after the other.
-        first: the number of the first row, from 1 on.
-        torn: line numbers of rows that can't, in order; the heading is line 1.
-    """
-    placed: list[dict[str, Any] | None] = []
-    for row in rows:
-        while torn and torn[0] - 1 <= first + len(placed):
-            placed.append(None)
-            del torn[0]
-        placed.append(row)
-    return placed
-
-
-def _iterate_json_lines(file: Path) -> Iterator[RecordBatch]:
-    open_text = gzip.open if file.suffix == ".gz" else open
-    first = 1
-    records: list[dict[str, Any] | None] = []
-    with open_text(file, "rt", encoding="utf-8", errors="replace") as source:
-        # Not `for line in source`, which would read a line of any length into memory.
-        while line := source.readline(_LONGEST_LINE):
+def _read_json_lines(file: Path, _columns: Sequence[str] | None) -> Iterator[dict[str, Any] | None]:
+    with _open_text(file) as text:
+        # Not `for line in text`, which would read a line of any length into memory.
+        while line := text.readline(_LONGEST_LINE):
             # A blank line, such as the last one, is not a record.
-            if not line.strip():
-                continue
-            records.append(_parse_line(line))
-            if len(records) == _BATCH:
-                yield RecordBatch(file, first, records)
-                first, records = first + len(records), []
-    if records:
-        yield RecordBatch(file, first, records)
+            if line.strip():
+                yield _parse_line(line)
+
+
+@contextlib.contextmanager
+def _open_text(file: Path) -> Iterator[io.TextIOWrapper]:
+    # A last character that is still being written is replaced.
+    with table_form.open_bytes(file) as source, io.TextIOWrapper(source, "utf-8-sig", "replace", newline="") as text:
+        yield text
 
 
 def _parse_line(line: str) -> dict[str, Any] | None:
@@ -221,8 +177,9 @@ def _parse_line(line: str) -> dict[str, Any] | None:
     return value if isinstance(value, dict) else None
 
 
-def _is_needed(name: str, paths: Sequence[str]) -> bool:
-    return any(path == name or path.startswith(f"{name}.") for path in paths)
+def _is_needed(name: str, paths: Sequence[str] | None) -> bool:
+    """Return True for a column that one of these paths begins with; a name of pandas' flattened columns has dots."""
+    return paths is None or any(path == name or path.startswith(f"{name}.") for path in paths)
 
 
 def _make_absent_error(path: Path, folder: Path, why: str) -> MLScaleError:

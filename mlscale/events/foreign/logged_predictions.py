@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from mlscale.errors import MLScaleError
-from mlscale.events.foreign.number_text import parse_number_text
+from mlscale.events.foreign.event_mapping import parse_number_text
 from mlscale.task_types.classification_type import ClassificationType
 from mlscale.task_types.event_forms import AnswerNames, PredictionColumns, parse_json_text
 from mlscale.task_types.multilabel_type import MultilabelType

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from mlscale.monitor.alert_rule import AlertPolicy
-from mlscale.monitor.exporters.metrics_text import PREFIX, escape_label
+from mlscale.monitor.exporters.metrics_text import PREFIX
 from mlscale.monitor.window_check import RULES
 
 _SEVERITIES = {"degradation": "critical", "failures": "critical", "no_data": "critical"}  # warning for the others
@@ -38,7 +38,7 @@ def name_alert(rule: str) -> str:
 
 def _build_rule_alert(rule: str, watched: str, policy: AlertPolicy, every_s: float) -> dict[str, Any]:
     name = name_alert(rule)
-    chosen = f'watched="{escape_label(watched)}"'
+    chosen = f'watched="{_escape_label(watched)}"'
     level = f'{PREFIX}_rule_level{{{chosen},rule="{rule}"}}'
     firing = f'ALERTS{{alertname="{name}",alertstate="firing",{chosen}}}'
     alert: dict[str, Any] = {
@@ -59,7 +59,7 @@ def _build_rule_alert(rule: str, watched: str, policy: AlertPolicy, every_s: flo
 
 
 def _build_silence_alert(watched: str, every_s: float) -> dict[str, Any]:
-    time = f'{PREFIX}_last_check_timestamp_seconds{{watched="{escape_label(watched)}"}}'
+    time = f'{PREFIX}_last_check_timestamp_seconds{{watched="{_escape_label(watched)}"}}'
     longest = max(_SILENT_CHECKS * every_s, _SILENT_SECONDS)
     return {
         "alert": SILENT,
@@ -72,6 +72,11 @@ def _build_silence_alert(watched: str, every_s: float) -> dict[str, Any]:
             "description": f"no check for {longest:g} s; start it again: mlscale monitor {watched} watch=true",
         },
     }
+
+
+def _escape_label(text: str) -> str:
+    # The backslash first, or it would escape those of the others again.
+    return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
 
 
 def _format_seconds(seconds: float) -> str:

@@ -60,7 +60,6 @@ class ClassComparison:
         forgotten: of them, those of which the challenger has lost more on the original data than of the others; of
             samples with several labels alone.
         unlearned: of them, those about which the challenger is as wrong in the window; of such samples, too.
-        collapsed: all classes, where the champion is mostly wrong about each of them in the window.
     """
 
     original: tuple[GroupChange, ...] = ()
@@ -70,7 +69,6 @@ class ClassComparison:
     contradicted: tuple[str, ...] = ()
     forgotten: tuple[str, ...] = ()
     unlearned: tuple[str, ...] = ()
-    collapsed: tuple[str, ...] = ()
 
     def list_worse_classes(self) -> list[GroupChange]:
         """Return the classes that got worse on the original data, the largest loss first."""
@@ -118,7 +116,6 @@ def compare_classes(
     before = _collect_scores(champion, original.first, names, counted)
     now = _collect_scores(champion, window.first, names)
     contradicted = find_contradicted_classes(now, before, limits.alpha)
-    collapsed = find_collapsed_classes(now, before, limits.alpha)
     # Each group is compared with the others of its family, which a single class does not have.
     groups = groups if len(groups) > 1 else []
     groups += _list_slice_groups(champion, original, slices)
@@ -139,7 +136,7 @@ def compare_classes(
     }
     known = {change.name: change for change in changes if change.family == CLASS}
     undecided = tuple(name for name in relabelled if not _is_retained(known.get(name)))
-    return ClassComparison(changes, tuple(seen), relabelled, undecided, contradicted, forgotten, unlearned, collapsed)
+    return ClassComparison(changes, tuple(seen), relabelled, undecided, contradicted, forgotten, unlearned)
 
 
 def _is_retained(change: GroupChange | None) -> bool:
@@ -291,24 +288,6 @@ def find_contradicted_classes(
     if not others or np.median(others) < _RETAINED:
         return ()
     return tuple(name for name in lost if _is_worse(window[name], original[name], alpha / len(shares)))
-
-
-def find_collapsed_classes(
-    window: Mapping[str, ModelScores], original: Mapping[str, ModelScores], alpha: float
-) -> tuple[str, ...]:
-    """Return the names of all classes where the champion is mostly wrong about each of them in the window; none where
-    it still knows one. What is right has changed for all, or the inputs have: the labels do not show which.
-
-    Args:
-        window: the champion's scores of each class in the window.
-        original: the same on the original data.
-        alpha: the probability of naming any by chance.
-    """
-    shares = _compute_retained_shares(window, original)
-    if not shares or max(shares.values()) > _LOST:
-        return ()
-    is_sure = all(_is_worse(window[name], original[name], alpha / len(shares)) for name in shares)
-    return tuple(shares) if is_sure else ()
 
 
 def find_unlearned_classes(

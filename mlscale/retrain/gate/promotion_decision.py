@@ -199,7 +199,6 @@ def list_objections(
     if original is not None and not original.low >= -limits.max_drop:
         reasons.append(_describe_forgotten(original, limits, has_classes=bool(classes.original)))
     reasons += _list_class_objections(classes, limits)
-    reasons += _explain_collapse(classes, is_forgotten=bool(reasons))
     reasons += _explain_contradictions(classes, limits, is_better=window.p_better <= limits.alpha)
     # `is not True`: None is undecided, which must not promote.
     if (fast := is_interval_at_most(times.ratio, limits.max_latency_ratio)) is not True:
@@ -291,24 +290,6 @@ def _explain_contradictions(classes: ClassComparison, limits: GateLimits, *, is_
         f"the window's labels contradict {_list_names(named)}, which the champion knows on the original data{lost}: "
         f"they are poisoned, or their meaning has changed, then "
         f"gate.relabelled={format_name_list([*limits.relabelled, *named])}"
-    ]
-
-
-def _explain_collapse(classes: ClassComparison, *, is_forgotten: bool) -> list[str]:
-    """Return why a challenger can't pass where the window contradicts every class; it is never a reason of its own."""
-    if not classes.collapsed or not is_forgotten:
-        return []
-    now = {change.name: change.first for change in classes.window}
-    before = {change.name: change.first for change in classes.original if change.family == CLASS}
-    shown = [
-        f"{name}: {before[name]:.4g} to {now[name]:.4g}" if name in before else f"{name}: {now[name]:.4g}"
-        for name in classes.collapsed[:_MOST_NAMES]
-        if name in now
-    ]
-    more = f" and {len(classes.collapsed) - _MOST_NAMES} more" if len(classes.collapsed) > _MOST_NAMES else ""
-    return [
-        f"the window's labels contradict every class of the champion ({', '.join(shown)}{more}): the inputs are "
-        "others, the labels are poisoned, or the meaning of all classes has changed, then gate.old=false"
     ]
 
 

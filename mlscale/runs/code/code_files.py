@@ -36,13 +36,7 @@ def exclude_generated_files(root: Path, names: list[str]) -> list[str]:
     models = {path.parent for path in paths if path.name == TRITON_CONFIG and _has_triton_mark(root / path)}
     # Not ".": where the work tree itself is a run folder or a registry, all of its files would be dropped.
     generated = (runs | servables | registries | models) - {PurePath(".")}
-    # A model in OpenVINO's own format, two files of the same name.
-    openvino = {path for path in paths if path.suffix == ".xml" and str(path.with_suffix(".bin")) in known}
-    return [
-        name
-        for name, path in zip(names, paths, strict=True)
-        if not generated.intersection(path.parents) and path not in openvino
-    ]
+    return [name for name, path in zip(names, paths, strict=True) if not generated.intersection(path.parents)]
 
 
 def find_code_files(root: Path, deadline: float) -> Iterator[str]:

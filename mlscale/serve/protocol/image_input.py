@@ -17,9 +17,9 @@ from mlscale.data.decoding.fast_decoder import open_picture
 from mlscale.data.decoding.image_decoder import decode_image
 from mlscale.data.decoding.image_files import IMAGE_FORMATS
 from mlscale.data.decoding.pil import TooLarge
+from mlscale.data.encoders.encoder import EncodedSamples
 from mlscale.data.encoders.image_encoder import ImageEncoder, measure_image_sizes
 from mlscale.serve.http.request_error import Refused
-from mlscale.serve.packed_samples import PackedSamples, create_packed_samples
 from mlscale.serve.served_model import ServedModel
 
 KINDS = tuple(name.encode() for format_ in IMAGE_FORMATS for name in format_.content_types)
@@ -77,7 +77,7 @@ def estimate_memory_bytes(model: ServedModel) -> int:
     return (encoder.max_pixels if isinstance(encoder, ImageEncoder) else 0) * _PIXEL_BYTES
 
 
-def decode_image_samples(model: ServedModel, contents: Sequence[bytes]) -> PackedSamples:
+def decode_image_samples(model: ServedModel, contents: Sequence[bytes]) -> EncodedSamples:
     """Decode image files into samples.
 
     Raises:
@@ -92,7 +92,7 @@ def decode_image_samples(model: ServedModel, contents: Sequence[bytes]) -> Packe
                 raise
             raise Refused(f"sample {number}: {refused.message}", refused.status) from refused
     pixels = {model.servable.inputs[0].name: np.concatenate(parts)}
-    return create_packed_samples(pixels, facts=measure_image_sizes(contents))
+    return EncodedSamples(pixels, {}, facts=measure_image_sizes(contents))
 
 
 def decode_image_sample(model: ServedModel, content: bytes) -> NDArray[Any]:

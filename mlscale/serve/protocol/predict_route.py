@@ -10,24 +10,18 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mlscale.data.decoding.image_files import find_image_format
-from mlscale.data.encoders.table_encoder import TableEncoder
+from mlscale.data.decoding.image_files import ImageFormat, find_image_format
+from mlscale.data.encoders.encoder import EncodedSamples
 from mlscale.serve.http.exchange import JSON, create_encoder
 from mlscale.serve.http.request_error import Refused
-from mlscale.serve.packed_samples import PackedSamples, create_packed_samples
 from mlscale.serve.protocol import image_input as images
 from mlscale.serve.protocol import json_numbers, raw_json, v2
-from mlscale.serve.protocol.image_input import FILE_ADVICE
-from mlscale.serve.protocol.refused_bodies import (
-    JSON_KINDS,
-    RAW_BYTES,
-    TEXT,
-    describe_other_type,
-    describe_untyped_image,
-)
+from mlscale.serve.protocol.image_input import FILE_ADVICE, IMAGE_ADVICE, RAW_FORMS
 from mlscale.serve.request_limits import compute_text_limit
 from mlscale.serve.served_model import Outputs, ServedModel
 
+JSON_KINDS = (b"application/json", b"text/json", b"application/x-www-form-urlencoded")  # the last: curl -d
+TEXT, RAW_BYTES = b"text/plain", b"application/octet-stream"
 _CHARSETS = re.compile(r"utf-(8|16|32)(-[lb]e)?|ascii|iso8859-\d+|cp125\d|koi8-[ru]|shift_jis|euc_(jp|kr)|gb18030|big5")
 """Names of codecs that a charset may mean; Python has others, which no client means."""
 _MOST_CHARSET = 40
@@ -48,7 +42,7 @@ class PredictRequest(NamedTuple):
         id: one for all samples, where the client gave one; else ''.
     """
 
-    samples: PackedSamples
+    samples: EncodedSamples
     ids: Sequence[str]
     id: str
 
@@ -62,6 +56,19 @@ def compute_body_limit(model: ServedModel, headers: Mapping[bytes, bytes], max_r
         return compute_text_limit(model.servable.encoder, max_rows)
     # A file's size says little of its pixels: images are limited by those, before they are decoded.
     return None if kind in images.KINDS else model.limits.json_bytes
+
+
+def describe_large_body(model: ServedModel, kind: bytes, size: int, limit: int) -> Refused:
+    """Return the refusal of a body of `size` bytes, over `limit`; 415 of another type, as less of it is not taken."""
+    takes_text, is_tensor = model.servable.encoder.kind in ("text", "document"), model.tensor is not None
+    if kind in JSON_KINDS or kind in images.KINDS or (kind == TEXT and takes_text) or (kind == RAW_BYTES and is_tensor):
+        return Refused(f"the body is over {limit} bytes, it has {size}", 413)
+    return _describe_other_type(model, kind)
+
+
+def _describe_other_type(model: ServedModel, kind: bytes) -> Refused:
+    forms = RAW_FORMS[model.servable.encoder.kind]
+    return Refused(f"can't read {kind.decode('latin-1')[:200]}: {model.name} takes {forms}; see GET /openapi.json", 415)
 
 
 def count_text_bytes(model: ServedModel, headers: Mapping[bytes, bytes], body: bytes | bytearray) -> int:
@@ -102,18 +109,18 @@ def parse_predict_request(
     named = _read_header_id(headers)
     if kind == RAW_BYTES:
         if model.tensor is None:
-            raise describe_other_type(model, kind)
+            raise _describe_other_type(model, kind)
         tensors = {model.tensor.name: v2.parse_raw_samples(model, body)}
         json_numbers.refuse_bad_rows(model, tensors, "sample {}")
-        return PredictRequest(create_packed_samples(tensors), (), named)
+        return PredictRequest(EncodedSamples(tensors, {}), (), named)
     if kind in images.KINDS:
         return PredictRequest(images.decode_image_samples(model, [bytes(body)]), (), named)
     if kind in JSON_KINDS:
-        return _parse_json_request(model, kind.decode() if b"content-type" in headers else "", body, named)
+        return _parse_json_request(model, body, named)
     # For other models a text is no sample, and a wrong content type should not be guessed around.
     if kind == TEXT and model.servable.encoder.kind in ("text", "document"):
         return PredictRequest(raw_json.pack_raw(model, [_decode_text(headers, body)], is_alone=True), (), named)
-    raise describe_other_type(model, kind)
+    raise _describe_other_type(model, kind)
 
 
 def _read_header_id(headers: Mapping[bytes, bytes]) -> str:
@@ -128,13 +135,14 @@ def _read_header_id(headers: Mapping[bytes, bytes]) -> str:
         raise Refused('the header mlscale-id is not UTF-8: send its UTF-8 bytes, or the id as "id" in JSON') from error
 
 
-def _parse_json_request(model: ServedModel, sent_type: str, body: bytes | bytearray, named: str) -> PredictRequest:
+def _parse_json_request(model: ServedModel, body: bytes | bytearray, named: str) -> PredictRequest:
     try:
         json_numbers.check_expansion(model, body)
         document = json_numbers.parse_document(body)
     except ValueError as error:
         if image_format := find_image_format(body):
-            raise describe_untyped_image(model, sent_type, image_format) from error
+            # Not decoded all the same: a page of another site may send a form without a preflight request.
+            raise _describe_untyped_image(model, image_format) from error
         hint = _ALONE_HINTS.get(model.servable.encoder.kind, "")
         raise Refused(f"the body is {f'not JSON: {error}' if body.strip() else 'empty'}{hint}") from error
     try:
@@ -153,6 +161,13 @@ def _parse_json_request(model: ServedModel, sent_type: str, body: bytes | bytear
     return PredictRequest(samples, ids, "")
 
 
+def _describe_untyped_image(model: ServedModel, sent: ImageFormat) -> Refused:
+    if model.servable.encoder.kind != "image":
+        return _describe_other_type(model, sent.content_types[0].encode())
+    advice = IMAGE_ADVICE.format(sent.content_types[0], f"photo.{sent.extensions[0]}")
+    return Refused(f"the body is an image: send its type, {advice}", 415)
+
+
 def encode_predict_response(
     model: ServedModel, request: PredictRequest, ids: Sequence[str], outputs: Outputs
 ) -> tuple[bytes, bytes, bytes]:
@@ -163,7 +178,8 @@ def encode_predict_response(
     """
     # Before the response is built: its answers would be computed for nothing.
     if False in (finite := outputs.finite.tolist()):
-        raise Refused(f"the model gives no finite numbers for {_name_sample(model, request, finite.index(False))}")
+        sample = f"inputs[{finite.index(False)}]" if len(finite) > 1 else "these inputs"
+        raise Refused(f"the model gives no finite numbers for {sample}")
     servable = model.servable
     answers = servable.task_type.build_answers(outputs.columns, servable.names)
     predictions = [{"id": id_, **answer} for id_, answer in zip(ids, answers, strict=True)]
@@ -172,18 +188,6 @@ def encode_predict_response(
         return _encode_finite(document), JSON, b""
     except ValueError as error:
         raise Refused("the model gives no finite numbers for these inputs") from error
-
-
-def _name_sample(model: ServedModel, request: PredictRequest, number: int) -> str:
-    """Return a sample in words; of a row also its column with the value that is farthest from those of training."""
-    encoder, samples = model.servable.encoder, request.samples
-    sample = "these inputs" if samples.size <= 1 else f"inputs[{number}]"
-    if not isinstance(encoder, TableEncoder) or not samples.size:
-        return sample
-    row = {name: values[number : number + 1] for name, values in samples.tensors.items()}
-    farthest = encoder.find_farthest_number(row)
-    # Rounding to float32 makes it infinite, or a layer of the model does.
-    return f"{sample}: {farthest[0]} is {farthest[1]:g}, far outside of what training had" if farthest else sample
 
 
 def _count_column_numbers(values: Any) -> int:

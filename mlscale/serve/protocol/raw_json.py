@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from mlscale.data.encoders.encoder import EncodedSamples
 from mlscale.data.encoders.table_encoder import TableEncoder
 from mlscale.export.engines.engine import Port
 from mlscale.serve.http.request_error import Refused
-from mlscale.serve.packed_samples import PackedSamples, create_packed_samples
 from mlscale.serve.protocol import json_numbers
 from mlscale.serve.served_model import ServedModel
 
@@ -21,7 +21,7 @@ _EXAMPLES = {
 }
 
 
-def parse_samples(model: ServedModel, document: object) -> tuple[PackedSamples, object]:
+def parse_samples(model: ServedModel, document: object) -> tuple[EncodedSamples, object]:
     """Return the samples of a document, and the id or the ids in it.
 
     The document is `{"inputs": …, "id": …}`, one text, or one row; the key `id` of a row that is not a column is its
@@ -66,7 +66,7 @@ def _read_row_id(encoder: TableEncoder, row: Mapping[str, Any]) -> object:
     return str(id_) if type(id_) is int else id_
 
 
-def pack_raw(model: ServedModel, raw: Sequence[Any], *, is_alone: bool = False) -> PackedSamples:
+def pack_raw(model: ServedModel, raw: Sequence[Any], *, is_alone: bool = False) -> EncodedSamples:
     """Return raw samples as the graph takes them.
 
     Raises:
@@ -87,10 +87,10 @@ def pack_raw(model: ServedModel, raw: Sequence[Any], *, is_alone: bool = False) 
     if packed.bad:
         number = min(packed.bad)
         raise _build_sample_refusal(model, number, packed.bad[number], is_alone)
-    return create_packed_samples(packed.tensors, packed.counts, packed.facts)
+    return packed
 
 
-def _pack_inputs(model: ServedModel, inputs: object) -> PackedSamples:
+def _pack_inputs(model: ServedModel, inputs: object) -> EncodedSamples:
     servable = model.servable
     if servable.encoder.kind in _KINDS and not _are_tokens(model, inputs):
         samples = inputs if isinstance(inputs, list) else [inputs]
@@ -101,7 +101,7 @@ def _pack_inputs(model: ServedModel, inputs: object) -> PackedSamples:
     else:
         samples = inputs if isinstance(inputs, list) else [inputs]
         tensors = {port.name: _parse_tensor(port, samples) for port in servable.inputs}
-    packed = create_packed_samples(tensors)
+    packed = EncodedSamples(tensors, {})
     if not packed.size:
         raise Refused("no samples in the request")
     json_numbers.refuse_bad_rows(model, tensors, "inputs[{}]")

@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from mlscale.data.encoders.encoder import EncodedSamples
 from mlscale.export.engines.engine import Port
 from mlscale.serve.http.request_error import Refused
-from mlscale.serve.packed_samples import NO_SAMPLES, PackedSamples, create_packed_samples
 from mlscale.serve.protocol import json_numbers, raw_json
 from mlscale.serve.protocol.v2_fields import (
     NO_COUNT,
@@ -54,7 +54,7 @@ class InferRequest(NamedTuple):
         files: images that are decoded next, which takes long.
     """
 
-    samples: PackedSamples
+    samples: EncodedSamples
     id: str
     outputs: Sequence[RequestedOutput]
     files: Sequence[bytes] = ()
@@ -109,7 +109,7 @@ def parse_infer_request(model: ServedModel, headers: Mapping[bytes, bytes], body
         tensors = {model.tensor.name: parse_raw_samples(model, body)}
         json_numbers.refuse_bad_rows(model, tensors, _ROW)
         return InferRequest(
-            create_packed_samples(tensors), "", [RequestedOutput(name, True, 0) for name in list_output_names(model)]
+            EncodedSamples(tensors, {}), "", [RequestedOutput(name, True, 0) for name in list_output_names(model)]
         )
     # Views, no copy: the samples stay in the body that was received.
     return _parse_infer_document(model, _parse_document(model, body[:size]), memoryview(body)[size:])
@@ -182,14 +182,14 @@ def _parse_infer_members(model: ServedModel, document: dict[str, Any], tail: mem
     id_, outputs = validate_id(get_optional_text(document, "id")), _parse_outputs(model, document, binary)
     if not model.file_input or ports[0].name != model.file_input:
         json_numbers.refuse_bad_rows(model, tensors, _ROW)
-        return InferRequest(create_packed_samples(tensors), id_, outputs)
+        return InferRequest(EncodedSamples(tensors, {}), id_, outputs)
     files = tensors[model.file_input].ravel().tolist()
     # An image takes milliseconds to decode, so a batch is the most.
     if len(files) > model.limits.samples or (model.file_input == "image" and len(files) > model.max_batch):
         most = min(model.limits.samples, model.max_batch)
         raise Refused(f"a request has at most {most} inputs of the type BYTES for '{model.name}'", 413)
     if model.file_input == "image":
-        return InferRequest(NO_SAMPLES, id_, outputs, files)
+        return InferRequest(EncodedSamples({}, {}), id_, outputs, files)
     raw = _parse_rows(model, files) if model.file_input == "row" else files
     return InferRequest(raw_json.pack_raw(model, raw), id_, outputs)
 

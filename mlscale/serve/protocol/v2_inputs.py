@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from mlscale.export.engines.engine import Port
 from mlscale.serve.http.request_error import Refused
-from mlscale.serve.protocol import json_numbers
+from mlscale.serve.protocol import json_numbers, v2_codec
 from mlscale.serve.protocol.v2_fields import (
     NO_ARRAY,
     NO_COUNT,
@@ -25,17 +25,8 @@ from mlscale.serve.protocol.v2_fields import (
 
 FILE = "file"
 """The dtype of a port that takes bytes as they are: a text, or an image."""
-DATATYPES = {
-    "uint8": "UINT8",
-    "int32": "INT32",
-    "int64": "INT64",
-    "float32": "FP32",
-    "float64": "FP64",
-    "bool": "BOOL",
-    "string": "BYTES",
-    FILE: "BYTES",
-}
-_KNOWN = frozenset(DATATYPES.values()) | {"INT8", "INT16", "UINT16", "UINT32", "UINT64", "FP16", "BF16"}
+DATATYPES = {**v2_codec.DATATYPES, "string": "BYTES", FILE: "BYTES"}
+_KNOWN = frozenset(DATATYPES.values()) | {"INT16", "UINT16", "UINT32", "UINT64", "BF16"}
 
 
 def read_tensors(

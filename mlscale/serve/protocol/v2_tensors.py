@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from mlscale.serve.http.exchange import BINARY, JSON, encode_document
 from mlscale.serve.protocol.v2 import LABEL, PROBABILITIES, InferRequest, RequestedOutput
+from mlscale.serve.protocol.v2_codec import encode_tensor, encode_texts
 from mlscale.serve.protocol.v2_inputs import DATATYPES
 from mlscale.serve.served_model import Outputs, ServedModel
 
@@ -65,7 +66,7 @@ def _encode_output(model: ServedModel, wanted: RequestedOutput, results: Outputs
             values, datatype, shape = _format_top_classes(model, array, wanted.top), "BYTES", [len(array), wanted.top]
     entry: dict[str, Any] = {"name": wanted.name, "datatype": datatype, "shape": shape}
     if wanted.binary:
-        tails.append(_encode_texts(values) if isinstance(values, list) else np.ascontiguousarray(values).tobytes())
+        tails.append(encode_texts(values) if isinstance(values, list) else encode_tensor(values))
         return {**entry, "parameters": {"binary_data_size": len(tails[-1])}}
     return {**entry, "data": values if isinstance(values, list) else values.ravel().tolist()}
 
@@ -86,10 +87,3 @@ def _format_top_classes(model: ServedModel, values: NDArray[np.float32], count: 
         for row, numbers_ in zip(values, order.tolist(), strict=True)
         for number in numbers_
     ]
-
-
-def _encode_texts(texts: Sequence[str]) -> bytes:
-    """Return a BYTES tensor: of each element its length (4 bytes, little endian) and its content."""
-    # Names of classes may hold lone surrogates, which UTF-8 can't encode.
-    encoded = [text.encode("utf-8", "replace") for text in texts]
-    return b"".join(len(content).to_bytes(4, "little") + content for content in encoded)

@@ -4,14 +4,13 @@ ensemble.
 
 from __future__ import annotations
 
-import ast
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from importlib.resources import files
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 
 from mlscale.atomic_files import write_json, write_text
 from mlscale.data.encoders.document_encoder import DocumentEncoder
@@ -33,8 +32,6 @@ from mlscale.targets.triton.model_config import (
 )
 
 _CODE = "mlscale.targets.triton.repository_code"
-_ENCODER_CODE = "mlscale.data.encoders.stored_encoder"
-_DECODER_CODE = ["mlscale.task_types.softmax", "mlscale.task_types.window_sums"]
 DOCUMENT = Port("document", "int64", (-1, 1))
 """The number of each window's document, which the encoder gives and the sums are taken by."""
 
@@ -103,7 +100,6 @@ def write_raw_models(
     folder = _write_python_model(repository, config, "encode_model.py", settings)
     write_json(folder / "encoder.json", servable.encoder.to_document())
     write_json(folder / "settings.json", {"input": raw.input, "most_rows": settings.max_batch})
-    copy_modules([_ENCODER_CODE], folder)
     # Of these versions: others may decode other pixels. numpy is the server's own.
     if lines := [f"{name}=={version(name)}\n" for name in _list_packages(servable.encoder)]:
         write_text(folder.parent / "requirements.txt", "".join(lines))
@@ -159,7 +155,6 @@ def _write_decoder(raw: RawModels, servable: Servable, repository: Path, setting
     config = build_python_config(raw.decoder, given, outputs, settings)
     folder = _write_python_model(repository, config, "decode_model.py", settings)
     write_json(folder / "settings.json", {"kind": kind, "labels": list(servable.labels)})
-    copy_modules(_DECODER_CODE, folder)
 
 
 def _describe_classes(servable: Servable) -> list[dict[str, Any]]:
@@ -179,6 +174,7 @@ def _write_python_model(repository: Path, config: Mapping[str, Any], code: str, 
     """Write a model's configuration and code; return the folder of its version."""
     folder = _write_config(repository, config, settings)
     write_text(folder / "model.py", files(_CODE).joinpath(code).read_text(encoding="utf-8"))
+    _write_package(folder)
     return folder
 
 
@@ -196,73 +192,11 @@ def _list_packages(encoder: Encoder) -> tuple[str, ...]:
     return ("tokenizers",) if encoder.graph_start == "tokens" else ()
 
 
-_ROOT = "mlscale"
-_TYPES_ONLY = "TYPE_CHECKING"
-
-
-def copy_modules(names: list[str], folder: Path) -> list[str]:
-    """Write modules of mlscale, and all of mlscale that they import, into a folder of packages; return their names.
-
-    Args:
-        names: of the modules.
-        folder: that a path of Python is to name.
-    """
-    sources = _collect_sources(names)
-    for name, (path, source) in sources.items():
-        target = folder.joinpath(*name.split("."))
-        write_text(
-            _make_folder(target / "__init__.py" if path.name == "__init__.py" else target.with_suffix(".py")), source
-        )
-    for name in sources:
-        package = name.rpartition(".")[0]
-        while package:
-            # A package that is only passed through does nothing: its own imports would need more of mlscale.
-            file = folder.joinpath(*package.split("."), "__init__.py")
-            if package not in sources and not file.exists():
-                write_text(_make_folder(file), '"""A part of mlscale, copied for a server."""\n')
-            package = package.rpartition(".")[0]
-    return sorted(sources)
-
-
-def _collect_sources(names: list[str]) -> dict[str, tuple[Path, str]]:
-    sources: dict[str, tuple[Path, str]] = {}
-    waiting = list(names)
-    while waiting:
-        name = waiting.pop()
-        if name in sources:
-            continue
-        path = _find_source(name)
-        assert path is not None, name
-        sources[name] = path, path.read_text(encoding="utf-8")
-        waiting += _list_imports(ast.parse(sources[name][1]))
-    return sources
-
-
-def _list_imports(tree: ast.AST) -> Iterator[str]:
-    """Yield the modules of mlscale that a module imports when it runs, within functions, too."""
-    for node in ast.iter_child_nodes(tree):
-        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == _TYPES_ONLY:
-            continue
-        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == _ROOT:
-            modules = [name for alias in node.names if _find_source(name := f"{node.module}.{alias.name}")]
-            # `from package import module` needs nothing of the package but the module.
-            yield from modules
-            if len(modules) < len(node.names):
-                yield node.module
-        elif isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names if alias.name.split(".")[0] == _ROOT)
-        else:
-            yield from _list_imports(node)
-
-
-def _find_source(name: str) -> Path | None:
-    try:
-        spec = find_spec(name)
-    except ModuleNotFoundError:  # its parent is a module, not a package
-        return None
-    return None if spec is None or spec.origin is None else Path(spec.origin)
-
-
-def _make_folder(path: Path) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return path
+def _write_package(folder: Path) -> None:
+    """Write mlscale as `mlscale.zip`, which Python imports from: a repository has one file of it, not a thousand."""
+    package = Path(str(files("mlscale")))
+    with ZipFile(folder / "mlscale.zip", "w", ZIP_DEFLATED) as archive:
+        for path in sorted(package.rglob("*.py")):
+            # Without the times of files: equal models give equal repositories.
+            name = path.relative_to(package.parent).as_posix()
+            archive.writestr(ZipInfo(name), path.read_bytes(), ZIP_DEFLATED)

@@ -1,4 +1,4 @@
-"""Tensors and raw samples as the bytes that Triton reads from requests and warm-up files."""
+"""Raw samples as the bytes that Triton reads from requests and warm-up files."""
 
 from __future__ import annotations
 
@@ -10,14 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlscale.data.encoders.text_encoder import convert_to_bytes
-
-
-def encode_tensor(values: NDArray[Any]) -> bytes:
-    """Return a tensor's bytes; of texts each with its length before it (4 bytes, little endian)."""
-    if values.dtype.kind not in "OSU":
-        return np.ascontiguousarray(values).tobytes()
-    contents = [value if isinstance(value, bytes) else str(value).encode() for value in values.ravel().tolist()]
-    return b"".join(len(content).to_bytes(4, "little") + content for content in contents)
 
 
 def encode_raw_sample(sample: Any) -> bytes:

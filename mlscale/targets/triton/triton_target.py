@@ -15,20 +15,20 @@ from numpy.typing import NDArray
 
 from mlscale.atomic_files import write_bytes, write_text
 from mlscale.errors import MLScaleError
-from mlscale.export.engines.engine import Engine, Port
+from mlscale.export.engines.engine import Engine
 from mlscale.export.engines.onnx_engine import OnnxEngine
 from mlscale.export.servable import MODEL, Servable
 from mlscale.export.warmup import WARMUP, WarmupRequest, read_warmup
 from mlscale.runs.host.machine import count_usable_cores
+from mlscale.serve.protocol.v2_codec import encode_tensor
 from mlscale.targets.target import Target, TargetServer
-from mlscale.targets.triton.config_text import EnumName, list_field, parse_message
+from mlscale.targets.triton.config_text import EnumName
 from mlscale.targets.triton.model_config import (
     CONFIG,
     LABELS,
     TYPES,
     ServingSettings,
     build_model_config,
-    describe_port,
     format_config,
     has_label_file,
 )
@@ -40,7 +40,7 @@ from mlscale.targets.triton.running_server import (
     link_repository,
     run_triton,
 )
-from mlscale.targets.triton.tensor_bytes import create_raw_tensor, encode_tensor
+from mlscale.targets.triton.tensor_bytes import create_raw_tensor
 from mlscale.targets.v2_client import V2Client
 
 _MOST_INSTANCES = 8
@@ -111,20 +111,10 @@ class TritonTarget(Target):
             write_raw_models(raw, servable, folder, settings, requests)
 
     def open_engine(self, servable: Servable, folder: Path) -> Engine:
-        """Return ONNX Runtime with the repository's model, whose tensors the configuration states."""
+        """Return ONNX Runtime with the repository's model, checked against the ports that are in its configuration."""
         model = folder / get_model_name(servable)
-        config = read_config(model / CONFIG)
         engine = OnnxEngine((model / str(self._settings.version) / MODEL).read_bytes(), where=str(model))
         engine.check_ports(servable.inputs, servable.outputs)
-        for key, ports in (("input", engine.inputs), ("output", engine.outputs)):
-            stated = [_read_tensor(entry) for entry in list_field(config, key)]
-            if stated != [_read_tensor(describe_port(port)) for port in ports]:
-                raise MLScaleError(
-                    f"{CONFIG} does not state the {key}s of the model",
-                    where=str(model / CONFIG),
-                    why=f"it has {stated}, the model {[_format_port(port) for port in ports]}",
-                    fix="mlscale export <its run> target=triton, which makes it again",
-                )
         return engine
 
     def format_start_command(self, folder: Path) -> str:
@@ -141,8 +131,7 @@ class TritonTarget(Target):
         """Start `tritonserver` of PATH, the installed server, or the container image where it was pulled."""
         model = get_model_name(servable)
         raw = find_raw_models(model, servable)
-        # As the repository has it, which may have been made with other settings.
-        max_batch = int(read_config(folder / model / CONFIG)["max_batch_size"])
+        max_batch = self._choose_settings((servable.folder / MODEL).read_bytes()).max_batch
         try:
             with (
                 link_repository(folder) as path,
@@ -166,32 +155,6 @@ class TritonTarget(Target):
 def get_model_name(servable: Servable) -> str:
     """Return the name of the model in the server: the run's, with _ for what can't be in a folder and an address."""
     return _NOT_IN_NAMES.sub("_", str(servable.document["name"])).strip("._-") or "model"
-
-
-def read_config(path: Path) -> dict[str, Any]:
-    """Return a model's configuration.
-
-    Raises:
-        MLScaleError: it can't be read.
-    """
-    try:
-        return parse_message(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise MLScaleError(
-            f"{CONFIG} can't be read",
-            where=str(path),
-            why=str(error),
-            fix="mlscale export <its run> target=triton, which makes it again",
-        ) from error
-
-
-def _read_tensor(entry: Mapping[str, Any]) -> tuple[str, str, list[int], bool]:
-    """Return what defines a tensor: name, type, dims, and whether it is a scalar."""
-    return entry["name"], str(entry["data_type"]), list_field(entry, "dims"), "reshape" in entry
-
-
-def _format_port(port: Port) -> str:
-    return f"{port.name} {port.dtype} {port.shape}"
 
 
 def _format_labels(servable: Servable) -> str:

@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Any
 # For type checkers alone: importing a callback imports Lightning and torch.
 if TYPE_CHECKING:
     from mlscale.train.callbacks.checkpoints import Checkpoints
-    from mlscale.train.callbacks.device_stats import DeviceStats
     from mlscale.train.callbacks.ema import EMA
+    from mlscale.train.callbacks.former import DeviceStats, LossSpike
     from mlscale.train.callbacks.freeze import Freeze
     from mlscale.train.callbacks.grad_norm import GradNorm
-    from mlscale.train.callbacks.loss_spike import LossSpike
     from mlscale.train.callbacks.lr_monitor import LRMonitor
     from mlscale.train.callbacks.nonfinite import NonFinite
     from mlscale.train.callbacks.notify import Notify
@@ -41,11 +40,11 @@ __all__ = [
 
 _HOME = {
     "Checkpoints": "checkpoints",
-    "DeviceStats": "device_stats",
+    "DeviceStats": "former",
     "EMA": "ema",
     "Freeze": "freeze",
     "GradNorm": "grad_norm",
-    "LossSpike": "loss_spike",
+    "LossSpike": "former",
     "LRMonitor": "lr_monitor",
     "NonFinite": "nonfinite",
     "Notify": "notify",

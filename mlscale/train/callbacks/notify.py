@@ -23,7 +23,7 @@ from mlscale.notify.webhook import Webhook
 from mlscale.runs.folder import RunFolder
 from mlscale.runs.identity import get_current_time
 from mlscale.secrets.mask import Masker
-from mlscale.train.callbacks.stall_report import StallReport
+from mlscale.train.callbacks.stall import StallReport
 
 Event = Literal["finished", "failed", "diverged", "stopped", "hung"]
 # From the statuses of a run's manifest to the events that users choose from.
@@ -87,7 +87,7 @@ class Notify(Callback):
     def on_stall(self, report: StallReport) -> None:
         """Send the notice that the run hangs."""
         if self._folder is not None and "hung" in self.when:
-            self._send_notice(RunFolder.open(self._folder), "hung", "\n".join([report.sentence, *report.ranks]), {})
+            self._send_notice(RunFolder.open(self._folder), "hung", report.sentence, {})
 
     def run_ended(self, run: RunFolder) -> None:
         """Send the notice of a run's end, once its folder is sealed."""

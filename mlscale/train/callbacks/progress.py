@@ -5,7 +5,6 @@ import os
 import sys
 import time
 from collections.abc import Sequence
-from html import escape
 from typing import Any, TextIO
 
 from pytorch_lightning import LightningModule, Trainer
@@ -82,7 +81,6 @@ class Progress(ProgressBar):
         self._out: TextIO = sys.stderr
         self._enabled = True
         self._bar: Any = None  # tqdm has no types
-        self._notebook_output: NotebookOutput | None = None  # of the bar in a notebook
         self._remaining: RemainingTime | None = None
         self._next = 0.0
         self._samples = 0
@@ -108,10 +106,7 @@ class Progress(ProgressBar):
         self._next = self._started + self.refresh
         # Lightning counts infinitely many batches where the loader has no length.
         total = None if trainer.num_training_batches == float("inf") else int(trainer.num_training_batches)
-        if self._enabled and self._stream is None and find_notebook_shell() is not None:
-            self._notebook_output = self._notebook_output or NotebookOutput()
-            self._bar = NotebookBar(total, _format_epoch(trainer), self._notebook_output)
-        elif self._enabled and self._out.isatty():
+        if self._enabled and self._out.isatty():
             self._bar = tqdm(
                 total=total,
                 desc=_format_epoch(trainer),
@@ -147,13 +142,9 @@ class Progress(ProgressBar):
             self._bar.set_description_str(_format_epoch(trainer))
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        now = time.perf_counter()
-        if self._notebook_output is not None and self._bar is not None:  # a notebook keeps the bar's last state
-            self._bar.n = trainer.num_training_batches
-            self._bar.set_postfix_str(", ".join(self._list_facts(trainer, now)))
         self._close_bar()
-        if self._enabled and self._notebook_output is None:
-            self._print_epoch(trainer, now)
+        if self._enabled:
+            self._print_epoch(trainer, time.perf_counter())
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         self._close_bar()
@@ -190,8 +181,6 @@ class Progress(ProgressBar):
         left = self._remaining.estimate_seconds(trainer) if self._remaining is not None else None
         facts = [f"{format_duration(left)} left"] if left is not None else []
         facts += self._list_facts(trainer, now)
-        if self._notebook_output is not None:
-            return ", ".join(facts)
         counts = 2 * len(str(trainer.num_training_batches))
         used = len(_format_epoch(trainer)) + counts + _BAR_COLUMNS + len("  100% || /, ")
         return _join_fitting(facts, (_measure_columns(self._out) or _COLUMNS) - used)
@@ -230,66 +219,3 @@ def _measure_columns(out: TextIO) -> int:
 def _format_epoch(trainer: Trainer) -> str:
     last = trainer.max_epochs
     return f"epoch {trainer.current_epoch + 1}" + (f"/{last}" if last is not None and last > 0 else "")
-
-
-def find_notebook_shell() -> Any:
-    """Return IPython's shell where this process is a notebook's kernel; None elsewhere, a terminal too."""
-    # A kernel has imported both before any code of the user runs. IPython alone is not enough: a library may be at its
-    # import in another thread (MLflow's client is), and what `sys.modules` has of it then is a part. `import` waits.
-    if "ipykernel" not in sys.modules:
-        return None
-    from IPython.core.getipython import get_ipython
-
-    active_shell = get_ipython()
-    return active_shell if hasattr(active_shell, "kernel") else None
-
-
-class NotebookOutput:
-    """The output of the notebook cell that trains, in which the bar is shown. All epochs share it."""
-
-    def __init__(self) -> None:
-        from IPython import display
-
-        show: Any = display.display
-        # raw: the dictionary is by MIME type already, not an object to be formatted.
-        self._handle = show({"text/plain": ""}, raw=True, display_id=True)
-
-    def update_content(self, html: str, plain: str) -> None:
-        """Replace the present content."""
-        self._handle.update({"text/html": html, "text/plain": plain}, raw=True)
-
-
-class NotebookBar:
-    """The part of tqdm that `Progress` uses.
-
-    Args:
-        total: batches of the epoch; None where it is unknown.
-        desc: the text before the bar.
-        output: the output in which it is shown.
-    """
-
-    def __init__(self, total: int | None, desc: str, output: NotebookOutput) -> None:
-        self.n = 0
-        self._total, self._desc, self._output = total, desc, output
-        self._postfix = ""
-        self._update_output()
-
-    def set_postfix_str(self, text: str, refresh: bool = True) -> None:
-        self._postfix = text
-        self._update_output()
-
-    def set_description_str(self, text: str) -> None:
-        self._desc = text
-        self._update_output()
-
-    def close(self) -> None:
-        self._update_output()
-
-    def _update_output(self) -> None:
-        count = f"{self.n}/{self._total or '?'}"
-        bar = f'<progress value="{self.n}" max="{self._total}"></progress>' if self._total else "<progress></progress>"
-        words = escape(", ".join(filter(None, (count, self._postfix))))
-        self._output.update_content(
-            f'<div style="font-variant-numeric: tabular-nums">{escape(self._desc)} {bar} {words}</div>',
-            f"{self._desc}  {count}{', ' if self._postfix else ''}{self._postfix}",
-        )

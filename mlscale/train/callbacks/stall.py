@@ -1,30 +1,60 @@
-"""Stall detection: a run that takes no steps is reported with all threads' stacks, and ended if so configured."""
+"""Stall detection: a rank that takes no steps writes the stacks of its threads, and ends the run if so configured."""
 
 from __future__ import annotations
 
 import contextlib
 import faulthandler
+import socket
 import statistics
+import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch.distributed as dist
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.trainer.states import RunningStage
+from tqdm import tqdm
 
-from mlscale.errors import MLScaleError
-from mlscale.train import thread_stacks as stacks
-from mlscale.train.callbacks.stall_report import Rank, RankProgress, StallReport, report_stall, withdraw_request
+from mlscale.errors import Exit, MLScaleError
+from mlscale.runs.host.processes import identify_process
 from mlscale.train.lightning.trainer_parts import get_callbacks
 
 _LONGEST_POLL_SECONDS = 1.0  # between two checks of the counters
 _STEPS_AT_LEAST = 5  # a run whose steps take minutes gets that many of them
 _STEP_TIMES = 64
 _SUSPENDED = 10  # checks that did not happen: the process was stopped, or the machine slept
+_LATER_SECONDS = 5.0  # by which other ranks end a run after the first one, which may be stuck in native code
+_DEBUGGERS = ("pdb.py", "bdb.py", "pydevd.py")
+
+
+@dataclass(frozen=True)
+class StallReport:
+    """A stall of this rank.
+
+    Attributes:
+        sentence: the stall in one sentence.
+        path: the file with the stacks; None where it could not be written.
+        others: the other ranks of this machine, `pid` and `pid_start` of each.
+    """
+
+    sentence: str
+    path: Path | None
+    others: Sequence[dict[str, Any]] = ()
+
+    def build_stall_error(self) -> MLScaleError:
+        """Return the error for a run that is to end."""
+        return MLScaleError(
+            self.sentence,
+            where=str(self.path or ""),
+            fix="mlscale runs resume last, from the last checkpoint: callbacks.stall.stop=false only warns",
+            exit=Exit.ENVIRONMENT,
+        )
+
 
 _end: Callable[[MLScaleError, StallReport], None] | None = None
 
@@ -48,10 +78,9 @@ class Stall(Callback):
     `after_s` at the latest (or five steps, where one takes longer). Before the first step, in which models are
     compiled, `after_s` alone counts. Validation, saving, work after the fit and breakpoints are not stalls.
 
-    Then, once per stall: the position of each rank, and the stacks of all threads of all ranks of this machine, on
-    standard error and in `logs/stall-<n>.txt` of the run. A process in which stuck native code holds the GIL writes its
-    stacks to standard error alone, after `least_s`. Callbacks that have a method `on_stall`, of (report), are called on
-    one rank.
+    Then, once per stall, each rank prints a line, and adds the stacks of its threads to `logs/stall-rank<n>.txt` of the
+    run. A process in which stuck native code holds the GIL writes its stacks to standard error, after `least_s`.
+    Callbacks that have a method `on_stall`, of (report), are called on the first rank.
 
     Args:
         factor: median step times without a step.
@@ -114,10 +143,8 @@ class _StallWatch(threading.Thread):
         self._stopped = threading.Event()
         self._times: deque[float] = deque(maxlen=_STEP_TIMES)
         self._reported_s = 0.0  # seconds without a step when a stall was reported; 0 while there is none
-        self._ranks = _gather_ranks(trainer)
-        self._folder = Path(trainer.default_root_dir) / "logs"
-        if trainer.is_global_zero:
-            withdraw_request(self._folder)  # of an earlier attempt that was killed during its request
+        self._others = _gather_others(trainer)
+        self._path = Path(trainer.default_root_dir) / "logs" / f"stall-rank{trainer.global_rank}.txt"
 
     def stop_watching(self) -> None:
         self._stopped.set()
@@ -132,10 +159,10 @@ class _StallWatch(threading.Thread):
             faulthandler.cancel_dump_traceback_later()
 
     def _watch_steps(self) -> None:
-        stacks.restart_backstop(self._settings.least_s)
+        self._restart_backstop()
         last, since, looked = self._count_batches(), time.monotonic(), time.monotonic()
         while not self._stopped.wait(self._poll_seconds):
-            stacks.restart_backstop(self._settings.least_s)
+            self._restart_backstop()
             now, counts = time.monotonic(), self._count_batches()
             suspended = now - looked > max(_SUSPENDED * self._poll_seconds, 5.0)
             looked = now
@@ -147,11 +174,15 @@ class _StallWatch(threading.Thread):
                 if counts != last or suspended:
                     self._note_progress(now - since)
                 last, since = counts, now
-            answer = RankProgress(self._get_phase(), *counts, now - since)
-            self._ranks.write_answer(self._folder, answer)  # another rank may have requested it
             if not self._reported_s and now - since > self._compute_limit() and self._get_phase() == "training":
                 self._reported_s = now - since
-                self._report_stall(answer)
+                if not _is_in_debugger():
+                    self._report_stall(now - since, counts[0])
+
+    def _restart_backstop(self) -> None:
+        # If native code holds the GIL until then, no Python thread can report it; that of faulthandler needs none.
+        with contextlib.suppress(OSError, ValueError):  # a standard error without a file
+            faulthandler.dump_traceback_later(self._settings.least_s, file=sys.__stderr__ or sys.stderr)
 
     def _count_batches(self) -> tuple[int, int]:
         """Return the batches begun and completed, of the whole run."""
@@ -172,13 +203,23 @@ class _StallWatch(threading.Thread):
         step = statistics.median(self._times)
         return max(settings.least_s, min(settings.factor * step, max(settings.after_s, _STEPS_AT_LEAST * step)))
 
-    def _report_stall(self, answer: RankProgress) -> None:
-        median = statistics.median(self._times) if self._times else None
-        stall = report_stall(self._ranks, self._folder, answer, median)
-        if stall is None:  # another rank reports it, or a debugger is active
-            return
-        stall.print_report()
-        for callback in get_callbacks(self._trainer):
+    def _report_stall(self, idle_s: float, batch: int) -> None:
+        took = f"a step takes {statistics.median(self._times):.2g} s" if self._times else "none was taken yet"
+        rank = f"rank {self._trainer.global_rank}: " if self._trainer.world_size > 1 else ""
+        sentence = f"{rank}no step for {idle_s:,.0f} s in batch {batch:,} of the run, {took}"
+        path: Path | None = self._path
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            with self._path.open("a") as file:
+                print(sentence, file=file, flush=True)
+                faulthandler.dump_traceback(file)
+        except OSError:  # a full disk
+            path = None
+        _print_warning(f"{sentence}; the stacks of its threads: {path}")
+        stall = StallReport(sentence, path, self._others)
+        if not self._trainer.is_global_zero:
+            time.sleep(_LATER_SECONDS if self._settings.stop else 0)
+        for callback in get_callbacks(self._trainer) if self._trainer.is_global_zero else ():
             if hasattr(callback, "on_stall"):
                 callback.on_stall(stall)
         if self._settings.stop and _end is not None:
@@ -186,15 +227,29 @@ class _StallWatch(threading.Thread):
 
     def _note_progress(self, seconds: float) -> None:
         if self._reported_s and self._trainer.is_global_zero:
-            StallReport.print_stall_warning(f"the run continues after {seconds:,.0f} s")
+            _print_warning(f"the run continues after {seconds:,.0f} s")
         self._reported_s = 0.0
 
 
-def _gather_ranks(trainer: Trainer) -> Rank:
-    """Return this rank with the facts about all others. A collective: every rank must call it."""
-    own = Rank.create_local(trainer.global_rank)
-    if trainer.world_size == 1:
-        return own
-    everybody: list[Any] = [None] * trainer.world_size
-    dist.all_gather_object(everybody, own.facts)
-    return own.add_others(everybody)
+def _print_warning(text: str) -> None:
+    with contextlib.suppress(OSError):
+        tqdm.write(f"warning   {text}", file=sys.stderr)
+
+
+def _is_in_debugger() -> bool:
+    """Return whether the main thread is at a breakpoint."""
+    frame = sys._current_frames().get(threading.main_thread().ident or 0)
+    while frame is not None:
+        if Path(frame.f_code.co_filename).name in _DEBUGGERS or "debugpy" in frame.f_code.co_filename:
+            return True
+        frame = frame.f_back
+    return False
+
+
+def _gather_others(trainer: Trainer) -> list[dict[str, Any]]:
+    """Return the other ranks of this machine. A collective: every rank must call it."""
+    own = {"host": socket.gethostname(), **identify_process()}
+    everybody: list[Any] = [own] * trainer.world_size
+    if trainer.world_size > 1:
+        dist.all_gather_object(everybody, own)
+    return [facts for facts in everybody if facts["host"] == own["host"] and facts != own]

@@ -48,5 +48,6 @@ def build_unlogged_error(name: str, where: str, logged: Iterable[str], during: s
         f"no '{name}' was logged",
         where=where,
         why=f"{during + ' logged' if during else 'logged were'}: {', '.join(names) or 'no metrics at all'}",
-        fix=f"{set_near}, or self.log('{name}', value) in the task",
+        fix=f"{set_near}, or self.log('{name}', value) in the task"
+        + "\ntrainer.num_sanity_val_steps=0, where a later validation logs it" * during.startswith("the sanity"),
     )

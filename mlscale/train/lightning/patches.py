@@ -8,14 +8,12 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
 
-import torch
-from lightning_fabric.utilities import move_data_to_device
-from pytorch_lightning import Callback, LightningDataModule, LightningModule, Trainer
+from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.profilers import PassThroughProfiler
 from pytorch_lightning.utilities.model_helpers import is_overridden
 from pytorch_lightning.utilities.signature_utils import is_param_in_hook_signature
 
-from mlscale.train.lightning.trainer_parts import get_callbacks, get_data_module
+from mlscale.train.lightning.trainer_parts import get_callbacks
 
 _STEP_HOOKS = (  # of callbacks and of modules, called at every training step
     "on_train_batch_start",
@@ -25,7 +23,6 @@ _STEP_HOOKS = (  # of callbacks and of modules, called at every training step
     "on_before_optimizer_step",
     "on_train_batch_end",
 )
-_TRANSFER_HOOKS = ("on_before_batch_transfer", "transfer_batch_to_device", "on_after_batch_transfer")
 _NOTHING = nullcontext()
 
 
@@ -76,7 +73,6 @@ class ShortSteps(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._skip_empty_hooks(trainer, pl_module)
         self._inspect_signature_once(trainer, pl_module)
-        self._move_batches_directly(trainer, pl_module)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self._restore_attributes()
@@ -105,22 +101,6 @@ class ShortSteps(Callback):
 
         self._set_attribute(trainer.fit_loop.epoch_loop, "_build_kwargs", build_kwargs)
 
-    def _move_batches_directly(self, trainer: Trainer, module: LightningModule) -> None:
-        """Move batches without Lightning's search for three hooks in two objects at every step, and without a pass over
-        the list of sample keys."""
-        owners: list[tuple[Any, type]] = [(module, LightningModule)]
-        if get_data_module(trainer) is not None:
-            owners.append((get_data_module(trainer), LightningDataModule))
-        # A hook of the user's must be called, so nothing is changed then.
-        if any(is_overridden(hook, owner, base) for owner, base in owners for hook in _TRANSFER_HOOKS):
-            return
-
-        def transfer_batch(batch: object, device: torch.device | None = None, dataloader_idx: int = 0) -> Any:
-            return _move_batch(batch, device or module.device)
-
-        self._set_attribute(module, "_on_before_batch_transfer", lambda batch, dataloader_idx=0: batch)
-        self._set_attribute(module, "_apply_batch_transfer_handler", transfer_batch)
-
     def _set_attribute(self, owner: object, name: str, value: object) -> None:
         if name not in vars(owner):  # an attribute that the user has set stays
             object.__setattr__(owner, name, value)  # not nn.Module's, which checks for parameters
@@ -130,20 +110,3 @@ class ShortSteps(Callback):
         for owner, name in self._set:
             object.__delattr__(owner, name)
         self._set.clear()
-
-
-def _move_batch(batch: object, device: torch.device) -> Any:
-    """Return `batch` on `device`; lists of names are left as they are."""
-    if type(batch) is not dict:
-        return move_data_to_device(batch, device)
-    return {name: value if _is_names(value) else _move_value(value, device) for name, value in batch.items()}
-
-
-def _move_value(value: object, device: torch.device) -> Any:
-    if isinstance(value, torch.Tensor) and value.device == device:
-        return value
-    return move_data_to_device(value, device)
-
-
-def _is_names(value: object) -> bool:
-    return type(value) is list and bool(value) and type(value[0]) is str

@@ -25,3 +25,5 @@ def suppress_library_messages() -> None:
     warnings.filterwarnings("ignore", message=r".*does not have many workers.*")
     # Where SLURM is installed Lightning advises to start by srun, also a run that needs none.
     warnings.filterwarnings("ignore", message=r".*`srun` command is available on your system.*")
+    # The state of a callback of an earlier version, in a run that is resumed.
+    warnings.filterwarnings("ignore", message=r".*callbacks used to create the checkpoint need to be provided.*")

@@ -135,7 +135,8 @@ class FullySharded(ModelParallelStrategy):
         module = self.lightning_module
         assert module is not None
         # A module that an earlier call of the trainer has sharded stays as it is.
-        if (root := module.__dict__.get(_ROOT)) is None:
+        root: Any = module.__dict__.get(_ROOT)
+        if root is None:
             self.model = self.precision_plugin.convert_module(self.model)
             self._share_first_weights()
             root = ShardedSteps(module)
@@ -147,9 +148,8 @@ class FullySharded(ModelParallelStrategy):
         if not self.settings.cpu_offload:
             # What FSDP does not move, such as the states of metrics.
             self.model_to_device()
-        for whole in root.gathered.values():
-            # Before its first pass: FSDP reads the dtype of what is trained, which a step may have frozen then.
-            whole._get_fsdp_state()._lazy_init()
+        # Before its first pass: FSDP reads the dtype of what is trained, which a step may have frozen then.
+        root._get_fsdp_state()._lazy_init()
         self.barrier()
         if trainer.state.fn == TrainerFn.FITTING:
             self.setup_optimizers(trainer)
@@ -170,8 +170,7 @@ class FullySharded(ModelParallelStrategy):
             dist.broadcast(moved, src=0)
             tensor.data.copy_(moved)
 
-    # Steps: through the root's `forward`, around which FSDP gathers and frees the weights unless the step optimizes
-    # manually; then it does so around the passes of the modules that the step calls.
+    # Steps: through the root's `forward`, around which FSDP gathers and frees the weights.
 
     def training_step(self, *args: object, **kwargs: object) -> Any:
         with self.precision_plugin.train_step_context():
@@ -195,20 +194,17 @@ class FullySharded(ModelParallelStrategy):
         output = root(name, *args, **kwargs)
         if output is None or not torch.is_grad_enabled():
             # No backward pass will free the root's weights, and they must not be taken for those of a later step.
-            for whole in root.gathered.values():
-                whole.reshard()
+            root.reshard()
         return output
 
     @contextmanager
     def block_backward_sync(self) -> Generator[None, None, None]:
         """Keep the gradients of an accumulated pass on their rank: they are added up over ranks at the last one."""
-        for whole in self._root.gathered.values():
-            whole.set_requires_gradient_sync(False)
+        self._root.set_requires_gradient_sync(False)
         try:
             yield
         finally:
-            for whole in self._root.gathered.values():
-                whole.set_requires_gradient_sync(True)
+            self._root.set_requires_gradient_sync(True)
 
     def teardown(self) -> None:
         super().teardown()

@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from textwrap import dedent
 
 import pytest
 
-from mlscale.assembly.ready import compose_from_overrides
 from mlscale.cli import main
-from mlscale.commands.estimate.measurements import _run_timed_fit
-from mlscale.commands.profile import timed_fits as profile_probe
-from mlscale.config.composition.frozen import add_derived
-from mlscale.config.derive import derive_values
 from mlscale.errors import Exit
-from mlscale.launch.local_devices import detect_local_devices
 
 OWN = """
 import os
@@ -40,7 +34,7 @@ class Quadratic(pl.LightningModule):
         return self.net(batch[0]).square().mean()
 
     def validation_step(self, batch, index):
-        self.log("held_mse", self.net(batch[0]).square().mean())
+        self.log("val/loss", self.net(batch[0]).square().mean())
 
     def configure_optimizers(self):
         return torch.optim.SGD(self.parameters(), 0.1)
@@ -60,36 +54,6 @@ class Stopping(Quadratic):
         return super().training_step(batch, index)
 """
 WORDS = ["task._target_=short_fits_own.Quadratic", "data=none", "model=none", "optimizer=none"]
-
-
-@pytest.mark.parametrize(
-    ("words", "reported"),
-    [
-        ([], "metric    held_mse, less is better: chosen from what the validation logs"),
-        (["trainer.limit_val_batches=0"], "metric    train/loss, less is better: no validation runs"),
-        (["metric=train/loss"], None),
-    ],
-)
-def test_the_metric_is_reported_once(
-    words: Sequence[str],
-    reported: str | None,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    (tmp_path / "short_fits_own.py").write_text(dedent(OWN))
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(tmp_path)
-    cfg = compose_from_overrides("profile", [*WORDS, *words])
-    probe = profile_probe.build_profile_probe(add_derived(cfg, derive_values(cfg, None, detect_local_devices())), None)
-    probe.choose_step_count(0.1)
-    probe.run_fit(2, replay=True)
-    probe.measure_shares(2)
-    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("metric ")]
-    assert lines == ([reported] if reported else [])
-    for number in range(2):
-        _run_timed_fit(probe.cfg, None, (1, 1), 1, announce_metric=not number)
-    assert capsys.readouterr().err.count("metric  ") == (reported is not None)
 
 
 @pytest.fixture

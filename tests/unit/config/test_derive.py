@@ -181,8 +181,6 @@ def test_keys_at_the_top(key: str, value: Any, what: str) -> None:
         ("loss_scale", -3, "it is more than 0"),
         ("growth_interval", 0, "it is 1 or more"),
         ("max_skipped", 0, "it is 1 or more"),
-        ("probe_seconds", 0, "it is more than 0"),
-        ("tolerance", -0.1, "it is 0 or more"),
     ],
 )
 def test_settings_of_a_precision(key: str, value: float, why: str) -> None:

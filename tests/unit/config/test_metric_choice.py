@@ -1,4 +1,4 @@
-"""What judges a run: what was set, what the task implies, what stays open."""
+"""What judges a run: what was set, what the task implies, the loss."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ _THEIRS = [
     "model=none",
     "optimizer=none",
 ]
+_NO_VALIDATION = "task._target_=pytorch_lightning.LightningModule"
 
 
 def config(*words: str) -> DictConfig:
@@ -43,12 +44,13 @@ def config(*words: str) -> DictConfig:
         (["metric=val/foo", "mode=min"], "val/foo", "min"),
         (["metric=val_bce", "mode=max"], "val_bce", "max"),
         (["mode=min"], "val/loss", "min"),
-        (["trainer.limit_val_batches=0"], None, None),
+        (["trainer.limit_val_batches=0"], "train/loss", "min"),
         (["debug=overfit"], "train/loss", "min"),
         (["debug=overfit", "metric=train/acc"], "train/acc", "max"),
         (["recipe=regression", "metric=val/r2"], "val/r2", "max"),
-        (_THEIRS, None, None),
-        ([*_THEIRS, "mode=min"], None, "min"),
+        (_THEIRS, "val/loss", "min"),
+        ([*_THEIRS, "mode=min"], "val/loss", "min"),
+        ([_NO_VALIDATION, *_THEIRS[1:]], "train/loss", "min"),
         ([*_THEIRS, "metric=val/acc"], "val/acc", "max"),
     ],
 )

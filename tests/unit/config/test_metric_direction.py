@@ -3,7 +3,6 @@
 import pytest
 
 from mlscale.config.metric_direction import (
-    choose_metric,
     find_nearest_metric,
     find_total_loss,
     get_stage,
@@ -38,35 +37,14 @@ def test_a_name_that_does_not_tell(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("logged", "chosen"),
-    [
-        (["val_loss", "val_acc", "val_acc_best", "val_acc_epoch"], "val_acc"),
-        (["val_loss", "val_recall", "val_precision"], "val_loss"),
-        (["val_loss_step", "val_loss_epoch", "val_loss"], "val_loss"),
-        (["val_loss_epoch"], "val_loss_epoch"),
-        (["val/loss/box", "val/loss/total"], "val/loss/total"),
-        (["loss", "mse"], "mse"),
-        (["val/score", "val/epoch_time"], "val/score"),
-        (["val/epoch_time", "val/foo"], None),
-        ([], None),
-    ],
-)
-def test_what_people_measure_comes_before_the_loss(logged: list[str], chosen: str | None) -> None:
-    assert choose_metric(logged) == choose_metric(logged[::-1]) == chosen
-
-
-def test_a_mode_that_is_set_leaves_metrics_of_that_direction() -> None:
-    assert choose_metric(["val_acc", "val_loss"], "min") == "val_loss"
-    assert choose_metric(["val_loss"], "max") is None
-
-
-@pytest.mark.parametrize(
     ("meant", "logged", "found"),
     [
         ("val/accuracy", ["train/loss", "train_acc", "val_acc", "val_loss"], "val_acc"),
         ("val/accuracy", ["train/accuracy", "val_loss"], "val_loss"),
         ("val_los", ["val_loss", "val_acc"], "val_loss"),
         ("val/accuracy", ["train/loss"], "train/loss"),
+        ("val/loss", ["val_loss", "val_acc"], "val_loss"),
+        ("val/loss", ["held_epoch_time", "held_acc"], "held_acc"),
         ("val/accuracy", [], None),
     ],
 )

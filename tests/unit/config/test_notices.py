@@ -199,17 +199,14 @@ def test_objects_that_the_task_does_not_take() -> None:
     ("precision", "idle"),
     [
         ({"value": "16-mixed", "loss_scale": 1, "growth_interval": 1, "max_skipped": 1, "on_cpu": True}, []),
-        ({"value": "${derived.precision}", "loss_scale": 1, "probe_seconds": 1, "tolerance": 0.1}, []),
         ({"value": "32-true", "loss_scale": 1, "on_cpu": True}, ["loss_scale", "on_cpu"]),
         ({"value": "32-true", "loss_scale": None, "on_cpu": False}, []),
-        ({"value": "16-mixed", "probe_seconds": 1, "tolerance": 0.1}, ["probe_seconds", "tolerance"]),
     ],
 )
 def test_settings_of_another_precision(precision: dict[str, Any], idle: list[str]) -> None:
-    lines = reported_of(precision=precision, derived={"world_size": 1, "accelerator": "cpu", "precision": "32-true"})
+    lines = reported_of(precision=precision, derived={"world_size": 1, "accelerator": "cpu"})
     assert [line.partition(" ")[0] for line in lines] == [f"precision.{key}" for key in idle]
-    options = {key: "auto" if key in ("probe_seconds", "tolerance") else "fp16" for key in idle}
-    assert [line.rpartition("=")[2] for line in lines] == list(options.values())
+    assert [line.rpartition("=")[2] for line in lines] == ["fp16"] * len(idle)
 
 
 def test_the_source_that_promises_no_other_number_of_processes() -> None:

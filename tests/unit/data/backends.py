@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,9 @@ from mlscale.data.array_data import MemoryData
 from mlscale.data.builtin.image_sets import DEBIAN_FASHION_MNIST, split_digits
 from mlscale.data.data_module import OrderedData
 from mlscale.data.encoders.token_encoders import TokenDocumentEncoder
+from mlscale.data.images import labelled_images
+from mlscale.data.images.decoded_cache import SampleShape
+from mlscale.data.images.sample_probe import probe_shape
 from mlscale.data.tfrecord.record_writer import build_record
 from mlscale.data.writing.write_shards import Part
 from mlscale.data.writing.write_tokens import TokenSource, write_tokens
@@ -245,6 +248,23 @@ def cases() -> Iterator[Any]:
             slow = backend is fashion_mnist or (backend.__name__, name) in SLOW
             marks = pytest.mark.slow if slow else ()
             yield pytest.param((backend, name), id=f"{backend.__name__}-{name}", marks=marks)
+
+
+def probe_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let each data module of a test but the first take the shape of its samples as found by then.
+
+    It is the same for the same version and settings, as `images/test_saved_probe.py` shows; to decode 64 samples for
+    each of twenty ranks takes half of the time.
+    """
+    found: dict[Hashable, SampleShape] = {}
+
+    def probe(source: Any, **settings: Any) -> SampleShape:
+        key = (type(source), source.version, *sorted(settings.items()))
+        if key not in found:
+            found[key] = probe_shape(source, **settings)
+        return found[key]
+
+    monkeypatch.setattr(labelled_images, "probe_shape", probe)
 
 
 def write_weights(data: OrderedData, path: Path) -> Path:

@@ -15,6 +15,7 @@ with warnings.catch_warnings():
     import pytorch_lightning as pl
 
 from mlscale.data import Augment, Promises, WebDataset
+from mlscale.errors import MLScaleError
 from tests.unit.data.conftest import write_shards
 
 
@@ -73,6 +74,13 @@ class TestUnderTheTrainer:
         whole, halves = fit(data, tmp_path).seen, fit(data, tmp_path, accumulate_grad_batches=2).seen
         joined = [a[1] + b[1] for a, b in zip(halves[::2], halves[1::2], strict=True)]
         assert joined == [keys for _, keys, _ in whole]
+
+    def test_a_class_of_another_name_does_not_start_again_in_a_resume(self, data: WebDataset, tmp_path: Path) -> None:
+        (first := trainer(tmp_path, max_steps=4)).fit(Recorder(), data)
+        first.save_checkpoint(tmp_path / "saved.ckpt")
+        data.__class__ = type("Renamed", (WebDataset,), {})
+        with pytest.raises(MLScaleError, match="no position in this data"):
+            trainer(tmp_path).fit(Recorder(), data, ckpt_path=tmp_path / "saved.ckpt", weights_only=True)
 
     @pytest.mark.parametrize("limit", [3, 0.5])
     def test_limited_epochs_move_on(self, data: WebDataset, tmp_path: Path, limit: float) -> None:

@@ -25,14 +25,14 @@ from mlscale.data.builtin import image_sets
 from mlscale.data.data_module import OrderedData
 from mlscale.data.order.batch_plan import BatchLayout
 from mlscale.errors import MLScaleError
-from tests.unit.data.backends import BACKENDS, POLICIES, cases, rows, same, some_digits, write_weights
+from tests.unit.data.backends import BACKENDS, POLICIES, cases, probe_once, rows, same, some_digits, write_weights
 from tests.unit.data.loader_process import digest_batch, read_log, write_batches
 
 CONF = Path(__file__).resolve().parents[3] / "conf" / "data"
 OPTIONS = sorted(path.stem for path in CONF.glob("*.yaml") if path.stem != "none")
 # These read what comes with a package by the code of another option.
 READ_AS = {
-    "breast_cancer": "table", "diabetes": "numbers", "fortunes": "texts", "python_docs": "language",
+    "breast_cancer": "table", "diabetes": "numbers", "python_docs": "language",
     "python_source": "texts", "digits_scenes": "masks", "fashion_mnist": "digits", "text_files": "language",
     "text_table": "texts",
 }  # fmt: skip
@@ -111,6 +111,7 @@ def test_world_sizes(case: tuple[Build, str], tmp_path: Path, monkeypatch: pytes
     """One, two, four and eight ranks have the same global batches, also where each resumes what another began."""
     backend, name = case
     monkeypatch.setenv("MLSCALE_CACHE", str(tmp_path / "cache"))
+    probe_once(monkeypatch)
     # Divides by eight ranks, and by the blocks of mixup on each.
     choices = {"batch_size": BATCH, **POLICIES[name]}
     if choices.get("sampling") == "weighted":

@@ -29,8 +29,8 @@ class Noisy(Dataset[Any]):
         return {"x": x, "y": i % 3, "extra": i} if self.as_dict else (x, i % 3)
 
 
-def batches(workers: int | str = "auto", as_dict: bool = False, epochs: int = 2) -> list[dict[str, Any]]:
-    data = DatasetData(Noisy(50, as_dict=as_dict), Noisy(7), batch_size=8, workers=workers)
+def batches(as_dict: bool = False, epochs: int = 2, **choices: Any) -> list[dict[str, Any]]:
+    data = DatasetData(Noisy(50, as_dict=as_dict), Noisy(7), batch_size=8, **choices)
     loader = data.train_dataloader()
     return [batch for _ in range(epochs) for batch in loader]
 
@@ -39,7 +39,7 @@ def test_the_same_batches_in_this_process_and_in_others() -> None:
     torch.manual_seed(0)
     expected = torch.rand(1)
     torch.manual_seed(0)
-    here, there = batches(), batches(workers=2)
+    here, there = batches(), batches(workers=2, executor="process")
     assert torch.equal(torch.rand(1), expected), "the training loop's own draws are not disturbed"
     assert len(here) == 12
     for a, b in zip(here, there, strict=True):

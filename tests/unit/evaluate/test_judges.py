@@ -36,7 +36,7 @@ def classified(seed: int = 0, n: int = 400, k: int = 4, noise: float = 1.5) -> E
     y = rng.integers(0, k, n)
     strength = np.where(y == k - 1, 1.0, 3.0)
     logits = np.eye(k)[y] * strength[:, None] + np.random.default_rng(seed + 1).normal(size=(n, k)) * noise
-    gather = SampleCollector(get_task_type("classification"), TaskInfo(NAMES[:k]), brightness=True)
+    gather = SampleCollector(get_task_type("classification"), TaskInfo(NAMES[:k]))
     x = torch.from_numpy(rng.random((n, 3, 5, 5)).astype(np.float32))
     gather.collect_batch(
         {"logits": torch.from_numpy(logits)}, {"x": x, "y": torch.from_numpy(y), "key": [f"s{i}" for i in range(n)]}
@@ -225,13 +225,13 @@ def test_a_slice_that_is_worse_is_found_and_small_ones_are_not_believed() -> Non
     day = rng.integers(0, 7, 900)
     few = ["yes" if place < 5 else "no" for place in range(900)]
     named: dict[str, Any] = {"camera": camera.tolist(), "day": [str(d) for d in day], "few": few, "one": ["a"] * 900}
-    named["brightness"] = gathered.columns["brightness"].tolist()
+    named["width"] = rng.random(900).tolist()
     reported = build_task_report(gathered, named)
     found: list[dict[str, Any]] = reported.details["slices"]
     assert (found[0]["column"], found[0]["value"]) == ("camera", "old")
     assert found[0]["q"] < 0.01
     assert [each["q"] <= 0.05 for each in found if each["column"] == "day"] == [False] * 7
-    assert len([each for each in found if each["column"] == "brightness"]) == 4  # quartiles
+    assert len([each for each in found if each["column"] == "width"]) == 4  # quartiles
     assert {each["column"]: each["small"] for each in found if each["value"] == "yes"} == {"few": True}
     assert not any(each["column"] == "one" for each in found)
     assert reported.metrics["worse_slices"] == 1

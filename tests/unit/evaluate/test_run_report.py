@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from mlscale.atomic_files import read_json
 from mlscale.errors import MLScaleError
 from mlscale.evaluate.run_report import RunReport
-from mlscale.report import ConfusionMatrixPlot, Figure, Heading, ImageGrid, TableBlock
+from mlscale.report import ConfusionMatrixPlot, Figure, Heading, ImageBlock, TableBlock
 from mlscale.report.block_documents import convert_to_blocks
 from mlscale.runs.folder import RunFolder
 from mlscale.tasks import Classification
@@ -81,9 +81,9 @@ def test_training_is_the_same_with_and_without_it(run: RunFolder) -> None:
 def test_images_of_a_module_of_ones_own(run: RunFolder) -> None:
     batch = (torch.rand(20, 3, 4, 4), torch.zeros(20, dtype=torch.int64))
     fitted(run, Images(), [batch], [batch], inputs=5)
-    _, grid = kept(run, "inputs")
-    assert isinstance(grid, ImageGrid)
-    assert [(tile.title, tile.text) for tile in grid.tiles] == [("0", f"#{row}") for row in range(5)]
+    _, sheet = kept(run, "inputs")
+    assert isinstance(sheet, ImageBlock)
+    assert sheet.alt == "; ".join(["0"] * 5)
     assert kept(run, "predictions") == []
 
 

@@ -7,11 +7,11 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from mlscale.data.encoders.encoder import join_samples
 from mlscale.events.segments import list_segments
 from mlscale.events.store import EventStore
 from mlscale.export.event_subject import build_event_subject
 from mlscale.export.servable import load
-from mlscale.serve.packed_samples import create_packed_samples, join_samples
 from tests.contract.test_servable import STORED
 from tests.task_servables import build_examples, get_task_servable, operators_parsed_once
 from tests.unit.predict.test_loaded_model import GetServable
@@ -28,9 +28,9 @@ def test_every_type_has_events(name: str, get_task_servable: GetServable, tmp_pa
     for rows in (slice(0, 1), slice(1, 6)):
         packed = servable.pack_samples(raw[rows])
         predictions = servable.task_type.build_predictions(servable.compute_samples(packed), servable.labels)
-        samples = join_samples([create_packed_samples(packed.tensors, packed.counts, packed.facts)])
+        samples = join_samples([packed])
         ids = [f"{rows.start + number}" for number in range(samples.size)]
-        writer.add_events(ids, subject=subject, samples=samples.as_encoded(), predictions=predictions)
+        writer.add_events(ids, subject=subject, samples=samples, predictions=predictions)
     writer.add_events(["6"], subject=subject, outcome="rejected")
     writer.close()
     assert (writer.written, writer.problem) == (7, "")

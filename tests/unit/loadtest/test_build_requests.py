@@ -53,11 +53,8 @@ def write_texts(*texts: bytes) -> bytes:
     return b"".join(len(text).to_bytes(4, "little") + text for text in texts)
 
 
-def test_bytes_are_the_samples_and_json_is_their_numbers() -> None:
+def test_bytes_are_the_samples() -> None:
     assert (ask("bytes").path, ask("bytes").body, ask("bytes").count) == ("/predict", RAW.tobytes(), 2)
-    assert json.loads(ask("json").body) == {"inputs": RAW.tolist()}
-    (tensor,) = json.loads(ask("v2_json").body)["inputs"]
-    assert tensor == {"name": "x", "datatype": "UINT8", "shape": [2, 1, 4, 4], "data": list(range(32))}
     assert ask("bytes").labels == ("a", "b")
 
 
@@ -79,7 +76,6 @@ def test_rows_are_sent_by_column_and_as_tensors() -> None:
     asked = ask("raw", ROWS, TABLE)
     assert (asked.path, asked.headers["Content-Type"], asked.count) == ("/predict", "application/json", 2)
     assert json.loads(asked.body) == {"inputs": list(ROWS.raw)}
-    assert ask("json", ROWS, TABLE).body == asked.body
     (numbers, content), (texts, letters) = read_tensors(ask("v2", ROWS, TABLE))
     assert numbers == {"name": "numbers", "datatype": "FP64", "shape": [2, 2]}
     assert texts == {"name": "texts", "datatype": "BYTES", "shape": [2, 1]}
@@ -103,22 +99,21 @@ def test_texts_and_images_are_sent_as_they_are_and_as_bytes() -> None:
     assert (image["name"], content) == ("image", write_texts(*FILES.raw))
 
 
-def test_several_tensors_in_json_are_objects() -> None:
+def test_several_tensors_are_sent_by_v2() -> None:
     both = RequestSamples("both", {"a": np.array([[1, 2], [3, 4]], np.float32), "b": np.array([5, 6])})
     model = ServerModel("m", (InputTensor("a", "float32", (2,)), InputTensor("b", "int64", ())))
-    assert json.loads(ask("json", both, model).body) == {"inputs": [{"a": [1, 2], "b": 5}, {"a": [3, 4], "b": 6}]}
     assert choose_protocol("auto", both, model, 1) == "v2"
 
 
 @pytest.mark.parametrize(
     ("samples", "model", "batch", "able"),
     [
-        (PIXELS, IMAGES, 2, ["bytes", "json", "v2", "v2_json"]),
+        (PIXELS, IMAGES, 2, ["bytes", "v2"]),
         (FILES, IMAGES, 1, ["raw", "v2"]),
         (FILES, IMAGES, 2, ["v2"]),
-        (ROWS, TABLE, 2, ["raw", "json", "v2", "v2_json"]),
-        (ROWS, ServerModel("t", TABLE.inputs, raw_input={"type": "table"}), 1, ["raw", "json"]),
-        (LINES, TEXTS, 2, ["raw", "json", "v2", "v2_json"]),
+        (ROWS, TABLE, 2, ["raw", "v2"]),
+        (ROWS, ServerModel("t", TABLE.inputs, raw_input={"type": "table"}), 1, ["raw"]),
+        (LINES, TEXTS, 2, ["raw", "v2"]),
     ],
 )
 def test_what_a_protocol_can_send(samples: RequestSamples, model: ServerModel, batch: int, able: Sequence[str]) -> None:

@@ -184,7 +184,7 @@ def test_only_the_first_samples_of_large_files_are_read_which_is_reported(
 def test_folders_have_images_of_every_format_and_report_what_is_skipped(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for name in ("a.gif", "b.jp2", "c.pgm", "d.heic"):
+    for name in ("a.gif", "b.tif", "c.pgm", "d.heic"):
         (tmp_path / name).write_bytes(b"x")
     samples = read_request_samples(tmp_path, PHOTOS)
     assert (samples.form, len(samples)) == ("image", 3)

@@ -18,10 +18,10 @@ MODEL = ServerModel("sums", (InputTensor("input", "uint8", (1, 4, 4)),), 3)
 
 
 def plan(url: str, **changes: object) -> LoadPlan:
-    return LoadPlan(**{"url": url, "model": MODEL, "users": 2, "seconds": 0.8, "warmup_s": 0.2, **changes})  # type: ignore[arg-type]
+    return LoadPlan(**{"url": url, "model": MODEL, "users": 2, "seconds": 0.4, "warmup_s": 0.2, **changes})  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("protocol", ["bytes", "json", "v2", "v2_json"])
+@pytest.mark.parametrize("protocol", ["bytes", "v2"])
 def test_every_protocol(protocol: str, tmp_path: Path) -> None:
     raw = np.random.default_rng(0).integers(0, 256, (7, 1, 4, 4), np.uint8)
     labels = [label(sample) for sample in raw]
@@ -34,14 +34,14 @@ def test_every_protocol(protocol: str, tmp_path: Path) -> None:
     assert not found.failures
     assert dict(found.versions) == {"sums:v1": found.requests}
     assert found.samples == 7 * found.requests
-    assert found.seconds == pytest.approx(0.8, abs=0.4)
-    if protocol in ("bytes", "json"):
+    assert found.seconds == pytest.approx(0.4, abs=0.3)
+    if protocol == "bytes":
         assert (found.labelled, found.correct) == (7 * found.requests, 6 * found.requests)
 
 
 def test_a_rate_is_kept() -> None:
     with serving() as server:
-        found = run_locust(plan(server.url, rate=30.0, users=3, seconds=2.0))
+        found = run_locust(plan(server.url, rate=40.0, users=3, seconds=1.5))
     assert 45 <= found.requests <= 66
 
 
@@ -53,7 +53,7 @@ def _break(answer: Answer, number: int) -> Answer | None:
 
 def test_what_is_not_right_is_counted() -> None:
     with serving(_break) as server:
-        found = run_locust(plan(server.url, users=1))
+        found = run_locust(plan(server.url, users=1, seconds=0.8))
     good = found.requests - found.failed_requests
     assert good > 2
     kinds = dict(found.failures)
@@ -96,7 +96,7 @@ def test_a_locust_that_hangs_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_GRACE_SECONDS", 0.2)
     began = time.monotonic()
     with pytest.raises(MLScaleError, match="has not come to an end in 3 s"):
-        run_locust(plan("http://127.0.0.1:1", timeout_s=0.5))
+        run_locust(plan("http://127.0.0.1:1", seconds=0.8, timeout_s=0.5))
     assert time.monotonic() - began < 10
 
 

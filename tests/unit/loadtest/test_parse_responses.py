@@ -22,16 +22,16 @@ def inferred(data: list[float], **changes: Any) -> bytes:
     return json.dumps({"model_name": "m", "model_version": "m:v1", "outputs": [out]}).encode()
 
 
-@pytest.mark.parametrize("protocol", ["bytes", "json", "raw"])
+@pytest.mark.parametrize("protocol", ["bytes", "raw"])
 def test_a_right_prediction(protocol: str) -> None:
     printed = parse_response(protocol, ASKED, 200, {}, predicted([0.1, 0.9], [0.5, 0.5]), 2)
     assert (printed.version, printed.labels) == ("m:v1", ("a", "a"))
 
 
 def test_a_right_inference() -> None:
-    assert parse_response("v2_json", ASKED, 200, {}, inferred([0.1, 0.9, 0.5, 0.5]), 2).version == "m:v1"
+    assert parse_response("v2", ASKED, 200, {}, inferred([0.1, 0.9, 0.5, 0.5]), 2).version == "m:v1"
     logits = inferred([3.0, -9.0, 2.0, 2.0], name="logits")
-    assert parse_response("v2_json", ASKED, 200, {}, logits, 2).labels is None
+    assert parse_response("v2", ASKED, 200, {}, logits, 2).labels is None
 
 
 def test_a_binary_inference_of_several_tensors() -> None:
@@ -103,7 +103,7 @@ def test_the_reason_of_a_refusal_is_read(body: bytes, reported: str) -> None:
 )
 def test_what_is_no_right_inference(body: bytes) -> None:
     with pytest.raises(InvalidResponse):
-        parse_response("v2_json", ASKED, 200, {}, body, 2)
+        parse_response("v2", ASKED, 200, {}, body, 2)
 
 
 @pytest.mark.parametrize(
@@ -131,8 +131,8 @@ def test_an_inference_of_other_tasks_in_several_datatypes() -> None:
         {"name": "tokens", "datatype": "INT64", "shape": [2], "data": [2, 3]},
     ]
     body = json.dumps({"model_version": "m:v1", "outputs": outputs}).encode()
-    assert parse_response("v2_json", ASKED, 200, {}, body, 0).version == "m:v1"
+    assert parse_response("v2", ASKED, 200, {}, body, 0).version == "m:v1"
     value = inferred([3.5, -1.0], name="value", shape=[2, 1])
-    assert parse_response("v2_json", ASKED, 200, {}, value, 1).labels is None
+    assert parse_response("v2", ASKED, 200, {}, value, 1).labels is None
     with pytest.raises(InvalidResponse, match="2 logits for 3 classes"):
-        parse_response("v2_json", ASKED, 200, {}, inferred([1.0, 2.0, 3.0, 4.0], name="logits"), 3)
+        parse_response("v2", ASKED, 200, {}, inferred([1.0, 2.0, 3.0, 4.0], name="logits"), 3)

@@ -223,11 +223,12 @@ def test_a_state_that_can_not_be_written_is_reported_with_its_setting(tmp_path: 
 
 
 def test_only_errors_of_the_disk_are_about_the_state() -> None:
-    with pytest.raises(MLScaleError, match="of its own"), state.translate_state_errors():
-        raise MLScaleError("of its own")
-    with pytest.raises(MLScaleError, match="can't write") as caught, state.translate_state_errors():
-        raise MLScaleError("wrapped", where="the folder") from OSError("a cause without a number")
-    assert (caught.value.where, caught.value.why) == ("the folder", "a cause without a number")
+    with pytest.raises(MLScaleError, match="of its own") as caught, state.report_state_errors():
+        raise MLScaleError("of its own", fix="ref=last")
+    assert caught.value.fix == "ref=last"
+    with pytest.raises(MLScaleError, match="can't write") as caught, state.report_state_errors():
+        raise OSError("a cause without a number")
+    assert (caught.value.why, caught.value.fix[:12]) == ("a cause without a number", "alert.state=")
 
 
 def test_two_monitors_tell_an_incident_once(tmp_path: Path) -> None:

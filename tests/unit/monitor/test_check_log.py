@@ -112,6 +112,6 @@ def test_what_is_no_check_or_of_a_later_format_is_an_error(tmp_path: Path) -> No
 def test_a_full_disk_names_the_setting_of_another_path(tmp_path: Path) -> None:
     (tmp_path / "monitor").mkdir()
     (tmp_path / "monitor/m_champion-checks.jsonl").mkdir()
-    with pytest.raises(MLScaleError, match="can't write what the monitor remembers") as caught:
+    with pytest.raises(MLScaleError, match=r"can't write m_champion-checks\.jsonl") as caught:
         looks(desk(tmp_path), 0)
     assert "alert.state=" in caught.value.fix

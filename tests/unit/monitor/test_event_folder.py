@@ -1,14 +1,14 @@
-"""A wrong folder is an error, and a dead service is not: its folder and other versions are named."""
+"""A wrong folder of events is an error; a watch that is started before its server waits, and reports it once."""
 
-from datetime import datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
 from mlscale.errors import Exit, MLScaleError
 from mlscale.events.store import EventStore
-from mlscale.monitor.event_folder import check_event_folder, count_other_events, describe_absent_events
-from mlscale.monitor.event_window import WindowSpan, read_event_window
+from mlscale.monitor.event_folder import check_event_folder, wait_for_first_check
+from mlscale.monitor.watch import ShutdownRequest
 from tests.unit.monitor.test_event_window import NOW, add
 
 
@@ -35,41 +35,47 @@ def test_a_folder_of_events_and_an_empty_one_are_right(store: EventStore, tmp_pa
 
 
 @pytest.mark.parametrize(
-    ("place", "what", "fix"),
+    ("place", "what"),
     [
-        ("nowhere", "no folder nowhere", "events=<the folder that mlscale serve events=… writes to>"),
-        ("file", "file holds no events", "events=<the folder"),
-        ("events/m", "m holds no events", "events={root}/events"),
-        (".", " holds no events", "events={root}/events"),
-        ("events/m/events", "events holds no events", "events=<the folder"),
+        ("nowhere", "no folder nowhere"),
+        ("file", "file holds no events"),
+        ("events/m", "m holds no events"),
+        (".", " holds no events"),
     ],
 )
-def test_another_folder_is_an_error(store: EventStore, tmp_path: Path, place: str, what: str, fix: str) -> None:
+def test_another_folder_is_an_error(store: EventStore, tmp_path: Path, place: str, what: str) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(MLScaleError) as caught:
         check_event_folder(EventStore(tmp_path / place))
     assert caught.value.exit == Exit.USER
     assert what in caught.value.what
-    assert caught.value.fix.startswith(fix.format(root=tmp_path))
+    assert caught.value.fix.startswith("events=<the folder that mlscale serve events=… writes to>")
 
 
-def test_what_is_there_in_place_of_events(store: EventStore) -> None:
-    since, folder = NOW - timedelta(hours=1), store.root / "m"
+def test_it_waits_until_the_folder_exists_and_reports_once(tmp_path: Path) -> None:
+    folder, lines, tries = tmp_path / "events", list[str](), list[int]()
 
-    def describe(model: str, version: str, since: datetime | None) -> str:
-        others = count_other_events(store, model, version, since)
-        return describe_absent_events(store, model, version, others, NOW)
+    def check() -> str:
+        tries.append(1)
+        if len(tries) == 4:
+            folder.mkdir()
+        check_event_folder(EventStore(folder))
+        return "checked"
 
-    shown = describe("m", "m:v1", since)
-    assert shown == f"in {folder} the newest of m:v1 came 3 h 00 min ago, 2 are of m:v2"
-    assert describe("m", "m:v3", since) == f"{folder} has no event of m:v3, 2 are of m:v2"
-    nothing = describe("n", "n:v1", None)
-    assert nothing == f"{store.root / 'n'} has no event of n:v1, there are events of m, other"
+    with ShutdownRequest() as stop:
+        assert wait_for_first_check(check, stop, 0.01, lines.append) == "checked"
+    assert len(tries) == 4
+    assert lines == [f"waiting for events: {folder} does not exist; a server makes it with its first event"]
 
 
-def test_a_window_with_enough_events_describes_nothing(store: EventStore) -> None:
-    def read(min_events: int) -> str:
-        return read_event_window(store, "m", "m:v2", WindowSpan(), NOW, min_events=min_events).absence
+def test_a_signal_ends_the_wait(tmp_path: Path) -> None:
+    with ShutdownRequest() as stop:
+        stop.request_shutdown()
+        store = EventStore(tmp_path / "events")
+        assert wait_for_first_check(lambda: check_event_folder(store), stop, 60, lambda line: None) is None
 
-    assert read(2) == ""
-    assert read(3).startswith(f"in {store.root / 'm'} the newest of m:v2 came 1 min 00 s ago")
+
+def test_a_folder_of_something_else_is_an_error_now(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("no events")
+    with ShutdownRequest() as stop, pytest.raises(MLScaleError, match="holds no events"):
+        wait_for_first_check(lambda: check_event_folder(EventStore(tmp_path)), stop, 60, lambda line: None)

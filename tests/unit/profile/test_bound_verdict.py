@@ -1,5 +1,7 @@
 """What bounds a run, from times; and what may be tried against it."""
 
+from dataclasses import replace
+
 import pytest
 
 from mlscale.profile import machine_load as load
@@ -76,7 +78,7 @@ def tried_in_turn(bound: str, setup: RunSetup, *factors: float) -> list[str]:
 
 
 def a_setup(workers: int | None = 0, precision: str = "32-true", threads: int = 2) -> RunSetup:
-    return RunSetup(workers, "data.workers", precision, True, threads, 2, False)
+    return RunSetup(workers, "data.workers", precision, True, threads, 2, False, False)
 
 
 def test_workers_are_doubled_while_that_helps() -> None:
@@ -99,6 +101,9 @@ def test_against_computing() -> None:
     assert tried_in_turn("computing", a_setup(precision="bf16-mixed"), 1) == [threads]
     assert tried_in_turn("computing", a_setup(threads=1), 1) == ["precision=bf16"]
     assert tried_in_turn("unclear", a_setup()) == []
+    pictures = replace(a_setup(threads=1), images=True)
+    layout = "precision=bf16 precision.memory_format=channels_last"
+    assert tried_in_turn("computing", pictures, 1, 1) == ["precision=bf16", layout]
 
 
 def test_the_best_is_proven_and_asks_for_no_more_than_it_must() -> None:

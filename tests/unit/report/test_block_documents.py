@@ -13,7 +13,6 @@ from mlscale.report import (
     Heading,
     HorizontalBarPlot,
     ImageBlock,
-    ImageGrid,
     KeyNumbers,
     LinePlot,
     PlotEvent,
@@ -22,7 +21,6 @@ from mlscale.report import (
     TableBlock,
 )
 from mlscale.report.block_documents import convert_from_blocks, convert_to_blocks
-from mlscale.report.blocks import GridTile
 
 BLOCKS: list[Figure] = [
     Heading("a", "b"),
@@ -33,7 +31,6 @@ BLOCKS: list[Figure] = [
     ConfusionMatrixPlot("c", ["a"], [[1.0]], "predicted", "true"),
     ScatterPlot("s", [1.0], [2.0], "x", "y"),
     ImageBlock("i", b"\x89PNG", 3),
-    ImageGrid("g", [GridTile([b"RIFF", b"\x00"], "a", "b", True)]),
     KeyNumbers([("a", "1")]),
     CommandList("c", [("mlscale", "x")]),
 ]

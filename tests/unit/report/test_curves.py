@@ -30,12 +30,10 @@ def test_names_of_lightning_modules_are_grouped_too() -> None:
     names = ("train_loss_step", "train_loss_epoch", "val_loss", "val_acc")
     plots = build_run_plots({name: [(0, 20.0), (1, 1.0)] for name in names}, "val_acc")
     assert [[series.name for series in plot.series] for plot in plots] == [list(names[:3]), ["val_acc"]]
-    assert [plot.log for plot in plots] == [True, True]
     assert [plot.title for plot in build_run_plots({"val/miou": [(0, 1.0)], "val/map": [(0, 1.0)]}, "")] == [
         "mAP",
         "mIoU",
     ]
-    assert not build_run_plots({"train/loss": [(0, 2.0), (1, 0.0)]}, "")[0].log  # zero has no logarithm
 
 
 def test_two_runs_share_a_plot() -> None:

@@ -5,7 +5,20 @@ import re
 
 import pytest
 
-from mlscale.report import BarPlot, HorizontalBarPlot, LinePlot, Series
+from mlscale.report import (
+    BarPlot,
+    CommandList,
+    Heading,
+    HorizontalBarPlot,
+    KeyNumbers,
+    LinePlot,
+    PlotEvent,
+    ReportStep,
+    ScatterPlot,
+    Series,
+    TableBlock,
+)
+from mlscale.report.blocks import ConfusionMatrixPlot, ImageBlock, PagePart
 from mlscale.report.figures import MOST_POINTS, reduce_points
 from mlscale.report.svg import draw_plot
 
@@ -85,13 +98,33 @@ def test_thinning_keeps_peaks() -> None:
     assert kept == sorted(kept)
 
 
-def test_secrets_are_masked_everywhere() -> None:
-    for figure in (
-        LinePlot("k", [Series("k", [1.0])], "k", "k", marks=[("k", 1.0)], alt="k"),
-        BarPlot("k", ["k"], [Series("k", [1.0])], "k", "k", alt="k"),
-        HorizontalBarPlot("k", [("k", 1.0)], "k", alt="k"),
-    ):
-        assert "'k'" not in repr(figure.mask_texts(lambda text: text.replace("k", "*")))
+_PARTS: list[PagePart] = [
+    BarPlot("k", ["k"], [Series("k", [1.0])], "k", "k", alt="k"),
+    CommandList("k", [("k", "k")]),
+    ConfusionMatrixPlot("k", ["k"], [[1.0]], "k", "k", alt="k"),
+    Heading("k", "k"),
+    HorizontalBarPlot("k", [("k", 1.0)], "k", alt="k"),
+    ImageBlock("k", b"png", 10, "k", [("k", "#fff")]),
+    KeyNumbers([("k", "k")], "k"),
+    LinePlot("k", [Series("k", [1.0])], "k", "k", marks=[("k", 1.0)], alt="k", events=(PlotEvent("k", 1.0),)),
+    PlotEvent("k", 1.0),
+    ReportStep("k", "k", value="k", figure=Heading("k", "k"), page="k"),
+    ScatterPlot("k", [1.0], [1.0], "k", "k", marks=[("k", 1.0)], alt="k"),
+    Series("k", [1.0, math.nan], [0, 1]),
+    TableBlock("k", ("k",), [("k",)], "k", marked=(0,)),
+]
+
+
+@pytest.mark.parametrize("part", _PARTS, ids=lambda part: type(part).__name__)
+def test_secrets_are_masked_everywhere(part: PagePart) -> None:
+    masked = part.mask_texts(lambda text: text.replace("k", "*"))
+    assert "'k'" in repr(part)
+    assert "'k'" not in repr(masked)
+    assert repr(masked.mask_texts(lambda text: text.replace("*", "k"))) == repr(part.mask_texts(str))
+
+
+def test_every_part_of_a_page_is_in_the_test_of_masks() -> None:
+    assert {type(part) for part in _PARTS} == set(PagePart.__subclasses__())
 
 
 def test_each_of_a_few_categories_has_its_label() -> None:

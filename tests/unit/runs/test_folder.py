@@ -20,16 +20,6 @@ from mlscale.secrets.mask import Masker
 Start = Callable[..., RunFolder]
 
 
-def test_what_judges_a_run_may_be_known_later(start: Start) -> None:
-    run = start(derived={"world_size": 2, "metric": None, "mode": None})
-    assert not run.run["metric"]
-    run.set_key_metric("val_f1", "max")
-    assert [run.run[key] for key in ("metric", "mode")] == ["val_f1", "max"]
-    assert run.derived["metric"] == "val_f1"
-    assert run.derived["world_size"] == 2  # everything else stays
-    assert run.derived["run_dir"] == str(run.path)
-
-
 def test_a_run_from_start_to_seal(start: Start) -> None:
     run = start(
         derived={"world_size": 2}, overrides=["optimizer.lr=0.1"], tags=["a"], metric="val/accuracy", mode="max"

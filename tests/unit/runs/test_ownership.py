@@ -183,10 +183,3 @@ def test_a_version_made_of_it_carries_the_proof(start: Start, tmp_path: Path) ->
     (version.payload / "config.yaml").unlink()
     (version.payload / "config.yaml").write_text("seed: 3\n")
     assert "config.yaml" in own.explain_unproven(version.payload)
-
-
-def test_a_metric_that_is_chosen_while_it_trains_keeps_the_proof(start: Start) -> None:
-    run = start()
-    run.set_key_metric("val_loss", "min")
-    assert own.explain_unproven(run.path) == ""
-    assert run.derived["metric"] == "val_loss"

@@ -28,7 +28,7 @@ def test_numbers_beyond_float32_are_rejected_and_counted_alike(tmp_path: Path, m
             reply = server.ask("/predict", {**PENGUIN, "bill_length_mm": length})
             assert reply.status == status, reply.body
         series = {
-            outcome: server.metric(f'mlscale_unpredicted_total{{version="{server.version}",outcome="{outcome}"}}')
+            outcome: server.metric(f'mlscale_unpredicted_total{{outcome="{outcome}",version="{server.version}"}}')
             for outcome in ("failed", "rejected")
         }
         predicted = server.metric(f'mlscale_predictions_total{{version="{server.version}"}}')

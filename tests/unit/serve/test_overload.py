@@ -195,5 +195,5 @@ def answers_of(client: socket.socket, count: int) -> bytes:
 def test_predictions_of_more_than_may_wait_are_refused_before_they_are_read(server: Server) -> None:
     too_many = pixels(257).tobytes()
     reply = server.ask("/predict", too_many, RAW)
-    reported = f"the body is over {256 * 64} bytes, it has {257 * 64}: send fewer samples in a request"
+    reported = f"the body is over {256 * 64} bytes, it has {257 * 64}"
     assert (reply.status, reply.json["error"]) == (413, reported)

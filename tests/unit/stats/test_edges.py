@@ -15,7 +15,6 @@ from mlscale.stats.discoveries import apply_benjamini_hochberg
 from mlscale.stats.intervals import compute_quantile_interval, compute_share_interval, compute_wilson_interval
 from mlscale.stats.paired import compare_paired, compute_mcnemar_exact_p, compute_mcnemar_mid_p, compute_score_interval
 from mlscale.stats.ranking import compute_ranking
-from mlscale.stats.ratios import compute_ratio_interval
 from mlscale.stats.reliability import assign_bins, compute_reliability, fit_temperature
 
 NAN, INF = math.nan, math.inf
@@ -61,12 +60,6 @@ def array(*values: float) -> Any:
         lambda: compute_share_interval(NAN, 0.1, 5), lambda: compute_share_interval(1.1, 0.1, 5),
         lambda: compute_share_interval(0.5, 0.1, 0),
         lambda: compute_share_interval(0.5, 0.1, 5, 1.0),
-        lambda: compute_ratio_interval([1, 2], [2, 3], 2), lambda: compute_ratio_interval([1, 2], [2, 3], NAN),
-        lambda: compute_ratio_interval([1], [1]), lambda: compute_ratio_interval([1, 2], [1]),
-        lambda: compute_ratio_interval([1, -2], [1, -2]),
-        lambda: compute_ratio_interval([1, 0], [1, 1]),
-        lambda: compute_ratio_interval([1, 1], [0, 1]), lambda: compute_ratio_interval([1, NAN], [1, 1]),
-        lambda: compute_ratio_interval([1, INF], [1, INF]),
         lambda: assign_bins(array()), lambda: assign_bins(array(NAN)), lambda: compute_reliability(array(), array()),
         lambda: compute_reliability(array(0.5, NAN), array(1, 1)), lambda: compute_reliability(array(0.5), array(1, 1)),
         lambda: fit_temperature(np.zeros((0, 2)), np.zeros(0, int)),
@@ -101,7 +94,6 @@ def test_ties() -> None:
     tied = compute_quantile_interval(np.ones(100), 0.5)
     assert (tied.low, tied.value, tied.high) == (1, 1, 1)
     assert assign_bins(np.full(100, 0.5)).tolist() == [0] * 100
-    assert compute_ratio_interval([2, 2], [1, 1]).low == 2
 
 
 @pytest.mark.parametrize("seed", range(20))

@@ -1,6 +1,7 @@
 """What a mirror has not got: the registry less what was signed for."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from tests.unit.versions.conftest import Publish
 
 def waiting(outbox: MirrorOutbox) -> list[str]:
     """In words."""
-    return [str(model) for model in outbox.list_pending()]
+    return [str(item) for item in outbox.list_pending()]
 
 
 def test_what_is_not_signed_for_waits(registry: LocalRegistry, publish: Publish) -> None:
@@ -22,7 +23,7 @@ def test_what_is_not_signed_for_waits(registry: LocalRegistry, publish: Publish)
     publish("a")
     publish("b", aliases=["champion"])
     publish("c", "other")
-    assert waiting(outbox) == ["other:v1", "resnet:v1, resnet:v2, aliases of resnet"]
+    assert waiting(outbox) == ["other:v1", "resnet:v1", "resnet:v2", "aliases of resnet"]
     outbox.start_mirroring("p", None)
     (outbox.folder / "sent").mkdir()
     outbox.write_receipt("resnet", MirrorReceipt({1: "e/p/resnet:v0", 2: "e/p/resnet:v1"}, {"champion": 2}))
@@ -68,9 +69,10 @@ def test_after_a_failure_nothing_is_sent_unasked_for_a_while(
     monkeypatch.delenv("WANDB_MODE", raising=False)
     mirrored = WandbRegistry(registry.root, project="p")
     mirrored.outbox.start_mirroring("p", None)
-    mirrored.outbox.enqueue_pending()
-    mirrored.outbox.queue.record_failure("it was down")
+    mirrored.outbox.record_failure("it was down")
     mirrored.promote("resnet:v1")
     reported = capsys.readouterr().err
     assert "W&B: resnet:v1, aliases of resnet wait (it was down, 0 s ago); to send: mlscale versions sync" in reported
     assert json.loads((registry.root / "versions/resnet/aliases.json").read_text())["aliases"] == {"champion": 1}
+    os.utime(mirrored.outbox.folder / "failure.txt", (0, 0))
+    assert mirrored.outbox.explain_pause() == ""

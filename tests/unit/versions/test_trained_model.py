@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from mlscale.errors import MLScaleError
 from mlscale.versions import LocalRegistry
@@ -52,23 +51,6 @@ def test_a_run_that_was_exported(tmp_path: Path) -> None:
     shutil.copytree(STORED, run.path / "servable")
     found = servable("last", None, tmp_path / "runs")
     assert (found.servable, found.name, found.kind) == (run.path / "servable", "digits", "servable")
-
-
-def test_a_run_that_was_exported_to_another_folder(tmp_path: Path) -> None:
-    run = trained(tmp_path, "best")
-    elsewhere = tmp_path / "models" / "digits"
-    shutil.copytree(STORED, elsewhere)
-    run.write_json("results/export.json", {"artifacts": {"servable": str(elsewhere)}})
-    # The folder now holds the servable of another run, and then that of this one.
-    with pytest.raises(MLScaleError, match="has no servable yet"):
-        servable("last", None, tmp_path / "runs")
-    document = elsewhere / "servable.yaml"
-    stated = yaml.safe_load(document.read_text())
-    document.write_text(yaml.safe_dump({**stated, "run": {**stated["run"], "folder": run.path.name}}))
-    with pytest.raises(MLScaleError, match="has its servable elsewhere") as raised:
-        servable("last", None, tmp_path / "runs")
-    assert raised.value.where == str(elsewhere)
-    assert raised.value.fix == f"ref={elsewhere}"
 
 
 @pytest.mark.parametrize(
@@ -139,5 +121,5 @@ def test_commands_that_work_in_a_run_refuse_the_rest(registry: LocalRegistry, tm
         its_run(copy / "best.ckpt", registry, tmp_path)
     assert raised.value.fix == f"mlscale export <the run that it is of> checkpoint={copy}/best.ckpt"
     run.discard_run()
-    with pytest.raises(MLScaleError, match="the run that resnet:v1 comes from is not here"):
+    with pytest.raises(MLScaleError, match="the run that resnet:v1 comes from is not there"):
         its_run("resnet:v1", registry, tmp_path)

@@ -15,7 +15,7 @@ from mlscale.targets.tfserving.operators.windows import Window, pad_places, read
 @register("Conv", folded=(1,), layout="last")
 def compute_convolution(node: GraphNode, x: Tensor, kernel: Tensor, bias: Tensor = None) -> Tensor:
     """Return the convolution of x, (n, …, channels), with kernels (out, in / groups, …)."""
-    window = read_window(node, x.shape[1:-1], kernel.shape[2:])
+    window = read_window(node, len(x.shape) - 2, kernel.shape[2:])
     groups = node.get("group", 1)
     # Constants are transposed here, once.
     transpose = np.transpose if isinstance(kernel, np.ndarray) else tf.transpose
@@ -61,7 +61,7 @@ def compute_transposed(node: GraphNode, x: Tensor, kernel: Tensor, bias: Tensor 
     """Return the transposed convolution of x, (n, …, channels), with kernels (in, out / groups, …)."""
     node.refuse_attributes(output_shape=None)
     rank = len(kernel.shape) - 2
-    window = read_window(node, x.shape[1:-1], kernel.shape[2:])
+    window = read_window(node, len(x.shape) - 2, kernel.shape[2:])
     extra = tuple(node.get("output_padding", [0] * rank))
     filters = _spread_filters(kernel.transpose(*range(2, rank + 2), 1, 0), window.dilations)
     if rank == 1:

@@ -98,12 +98,6 @@ def raise_to_power(node: GraphNode, x: Tensor, y: Tensor) -> Tensor:
     return tf.pow(x, tf.cast(y, x.dtype))
 
 
-@register("Mean", layout="any")
-def compute_inputs_mean(node: GraphNode, *xs: Tensor) -> Tensor:
-    """Return the mean of the inputs, value by value."""
-    return reduce(tf.add, xs) / tf.cast(len(xs), xs[0].dtype)
-
-
 @register("Where", layout="any")
 def select_values(node: GraphNode, condition: Tensor, x: Tensor, y: Tensor) -> Tensor:
     """Return x where the condition is true, else y."""
@@ -199,12 +193,6 @@ def compute_selu(node: GraphNode, x: Tensor) -> Tensor:
     return gamma * tf.where(x < 0, alpha * tf.math.expm1(tf.minimum(x, 0)), x)
 
 
-@register("ThresholdedRelu", layout="any")
-def compute_thresholded_relu(node: GraphNode, x: Tensor) -> Tensor:
-    """Return x above the threshold, else 0."""
-    return tf.where(x > tf.cast(node.get("alpha", 1.0), x.dtype), x, tf.zeros_like(x))
-
-
 @register("HardSigmoid", layout="any")
 def compute_hard_sigmoid(node: GraphNode, x: Tensor) -> Tensor:
     """Return a line between 0 and 1."""
@@ -216,13 +204,6 @@ def compute_hard_sigmoid(node: GraphNode, x: Tensor) -> Tensor:
 def compute_hard_swish(node: GraphNode, x: Tensor) -> Tensor:
     """Return x times a line between 0 and 1."""
     return x * tf.minimum(tf.maximum(x / 6 + 0.5, 0), 1)
-
-
-@register("Shrink", layout="any")
-def shrink_values(node: GraphNode, x: Tensor) -> Tensor:
-    """Return x moved towards zero outside a band, and 0 within."""
-    edge, bias = tf.cast(node.get("lambd", 0.5), x.dtype), tf.cast(node.get("bias", 0.0), x.dtype)
-    return tf.where(x < -edge, x + bias, tf.where(x > edge, x - bias, tf.zeros_like(x)))
 
 
 @register("Dropout")

@@ -129,14 +129,6 @@ def _find_sources(mode: str, size: Tensor, before: int, after: int) -> Tensor:
     raise NotExpressible(f"mode={mode}")
 
 
-@register("OneHot", fixed=(1,))
-def mark_positions(node: GraphNode, indices: Tensor, depth: Tensor, values: Tensor) -> Tensor:
-    """Return two values on a new axis: the second at the index of each entry, the first elsewhere."""
-    size = int(depth.reshape(()))
-    wrapped = wrap_negative(tf.cast(indices, tf.int64), size)
-    return tf.one_hot(wrapped, size, values[1], values[0], axis=node.get("axis", -1))
-
-
 @register("Trilu", folded=(1,))
 def keep_triangle(node: GraphNode, x: Tensor, k: Tensor = None) -> Tensor:
     """Return x with zeros above the k-th diagonal, or below it."""
@@ -151,9 +143,3 @@ def keep_triangle(node: GraphNode, x: Tensor, k: Tensor = None) -> Tensor:
 def find_nonzero(node: GraphNode, x: Tensor) -> Tensor:
     """Return the positions of values that are not zero, int64 (axes, n)."""
     return tf.transpose(tf.where(tf.not_equal(x, tf.zeros_like(x))))
-
-
-@register("ReverseSequence")
-def reverse_sequences(node: GraphNode, x: Tensor, lengths: Tensor) -> Tensor:
-    """Return x with the first values of each sequence in reverse order."""
-    return tf.reverse_sequence(x, lengths, seq_axis=node.get("time_axis", 0), batch_axis=node.get("batch_axis", 1))

@@ -62,30 +62,3 @@ def normalise_groups(node: GraphNode, x: Tensor, scale: Tensor, bias: Tensor) ->
         y = y * _align_channels(scale, rank + 1) + _align_channels(bias, rank + 1)
         return tf.reshape(y, shape)
     return tf.reshape(y, shape) * _align_channels(scale, rank) + _align_channels(bias, rank)
-
-
-@register("LpNormalization")
-def normalise_length(node: GraphNode, x: Tensor) -> Tensor:
-    """Return x divided by its norm along an axis."""
-    axis = node.get("axis", -1)
-    if node.get("p", 2) == 1:
-        return x / tf.reduce_sum(tf.abs(x), axis, keepdims=True)
-    return x / tf.sqrt(tf.reduce_sum(x * x, axis, keepdims=True))
-
-
-@register("MeanVarianceNormalization")
-def normalise_mean_variance(node: GraphNode, x: Tensor) -> Tensor:
-    """Return x with mean 0 and variance 1 over axes."""
-    return _normalise(x, node.get("axes", [0, 2, 3]), 1e-9)
-
-
-@register("LRN")
-def normalise_response(node: GraphNode, x: Tensor) -> Tensor:
-    """Return x divided by a power of the squares of neighbouring channels."""
-    size, alpha, beta = node.get("size"), node.get("alpha", 1e-4), node.get("beta", 0.75)
-    # Channels outside count as zero.
-    before, after = (size - 1) // 2, size // 2
-    squares = tf.pad(x * x, [[0, 0], [before, after], *[[0, 0]] * (len(x.shape) - 2)])
-    channels = x.shape[1]
-    total = tf.add_n([squares[:, position : position + channels] for position in range(size)])
-    return x / tf.pow(node.get("bias", 1.0) + alpha / size * total, beta)

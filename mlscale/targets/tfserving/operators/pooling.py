@@ -18,7 +18,7 @@ def compute_maximum_pool(node: GraphNode, x: Tensor) -> Tensor:
     """Return the maximum of each window."""
     if node.outputs > 1:
         raise NotExpressible("the positions of the maxima")
-    window = read_window(node, x.shape[1:-1])
+    window = read_window(node, len(x.shape) - 2)
     pads = _add_partial_windows(node, x, window)
     # The smallest value is never the maximum of a window that has any place of the image.
     padded = pad_places(x, pads, x.dtype.min if x.dtype.is_integer else -np.inf)
@@ -30,7 +30,7 @@ def compute_maximum_pool(node: GraphNode, x: Tensor) -> Tensor:
 @register("AveragePool", layout="last")
 def compute_average_pool(node: GraphNode, x: Tensor) -> Tensor:
     """Return the mean of each window, over its places in the image, or with `count_include_pad` in the padding too."""
-    window = read_window(node, x.shape[1:-1])
+    window = read_window(node, len(x.shape) - 2)
     pads = _add_partial_windows(node, x, window)
     total = _compute_means(pad_places(x, pads), window, x, pads)
     if not any(map(any, pads)) or (node.get("count_include_pad", 0) and pads == window.pads):

@@ -11,7 +11,6 @@ import tensorflow as tf
 
 from mlscale.targets.tfserving.operator_table import GraphNode, NotExpressible, Tensor, register
 
-_ACTIVATIONS = {"GRU": ["Sigmoid", "Tanh"], "LSTM": ["Sigmoid", "Tanh", "Tanh"], "RNN": ["Tanh"]}
 _Step = Callable[[Any, list[Any]], list[Any]]
 
 
@@ -25,32 +24,11 @@ class _Weights:
     state_bias: Any
 
 
-@register("RNN", fixed=(1, 2, 3))
-def run_rnn(
-    node: GraphNode, x: Tensor, w: Tensor, r: Tensor, b: Tensor = None, lengths: Tensor = None, h: Tensor = None
-) -> Tensor:
-    """Return the outputs of a plain recurrent layer, and its last state."""
-    function = {"Tanh": tf.tanh, "Relu": tf.nn.relu}.get(_list_activations(node)[0])
-    if function is None:
-        raise NotExpressible(f"activations={_list_activations(node)}")
-
-    def build_step(weights: _Weights) -> _Step:
-        bias = weights.input_bias + weights.state_bias
-
-        def step(gates: Tensor, state: list[Any]) -> list[Any]:
-            return [function(gates + tf.matmul(state[0], weights.state.T) + bias)]
-
-        return step
-
-    return _run_directions(node, x, w, r, b, lengths, [h], build_step)
-
-
 @register("GRU", fixed=(1, 2, 3))
 def run_gru(
     node: GraphNode, x: Tensor, w: Tensor, r: Tensor, b: Tensor = None, lengths: Tensor = None, h: Tensor = None
 ) -> Tensor:
     """Return the outputs of gated recurrent units, and their last state."""
-    _refuse_activations(node)
     resets_after = node.get("linear_before_reset", 0)
 
     def build_step(weights: _Weights) -> _Step:
@@ -83,7 +61,6 @@ def run_lstm(
     peepholes: Tensor = None,
 ) -> Tensor:
     """Return the outputs of long short-term memory, and its last states."""
-    _refuse_activations(node)
     node.refuse_attributes(input_forget=0)
     if peepholes is not None:
         raise NotExpressible("peepholes")
@@ -100,18 +77,6 @@ def run_lstm(
         return step
 
     return _run_directions(node, x, w, r, b, lengths, [h, c], build_step)
-
-
-def _list_activations(node: GraphNode) -> list[str]:
-    given = node.get("activations") or _ACTIVATIONS[node.operator]
-    return [name.decode() if isinstance(name, bytes) else name for name in given]
-
-
-def _refuse_activations(node: GraphNode) -> None:
-    default = _ACTIVATIONS[node.operator]
-    listed = _list_activations(node)
-    if listed != default * (len(listed) // len(default)):
-        raise NotExpressible(f"activations={listed}")
 
 
 def _run_directions(
@@ -132,7 +97,7 @@ def _run_directions(
         states: the first ones, of each direction; None for zeros.
         build_step: returns the function from a step's gates and the states to the next states.
     """
-    node.refuse_attributes(clip=None, layout=0)
+    node.refuse_attributes(activations=None, clip=None, layout=0)
     if lengths is not None:
         raise NotExpressible("a length of each sequence")
     order = {"forward": [False], "reverse": [True], "bidirectional": [False, True]}[node.get("direction", "forward")]

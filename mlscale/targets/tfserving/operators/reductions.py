@@ -22,14 +22,12 @@ def _reduce_extreme(numbers: _Reduce, flags: _Reduce) -> _Reduce:
 _REDUCTIONS: dict[str, _Reduce] = {
     "ReduceL1": lambda x, axes, keepdims: tf.reduce_sum(tf.abs(x), axes, keepdims),
     "ReduceL2": lambda x, axes, keepdims: tf.sqrt(tf.reduce_sum(x * x, axes, keepdims)),
-    "ReduceLogSum": lambda x, axes, keepdims: tf.math.log(tf.reduce_sum(x, axes, keepdims)),
     "ReduceLogSumExp": tf.reduce_logsumexp,
     "ReduceMax": _reduce_extreme(tf.reduce_max, tf.reduce_any),
     "ReduceMean": tf.reduce_mean,
     "ReduceMin": _reduce_extreme(tf.reduce_min, tf.reduce_all),
     "ReduceProd": tf.reduce_prod,
     "ReduceSum": tf.reduce_sum,
-    "ReduceSumSquare": lambda x, axes, keepdims: tf.reduce_sum(x * x, axes, keepdims),
 }
 
 
@@ -99,10 +97,3 @@ def compute_softmax(node: GraphNode, x: Tensor) -> Tensor:
 def compute_log_softmax(node: GraphNode, x: Tensor) -> Tensor:
     """Return the logarithms of shares of an axis."""
     return tf.nn.log_softmax(x, node.get("axis", -1))
-
-
-@register("Hardmax")
-def mark_largest(node: GraphNode, x: Tensor) -> Tensor:
-    """Return 1 at the first largest value of an axis, else 0."""
-    axis = node.get("axis", -1) % len(x.shape)
-    return tf.one_hot(tf.argmax(x, axis), tf.shape(x)[axis], axis=axis, dtype=x.dtype)

@@ -164,15 +164,3 @@ def move_depth_to_space(node: GraphNode, x: Tensor) -> Tensor:
         x = tf.reshape(x, (-1, channels // size**2, size, size, height, width))
         x = tf.transpose(x, (0, 1, 4, 2, 5, 3))
     return tf.reshape(x, (-1, channels // size**2, height * size, width * size))
-
-
-@register("SpaceToDepth")
-def move_space_to_depth(node: GraphNode, x: Tensor) -> Tensor:
-    """Return an image with its blocks of pixels as channels."""
-    size = node.get("blocksize")
-    channels, height, width = x.shape[1:]
-    if None in (channels, height, width):
-        raise NotExpressible("of an image of any size")
-    x = tf.reshape(x, (-1, channels, height // size, size, width // size, size))
-    x = tf.transpose(x, (0, 3, 5, 1, 2, 4))
-    return tf.reshape(x, (-1, channels * size**2, height // size, width // size))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import tensorflow as tf
 
-from mlscale.targets.tfserving.operator_table import GraphNode, NotExpressible, Tensor
+from mlscale.targets.tfserving.operator_table import GraphNode, Tensor
 
 
 @dataclass(frozen=True)
@@ -34,29 +34,17 @@ class Window:
         return Window((1, *self.kernel), (1, *self.strides), (1, *self.dilations), ((0, 0), *self.pads))
 
 
-def read_window(node: GraphNode, places: Sequence[int | None], kernel: Sequence[int] | None = None) -> Window:
-    """Return the window of a node whose input has these sizes along its spatial axes.
+def read_window(node: GraphNode, rank: int, kernel: Sequence[int] | None = None) -> Window:
+    """Return the window of a node whose input has this number of spatial axes.
 
     Raises:
-        NotExpressible: its padding depends on a size that is not known.
+        NotExpressible: its padding is not that of torch's exporter, which writes numbers.
     """
-    rank = len(places)
+    node.refuse_attributes(auto_pad="NOTSET")
     sizes = tuple(kernel or node.get("kernel_shape"))
     strides, dilations = (tuple(node.get(name, [1] * rank)) for name in ("strides", "dilations"))
     flat = node.get("pads", [0] * 2 * rank)
-    window = Window(sizes, strides, dilations, tuple(zip(flat[:rank], flat[rank:], strict=True)))
-    mode = node.get("auto_pad", "NOTSET")
-    if mode in ("NOTSET", "VALID"):
-        return window
-    known = [size for size in places if size is not None]
-    if len(known) < rank or "Transpose" in node.operator:
-        raise NotExpressible(f"auto_pad={mode}")
-    pads = []
-    for size, reach, stride in zip(known, window.reach, strides, strict=True):
-        total = max((-(-size // stride) - 1) * stride + reach - size, 0)
-        less, more = total // 2, total - total // 2
-        pads.append((less, more) if mode == "SAME_UPPER" else (more, less))
-    return Window(sizes, strides, dilations, tuple(pads))
+    return Window(sizes, strides, dilations, tuple(zip(flat[:rank], flat[rank:], strict=True)))
 
 
 def pad_places(x: Tensor, pads: Sequence[tuple[int, int]], value: Tensor = 0) -> Tensor:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 FOLDER = Path(__file__).resolve().parent
 # First: another version of mlscale may be installed.
-sys.path.insert(0, str(FOLDER))
+sys.path.insert(0, str(FOLDER / "mlscale.zip"))
 
 from mlscale.task_types.softmax import compute_softmax  # noqa: E402
 from mlscale.task_types.window_sums import sum_windows  # noqa: E402

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 FOLDER = Path(__file__).resolve().parent
 # First: another version of mlscale may be installed, and encode otherwise.
-sys.path.insert(0, str(FOLDER))
+sys.path.insert(0, str(FOLDER / "mlscale.zip"))
 
 from mlscale.data.encoders.stored_encoder import read_encoder  # noqa: E402
 

@@ -38,3 +38,17 @@ def test_a_server_that_is_not_installed_is_named(tmp_path: Path, monkeypatch: py
     ((command, overrides),) = composed
     assert command == "export"
     assert {"target=[triton]", "check=server"} <= set(overrides)
+
+
+def test_a_mistyped_target_is_corrected_in_the_key_of_retraining(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def compose(command: str, overrides: list[str]) -> DictConfig:
+        raise MLScaleError("unknown option 'tritn' of group 'target'", where="target=[tritn]", fix="target=[triton]")
+
+    monkeypatch.setattr(challenger_training, "compose_from_overrides", compose)
+    run: Any = SimpleNamespace(path=tmp_path)
+    settings = OmegaConf.create({"runs_dir": "runs", "trust": False, "approved": "tritn"})
+    with pytest.raises(MLScaleError) as raised:
+        check_approving_servers(settings, run)
+    assert (raised.value.where, raised.value.fix) == ("approved=[tritn]", "approved=[triton]")

@@ -1,6 +1,5 @@
-"""Looks of `retrain watch=true`: one line for a pause, none for a gate that can't be passed, cycles are counted."""
+"""Looks of `retrain watch=true`: a cycle starts once, and what keeps it from another one is one line."""
 
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,10 +10,8 @@ from omegaconf import OmegaConf
 
 from mlscale.commands.retrain import degradation_watch
 from mlscale.commands.retrain.degradation_watch import DEGRADATION, _Watch
-from mlscale.errors import MLScaleError
 from mlscale.report import Result
 from mlscale.retrain.gate.reachable_gates import UnreachableGateError
-from mlscale.retrain.journal import FAILED, REJECTED, RetrainingJournal
 
 
 class DegradedMonitor:
@@ -34,77 +31,45 @@ def make_watch(root: Path) -> _Watch:
     return _Watch(cfg, registry, monitor, "m")
 
 
-def record_rejection(root: Path, ended: datetime) -> None:
-    journal = RetrainingJournal(root, "m")
-    cycle = journal.begin_cycle("m:v1")
-    rejected = replace(cycle, ended=ended.isoformat(), decision=REJECTED, window={"samples": 300})
-    journal.record_cycle(rejected, keep=False)
-
-
-def test_a_pause_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(degradation_watch, "retrain_once", lambda *_, **__: pytest.fail("a cycle in the pause"))
-    record_rejection(tmp_path, datetime.now(UTC))
-    lines: list[str] = []
-    watch = make_watch(tmp_path)
-    for _ in range(5):
-        watch.look_once(lines.append)
-    (line,) = lines
-    assert line.startswith("m:v1: degradation; paused until ")
-    assert "after the cycle that ended on" in line
-    assert "a cycle starts" not in line
-
-
-def test_a_cycle_starts_after_the_pause(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    done = Result("retrain", True, "m:v2 promoted", {"window_total": 300}, {"run": "runs/r"})
-    monkeypatch.setattr(degradation_watch, "retrain_once", lambda *_, **__: done)
-    record_rejection(tmp_path, datetime.now(UTC) - timedelta(hours=49))
-    watch, lines = make_watch(tmp_path), list[str]()
-    watch.cfg.window = {"min_samples": 200}
-    watch.look_once(lines.append)
-    assert lines == ["m:v1: degradation; a cycle starts", "m:v2 promoted"]
-
-
-def test_a_gate_that_can_not_be_passed_is_one_line_with_the_fix(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_looks_in_a_pause_start_nothing_and_print_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tries: list[int] = []
 
-    def refuse(*_: object, **__: object) -> Result:
+    def wait(*_: object, **__: object) -> Result:
         tries.append(1)
-        raise UnreachableGateError("52 original samples are too few", fix="gate.max_drop=0.06")
+        return Result("retrain", False, "m:v1 is not retrained: paused until tomorrow", {"wait_s": 3600.0})
 
-    monkeypatch.setattr(degradation_watch, "retrain_once", refuse)
+    monkeypatch.setattr(degradation_watch, "retrain_once", wait)
     watch, lines = make_watch(tmp_path), list[str]()
-    for _ in range(3):
+    for _ in range(5):
         last = watch.look_once(lines.append)
-    reason = "no cycle for m:v1: 52 original samples are too few; watch again with gate.max_drop=0.06"
-    assert lines == ["m:v1: degradation; a cycle starts", reason]
-    assert (len(tries), watch.cycles) == (1, 0)
-    assert last == f"m:v1: degradation; {reason}"
-    # Another champion may have more original samples: it is tried at once, in no pause.
-    watch.registry.get_aliases("m").of["champion"] = 2  # type: ignore[index]
+    assert lines == ["m:v1: degradation; a cycle starts", "m:v1 is not retrained: paused until tomorrow"]
+    assert (len(tries), last) == (1, "m:v1: degradation; no cycle is tried yet")
+    watch.pause = datetime.now(UTC) - timedelta(seconds=1)
     watch.look_once(lines.append)
     assert len(tries) == 2
 
 
-def test_a_failed_cycle_is_counted_and_an_error_before_it_is_not(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fail(*_: object, **__: object) -> Result:
-        journal = RetrainingJournal(tmp_path, "m")
-        cycle = journal.begin_cycle("m:v1")
-        journal.record_cycle(replace(cycle, ended=cycle.begun, decision=FAILED), keep=False)
-        raise MLScaleError("the disk is full", fix="rm -r runs/old")
+def test_after_too_few_labels_it_waits_for_the_rest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    few = Result("retrain", False, "too few labelled events", {"window_total": 150})
+    monkeypatch.setattr(degradation_watch, "retrain_once", lambda *_, **__: few)
+    labelled = iter([160, 170, 210])
+    monkeypatch.setattr(degradation_watch._Watch, "_count_labelled", lambda _: next(labelled))
+    watch, lines = make_watch(tmp_path), list[str]()
+    watch.cfg.window = {"min_samples": 200}
+    watch.look_once(lines.append)
+    assert watch.needed == 210
+    watch.look_once(lines.append)
+    assert len(lines) == 2
 
+
+def test_what_fails_is_one_line_with_the_fix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object, **__: object) -> Result:
-        raise MLScaleError("another process is retraining m")
+        raise UnreachableGateError("52 original samples are too few", fix="gate.max_drop=0.06\nmore of them")
 
-    for begin, counted, line in (
-        (refuse, 0, "no cycle: another process is retraining m"),
-        (fail, 1, "the cycle failed: the disk is full; rm -r runs/old"),
-    ):
-        monkeypatch.setattr(degradation_watch, "retrain_once", begin)
-        watch, lines = make_watch(tmp_path), list[str]()
+    monkeypatch.setattr(degradation_watch, "retrain_once", refuse)
+    watch, lines = make_watch(tmp_path), list[str]()
+    for _ in range(3):
         watch.look_once(lines.append)
-        assert lines[-1] == line
-        assert watch.cycles == counted
+    assert len(lines) == 2
+    assert lines[1].startswith("no cycle before ")
+    assert lines[1].endswith(": 52 original samples are too few; gate.max_drop=0.06 more of them")

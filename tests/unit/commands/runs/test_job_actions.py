@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from mlscale.commands.runs.job_actions import describe_job, find_end_cause, find_run_statuses
-from mlscale.commands.runs.run_list import list_lost_runs, print_sweep
+from mlscale.commands.runs.run_list import describe_sweep, list_lost_runs
 from mlscale.runs.folder import RunFolder
 from mlscale.runs.job_record import JobRecord, JobStart
 
@@ -47,7 +47,7 @@ def test_a_start_runs_only_while_its_job_does(tmp_path: Path, status: str, shown
 
 @pytest.mark.parametrize("ended", [True, False])
 def test_a_run_whose_submission_was_killed_is_lost_and_one_that_is_being_submitted_waits(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], ended: bool
+    tmp_path: Path, ended: bool
 ) -> None:
     run = RunFolder.create(
         tmp_path, "resnet", command="train", config_yaml="seed: 0\n", seed=0, overrides=[], is_queued=True
@@ -60,6 +60,7 @@ def test_a_run_whose_submission_was_killed_is_lost_and_one_that_is_being_submitt
     statuses = find_run_statuses([run])
     assert statuses == {run.id: "not submitted" if ended else "queued"}
     assert list_lost_runs([run], statuses) == ([run] if ended else [])
-    assert print_sweep(run.path.parent, [run], as_json=False) == (4 if ended else 0)
-    shown = capsys.readouterr().err
-    assert ("not submitted: the command that was to submit its job ended before" in shown) == ended
+    answer = describe_sweep(run.path.parent, [run])
+    assert answer.exit == (4 if ended else 0)
+    shown = "not submitted: the command that was to submit its job ended before"
+    assert any(shown in note for note in answer.notes) == ended

@@ -131,12 +131,6 @@ def test_completion(versions: Versions, tmp_path: Path) -> None:
     assert "checkpoint=" in complete_words(["versions", "add", "last", ""], find_roots())
 
 
-def test_other_words(versions: Versions) -> None:
-    with pytest.raises(MLScaleError) as caught:
-        versions("list")
-    assert caught.value.fix == "mlscale versions ls"
-
-
 def test_sync_without_a_mirror_and_without_a_key(
     versions: Versions, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

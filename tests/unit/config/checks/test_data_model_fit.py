@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from mlscale.config.checks.data_model_fit import check_classifies, check_data_fit
+from mlscale.config.checks.data_model_fit import check_data_fit
 from mlscale.errors import MLScaleError
 
 TASKS = {"one": "Classification", "several": "Multilabel", "mask": "Segmentation"}
@@ -104,13 +104,4 @@ def test_compression_needs_a_type_that_is_known(tmp_path: Path, monkeypatch: pyt
     (problem,) = reported(task={"_target_": "ranker_task.Ranker"}, compress=chosen)
     assert problem.what == "compress=int8 takes a task of a known type, and this task is ranking"
     assert reported(task={"_target_": "ranker_task.Plain"}, compress=chosen) == reported(compress=chosen) == []
-    with pytest.raises(MLScaleError, match="takes classification, and this task is ranking"):
-        check_classifies(OmegaConf.create({"task": {"_target_": "ranker_task.Ranker"}}), "lifecycle")
     assert reported(task={"_target_": "ranker_task.Ranker"}, compress={"mine": chosen["mine"]}) == []
-
-
-def test_a_command_of_classes_takes_no_other_task() -> None:
-    check_classifies(OmegaConf.create({"task": task("one")}), "lifecycle")
-    check_classifies(OmegaConf.create({"task": {"_target_": "pytorch_lightning.LightningModule"}}), "lifecycle")
-    with pytest.raises(MLScaleError, match="`mlscale lifecycle` takes classification, and this task is segmentation"):
-        check_classifies(OmegaConf.create({"task": task("mask")}), "lifecycle")

@@ -97,7 +97,7 @@ unknown key 'model.scheduler'
 'trainer.callbacks' is not set here
   where: command line: trainer.callbacks
   why:   the group 'callbacks' owns it; callbacks is one of checkpoint, default, device_stats, early_stopping, ema, \
-finetune, freeze, grad_norm, loss_spike, lr_monitor, metrics, none, nonfinite, notify, progress, report, samples, \
+finetune, freeze, grad_norm, lr_monitor, metrics, none, nonfinite, notify, progress, report, samples, \
 stall
 """,
     ),
@@ -108,7 +108,7 @@ stall
 'trainer.callbacks' is not set here
   where: command line: trainer.callbacks
   why:   the group 'callbacks' owns it; callbacks is one of checkpoint, default, device_stats, early_stopping, ema, \
-finetune, freeze, grad_norm, loss_spike, lr_monitor, metrics, none, nonfinite, notify, progress, report, samples, \
+finetune, freeze, grad_norm, lr_monitor, metrics, none, nonfinite, notify, progress, report, samples, \
 stall
 """,
     ),
@@ -117,7 +117,7 @@ stall
         """
 'trainer.precision' is not set here
   where: command line: trainer.precision
-  why:   the group 'precision' owns it; precision is one of auto, bf16, bf16_true, fp16, fp16_true, fp32
+  why:   the group 'precision' owns it; precision is one of bf16, bf16_true, fp16, fp16_true, fp32
 """,
     ),
     (

@@ -95,8 +95,7 @@ unknown key 'mode'
         """
 'metric' must be str, not {a:1}
   where: command line: metric
-  why:   picks the best checkpoint and sorts a sweep; by default what the task is judged by, or what its validation \
-logs
+  why:   picks the best checkpoint and sorts a sweep; by default what the task is judged by, or val/loss
 """,
     ),
     (
@@ -149,7 +148,7 @@ unknown key 'model.bia.b'
         """
 'trainer.precision' is not set here
   where: command line: trainer.precision
-  why:   the group 'precision' owns it; precision is one of auto, bf16, bf16_true, fp16, fp16_true, fp32
+  why:   the group 'precision' owns it; precision is one of bf16, bf16_true, fp16, fp16_true, fp32
 'trainer.strategy' is not set here
   where: command line: trainer.strategy
   why:   the group 'strategy' owns it; strategy=fsdp shards weights; DeepSpeed and other launchers' sharding are not \
@@ -182,7 +181,7 @@ supported yet
 'trainer.callbacks' is not set here
   where: command line: trainer.callbacks
   why:   the group 'callbacks' owns it; callbacks is one of checkpoint, default, device_stats, early_stopping, ema, \
-finetune, freeze, grad_norm, loss_spike, lr_monitor, metrics, none, nonfinite, notify, progress, report, samples, \
+finetune, freeze, grad_norm, lr_monitor, metrics, none, nonfinite, notify, progress, report, samples, \
 stall
 """,
     ),

@@ -147,7 +147,7 @@ unknown key 'early_stop.a'
 """,
     ),
     (
-        "precision: {value: 3, los_scale: 1, loss_scale: x}",
+        "precision: {value: 32-true, los_scale: 1, loss_scale: x}",
         """
 unknown key 'precision.los_scale'
   where: command line: precision.los_scale
@@ -234,7 +234,7 @@ unknown key 'foo'
         """
 unknown key 'workers'
   where: command line: workers
-  fix:   data.workrs=3
+  why:   data.workers is a key of data=dali, data=digits, data=digits_scenes, …
 the _target_ of 'data' does not exist: mlscale.data.Table
   where: command line: data._target_
   why:   'mlscale.data' has no 'Table'

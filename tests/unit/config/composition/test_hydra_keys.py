@@ -11,20 +11,13 @@ from mlscale.config.composition.compose import compose_config
 from mlscale.errors import MLScaleError
 
 WITHOUT_EFFECT = {
-    "hydra.run.dir=out": "runs_dir=out",
-    "+hydra.run.dir=out": "runs_dir=out",
-    "hydra.output_subdir=null": "leave hydra.output_subdir out",
-    "hydra.job.chdir=true": "leave hydra.job.chdir out",
-    "hydra.job.name=x": "name=x",
-    "hydra.job.name=${x}": "name=${x}",
-    "hydra.verbose=true": "leave hydra.verbose out",
+    "hydra.run.dir=out": "leave hydra.run.dir out",
+    "+hydra.run.dir=out": "leave hydra.run.dir out",
+    "hydra.job.name=${x}": "leave hydra.job.name out",
     "hydra/job_logging=default": "leave hydra/job_logging out",
     "hydra.job_logging.root.level=INFO": "leave hydra.job_logging.root.level out",
-    "hydra/hydra_logging=colorlog": "leave hydra/hydra_logging out",
-    "hydra.searchpath=[mine]": "--config-dir mine",
-    "hydra.mode=MULTIRUN": "leave hydra.mode out",
     "hydra.help.app_name=x": "leave hydra.help.app_name out",
-    "~hydra.run": "runs_dir=<value>",
+    "~hydra.run": "leave hydra.run out",
     "hydra.sweep.dir=out": "",
     "hydra/launcher=basic": "",
 }

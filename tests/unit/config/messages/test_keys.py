@@ -132,8 +132,7 @@ unknown key 'arch'
         """
 unknown key 'data_dir'
   where: command line: data_dir=/data
-  why:   the folder
-  fix:   data.root=/data
+  why:   data.root is the folder of data=imagefolder, data.train that of shards and tables
 """,
     ),
     (
@@ -257,7 +256,7 @@ unknown key 'logger.wandb.projct'
         """
 unknown key 'precision.vlue'
   where: command line: precision.vlue=16
-  fix:   precision.value=16
+  fix:   "precision.value='16'"
 """,
     ),
     (

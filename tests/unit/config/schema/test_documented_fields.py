@@ -21,8 +21,7 @@ def test_a_field_of_another_target_is_another_field() -> None:
     assert get_shipped_fields().find_field("data.batch_size", "my_package.Data") is None
 
 
-def test_of_several_files_the_one_that_names_a_type_reports_it() -> None:
-    """precision/auto.yaml, the first by name, has an interpolation there."""
+def test_a_field_of_several_files() -> None:
     field = get_shipped_fields().find_field("precision.memory_format")
     assert field is not None
     assert field.word == "one of channels_last, channels_last_3d"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -93,13 +94,20 @@ def test_what_is_cut_off_is_rejected(kind: str, part: float) -> None:
         decode_image(content[: int(len(content) * part)], None)
 
 
-@pytest.mark.parametrize("kind", ["420", "cmyk", "png", "palette", "bmp", "webp", "tiff", "gif", "jp2"])
+@pytest.mark.parametrize("kind", ["420", "cmyk", "png", "palette", "bmp", "webp", "tiff", "gif"])
 def test_the_limit_of_pixels_is_that_of_the_caller(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)  # a setting of the process, which has no say
     content = awkward.INTACT[kind]
     assert decode_image(content, None, max_pixels=61 * 83).shape == (3, 61, 83)
     with pytest.raises(TooLarge, match=r"83×61 pixels are more than 5,062, the limit \(max_pixels\)"):
         decode_image(content, None, max_pixels=61 * 83 - 1)
+
+
+@pytest.mark.parametrize("ending", ["jp2", "j2k"])
+def test_a_jpeg_2000_is_refused_with_what_to_type(tmp_path: Path, ending: str) -> None:
+    photo().save(tmp_path / f"a.{ending}")
+    with pytest.raises(ValueError, match=r"a JPEG 2000 is not decoded; magick in\.jp2 out\.png"):
+        decode_image((tmp_path / f"a.{ending}").read_bytes(), None)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

@@ -1,7 +1,6 @@
 """What the first bytes of a file show of its format, for every format that is decoded."""
 
 import io
-from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -26,9 +25,7 @@ def test_a_file_of_every_format_is_recognised(kind: str, mode: str) -> None:
     assert content_type in {Image.MIME.get(kind), "image/x-portable-anymap"}
 
 
-def test_less_usual_first_bytes(tmp_path: Path) -> None:
-    Image.new("RGB", (5, 3)).save(tmp_path / "a.j2k")  # the codestream alone
-    assert find_image_suffix((tmp_path / "a.j2k").read_bytes()) == ".jp2"
+def test_less_usual_first_bytes() -> None:
     assert find_image_type(b"MM\0*\0\0\0\x08") == "image/tiff"
     assert find_image_type(b"P5 # by a camera\n5 3\n255\n") == "image/x-portable-anymap"
 

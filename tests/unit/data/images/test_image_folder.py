@@ -181,8 +181,7 @@ def test_a_models_normalisation_counts_for_data_that_was_read_before(tmp_path: P
 
 FORMATS = {
     "jpg": "JPEG", "jpe": "JPEG", "jfif": "JPEG", "png": "PNG", "webp": "WEBP", "gif": "GIF", "bmp": "BMP",
-    "dib": "DIB", "tif": "TIFF", "TIFF": "TIFF", "ppm": "PPM", "pnm": "PPM", "jp2": "JPEG2000", "j2k": "JPEG2000",
-    "jpx": "JPEG2000",
+    "dib": "DIB", "tif": "TIFF", "TIFF": "TIFF", "ppm": "PPM", "pnm": "PPM",
 }  # fmt: skip
 
 

@@ -229,7 +229,8 @@ class Leaky(Dataset[tuple[Tensor, int]]):
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_from_a_dataset(workers: int) -> None:
-    make: Callable[..., DatasetData] = lambda **kw: DatasetData(Leaky(), Leaky(), batch_size=10, workers=workers, **kw)  # noqa: E731
+    choice: Any = {"workers": workers, "executor": "process" if workers else "thread", "batch_size": 10}
+    make: Callable[..., DatasetData] = lambda **kw: DatasetData(Leaky(), Leaky(), **choice, **kw)  # noqa: E731
     with pytest.raises(OSError, match="premature"):
         make().facts()
     batches = list(make(on_bad_sample="skip").train_dataloader())

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from mlscale.data import WebDataset
-from mlscale.data.remote import open_store, verify_content
+from mlscale.data.remote import find_remote, verify_content
 from mlscale.data.remote.bucket_store import BucketStore
 from mlscale.data.remote.stores import RemoteStat
 from mlscale.errors import MLScaleError
@@ -26,7 +26,7 @@ from tests.unit.data.remote.test_remote_shards import list_batches, write_docume
 def bucket(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Iterator[Any]:
     """An empty bucket `photos`, and its client."""
     # Stores are kept in a process, and have the endpoint of the test before.
-    monkeypatch.setattr(open_store, "_stores", {})
+    monkeypatch.setattr(find_remote, "_stores", {})
     monkeypatch.setattr(verify_content, "_opaque_buckets", set())
     with serve_bucket(monkeypatch, "photos") as client:
         yield client
@@ -65,7 +65,7 @@ def test_a_copy_that_differs_from_its_etag_is_read_again(
     data = WebDataset("s3://photos/train", folder / "val", batch_size=24)
     corrupt_once(monkeypatch, data)
     assert list_batches(data) == list_batches(WebDataset(folder / "train", folder / "val", batch_size=24))
-    assert data._remote.counts.total["wrong"] == 1  # type: ignore[union-attr]
+    assert data._remote.counts.total["failures"] == 1  # type: ignore[union-attr]
 
 
 def test_a_transfer_that_the_package_itself_finds_wrong_is_read_again(
@@ -85,7 +85,7 @@ def test_a_transfer_that_the_package_itself_finds_wrong_is_read_again(
     monkeypatch.setattr(BucketStore, "stream_span", stream_once_wrong)
     data = WebDataset("s3://photos/train", folder / "val", batch_size=24)
     assert list_batches(data) == list_batches(WebDataset(folder / "train", folder / "val", batch_size=24))
-    assert data._remote.counts.total["wrong"] == 1  # type: ignore[union-attr]
+    assert data._remote.counts.total["failures"] == 1  # type: ignore[union-attr]
 
 
 def test_etags_of_an_encrypted_bucket_are_no_digests(
@@ -158,7 +158,7 @@ def test_connections_that_end_or_hang_are_repeated(
         data = WebDataset("s3://photos/train/{000..004}.tar", folder / "val", batch_size=24)
         assert list_batches(data) == list_batches(WebDataset(folder / "train", folder / "val", batch_size=24))
         assert proxy.done == 3
-        assert data._remote.counts.total["stalled" if hangs else "dropped"] >= 3  # type: ignore[union-attr]
+        assert data._remote.counts.total["failures"] >= 3  # type: ignore[union-attr]
 
 
 def test_an_endpoint_that_is_a_metadata_service(folder: Path, bucket: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -183,7 +183,7 @@ def test_the_packages_of_other_stores_have_what_is_called(kind: str, monkeypatch
 
 def test_an_account_that_is_missing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("adlfs")
-    monkeypatch.setattr(open_store, "_stores", {})
+    monkeypatch.setattr(find_remote, "_stores", {})
     for name in [name for name in os.environ if name.startswith("AZURE_STORAGE")]:
         monkeypatch.delenv(name)
     with pytest.raises(MLScaleError, match="cannot be read") as caught:

@@ -169,4 +169,4 @@ def test_what_can_not_be_downloaded_is_the_error_of_who_needs_it(
     data.prefetch.start(0)
     data.wait_for(4)
     data.prefetch.close()
-    assert "errors of the server" in capfd.readouterr().err
+    assert "HTTP status 503 Service Unavailable; it is tried again" in capfd.readouterr().err

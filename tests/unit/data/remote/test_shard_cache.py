@@ -140,7 +140,7 @@ def test_a_disk_that_is_fuller_than_the_limit_is_freed_of_old_shards(
     with find(url, access, 2).open_copy(), find(url, access, 3).open_copy() as copy:
         assert Path(copy).read_bytes() == (folder / "train" / "003.tar").read_bytes()
         assert kept.exists()
-        assert access.counts.total["dropped"] == 0
+        assert access.counts.total["failures"] == 0
         with pytest.raises(MLScaleError, match="cannot be written") as caught:
             find(url, access, 4).fetch()
     assert caught.value.exit == Exit.ENVIRONMENT

@@ -199,7 +199,6 @@ def test_a_corrupt_header_is_refused(tmp_path: Path, kind: int, key: str, damage
     """tarfile takes it for the end, and the rest of the shard would be missing without a message."""
     path = write(tmp_path / "x.tar", some(5, key), kind)
     content = path.read_bytes()
-    last = None
     for number, sample in enumerate(scanned(path).samples):
         for start, _ in sample.members.values():
             corrupt = bytearray(content)
@@ -215,10 +214,6 @@ def test_a_corrupt_header_is_refused(tmp_path: Path, kind: int, key: str, damage
                 scanned(path)
             assert caught.value.offset == start - BLOCK
             assert number <= caught.value.whole <= number + 1
-            last = caught.value
-        if number < 4:
-            assert last is not None
-            assert last.following >= 2 * (4 - number)
 
 
 def test_archives_that_were_joined_are_read_through(tmp_path: Path) -> None:

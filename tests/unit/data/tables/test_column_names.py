@@ -14,7 +14,7 @@ from mlscale.config.composition.argv import build_request
 from mlscale.config.composition.compose import compose_config
 from mlscale.config.names.suggest import format_override
 from mlscale.config.schema.roots import find_roots
-from mlscale.data.table_parsing.columns import DataTable, format_units_override, read_column_units
+from mlscale.data.table_parsing.columns import DataTable, read_column_units
 from mlscale.errors import MLScaleError
 
 NAMES = [
@@ -40,10 +40,9 @@ def read_back(fix: str, key: str) -> Any:
 def test_every_name_can_be_typed(name: str) -> None:
     assert read_back(format_override("data.target", name), "data.target") == name
     assert list(read_back(format_override("data.ignore", [name]), "data.ignore")) == [name]
-    assert read_column_units(read_back(format_units_override(name, "K"), "data.units")) == {name: "K"}
 
 
-@pytest.mark.parametrize("key", ["data.target", "data.ignore", "data.categorical", "data.units"])
+@pytest.mark.parametrize("key", ["data.target", "data.ignore", "data.categorical"])
 def test_the_error_of_a_mistyped_name_shows_how_to_type_the_nearest(key: str) -> None:
     table = DataTable({'Temp (°C), "in"': np.zeros(1)}, ["1"])
     with pytest.raises(MLScaleError) as caught:
@@ -53,18 +52,18 @@ def test_the_error_of_a_mistyped_name_shows_how_to_type_the_nearest(key: str) ->
 
 
 def test_units_of_a_file(tmp_path: Path) -> None:
-    expected = {"Temp (°C)": "K", 'a, "b"': "mm"}
     (tmp_path / "u.csv").write_text('\ufeffcolumn,unit\nTemp (°C),K\n"a, ""b""",mm\n', encoding="utf-8")
-    (tmp_path / "u.yaml").write_text("Temp (°C): K\n'a, \"b\"': mm\n", encoding="utf-8")
-    assert read_column_units(str(tmp_path / "u.csv")) == expected
-    assert read_column_units(str(tmp_path / "u.yaml")) == expected
+    assert read_column_units(str(tmp_path / "u.csv")) == {"Temp (°C)": "K", 'a, "b"': "mm"}
+    with pytest.raises(MLScaleError) as caught:
+        DataTable({"Temp (°C)": np.zeros(1)}, ["1"]).get_column("Temp", where="data.units")
+    assert "units.csv" in str(caught.value.fix)
 
 
 def test_names_that_read_as_other_types_are_texts() -> None:
     assert read_column_units({5: "K", True: "mm"}) == {"5": "K", "true": "mm"}
 
 
-@pytest.mark.parametrize("units", ["{a, b: K}", "{v[0]: K}", "absent.csv"])
+@pytest.mark.parametrize("units", ["{a, b: K}", "absent.csv"])
 def test_units_that_cannot_be_read_name_the_form_that_works(units: str) -> None:
     with pytest.raises(MLScaleError, match="can't be read") as caught:
         read_column_units(units)

@@ -14,7 +14,7 @@ import pytest
 
 from mlscale.data import BreastCancer, Diabetes, TableFiles
 from mlscale.data.table_parsing import table_files
-from mlscale.data.table_parsing.columns import DataTable
+from mlscale.data.table_parsing.columns import DataTable, suggest_number_keys
 from mlscale.data.table_parsing.table_files import read_table
 from mlscale.data.table_parsing.table_form import TableForm
 from mlscale.errors import Exit, MLScaleError, Problems
@@ -431,6 +431,12 @@ def test_only_a_column_that_no_key_repairs_is_to_be_left_out(tmp_path: Path) -> 
         TableFiles(str(tmp_path / "a.csv"), "target", val=str(tmp_path / "a.csv")).facts()
     assert "data.thousands=','" in str(caught.value)
     assert "data.ignore=[when], which leaves it out" in str(caught.value)
+
+
+def test_numbers_that_both_notations_have_are_answered_by_both_keys() -> None:
+    assert suggest_number_keys(["3,942", "1,204", "7,001"]) == "\"data.thousands=','\"\n\"data.decimal=','\""
+    assert suggest_number_keys(["3,942", "1,204", "7,0"]) == "\"data.decimal=','\""
+    assert suggest_number_keys(["3,942", "1,204", "7,000.5"]) == "\"data.thousands=','\""
 
 
 def test_the_encoding_of_utf_16_is_named(tmp_path: Path) -> None:

@@ -9,10 +9,11 @@ import pytest
 
 from mlscale.cli import main
 from mlscale.data import TextFiles
-from mlscale.data.text.documents import Document, hold_out_documents, read_text_files
+from mlscale.data.text.document_parts import read_all_documents
+from mlscale.data.text.documents import Document, hold_out_documents
 from mlscale.data.text.text_blocks import TextBlocks
 from mlscale.errors import MLScaleError
-from tests.tokenizer_files import TEXTS, save_bpe
+from tests.tokenizer_files import TEXTS
 
 
 def write(folder: Path, **texts: str) -> Path:
@@ -27,7 +28,7 @@ def test_folders_globs_and_paths(tmp_path: Path) -> None:
     write(tmp_path, a="one", b="two")
     write(tmp_path / "deep", c="three")
     (tmp_path / "d.md").write_text("four")
-    found = read_text_files([str(tmp_path), str(tmp_path / "*.md")], where="data.train")
+    found = read_all_documents([str(tmp_path), str(tmp_path / "*.md")], None, where="data.train")
     assert [document.name for document in found] == ["a.txt", "b.txt", "d.md", "deep/c.txt"]
     assert found[3].text == b"three"
 
@@ -39,26 +40,19 @@ def test_what_is_no_text_is_reported(tmp_path: Path, pattern: str, why: str) -> 
     (tmp_path / "empty").mkdir()
     (tmp_path / "binary.txt").write_bytes(b"a\0b")
     with pytest.raises(MLScaleError) as caught:
-        read_text_files(str(tmp_path / pattern), where="data.train")
+        read_all_documents(str(tmp_path / pattern), None, where="data.train")
     assert why in caught.value.why
     assert caught.value.where == "data.train"
 
 
-def test_all_files_that_are_no_text_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """At once, where they are read into memory, tokenised, or learnt from by a tokenizer."""
+def test_a_file_that_is_no_text_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for number in range(9):
         (tmp_path / f"{number}.txt").write_bytes(b"a\0b" if number % 2 else TEXTS[0].encode() * 20)
-    with pytest.raises(MLScaleError, match="4 of 9 files are not text") as caught:
-        read_text_files(str(tmp_path), where="data.train")
-    names = ", ".join(str(tmp_path / f"{number}.txt") for number in (1, 3, 5))
-    assert caught.value.why == f"they hold zero bytes, which end a document here: {names}, …"
-    save_bpe(tmp_path / "t.json")
-    for words in (["train_tokenizer=300"], [f"data.tokenizer={tmp_path}/t.json"]):
-        command = ["prepare", "data=text_files", f"data.train={tmp_path}", f"to={tmp_path}/{words[0][:5]}", *words]
-        assert main(command) == 2
-        output = capsys.readouterr().err
-        assert "error: 4 of 9 files are not text" in output
-        assert names in output
+    with pytest.raises(MLScaleError, match=r"1\.txt' is not text"):
+        read_all_documents(str(tmp_path), None, where="data.train")
+    command = ["prepare", "data=text_files", f"data.train={tmp_path}", f"to={tmp_path}/out", "train_tokenizer=300"]
+    assert main(command) == 2
+    assert "1.txt' is not text" in capsys.readouterr().err
 
 
 def test_documents_are_held_out_whole() -> None:

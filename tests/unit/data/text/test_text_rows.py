@@ -1,4 +1,4 @@
-"""Labelled texts: of tables, and fortunes."""
+"""Labelled texts of tables."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mlscale.data import Fortunes, TextTable
+from mlscale.data import TextTable
 from mlscale.data.encoders.text_encoder import as_tokens
-from mlscale.errors import Exit, MLScaleError
+from mlscale.errors import MLScaleError
 
 
 def write(path: Path, rows: list[tuple[str | None, str | int | None]]) -> Path:
@@ -84,26 +84,6 @@ def test_labels_that_training_does_not_have(tmp_path: Path) -> None:
     val = write(tmp_path / "b.jsonl", [("x", "eggs")])
     with pytest.raises(MLScaleError, match="1 of 1 samples have a label that the training data does not have"):
         TextTable(str(train), val=str(val)).facts()
-
-
-def test_fortunes(tmp_path: Path) -> None:
-    for name, start in (("art", 0), ("food", 55)):
-        sayings = [f"saying {i}\n  of {name if i >= start + 10 else 'both'}" for i in range(start, start + 70)]
-        (tmp_path / name).write_text("\n%\n".join(sayings) + "\n%\n")
-    (tmp_path / "art.dat").write_bytes(b"\0\0")
-    (tmp_path / "few").write_text("one\n%\n")
-    data = Fortunes(str(tmp_path))
-    facts = data.facts()
-    assert facts.class_names == ("art", "food")
-    assert facts.train_samples + facts.val_samples == 70 + 70
-    assert Fortunes(str(tmp_path)).facts() == facts
-
-
-def test_fortunes_that_are_not_installed(tmp_path: Path) -> None:
-    with pytest.raises(MLScaleError, match="no fortunes") as caught:
-        Fortunes(str(tmp_path / "absent")).facts()
-    assert "apt install fortunes" in caught.value.fix
-    assert caught.value.exit == Exit.ENVIRONMENT
 
 
 def test_both_mistyped_columns_are_reported(tmp_path: Path) -> None:

@@ -26,7 +26,6 @@ from mlscale.data.windows.window_folder import (
     compute_window_mix,
     find_class_numbers,
     locate_window_part,
-    name_windows,
 )
 from mlscale.errors import MLScaleError
 
@@ -180,7 +179,6 @@ def test_old_samples_of_relabelled_classes_are_left_out(windows: list[str]) -> N
 
 
 def test_a_window_is_a_folder_with_two_parts(windows: list[str], tmp_path: Path, monkeypatch: Any) -> None:
-    assert name_windows(Policy(windows=windows)) == ["w1", "w2", "w3"]
     assert locate_window_part(windows[0], "train") == tmp_path / "w1" / "train"
     monkeypatch.setenv("HOME", str(tmp_path))
     assert locate_window_part("~/w2", "held_out") == tmp_path / "w2" / "held_out"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from torchvision.transforms import v2
 from mlscale.data import DatasetData, ImageFolder, Loader, TarBackend, WebDataset
 from mlscale.data.images import labelled_images
 from mlscale.data.order.batch_plan import BatchLayout
-from mlscale.data.workers import sample_executor, worker_process
+from mlscale.data.workers import worker_process
 from mlscale.data.workers.serve_requests import describe_failure
 from mlscale.errors import MLScaleError
 from tests.unit.data.conftest import picture, write_masked, write_shards
@@ -68,10 +67,6 @@ def list_pids(folder: Path) -> set[int]:
 
 def is_gone(pid: int) -> bool:
     return not Path(f"/proc/{pid}").exists()
-
-
-def has_workers(loader: Any) -> bool:
-    return loader._batches._stream._executor.find_pool() is not None
 
 
 def wait_until(condition: Callable[[], bool], seconds: float = 20.0) -> bool:
@@ -231,67 +226,13 @@ def test_a_transform_that_cannot_be_sent_is_refused_with_a_fix(shards: Path, aug
 def test_processes_without_work_are_refused(shards: Path) -> None:
     with pytest.raises(MLScaleError, match="has no effect") as caught:
         open_shards(shards, executor="process").train_dataloader()
-    assert caught.value.fix == "data.executor=auto"
+    assert caught.value.fix == "data.executor=thread"
     with pytest.raises(MLScaleError, match=r"with data\.workers=0"):
         open_shards(shards, executor="process", workers=0, augment=Noise()).train_dataloader()
     with pytest.raises(MLScaleError, match=r"data\.executor is 'fork'"):
         open_shards(shards, executor="fork")
     with pytest.raises(MLScaleError, match=r"data\.workers=2 has no effect"):
         open_dataset("thread", workers=2)
-
-
-class TestAuto:
-    """`data.executor=auto`."""
-
-    @pytest.fixture
-    def soon(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(sample_executor, "_START_SECONDS", 0.02)
-
-    @pytest.mark.usefixtures("soon")
-    def test_slow_code_moves_and_the_batches_stay_the_same(
-        self, shards: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-    ) -> None:
-        (pids := tmp_path / "pids").mkdir()
-        here = read_epochs(open_shards(shards, augment=Noise(), executor="thread"), 4)
-        data = open_shards(shards, augment=Noise(pids, seconds=0.002))
-        loader: Any = data.train_dataloader()
-        seen: Batches = []
-        while len(seen) < 4 * 2:
-            for batch in loader:
-                seen.append(
-                    {name: value.clone() if isinstance(value, Tensor) else value for name, value in batch.items()}
-                )
-                if len(seen) == 4:
-                    assert wait_until(partial(has_workers, loader), 120)
-        assert_same(here, seen)
-        assert len(list_pids(pids) - {os.getpid()}) >= 1
-        line = capfd.readouterr().err
-        assert "samples   the transform Noise moves to 2 processes: it takes 2" in line
-
-    @pytest.mark.usefixtures("soon")
-    def test_quick_code_stays(self, shards: Path, capfd: pytest.CaptureFixture[str]) -> None:
-        data = open_shards(shards, augment=v2.Identity())
-        loader = data.train_dataloader()
-        for _ in range(40):
-            list(loader)
-        executor = loader._batches._stream._executor  # type: ignore[attr-defined]
-        assert executor._pool is None
-        if not executor.is_measuring:
-            assert "stays in this process" in capfd.readouterr().err
-
-    @pytest.mark.usefixtures("soon")
-    def test_code_that_cannot_be_sent_stays_and_the_line_says_why(
-        self, shards: Path, capfd: pytest.CaptureFixture[str]
-    ) -> None:
-        slow = Noise(seconds=0.002)
-        data = open_shards(shards, augment=lambda x: slow(x))
-        assert_same(read_epochs(open_shards(shards, augment=Noise(), executor="thread")), read_epochs(data))
-        assert "stays in this process: the transform <lambda> can't be sent" in capfd.readouterr().err
-
-    def test_a_short_run_starts_nothing(self, shards: Path) -> None:
-        loader = open_shards(shards, augment=Noise(seconds=0.002)).train_dataloader()
-        list(loader)
-        assert loader._batches._stream._executor.is_measuring  # type: ignore[attr-defined]
 
 
 class TestDatasets:
@@ -314,18 +255,6 @@ class TestDatasets:
         data.facts()
         with pytest.raises(MLScaleError, match="by SIGKILL at the sample train/17"):
             list(data.train_dataloader())
-
-    def test_slow_samples_move(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(sample_executor, "_START_SECONDS", 0.02)
-        monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
-        here = read_epochs(open_dataset("thread"), 3)
-        loader: Any = open_dataset("auto", seconds=0.003).train_dataloader()
-        seen: Batches = []
-        while len(seen) < len(here):
-            for batch in loader:
-                seen.append(batch)
-            assert wait_until(partial(has_workers, loader), 60)
-        assert_same(here, seen)
 
 
 def test_loader_takes_it_too(shards: Path) -> None:

@@ -17,18 +17,18 @@ from torch import Tensor
 
 from mlscale import contracts
 from mlscale.cli import main
-from mlscale.data import ImageFolder, ImageTable, TFRecord, WebDataset
+from mlscale.data import ImageFolder, TFRecord, WebDataset
 from mlscale.data.images.image_modules import ImageData
 from mlscale.data.inspection.bad_list import read_bad_list
 from mlscale.data.order.bad_samples import BadRecord
 from mlscale.data.shards.index_files import INDEX_FOLDER_NAME
 from mlscale.data.writing.left_out import find_left_out
-from mlscale.data.writing.shard_formats import FORMATS
+from mlscale.data.writing.sample_contents import FORMATS
 from mlscale.data.writing.write_shards import Part, WrittenShards, write_shards
 from mlscale.errors import MLScaleError
 from tests.unit.data.conftest import picture, write_masked, write_tar
 
-CONTAINERS = pytest.mark.parametrize("container", ["tar", "tfrecord", "parquet"])
+CONTAINERS = pytest.mark.parametrize("container", ["tar", "tfrecord"])
 
 
 def folder_of_photos(tmp_path: Path) -> ImageFolder:
@@ -55,7 +55,7 @@ def write(
 
 
 def read(folder: Path, container: str, **settings: Any) -> ImageData:
-    kind: Any = {"tar": WebDataset, "tfrecord": TFRecord, "parquet": ImageTable}[container]
+    kind: Any = {"tar": WebDataset, "tfrecord": TFRecord}[container]
     data: ImageData = kind(folder / "train", folder / "val", image_size=None, batch_size=4, **settings)
     return data
 
@@ -108,7 +108,6 @@ def test_several_labels_and_masks(tmp_path: Path, container: str) -> None:
     settings: Any = {
         "tar": {},
         "tfrecord": {"schema": {"image": "image/encoded", "label": "image/segmentation/class/encoded"}},
-        "parquet": {"image_column": "image", "target": "mask"},
     }[container]
     assert_same_samples(read(tmp_path / "masks", container, labels="mask", **settings), masks)
 
@@ -171,9 +170,8 @@ def test_arrays_are_not_written_as_records(tmp_path: Path) -> None:
     ]
     path = write_tar(tmp_path / "a.tar", members)
     data = WebDataset(path, path, batch_size=2)
-    for container in ("tfrecord", "parquet"):
-        with pytest.raises(MLScaleError, match=r"is a .npy array[\s\S]*format=tar"):
-            write(data, tmp_path / container, container)
+    with pytest.raises(MLScaleError, match=r"is a .npy array[\s\S]*format=tar"):
+        write(data, tmp_path / "records", "tfrecord")
     write(data, tmp_path / "tars", "tar")
     assert_same_samples(read(tmp_path / "tars", "tar"), data)
 
@@ -227,7 +225,7 @@ def test_images_of_several_sizes_need_no_size_until_they_are_trained_on(
     assert main(["data", "sample", *words, "page=sheet.html"]) == 2
     assert "the images differ in size" in capsys.readouterr().err
     assert main(["data", "diff", "out", "out"]) == 0
-    kind: Any = {"tar": WebDataset, "tfrecord": TFRecord, "parquet": ImageTable}[container]
+    kind: Any = {"tar": WebDataset, "tfrecord": TFRecord}[container]
     out = kind("out/train", "out/val", image_size=64, batch_size=4).get_decoded_split("train").source
     stored = {out.read_image(sample)[1] for sample in range(len(out))}
     assert stored == {picture(n + 100, size=(70 + n, 80 - n)) for n in range(12)}
@@ -253,7 +251,7 @@ def test_bad_samples_of_a_list_are_left_out(tmp_path: Path, container: str, caps
     # The list is enough: that the source has bad samples is no error of this command.
     assert main(["prepare", *clean]) == 0
     capsys.readouterr()
-    option = FORMATS[container].option
+    option = FORMATS[container]
     splits = [f"data.{split}={out / split}" for split in ("train", "val")]
     assert main(["data", "verify", f"data={option}", *splits, "data.image_size=null", "output=json"]) == 0
     assert json.loads(capsys.readouterr().out)["metrics"] == {"samples": 57, "bad_samples": 0}
@@ -324,13 +322,8 @@ def test_a_flipped_bit_is_named_by_verify_and_by_the_same_command(
     content = bytearray(path.read_bytes())
     content[content.index(b"BM") + 100] ^= 1
     path.write_bytes(content)
-    option = FORMATS[container].option
+    option = FORMATS[container]
     words = [f"data={option}", *(f"data.{split}={tmp_path / 'out' / split}" for split in ("train", "val"))]
-    if container == "parquet":
-        # A page has many images and one checksum, so the file is named.
-        assert main(["data", "verify", *words, "data.image_size=24"]) == 2
-        assert f"{path.name} cannot be read as Parquet" in capsys.readouterr().err
-        return
     assert main(["data", "verify", *words, "data.image_size=24"]) == 4
     assert "read 60 samples (54 train, 6 val): 1 bad sample" in capsys.readouterr().out
     if container == "tar":

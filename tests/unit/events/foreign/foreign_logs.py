@@ -20,7 +20,7 @@ from mlscale.events.event_rows import EventSubject
 from mlscale.events.event_table import Events
 from mlscale.events.foreign.convert_log import LogConverter
 from mlscale.events.foreign.event_mapping import parse_mapping
-from mlscale.events.foreign.log_report import LogReport
+from mlscale.events.foreign.log_rows import LogReport
 from mlscale.events.store import EventStore
 from mlscale.task_types.event_forms import AnswerNames
 from mlscale.task_types.registry import get_task_type

@@ -15,7 +15,7 @@ from mlscale.events.foreign.event_mapping import (
     parse_mapping,
     read_mapping,
 )
-from mlscale.events.foreign.field_path import AbsentFieldError, find_value, list_paths
+from mlscale.events.foreign.field_path import AbsentFieldError, find_value
 
 RECORD = {
     "time": "2026-01-05T10:00:00Z",
@@ -42,11 +42,6 @@ def test_a_path_finds_its_value(path: str, value: object) -> None:
 def test_a_path_that_is_not_there_is_absent(path: str) -> None:
     with pytest.raises(AbsentFieldError):
         find_value(RECORD, path)
-
-
-def test_the_paths_of_a_record_are_listed() -> None:
-    listed = [path for path, _ in list_paths(RECORD)]
-    assert listed == ["time", "input.age", "a.b.c.0", "a.b.c.1.d", "text.x.0", "text.x.1", "line", "nothing"]
 
 
 def parse(text: str) -> EventMapping:
@@ -116,13 +111,11 @@ def test_all_mistakes_are_reported_at_once() -> None:
         assert what in str(caught.value)
 
 
-def test_a_wrong_path_of_a_mapping_lists_what_is_there(tmp_path: Path) -> None:
+def test_a_mapping_that_can_not_be_read_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "mapping.yaml").write_text("time: t\nprediction: p\n")
     assert read_mapping(tmp_path / "mapping.yaml").list_paths() == {"time": "t", "prediction": "p"}
-    with pytest.raises(MLScaleError) as caught:
+    with pytest.raises(MLScaleError, match="No such file or directory"):
         read_mapping(tmp_path / "maping.yaml")
-    assert "there are: mapping.yaml" in caught.value.why
-    assert caught.value.fix == f"mapping={tmp_path / 'mapping.yaml'}"
     (tmp_path / "mapping.yaml").write_text("time: [")
     with pytest.raises(MLScaleError, match="can't read the mapping"):
         read_mapping(tmp_path / "mapping.yaml")
@@ -158,9 +151,3 @@ def test_times_are_read_in_the_forms_of_servers(value: object, form: str, zone: 
 def test_what_is_no_time_is_an_error(value: object, form: str) -> None:
     with pytest.raises(ValueError, match="is not a time"):
         TimeParser(form).parse_time(value)
-
-
-def test_inputs_in_a_request_within_a_captured_text_are_listed() -> None:
-    data = '{"instances": [{"age": 40}]}'
-    paths = [path for path, _ in list_paths({"captureData": {"endpointInput": {"data": data}}})]
-    assert paths == ["captureData.endpointInput.data.instances.0.age"]

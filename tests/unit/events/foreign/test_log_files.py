@@ -29,6 +29,13 @@ def test_each_format_gives_all_records_in_batches(tmp_path: Path, name: str) -> 
     assert shown == [(row["id"], row["x.y"], row["text"]) for row in ROWS]
 
 
+def test_a_text_of_csv_may_be_a_document_and_lines_may_end_as_on_windows(tmp_path: Path) -> None:
+    text = "word, " * 50_000
+    (tmp_path / "a.csv").write_bytes(f'\ufeffid,text\r\n1,"{text}"\r\n\r\n2,\r\n'.encode())
+    (batch,) = iterate_records(tmp_path / "a.csv")
+    assert list(batch.records) == [{"id": "1", "text": text}, {"id": "2", "text": None}]
+
+
 @pytest.mark.parametrize("name", ["a.parquet", "a.csv"])
 def test_columns_that_are_not_needed_are_not_read(tmp_path: Path, name: str) -> None:
     batch = next(iter(iterate_records(write(tmp_path / name, ROWS[:3]), ["id", "x.y"])))

@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 @pytest.fixture(autouse=True)
 def _short_farewells(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(first_rank, "_FAREWELL_SECONDS", 2.0)
+    monkeypatch.setattr(first_rank, "_FAREWELL_SECONDS", 1.0)
 
 
 @pytest.fixture
@@ -143,8 +143,8 @@ def test_what_an_earlier_start_has_left_is_not_taken(port: int) -> None:
 def test_ranks_that_came_learn_that_another_did_not(port: int) -> None:
     three = {"WORLD_SIZE": "3"}
     second = start(lambda: follow(port, more=three))
-    first = FirstRank(rank_of(0, port, **three), 3)
-    with pytest.raises(MLScaleError, match="rank 2 of 3 did not join within 3 s") as caught:
+    first = FirstRank(rank_of(0, port, **three), 1)
+    with pytest.raises(MLScaleError, match="rank 2 of 3 did not join within 1 s") as caught:
         first.gather_members()
     first.publish_error(caught.value)
     with pytest.raises(MLScaleError, match="rank 2 of 3 did not join") as learnt:

@@ -35,6 +35,12 @@ with watch_presence(find_external_rank(), KeyboardInterrupt):
 """
 
 
+@pytest.fixture(autouse=True)
+def short_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A rank that ended is lost after half a second, and not after three."""
+    monkeypatch.setattr(rank_presence, "_PATIENCE_SECONDS", 0.5)
+
+
 @pytest.fixture
 def port() -> int:
     with socket.socket() as free:
@@ -93,7 +99,7 @@ def test_a_killed_rank_is_lost(port: int, whom: int) -> None:
 
 
 def test_a_rank_that_waits_for_a_killed_one_ends(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(first_rank, "_FAREWELL_SECONDS", 1.0)
+    monkeypatch.setattr(first_rank, "_FAREWELL_SECONDS", 0.2)
     with start_rank(1, port) as process, watch_presence(rank_of(0, port), EarlyStop) as presence:
         first = FirstRank(rank_of(0, port), 600, presence)
         wait_for(lambda: is_connected(presence))

@@ -5,16 +5,15 @@ import re
 from itertools import combinations
 
 from mlscale.monitor.exporters.grafana_dashboard import render_dashboard
-from mlscale.monitor.exporters.metrics_text import render_check_metrics
 from tests.unit.monitor.conftest import Draw
-from tests.unit.monitor.exporters.test_metrics_text import NOW, checked
+from tests.unit.monitor.exporters.test_metrics_text import NOW, checked, render
 
 DASHBOARD = json.loads(render_dashboard("m@champion"))
 
 
 def test_each_query_is_of_a_metric_that_is_exported(draw: Draw) -> None:
     record, check = checked(draw, shift=1.0)
-    text = render_check_metrics(record, check.columns, rules=("drift",), newest=NOW)
+    text = render(record, check.columns, rules=("drift",), newest=NOW)
     exported = set(re.findall(r"^# TYPE (\S+)", text, re.MULTILINE))
     queries = [target["expr"] for panel in DASHBOARD["panels"] for target in panel["targets"]]
     queries += [variable["definition"] for variable in DASHBOARD["templating"]["list"] if variable["type"] == "query"]

@@ -5,7 +5,6 @@ import pytest
 
 from mlscale.retrain.gate.class_comparison import (
     ModelScores,
-    find_collapsed_classes,
     find_contradicted_classes,
     find_forgotten_classes,
     find_unlearned_classes,
@@ -56,19 +55,6 @@ def test_chance_names_nothing() -> None:
         window = {str(number): scores(0.7, n=6, seed=500_000 + 89 * seed + number) for number in range(20)}
         named += bool(find_contradicted_classes(window, original, 0.05))
     assert named <= 10
-
-
-def test_all_classes_that_collapsed_are_found_together() -> None:
-    def draw(share: float, count: int = 100) -> ModelScores:
-        return ModelScores((np.arange(count) < share * count).astype(np.float64))
-
-    before = {"ok": draw(0.9), "failure": draw(0.85)}
-    assert find_contradicted_classes({"ok": draw(0.33), "failure": draw(0.29)}, before, 0.05) == ()
-    assert find_collapsed_classes({"ok": draw(0.33), "failure": draw(0.29)}, before, 0.05) == ("ok", "failure")
-    # One that is still known: a single class is contradicted, and not all.
-    assert find_collapsed_classes({"ok": draw(0.88), "failure": draw(0.29)}, before, 0.05) == ()
-    # Few samples show nothing.
-    assert find_collapsed_classes({"ok": draw(0.4, 4), "failure": draw(0.4, 4)}, before, 0.05) == ()
 
 
 def test_a_weak_champion_keeps_nothing_by_chance() -> None:

@@ -154,23 +154,6 @@ def test_both_of_two_swapped_classes_are_named_where_one_is_lost_by_now(status: 
     assert list_reasons(classes=classes)[-1].endswith("gate.relabelled=[a,b]")
 
 
-def test_a_collapse_of_all_classes_is_explained_where_a_challenger_is_rejected() -> None:
-    def change(name: str, score: float) -> GroupChange:
-        return GroupChange(CLASS, name, 200, score, score, 0, 0, -0.1, 0.5, False, UNDECIDED)
-
-    classes = ClassComparison(
-        (change("ok", 0.88), change("failure", 0.86)),
-        (change("ok", 0.325), change("failure", 0.294)),
-        collapsed=("ok", "failure"),
-    )
-    assert list_reasons(classes=classes) == []
-    _, explained = list_reasons(original=replace(KEPT, low=-0.0454), classes=classes)
-    assert explained.startswith(
-        "the window's labels contradict every class of the champion (ok: 0.88 to 0.325, failure: 0.86 to 0.294): "
-    )
-    assert explained.endswith("gate.old=false")
-
-
 def test_contradicted_labels_that_were_forgotten_are_a_reason() -> None:
     original = (worse("a", status=UNDECIDED), worse("b", status=UNDECIDED))
     contradicted = ClassComparison(original=original, contradicted=("a", "b"))

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from mlscale.commands.runs.list_checkpoints import show_checkpoints
+from mlscale.cli import main
 from mlscale.commands.runs.send_pending import send_pending
 from mlscale.config.checkpoint_address import find_checkpoint_address
 from mlscale.errors import MLScaleError
@@ -32,6 +32,10 @@ def run(start: Callable[..., RunFolder], bucket: Any) -> RunFolder:
     return made
 
 
+def show(action: str, run: RunFolder, *words: str) -> int:
+    return main(["runs", action, str(run.path), *words])
+
+
 def test_what_is_missing_is_uploaded_and_nothing_else(run: RunFolder, bucket: Any) -> None:
     write_folder(run.path / "checkpoints/best.ckpt", 3)
     write_checkpoint(run.path / "checkpoints/last.ckpt", 4)
@@ -47,15 +51,15 @@ def test_what_is_missing_is_uploaded_and_nothing_else(run: RunFolder, bucket: An
 def test_a_done_run_says_how_to_upload_what_is_missing(run: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
     write_checkpoint(run.path / "checkpoints/last.ckpt", 4)
     run.seal_run("done")
-    assert show_checkpoints(run, as_json=False) == 0
+    assert show("checkpoints", run) == 0
     printed = capsys.readouterr().out
     assert f"the run is done: there is nothing to resume; mlscale runs send {run.id} uploads what is missing" in printed
     assert "not uploaded: last.ckpt" in printed
-    assert send_pending(run, as_json=True) == 0
+    assert show("send", run, "output=json") == 0
     assert json.loads(capsys.readouterr().out)["uploaded"] == 2
-    assert send_pending(run, as_json=False) == 0
+    assert show("send", run) == 0
     assert f"nothing of {run.path.name} waits to be sent" in capsys.readouterr().err
-    show_checkpoints(run, as_json=False)
+    show("checkpoints", run)
     printed = capsys.readouterr().out
     assert "the run is done: there is nothing to resume\n" in printed
     assert "not uploaded" not in printed
@@ -66,16 +70,16 @@ def test_the_folder_is_shown_where_the_store_is_down(
 ) -> None:
     write_checkpoint(run.path / "checkpoints/last.ckpt", 4)
     monkeypatch.setenv("AWS_ENDPOINT_URL", NOWHERE)
-    assert show_checkpoints(run, as_json=True) == 0
+    assert show("checkpoints", run, "output=json") == 0
     document = json.loads(capsys.readouterr().out)
     assert [checkpoint["step"] for checkpoint in document["checkpoints"]] == [4]
     store = document["store"]
     assert (store["address"], store["checkpoints"]) == (f"s3://{BUCKET}/mine/{run.id}", [])
     assert store["error"].startswith(f"checkpoints can't be read from {store['address']}: the store does not answer")
-    assert show_checkpoints(run, as_json=False) == 0
+    assert show("checkpoints", run) == 0
     assert store["error"] in capsys.readouterr().out
     (run.path / "checkpoints/last.ckpt").unlink()
-    show_checkpoints(run, as_json=False)
+    show("checkpoints", run)
     assert "has no checkpoints on this machine" in capsys.readouterr().out
 
 
@@ -85,7 +89,7 @@ def test_a_store_that_is_down_can_not_be_read_or_written(run: RunFolder, monkeyp
     for call, verb in (
         (lambda: restore_missing(run.path, "best"), "read from"),
         (lambda: upload_missing(run.path), "written to"),
-        (lambda: send_pending(run, as_json=False), "written to"),
+        (lambda: send_pending(run), "written to"),
     ):
         with pytest.raises(MLScaleError) as caught:
             call()

@@ -124,7 +124,7 @@ def test_the_server_answers_it(server: Server) -> None:
         "application/json",
         "application/octet-stream",
         "image/png",
-        "image/jp2",
+        "image/webp",
     }
 
 

@@ -15,12 +15,12 @@ from PIL import Image
 
 from mlscale.data.decoding.fast_decoder import open_picture
 from mlscale.data.decoding.resample import find_middle_box, resize_region
+from mlscale.data.encoders.encoder import EncodedSamples
 from mlscale.events.store import EventStore
 from mlscale.export.engines.engine import Port
 from mlscale.export.format1 import build_format1_encoder
 from mlscale.export.servable import load
 from mlscale.serve.http.request_error import Refused
-from mlscale.serve.packed_samples import NO_SAMPLES
 from mlscale.serve.protocol import image_input as images
 from mlscale.serve.protocol import predict_route as predict
 from mlscale.serve.served_model import Outputs, ServedModel
@@ -110,27 +110,20 @@ def test_what_is_wrong_is_reported(
     assert (reply.status, reported in reply.json["error"]) == (status, True), reply.body
 
 
-@pytest.mark.parametrize(
-    ("sent", "reported"),
-    [
-        ("application/x-www-form-urlencoded", "sent as application/x-www-form-urlencoded"),
-        ("application/json", "sent as application/json"),
-        (None, "sent without a type"),
-    ],
-)
-def test_an_image_without_its_type_is_reported_how_to_be_sent(server: Server, sent: str | None, reported: str) -> None:
+@pytest.mark.parametrize("sent", ["application/x-www-form-urlencoded", "application/json", None])
+def test_an_image_without_its_type_is_reported_how_to_be_sent(server: Server, sent: str | None) -> None:
     png = io.BytesIO()
     Image.new("L", (8, 8)).save(png, "PNG")
     reply = server.ask("/predict", png.getvalue(), {"Content-Type": sent} if sent else {})
     assert (reply.status, reply.json["error"]) == (
         415,
-        f"the body is an image (image/png), {reported}: send its type, "
+        "the body is an image: send its type, "
         "curl -H 'Content-Type: image/png' --data-binary @photo.png <this address>",
     )
     # A photo is longer than any JSON that the model takes, so it is refused before its first bytes arrive.
     reply = server.ask("/predict", bytes(1 << 20), {"Content-Type": sent} if sent else {})
     assert reply.status == 413
-    assert "it has 1048576: an image file is sent as it is, curl -H 'Content-Type: image/jpeg'" in reply.json["error"]
+    assert "it has 1048576" in reply.json["error"]
 
 
 def test_an_image_of_another_size_is_refused_where_no_resize_is_named(server: Server) -> None:
@@ -267,9 +260,9 @@ def test_labels_come_by_number_and_by_name(server: Server) -> None:
 
 def test_metrics_are_prometheus_text(server: Server) -> None:
     server.ask("/predict", pixels(3).tobytes(), RAW)  # the series begins with the first one
-    before = server.metric('mlscale_requests_total{route="predict",code="200"}')
+    before = server.metric('mlscale_requests_total{code="200",route="predict"}')
     server.ask("/predict", pixels(3).tobytes(), RAW)
-    assert server.metric('mlscale_requests_total{route="predict",code="200"}') == before + 1
+    assert server.metric('mlscale_requests_total{code="200",route="predict"}') == before + 1
     text = server.ask("/metrics").body.decode()
     lines = text.splitlines()
     names = {line.split()[2] for line in lines if line.startswith("# TYPE")}
@@ -279,7 +272,7 @@ def test_metrics_are_prometheus_text(server: Server) -> None:
             float(value)
             name = series.partition("{")[0]
             assert name in names or name.rsplit("_", 1)[0] in names, line
-    buckets = [int(line.rpartition(" ")[2]) for line in lines if line.startswith("mlscale_request_seconds_bucket")]
+    buckets = [float(line.rpartition(" ")[2]) for line in lines if line.startswith("mlscale_request_seconds_bucket")]
     assert buckets == sorted(buckets)
     assert buckets[-1] == server.metric("mlscale_request_seconds_count")
     assert server.metric(f'mlscale_model_info{{model="digits",version="{server.version}"}}') == 1
@@ -293,7 +286,7 @@ def test_what_is_no_number_is_not_sent_as_json() -> None:
     columns = {"predicted": printed.labels, "class": printed.classes, "confidence": probabilities.max(1)}
     outputs = Outputs({}, {**columns, "probabilities": probabilities}, finite)
     model = model_of("grey", None, (1, 8, 8))
-    asked = predict.PredictRequest(NO_SAMPLES, (), "")
+    asked = predict.PredictRequest(EncodedSamples({}, {}), (), "")
     with pytest.raises(Refused, match="no finite numbers"):
         predict.encode_predict_response(model, asked, ["a", "b"], outputs)
     assert predict.encode_predict_response(model, asked, ["a"], outputs[0:1])[1] == b"application/json"

@@ -46,11 +46,8 @@ def test_the_row_and_the_column_of_a_huge_number_are_named(tmp_path: Path, monke
         return refused.value.message
 
     # Of numbers that float32 has a layer of the model makes infinity.
-    found = refuse("1.5e39")
-    assert found == (
-        "the model gives no finite numbers for inputs[1]: bill_length_mm is 1.5e+39, far outside of what training had"
-    )
-    assert "for these inputs: bill_length_mm is 1.5e+39" in refuse("1.5e39", alone=True)
+    assert refuse("1.5e39") == "the model gives no finite numbers for inputs[1]"
+    assert refuse("1.5e39", alone=True) == "the model gives no finite numbers for these inputs"
     assert refuse("1e300") == (
         "inputs[1] can't be used: bill_length_mm is 1e+300, and 36.7 to 50 in training: float32, in which models "
         "compute, does not reach so far"

@@ -69,8 +69,7 @@ def _list_elementwise() -> list[Case]:
     unbounded = [
         "Abs", "Asinh", "Atan", "Ceil", "Cos", "Cosh", "Erf", "Exp", "Floor", "Identity", "Mish", "Neg",
         "Relu", "Round", "Sigmoid", "Sign", "Sin", "Sinh", "Softplus", "Softsign", "Tan", "Tanh",
-        "HardSwish", "HardSigmoid", "Elu", "Celu", "Selu", "LeakyRelu", "ThresholdedRelu", "Shrink",
-        "Gelu",
+        "HardSwish", "HardSigmoid", "Elu", "Celu", "Selu", "LeakyRelu", "Gelu",
     ]  # fmt: skip
     cases = [Case(name, (floats(3, 5),), tolerance=4e-6) for name in unbounded]
     cases += [Case(name, (floats(3, 5, low=-1, high=1),), tolerance=4e-6) for name in ("Acos", "Asin", "Atanh")]
@@ -84,7 +83,6 @@ def _list_elementwise() -> list[Case]:
     for name, options in {"Elu": {"alpha": 0.3}, "Celu": {"alpha": 0.7}, "LeakyRelu": {"alpha": 0.2}}.items():
         cases.append(Case(name, (floats(4, 3),), attributes=options))
     cases += [Case("HardSigmoid", (floats(4, 3),), attributes={"alpha": 0.4, "beta": 0.1})]
-    cases += [Case("Shrink", (floats(4, 3),), attributes={"lambd": 1.0, "bias": 0.2})]
     cases += [Case("PRelu", (floats(2, 3, 4), floats(3, 1)), (1,))]
     cases += [Case("Not", (flags(3, 4),)), Case("BitwiseNot", (wholes(3, 4),)), Case("Dropout", (floats(3, 4),))]
     for name in ("Add", "Sub", "Mul", "Div", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Equal"):
@@ -108,7 +106,7 @@ def _list_elementwise() -> list[Case]:
         Case("Pow", (floats(9), constant(2)), (1,)),
         Case("Pow", (wholes(9, high=9), constant(2.0, dtype=np.float32)), (1,)),
     ]
-    for name in ("Max", "Min", "Sum", "Mean"):
+    for name in ("Max", "Min", "Sum"):
         cases += [Case(name, (floats(3, 5), floats(5), floats(3, 1))), Case(name, (floats(3, 5),))]
     cases += [Case("Max", (odd_floats(4, 4), floats(4, 4))), Case("Min", (odd_floats(4, 4), floats(4, 4)))]
     cases += [
@@ -158,7 +156,6 @@ def _list_shapes() -> list[Case]:
     cases += [Case("EyeLike", (floats(3, 4),), attributes={"dtype": 7})]
     for mode in ("DCR", "CRD"):
         cases.append(Case("DepthToSpace", (floats(2, 12, 3, 4),), attributes={"blocksize": 2, "mode": mode}))
-    cases += [Case("SpaceToDepth", (floats(2, 3, 4, 6),), attributes={"blocksize": 2})]
     return cases
 
 
@@ -198,16 +195,9 @@ def _list_indexing() -> list[Case]:
         Case("Pad", (flags(3, 4), constant(0, 1, 0, 0)), (1,)),
         Case("Pad", (wholes(3, 4), constant(0, 5, 0, 0)), (1,)),
     ]
-    values = constant(0.5, 2, dtype=np.float32)
-    cases += [
-        Case("OneHot", (wholes(3, 4, low=-6, high=6), constant(6), values), (1, 2), {"axis": axis})
-        for axis in (-1, 0, 1)
-    ]
     cases += [Case("Trilu", (floats(2, 4, 5),), attributes={"upper": upper}) for upper in (0, 1)]
     cases += [Case("Trilu", (floats(2, 4, 5), constant(k).reshape(())), (1,), {"upper": 0}) for k in (-1, 2)]
     cases += [Case("NonZero", (floats(3, 4) * flags(3, 4),))]
-    order = {"time_axis": 1, "batch_axis": 0}
-    cases += [Case("ReverseSequence", (floats(3, 5, 2), constant(1, 5, 3)), attributes=order)]
     for reduction in ("none", "add", "max", "min"):
         unique = np.stack([_rng.permutation(4)[:2] for _ in range(3)]).astype(np.int64)
         options = {"reduction": reduction}
@@ -218,7 +208,7 @@ def _list_indexing() -> list[Case]:
 
 def _list_reductions() -> list[Case]:
     x, cases = floats(3, 4, 5, low=0.1), []
-    for name in ["L1", "L2", "LogSum", "LogSumExp", "Max", "Mean", "Min", "Prod", "Sum", "SumSquare"]:
+    for name in ["L1", "L2", "LogSumExp", "Max", "Mean", "Min", "Prod", "Sum"]:
         cases += [Case(f"Reduce{name}", (x, axes), (1,), {"keepdims": keeps}, tolerance=4e-6)
                   for axes in (constant(1), constant(-1, 1)) for keeps in (0, 1)]  # fmt: skip
         cases += [
@@ -246,7 +236,7 @@ def _list_reductions() -> list[Case]:
             cases += [Case("TopK", (wholes(5, 6, low=-(2**62), high=2**62), constant(k)), (1,), options, outputs=2)]
             cases += [Case("TopK", (floats(4, 5, 6), constant(k)), (1,), options, outputs=2)]
         cases += [Case("TopK", (ties, constant(6)), (1,), {"largest": largest}, outputs=2)]
-    for name in ("Softmax", "LogSoftmax", "Hardmax"):
+    for name in ("Softmax", "LogSoftmax"):
         cases += [Case(name, (floats(3, 4, 5),), attributes={"axis": axis}) for axis in (1, -1)]
     return cases
 

@@ -18,11 +18,12 @@ from tritonclient.grpc.model_config_pb2 import ModelConfig
 from mlscale.errors import MLScaleError
 from mlscale.export.engines.engine import Port
 from mlscale.export.servable import Servable, load
+from mlscale.serve.protocol.v2_codec import encode_tensor
 from mlscale.targets import TritonTarget
 from mlscale.targets.triton.install_server import VARIABLE
 from mlscale.targets.triton.model_config import describe_port
 from mlscale.targets.triton.running_server import link_repository
-from mlscale.targets.triton.tensor_bytes import encode_raw_sample, encode_tensor
+from mlscale.targets.triton.tensor_bytes import encode_raw_sample
 from tests.made_servables import PENGUIN, make_quantized_servable, make_servables, make_table_servable
 
 
@@ -106,7 +107,7 @@ def test_the_copied_code_encodes_alike_without_torch(folders: dict[str, Path], t
     given = subprocess.run(
         [sys.executable, "-c", code, name],
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(folder)},
+        env={**os.environ, "PYTHONPATH": str(folder / "mlscale.zip")},
         input=encode_raw_sample(raw[name]),
         capture_output=True,
         check=False,
@@ -116,19 +117,12 @@ def test_the_copied_code_encodes_alike_without_torch(folders: dict[str, Path], t
     assert json.loads(given.stdout) == {key: values.tolist() for key, values in expected.items()}
 
 
-def test_the_engine_is_compared_with_the_configuration(folders: dict[str, Path], tmp_path: Path) -> None:
+def test_the_engine_computes_the_model_of_the_repository(folders: dict[str, Path], tmp_path: Path) -> None:
     servable, target = load(folders["reviews"]), TritonTarget()
     build(servable, tmp_path / "triton")
     packed = servable.pack_samples(["good", "bad"]).tensors
     given = target.open_engine(servable, tmp_path / "triton").compute(packed)
     assert np.array_equal(given["logits"], servable.compute(packed)["logits"])
-    config = tmp_path / "triton/reviews/config.pbtxt"
-    config.write_text(config.read_text().replace("TYPE_UINT8", "TYPE_INT8"))
-    with pytest.raises(MLScaleError, match=r"config\.pbtxt does not state the inputs of the model"):
-        target.open_engine(servable, tmp_path / "triton")
-    config.write_text("name ~")
-    with pytest.raises(MLScaleError, match=r"config\.pbtxt can't be read"):
-        target.open_engine(servable, tmp_path / "triton")
 
 
 def test_scales_of_a_batch_are_those_of_one_sample(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from pytorch_lightning.trainer import call
 from pytorch_lightning.trainer.connectors.signal_connector import _SignalConnector
 
 from mlscale.train.lightning import patches as lightning_patches
-from mlscale.train.lightning.patches import ShortSteps, _move_batch
+from mlscale.train.lightning.patches import ShortSteps
 from mlscale.train.trainer_patches import apply_trainer_patches
 from tests.unit.fitting import At, Loader, batches, classifier, fit, trainer
 
@@ -58,10 +58,8 @@ def test_lightning_skips_hooks_that_are_not_callable() -> None:
         assert hasattr(pl.LightningModule, hook)
 
 
-def test_the_private_methods_that_are_replaced_have_the_same_arguments() -> None:
+def test_the_private_method_that_is_replaced_has_the_same_arguments() -> None:
     assert parameters(_TrainingEpochLoop._build_kwargs) == ["self", "kwargs", "batch", "batch_idx"]
-    assert parameters(pl.LightningModule._on_before_batch_transfer) == ["self", "batch", "dataloader_idx"]
-    assert parameters(pl.LightningModule._apply_batch_transfer_handler) == ["self", "batch", "device", "dataloader_idx"]
 
 
 class Overrides(pl.Callback):
@@ -77,7 +75,7 @@ def test_overridden_hooks_are_still_called_and_the_rest_comes_back() -> None:
     held: list[tuple[Any, bool]] = []
 
     def look(run: Any, module: Any, index: int) -> None:
-        held.append((callback.on_after_backward, "_apply_batch_transfer_handler" in vars(module)))
+        held.append((callback.on_after_backward, "on_after_backward" in vars(module)))
 
     run = trainer(callbacks=[callback, At(look)])
     apply_trainer_patches(run)
@@ -85,7 +83,7 @@ def test_overridden_hooks_are_still_called_and_the_rest_comes_back() -> None:
     assert callback.calls == ["on_before_zero_grad"] * 2
     assert held == [(None, True)] * 2
     assert callable(callback.on_after_backward)
-    assert not {"_apply_batch_transfer_handler", "on_train_batch_start"} & vars(task).keys()
+    assert not {"on_after_backward", "on_train_batch_start"} & vars(task).keys()
 
 
 def test_everything_comes_back_after_an_error() -> None:
@@ -97,7 +95,7 @@ def test_everything_comes_back_after_an_error() -> None:
     apply_trainer_patches(run)
     with pytest.raises(ZeroDivisionError):
         fit(run, task, batches(1))
-    assert "_apply_batch_transfer_handler" not in vars(task)
+    assert "on_after_backward" not in vars(task)
 
 
 class NoIndex(pl.LightningModule):
@@ -135,15 +133,6 @@ def test_weights_are_the_same_with_and_without_the_patches() -> None:
         return task.model.get_parameter("weight")
 
     assert torch.equal(weights(True), weights(False))
-
-
-def test_batches_of_every_shape_are_moved() -> None:
-    meta, x = torch.device("meta"), torch.zeros(2)
-    moved = _move_batch({"x": x, "key": ["a"], "nested": {"x": x}, "number": 3}, meta)
-    assert (moved["x"].device, moved["nested"]["x"].device) == (meta, meta)
-    assert (moved["key"], moved["number"]) == (["a"], 3)
-    assert [item.device for item in _move_batch((x, x), meta)] == [meta, meta]
-    assert _move_batch({"x": x}, x.device)["x"] is x
 
 
 def test_short_steps_come_first_so_that_it_sees_all_callbacks() -> None:

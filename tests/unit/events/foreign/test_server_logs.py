@@ -1,4 +1,4 @@
-"""A mapping is guessed from the names of a log's columns; mappings of the docs fit the logs of four servers."""
+"""Mappings of the docs fit the logs of four servers."""
 
 import json
 import re
@@ -8,9 +8,8 @@ from typing import Any
 import pytest
 import yaml
 
-from mlscale.events.foreign.guess_mapping import guess_mapping
 from tests.made_servables import PENGUIN
-from tests.unit.events.foreign.foreign_logs import BEGIN, convert, converter, penguins, write
+from tests.unit.events.foreign.foreign_logs import BEGIN, convert, converter, penguins
 
 DOCS = Path(__file__).parents[4] / "docs" / "monitor.md"
 SAGEMAKER = {
@@ -57,19 +56,3 @@ def test_the_mapping_of_the_docs_fits_the_servers_log(tmp_path: Path, server: st
     assert events.time.tolist() == [BEGIN.replace(tzinfo=None)]
     assert events.label.tolist() == ["Gentoo"]
     assert {name: events.inputs[name][0] for name in PENGUIN} == PENGUIN
-
-
-def test_a_guess_has_a_line_for_all_that_it_did_not_find(tmp_path: Path) -> None:
-    rows = [{"ts": "2026-01-05T10:00:00", "speed": 3, "Ground Truth": 1, "no": 2, "elapsed_ms": 0.2, "status": 200}]
-    guess = guess_mapping(write(tmp_path / "log.csv", rows), ["age", "speed"])
-    document = yaml.safe_load(guess.text)
-    assert document == {
-        "time": "ts",
-        "prediction": "???",
-        "label": "Ground Truth",
-        "latency": {"field": "elapsed_ms", "unit": "ms"},
-        "inputs": {"speed": "speed"},
-    }
-    assert guess.missing == ("prediction",)
-    for line in ("# id: <column>", "  # age: <column>", "#   no: '2'", "# outcome: {field: status, "):
-        assert line in guess.text

@@ -1,1 +1,0 @@
-"""Files that run `mlscale serve` elsewhere: on KServe, by systemd, in a container."""
