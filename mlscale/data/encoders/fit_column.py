@@ -64,19 +64,23 @@ def fit_column(name: str, given: Column, categorical: bool, unit: str, where: st
             fix=f"{format_override('data.ignore', [name])}, which leaves it out; or write it as a number, such as "
             f"days\n{format_override('data.categorical', [name])}, which takes categories all the same",
         )
-    if texts and not are_codes(texts) and (key := suggest_number_keys(values)):
+    category = CategoryColumn.fit(name, values)
+    # Of fewer than 20 rows most values may differ by chance.
+    many = len(category.values) > _MAX_CATEGORIES or (len(values) >= 20 and len(category.values) > len(values) / 2)
+    key = suggest_number_keys(values) if texts and not are_codes(texts) else None
+    if key or (key == "" and not many):
         other = next(text for text in texts if text is not None and parse_number(text) is None)
+        accepted = f"{format_override('data.categorical', [name])}, which takes all of them for categories"
+        ignored = f"{format_override('data.ignore', [name])}, which leaves it out"
         raise MLScaleError(
             f"the column {name!r} holds numbers and other texts",
             where=where,
             why=f"such as {other!r}",
-            fix=f"{key}\n{format_override('data.categorical', [name])}, which takes all of them for categories",
+            fix="\n".join(filter(None, (key, accepted * (not many), ignored * (not key)))),
         )
-    category = CategoryColumn.fit(name, values)
     if not any(category.values):
         raise _build_empty_column_error(name, where)
-    # Of fewer than 20 rows most values may differ by chance.
-    if len(category.values) > _MAX_CATEGORIES or (len(values) >= 20 and len(category.values) > len(values) / 2):
+    if many:
         is_code = not isinstance(values, np.ndarray) and are_codes(values)
         raise MLScaleError(
             f"the column {name!r} has {len(category.values):,} different texts in {len(values):,} rows",

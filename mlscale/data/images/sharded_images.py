@@ -28,7 +28,7 @@ from mlscale.data.order.loader import Follow
 from mlscale.data.order.policy import Policy, TolerantPolicyArguments, normalise_shares
 from mlscale.data.order.sample_order import SampleOrder
 from mlscale.data.order.windowed_order import WindowedSampler
-from mlscale.data.shards.index_builder import INDEX_LOCATIONS
+from mlscale.data.shards.index_builder import INDEX_LOCATIONS, report_without_digests
 from mlscale.data.shards.read_ahead import build_read_ahead
 from mlscale.data.shards.sample_source import SampleSource, TarSource
 from mlscale.data.shards.shard_index import Index
@@ -157,6 +157,10 @@ class ShardBackend(ImageBackend):
         source = self._open_shards(split, self._find_split_shards(split))
         # Without incomplete samples, so that its rows are the samples of the split.
         self._indexes[split] = source.index
+        without = [name for name, index in self._indexes.items() if index.digests is None]
+        if len(without) < len(self._indexes):
+            for name in without:
+                report_without_digests(self._indexes[name].shards, self._get_key_path(name))
         return source
 
     def _find_split_shards(self, split: str) -> list[Shard]:

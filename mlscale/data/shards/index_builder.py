@@ -115,12 +115,7 @@ def build_index(
             return load_or_scan(shard, status, where, keep, unwritable, chosen), get_file_state(status)
         except OSError as error:
             # Returned, and not raised, so that all corrupt shards are reported together.
-            return MLScaleError(
-                f"the shard {shard.path!r} cannot be read",
-                where=where,
-                why=error.strerror or "",
-                fix=suggest_restore(shard.path),
-            )
+            return create_read_error(shard, where, error)
         except MLScaleError as problem:
             return problem
 
@@ -147,10 +142,21 @@ def _report_without_digests(shards: Sequence[Shard], parts: Sequence[ShardIndex]
     without = [shard for shard, part in zip(shards, parts, strict=True) if part.digests is None]
     is_prepared = bool(shards) and (Path(shards[0].path).absolute().parent.parent / "dataset.json").is_file()
     if without and (is_prepared or len(without) < len(shards)):
-        report_once(
-            f"data      {where}: {len(without):,} of {len(shards):,} shards have no recorded digests, so nothing is "
-            f"compared there, the first: {without[0].name}; mlscale prepare with the same data=… records them"
-        )
+        report_without_digests(without, where, len(shards))
+
+
+def create_read_error(shard: Shard, where: str, error: OSError) -> MLScaleError:
+    """Return the error of a shard that the system does not read."""
+    what, why = f"the shard {shard.path!r} cannot be read", error.strerror or str(error)
+    return MLScaleError(what, where=where, why=why, fix=suggest_restore(shard.path))
+
+
+def report_without_digests(without: Sequence[Shard], where: str, total: int | None = None) -> None:
+    """Print that shards of a split, which are all of it without a `total`, have no digests."""
+    report_once(
+        f"data      {where}: {len(without):,} of {total or len(without):,} shards have no recorded digests, so nothing "
+        f"is compared there, the first: {without[0].name}; mlscale prepare with the same data=… records them"
+    )
 
 
 def _join_indexes(shards: Sequence[Shard], parts: Sequence[ShardIndex], *, verify: bool) -> Index:
@@ -296,12 +302,7 @@ def scan_shard(shard: Shard, status: os.stat_result, where: str) -> ShardIndex:
     except LostSamplesError as error:
         raise _build_corruption_error(shard, status.st_size, error, where) from error
     except OSError as error:
-        raise MLScaleError(
-            f"the shard {shard.path!r} cannot be read",
-            where=where,
-            why=error.strerror or str(error),
-            fix=suggest_restore(shard.path),
-        ) from error
+        raise create_read_error(shard, where, error) from error
     samples = scanned.samples
     if not samples:
         raise MLScaleError(

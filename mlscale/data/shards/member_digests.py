@@ -19,10 +19,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from mlscale.atomic_files import create_write_error, suggest_restore
+from mlscale.atomic_files import create_write_error
 from mlscale.data.shards.index_builder import (
     ForeignShard,
     Scanner,
+    create_read_error,
     keep_small_members,
     load_or_scan,
     scan_shard,
@@ -107,12 +108,7 @@ def _record_shard(shard: Shard, where: str, keep: str) -> tuple[bool, int, Path]
         index = load_or_scan(shard, status, where, keep, {})
         digests = _compute_digests(shard, index, status)
     except OSError as error:
-        raise MLScaleError(
-            f"the shard {shard.path!r} cannot be read",
-            where=where,
-            why=error.strerror or str(error),
-            fix=suggest_restore(shard.path),
-        ) from error
+        raise create_read_error(shard, where, error) from error
     path = _choose_index_path(shard, keep)
     is_adjacent = path == get_adjacent_index_path(shard.path)
     if index.digests is not None:

@@ -30,6 +30,8 @@ MISSING_TEXTS = frozenset(
 """Texts of a feature that stand for a missing value, in files of any format and in rows of a request."""
 
 _MOST_SHOWN = 20
+_MOST_WORDS = 5
+"""Texts for a missing value that a column has; more of them, or over 20 characters, are content."""
 _GROUPED = re.compile(r"[+-]?\d{1,3}(?:([,' \u00a0\u202f])\d{3})(?:\1\d{3})*(\.\d+)?")
 _DECIMAL_COMMA = re.compile(r"[+-]?(?:\d*|\d{1,3}(?:\.\d{3})+),\d+|[+-]?\d{1,3}(?:\.\d{3}){2,}")
 _IN_BOTH = re.compile(r"[+-]?\d{1,3},\d{3}")
@@ -183,9 +185,9 @@ def parse_numbers(texts: Texts) -> Numbers | None:
     return values if some else None
 
 
-def suggest_number_keys(texts: Column) -> str:
-    """Return the settings that make texts numbers or missing values, for a message; "" where most are neither numbers
-    nor in another notation."""
+def suggest_number_keys(texts: Column) -> str | None:
+    """Return the settings that make texts numbers or missing values, for a message: "" where the other texts are too
+    many or too long for missing values, None where most are neither numbers nor in another notation."""
     given = [text for text in mark_missing(texts) if isinstance(text, str)]
     # Truth values among other texts are names.
     others = [text for text in given if parse_number(text) is None or text.strip().lower() in ("true", "false")]
@@ -195,8 +197,9 @@ def suggest_number_keys(texts: Column) -> str:
         clear = [_suggest_notation(text.strip()) for text in others if not _IN_BOTH.fullmatch(text.strip())]
         return next(filter(None, clear), f"{_THOUSANDS}\n{_DECIMAL}")
     if not others or len(others) > len(given) / 2:
-        return ""
-    return format_override("data.missing", list(dict.fromkeys(others))[:_MOST_SHOWN])
+        return None
+    words = list(dict.fromkeys(others))
+    return "" if len(words) > _MOST_WORDS or max(map(len, words)) > 20 else format_override("data.missing", words)
 
 
 def _suggest_notation(text: str) -> str:

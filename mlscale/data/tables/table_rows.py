@@ -253,11 +253,11 @@ class TabularData(MemoryData):
         is_asked = self.target_type == "auto" and not (
             target in tables["train"].texts and are_codes(format_texts(given))
         )
-        if is_asked and (key := suggest_number_keys(given)):
+        if is_asked and (key := suggest_number_keys(given)) is not None:
             raise MLScaleError(
                 f"the column {target!r} holds numbers and other texts",
                 where="data.target",
-                fix=f"{key}\ndata.target_type=class, if they are names of classes",
+                fix=f"{key}\ndata.target_type=class, if they are names of classes".lstrip(),
             )
         texts = {
             split: format_texts(table.get_column(target, where=f"data.target: {split}"))

@@ -14,7 +14,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from mlscale.atomic_files import suggest_restore
+from mlscale.data.shards.index_builder import create_read_error
 from mlscale.data.shards.index_files import ShardIndex, compute_content_digest
 from mlscale.data.shards.sample_keys import SampleKeys
 from mlscale.data.shards.shard_index import CorruptMemberError, Index, return_content
@@ -57,12 +57,7 @@ def scan_records(shard: Shard, status: os.stat_result, where: str) -> ShardIndex
     except LostRecordsError as error:
         raise _build_corruption_error(shard, status.st_size, error, where) from error
     except OSError as error:
-        raise MLScaleError(
-            f"the shard {shard.path!r} cannot be read",
-            where=where,
-            why=error.strerror or str(error),
-            fix=suggest_restore(shard.path),
-        ) from error
+        raise create_read_error(shard, where, error) from error
     if not spans:
         raise MLScaleError(f"the shard {shard.path!r} is empty", where=where, fix="write it again, or leave it out")
     # Sorted, so that the index is the same whatever order the features have.

@@ -135,3 +135,21 @@ def test_the_data_module_records_all_splits(tmp_path: Path) -> None:
     recorded = mixed.record_digests()
     assert (recorded.shards + recorded.compared, recorded.samples) == (4, 14)
     assert {path.parent for path in recorded.folders} == {train, val}
+
+
+def test_a_split_without_digests_where_another_has_some_is_a_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for split in ("train", "val"):
+        write_shards(tmp_path / split, 6, shards=3)
+
+    def open_data(*, verify: bool = True) -> str:
+        WebDataset(tmp_path / "train", tmp_path / "val", verify=verify).setup("fit")
+        return capsys.readouterr().err
+
+    WebDataset(tmp_path / "train", tmp_path / "val", index="beside").record_digests()
+    shutil.rmtree(tmp_path / "train" / ".mlscale-index")
+    assert "digests" not in open_data(verify=False)
+    assert "data.train: 3 of 3 shards have no recorded digests, so nothing is compared there" in open_data()
+    shutil.rmtree(tmp_path / "val" / ".mlscale-index")
+    assert "digests" not in open_data()  # nothing shows that any were recorded

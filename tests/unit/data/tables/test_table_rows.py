@@ -444,3 +444,24 @@ def test_the_encoding_of_utf_16_is_named(tmp_path: Path) -> None:
     with pytest.raises(MLScaleError) as caught:
         TableFiles(str(tmp_path / "a.csv"), "target", val=str(tmp_path / "a.csv")).facts()
     assert "data.encoding=utf-16" in str(caught.value)
+
+
+def test_free_texts_among_numbers_are_not_offered_as_missing_values(tmp_path: Path) -> None:
+    texts = [f"was late by {row % 43} days" if row % 3 == 0 else str(row % 20) for row in range(200)]
+    rows = [f"{row},{text},{row % 2}" for row, text in enumerate(texts)]
+    (tmp_path / "a.csv").write_text("\n".join(["x,note,y", *rows]))
+    with pytest.raises(MLScaleError, match="'note' holds numbers and other texts") as caught:
+        TableFiles(str(tmp_path / "a.csv"), "y").facts()
+    assert caught.value.fix == (
+        "data.categorical=[note], which takes all of them for categories\ndata.ignore=[note], which leaves it out"
+    )
+    with pytest.raises(MLScaleError, match="'note' holds numbers and other texts") as caught:
+        TableFiles(str(tmp_path / "a.csv"), "note").facts()
+    assert caught.value.fix == "data.target_type=class, if they are names of classes"
+    assert TableFiles(str(tmp_path / "a.csv"), "y", ignore=["note"]).facts().features == 1
+    assert TableFiles(str(tmp_path / "a.csv"), "y", categorical=["note"]).facts().features > 50
+    rows = [f"{row},{text if row % 3 == 0 else row},{row % 2}" for row, text in enumerate(texts)]
+    (tmp_path / "a.csv").write_text("\n".join(["x,note,y", *rows]))  # so many that they can't be categories, either
+    with pytest.raises(MLScaleError, match=r"'note' has \d+ different texts") as caught:
+        TableFiles(str(tmp_path / "a.csv"), "y").facts()
+    assert caught.value.fix.startswith("data.ignore=[note], which leaves it out")
