@@ -459,7 +459,9 @@ def test_free_texts_among_numbers_are_not_offered_as_missing_values(tmp_path: Pa
         TableFiles(str(tmp_path / "a.csv"), "note").facts()
     assert caught.value.fix == "data.target_type=class, if they are names of classes"
     assert TableFiles(str(tmp_path / "a.csv"), "y", ignore=["note"]).facts().features == 1
-    assert TableFiles(str(tmp_path / "a.csv"), "y", categorical=["note"]).facts().features > 50
+    features = TableFiles(str(tmp_path / "a.csv"), "y", categorical=["note"]).facts().features
+    assert features is not None
+    assert features > 50
     rows = [f"{row},{text if row % 3 == 0 else row},{row % 2}" for row, text in enumerate(texts)]
     (tmp_path / "a.csv").write_text("\n".join(["x,note,y", *rows]))  # so many that they can't be categories, either
     with pytest.raises(MLScaleError, match=r"'note' has \d+ different texts") as caught:
