@@ -246,18 +246,14 @@ def _use_model_config(request: Request, ref: str) -> Request:
     checkpoint = values.get("checkpoint")
     try:
         model = resolve_reference(ref, runs_dir=root, registry=registry, checkpoint=checkpoint, verify=True)
+        if not REFERENCES[request.command].takes_servables:
+            model = require_run_checkpoint(model, request.command, root)
     except MLScaleError as error:
         if REFERENCES[request.command].is_optional and ref in request.roots.groups.get("recipe", ()):
             error.fix = f"mlscale {request.command} recipe={ref}"
         else:
             restate_command(error, request.command, request.typed)
         raise
-    if not REFERENCES[request.command].takes_servables:
-        try:
-            model = require_run_checkpoint(model, request.command, root)
-        except MLScaleError as error:
-            restate_command(error, request.command, request.typed)
-            raise
     if request.command == "evaluate":
         from mlscale.assembly.trained_model.servable_settings import add_servable_settings, choose_typed_split
 
@@ -309,12 +305,10 @@ def _use_trusted_config(frozen: DictConfig, folder: Path, request: Request) -> R
         frozen.callbacks.pop("notify", None)  # only a training sends notices
     if request.values.get("trust") != "true" and (doubt := own.explain_unproven(folder)):
         config = OmegaConf.to_container(frozen, resolve=False)
-        derived = _read_derived_values(folder, required=not is_training)
-        typed = request.values
+        typed, derived = request.values, _read_derived_values(folder, required=not is_training)
         # derived.yaml is checked like config.yaml: interpolations in the config read its values.
-        raise_all(
-            [*find_distrusted(config, folder, typed, doubt=doubt), *find_distrusted(derived, folder, doubt=doubt)]
-        )
+        problems = [*find_distrusted(config, folder, typed, doubt=doubt)]
+        raise_all([*problems, *find_distrusted(derived, folder, doubt=doubt)])
     if request.values.get("resume") in (None, "null", ""):
         if is_run_folder(folder):
             report_edits(RunFolder.open(folder))  # a run that is resumed is refused for that
@@ -339,8 +333,7 @@ def _settle_metric(frozen: DictConfig, folder: Path) -> None:
     from mlscale.config.metric_choice import reuse_choice
     from mlscale.runs.recover import DERIVED, read_yaml_values
 
-    derived = read_yaml_values(folder / DERIVED)
-    frozen.update(reuse_choice(frozen, derived))
+    frozen.update(reuse_choice(frozen, read_yaml_values(folder / DERIVED)))
 
 
 def _settle_precision(frozen: DictConfig, folder: Path) -> None:

@@ -87,7 +87,7 @@ def check_step_settings(cfg: DictConfig) -> None:
     """Build the optimizer and the schedule for one small matrix, and a built-in task around it, before anything runs.
 
     Args:
-        cfg: with its derived values.
+        cfg: with its derived values; those that only the data gives may be assumed ones.
 
     Raises:
         MLScaleError: a class refuses its settings.

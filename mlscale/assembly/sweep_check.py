@@ -6,10 +6,13 @@ import re
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import islice, product
+from typing import Any
 
 from mlscale.config.composition.request import Request
-from mlscale.errors import MLScaleError, Problems, raise_all
+from mlscale.errors import MLScaleError, raise_all
 
+_ASSUMED = {"total_steps": 1_000_000, "steps_per_epoch": 1000, "per_device_batch": 1, "world_size": 1, "targets": 1}
+"""Of data that nobody has read yet, so long that no warm-up is longer."""
 _MAX_CHECKED_JOBS = 100  # that are looked at: with as many the mistake is not that of one job
 
 
@@ -48,20 +51,33 @@ def check_every_job(request: Request) -> str:
         for problem in _collect_job_problems(replace(request, overrides=tuple(overrides), multirun=False)):
             problems.setdefault(problem.what, problem)
     raise_all(list(problems.values()))
-    if len(jobs) > _MAX_CHECKED_JOBS:
-        return f"the first {_MAX_CHECKED_JOBS} jobs"
-    return "1 job" if len(jobs) == 1 else f"{len(jobs)} jobs"
+    first = f"the first {_MAX_CHECKED_JOBS}" if len(jobs) > _MAX_CHECKED_JOBS else len(jobs)
+    return f"{first} job{'s' if len(jobs) != 1 else ''}"
+
+
+def check_job(request: Request) -> None:
+    """Compose and check one config, and build what refuses its own settings: optimizer, schedule and task.
+
+    Raises:
+        MLScaleError: all problems of tier 1; where it has none, those of the classes.
+    """
+    from mlscale.assembly.ready import compose_checked
+
+    cfg = compose_checked(request)
+    if cfg.get("task"):  # a training's, not a service's
+        from mlscale.assembly.run_parts import check_step_settings
+        from mlscale.config.composition.frozen import add_derived
+
+        weights = cfg.task.get("class_weights")
+        classes = 2 if weights is None or isinstance(weights, str) else len(weights)
+        check_step_settings(add_derived(cfg, _ASSUMED | {"num_classes": classes, "class_counts": [1] * classes}))
 
 
 def _collect_job_problems(request: Request) -> list[MLScaleError]:
-    from mlscale.assembly.ready import compose_checked
-
     try:
-        compose_checked(request)
-    except Problems as several:
-        return list(several.problems)
-    except MLScaleError as problem:
-        return [problem]
+        check_job(request)
+    except MLScaleError as error:
+        return list(error.list_problems())
     return []
 
 
@@ -75,21 +91,21 @@ def _expand_jobs(request: Request) -> Iterator[list[str]]:
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
     from mlscale.config.composition.compose import prepare_hydra
+    from mlscale.config.composition.hydra_errors import check_options
 
     choices: list[list[str]] = []
     with prepare_hydra(request.roots):
-        loader = GlobalHydra.instance().config_loader()
+        loader: Any = GlobalHydra.instance().config_loader()
+        raise_all(list(check_options(request, loader.repository.config_exists)))
         for override in OverridesParser.create(config_loader=loader).parse_overrides(list(request.overrides)):
             line = str(override.input_line)
             if not override.is_sweep_override():
                 choices.append([line])
                 continue
             key = override.get_key_element()
-            if override.is_discrete_sweep():
-                values = [str(value) for value in override.sweep_string_iterator()]
-            else:
-                # A continuous interval has no list of values: its start stands for all of them in the check.
-                values = [str(override.value().start)]  # type: ignore[union-attr]
+            # A continuous interval has no list of values: its start stands for all of them in the check.
+            is_list, parsed = override.is_discrete_sweep(), override.value()
+            values = list(map(str, override.sweep_string_iterator() if is_list else [parsed.start]))  # type: ignore[union-attr]
             if not values:
                 raise _make_no_values_error(line.lstrip("+"), request)
             choices.append([f"{key}={value}" for value in values])

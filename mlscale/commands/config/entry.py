@@ -180,15 +180,14 @@ def _select_parts(cfg: DictConfig, parts: Sequence[str]) -> DictConfig:
 
 
 def _check_request(request: Request) -> Answer:
-    from mlscale.assembly.ready import compose_checked
-    from mlscale.assembly.sweep_check import check_every_job
+    from mlscale.assembly.sweep_check import check_every_job, check_job
 
     jobs = ""
     if request.multirun:
         # Every job: `mlscale train -m` itself stops checking at the first valid one.
         jobs = f" in {check_every_job(request)}"
     else:
-        compose_checked(request)
+        check_job(request)
     # A config with problems ends with an error, which has a document of its own.
     document = {"command": request.command, "overrides": mask_overrides(request.typed)}
     text = f"no problems found{jobs}; what depends on the data and the machine is checked when the run starts"

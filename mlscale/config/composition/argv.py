@@ -13,6 +13,7 @@ import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
+from mlscale.config.composition.hydra_keys import SEARCHED, check_effect
 from mlscale.config.composition.reference_argument import (
     add_reference_key,
     check_replaced_keys,
@@ -39,7 +40,8 @@ def parse_command_line(command: str, argv: Sequence[str]) -> Request:
     known, words = _parse_flags(argv)
     raise_all(list(_check_flags(known)))
     roots = find_roots(known.config_dir)
-    raise_all([*_check_words(command, words, roots), *_check_hydra_overrides(words, multirun=known.multirun)])
+    effects = (problem for word in words for problem in check_effect(word, multirun=known.multirun))
+    raise_all([*_check_words(command, words, roots), *effects])
     raise_all(list(check_single_reference(command, words)))
     words = add_reference_key(command, words)
     raise_all(list(check_replaced_keys(command, words)))
@@ -109,14 +111,6 @@ def _check_flags(known: argparse.Namespace) -> Iterator[MLScaleError]:
         if getattr(known, name) and not known.cfg:
             value = f" {known.package}" if name == "package" else ""
             yield MLScaleError(f"--{name} belongs to --cfg", where="command line", fix=f"--cfg job --{name}{value}")
-
-
-def _check_hydra_overrides(words: Sequence[str], *, multirun: bool) -> Iterator[MLScaleError]:
-    if any("hydra" in word for word in words):
-        from mlscale.config.composition.hydra_keys import check_effect
-
-        for word in words:
-            yield from check_effect(word, multirun=multirun)
 
 
 def _collect_hydra_flags(known: argparse.Namespace) -> list[str]:
@@ -234,7 +228,9 @@ def _check_readable(words: Sequence[str]) -> Iterator[MLScaleError]:
         try:
             OverridesParser.create().parse_override(word)
         except HydraException as error:
-            why = str(error).partition("\n")[0]
+            item = re.fullmatch(r"([\w.]+)\[(\w+)\]", key)
+            own = f"{item[1]}.{item[2]}=… sets one item, {item[1]}=[…] the whole list" if item else ""
+            why = own or str(error).partition("\n")[0]
         if "${" in word:
             from mlscale.config.checks.interpolations import INTERPOLATION, can_interpolate
 
@@ -267,7 +263,7 @@ def _quote_if_needed(key: str, value: str, *, multirun: bool) -> str:
         raise MLScaleError(
             f"{key}={value} is a sweep over several values",
             where=f"command line: {key}={value}",
-            why=f"one job runs for each with -m; a list is {key}=[…]",
+            why=SEARCHED if value.startswith("interval(") else f"one job runs for each with -m; a list is {key}=[…]",
             fix=_suggest_sweep(key, value, list(getattr(parsed.value(), "list", ()))),
         )
     # A run's id may look like a number (`1e5`): unquoted, Hydra would change its digits.
@@ -279,11 +275,12 @@ def _suggest_sweep(key: str, value: str, values: Sequence[object]) -> str:
     """Return the words for a sweep over values, or a list of them, that a documented key takes; "" for none."""
     from mlscale.config.schema.documented_fields import get_shipped_fields
 
-    fields = [field for option in get_shipped_fields().options for field in option.fields if field.path == key]
-    kinds = [field.type for field in fields if field.type is not None]
+    options = get_shipped_fields().options
+    kinds = [field.type for item in options for field in item.fields if field.path == key and field.type]
     is_sweep = any(values and all(map(kind.accepts, values)) for kind in kinds)
-    lines = [f"-m {key}={value}, which runs one job for each"] if is_sweep else []
-    lines += [f"{key}=[{value}], for a list"] if any(values and kind.accepts(values) for kind in kinds) else []
+    lines = [f"-m {shlex.quote(f'{key}={value}')}, which runs one job for each"] if is_sweep else []
+    is_list = "(" not in value and any(values and kind.accepts(values) for kind in kinds)
+    lines += [f"{key}=[{value}], for a list"] if is_list else []
     return "\n".join(lines)
 
 

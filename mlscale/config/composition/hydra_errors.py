@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Callable, Iterator, Sequence
 
 import yaml
@@ -11,6 +12,7 @@ from hydra.errors import HydraException, MissingConfigException
 from omegaconf.errors import OmegaConfBaseException
 
 from mlscale.config.checks.suggestions import Names, suggest_option
+from mlscale.config.composition.hydra_keys import SEARCHED
 from mlscale.config.composition.option_files import find_selecting_file, format_config_path
 from mlscale.config.composition.request import Request
 from mlscale.config.composition.user_files import create_yaml_error
@@ -21,8 +23,9 @@ from mlscale.config.schema.roots import COMMAND_BASES, COMMAND_GROUP, Roots
 from mlscale.errors import MLScaleError
 
 # Hydra's errors hold texts, not data: these are of Hydra 1.3.
-_NOT_FOUND = re.compile(r"In '(?P<file>[^']*)': Could not (?:find|load) '(?P<group>.+)/(?P<option>[^/']*)'")
+_NOT_FOUND = re.compile(r"In '(?P<file>[^']*)': Could not (?:find|load) '(?P<group>[^']+)/(?P<option>[^/']*)'")
 _IN = re.compile(r"In '(?P<group>.+)/(?P<option>[^/']+)': ")
+_PLUGINS = "ax-sweeper nevergrad-sweeper optuna-sweeper joblib-launcher ray-launcher rq-launcher submitit-launcher"
 
 
 def check_options(request: Request, exists: Callable[[str], bool]) -> Iterator[MLScaleError]:
@@ -37,11 +40,13 @@ def check_options(request: Request, exists: Callable[[str], bool]) -> Iterator[M
         if key == COMMAND_GROUP:  # a folder of settings, not a group to select from
             fix = f"mlscale {value if value in COMMAND_BASES else 'train'}"
             yield MLScaleError(f"unknown key '{key}'", where=where, why="the command is the first word", fix=fix)
+        if key.startswith("hydra/") and not exists(f"{key}/{value}"):
+            yield _create_unknown_option_error(key, value, where, value, request.roots)
         if not options or override.is_delete() or (override.is_sweep_override() and request.multirun):
             continue
         if override.is_sweep_override():  # a comma after `=` is a sweep, which only a multirun allows
-            fix = f"-m {typed}, which runs one job for each"
-            fix += f"\n{key}=[{value}], to have them together" if key in BUILDS_SEVERAL else ""
+            fix = f"-m {shlex.quote(typed)}, which runs one job for each"
+            fix += f"\n{key}=[{value}], to have them together" if key in BUILDS_SEVERAL and "(" not in value else ""
             yield MLScaleError(f"{typed} names several options", where=where, fix=fix)
             continue
         names = override.value()
@@ -59,19 +64,22 @@ def explain_refusal(error: Exception, overrides: Sequence[str], roots: Roots) ->
     text = " ".join(str(error).split())
     if isinstance(error, MissingConfigException) and (match := _NOT_FOUND.search(text)):
         # Not typed, so a defaults list selects it.
-        group, option = match["group"], match["option"]
-        where = find_selecting_file(group, option, overrides, roots) or f"{match['file']}.yaml: defaults"
-        return _create_unknown_option_error(group, option, where, None, roots)
+        where = find_selecting_file(match[2], match[3], overrides, roots) or f"{match['file']}.yaml: defaults"
+        return _create_unknown_option_error(match["group"], match["option"], where, None, roots)
     if isinstance(error, yaml.YAMLError):
         return create_yaml_error(error)
     if isinstance(error, (HydraException, OmegaConfBaseException)):
         if (file := _IN.match(text)) and (path := roots.files.get(file["group"], {}).get(file["option"])):
             where, text = f"{format_config_path(path)}: defaults", text.removeprefix(file[0])
             return MLScaleError("the config can't be composed", where=where, why=text)
-        keys = {f"command line: {word.lstrip('+')}": word.lstrip("+~").partition("=")[0] for word in overrides}
+        if "INTERVAL_SWEEP" in text:
+            text = f"{next(word for word in overrides if '=interval(' in word).lstrip('+')}: {SEARCHED}"
+        same = [word for word in overrides if word.startswith("~") == text.startswith("Could not delete")]
+        keys = {f"command line: {word.lstrip('+')}": word.lstrip("+~").partition("=")[0] for word in same}
         named = (where for where, key in keys.items() if re.search(rf"\b{re.escape(key)}\b", text))
         where = next(named, "command line or config files")
-        return MLScaleError("the config can't be composed", where=where, why=text)
+        # Hydra's advice is what was typed: a group of the base takes no sign.
+        return MLScaleError("the config can't be composed", where=where, why=text.partition(" To append to")[0])
     return None
 
 
@@ -85,7 +93,11 @@ def _create_unknown_option_error(group: str, option: str, where: str, typed: obj
     options = roots.groups.get(spelled, ())
     why = f"options: {', '.join(options)}" if options else "no config folder has this group"
     meaning, name = find_value_meaning(spelled, option), re.sub(r"\.ya?ml$", "", option.rpartition("/")[2])
-    if is_sentence(meaning):
+    if group.startswith("hydra/"):  # a plugin is a package: hydra-optuna-sweeper, hydra-submitit-launcher
+        plugin = f"{option.partition('_')[0]}-{group.partition('/')[2]}"
+        why = "each is a package of its own, but for hydra's basic"
+        fix = f"pip install hydra-{plugin}" if plugin in _PLUGINS.split() else ""
+    elif is_sentence(meaning):
         fix, why = "", meaning
     elif name != option:
         expected = f"{'recipes' if spelled == 'recipe' else 'conf'}/{spelled}/{name}.yaml"

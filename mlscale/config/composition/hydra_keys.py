@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 
 from mlscale.config.schema.local_paths import create_address_error, is_address
 from mlscale.errors import MLScaleError
 
-_OF_A_SWEEP = ("hydra.sweep.dir", "hydra.sweeper", "hydra.launcher")
+SEARCHED = "only a sweeper that searches draws from an interval: hydra/sweeper=optuna, with -m"
+_OF_A_SWEEP = re.compile(r"hydra\.(sweep\.dir|sweeper|launcher)(\..*)?")
 
 
 def check_effect(word: str, *, multirun: bool) -> Iterator[MLScaleError]:
@@ -16,14 +18,15 @@ def check_effect(word: str, *, multirun: bool) -> Iterator[MLScaleError]:
     key = typed.split("@", 1)[0].replace("/", ".")
     if key != "hydra" and not key.startswith("hydra."):
         return
-    if _is_below(key, _OF_A_SWEEP):
+    where = f"command line: {word.lstrip('+')}"
+    if _OF_A_SWEEP.fullmatch(key):
         if not multirun:
             why = "it belongs to a sweep, which -m starts"
-            yield MLScaleError(f"'{typed}' has no effect", where=_describe_word(word), why=why)
+            yield MLScaleError(f"'{typed}' has no effect", where=where, why=why)
         if key == "hydra.sweep.dir" and is_address(value):
-            yield create_address_error(key, value, _describe_word(word))
+            yield create_address_error(key, value, where)
         return
-    yield _create_effect_error(typed, _describe_word(word))
+    yield _create_effect_error(typed, where)
 
 
 def check_file_content(content: Mapping[str, object], shown: str) -> Iterator[MLScaleError]:
@@ -37,10 +40,10 @@ def check_file_content(content: Mapping[str, object], shown: str) -> Iterator[ML
     for entry in defaults if isinstance(defaults, list) else []:
         for key in entry if isinstance(entry, dict) else []:
             name = str(key).rpartition(" ")[2].lstrip("/")
-            if name.startswith("hydra/") and not _is_below(name.replace("/", "."), _OF_A_SWEEP):
+            if name.startswith("hydra/") and not _OF_A_SWEEP.fullmatch(name.replace("/", ".")):
                 yield _create_effect_error(name, f"{shown}: defaults")
     for key in _iterate_paths("hydra", content.get("hydra", {})):
-        if not _is_below(key, _OF_A_SWEEP):
+        if not _OF_A_SWEEP.fullmatch(key):
             yield _create_effect_error(key, f"{shown}: {key}")
 
 
@@ -55,11 +58,3 @@ def _iterate_paths(path: str, node: object) -> Iterator[str]:
 def _create_effect_error(typed: str, where: str) -> MLScaleError:
     why = "mlscale makes the folders and logs of a run itself; runs_dir, name and --config-dir choose them"
     return MLScaleError(f"'{typed}' has no effect", where=where, why=why, fix=f"leave {typed} out")
-
-
-def _is_below(key: str, names: tuple[str, ...]) -> bool:
-    return any(key == name or key.startswith(f"{name}.") for name in names)
-
-
-def _describe_word(word: str) -> str:
-    return f"command line: {word.lstrip('+')}"

@@ -6,6 +6,7 @@ devices, names of plugins) pass the annotation of Lightning's argument, and fail
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 from mlscale.config.schema.value_types import DICT, FLOAT, INT, NONE, Type, make_list_type, make_literal, make_union
@@ -13,58 +14,49 @@ from mlscale.config.schema.value_types import DICT, FLOAT, INT, NONE, Type, make
 
 def at_least(least: int) -> Type:
     """Return the type of whole numbers that are not below `least`."""
-    return Type(
-        f"int ≥ {least}",
-        lambda value: INT.accepts(value) and isinstance(value, int) and value >= least,
-        {"type": "integer", "minimum": least},
-    )
+    schema: dict[str, object] = {"type": "integer", "minimum": least}
+    return Type(f"int ≥ {least}", lambda value: INT.accepts(value) and value >= least, schema)  # type: ignore[operator]
 
 
 def _part(*, zero: bool) -> Type:
     """Return the type of parts of a whole, up to 1.0; a whole number is none, even if it is written as a float."""
     least = {"minimum": 0} if zero else {"exclusiveMinimum": 0}
-    return Type(
-        "float ≤ 1",
-        lambda value: FLOAT.accepts(value) and isinstance(value, float) and (0 < value <= 1 or (zero and value == 0)),
-        {"type": "number", "maximum": 1, **least},
-    )
+    schema: dict[str, object] = {"type": "number", "maximum": 1, **least}
+    return Type("float ≤ 1", lambda value: isinstance(value, float) and 0 <= value <= 1 and (zero or value > 0), schema)
 
 
-_DIGITS = Type(
-    "int ≥ 1", lambda value: isinstance(value, str) and value.isdigit() and int(value) > 0, {"type": "string"}
-)
-_TIME = Type("time", lambda value: isinstance(value, str) and value.count(":") == 3, {"type": "string"})
-_DURATION = Type(
-    "time",
-    lambda value: isinstance(value, str) and [part.isdigit() for part in value.split(":")] == [True] * 4,
-    {"type": "string"},
-)
+def _text(name: str, pattern: str) -> Type:
+    return Type(name, lambda value: isinstance(value, str) and bool(re.fullmatch(pattern, value)), {"type": "string"})
+
+
+_TIME = _text("time", r"\d+:\d+:\d+:\d+")
 # Lightning decides by the type: an int is a number of batches, a float a part of them.
 _BATCHES = make_union(at_least(0), _part(zero=True), NONE)
-_SOME_BATCHES = make_union(at_least(1), _part(zero=False), NONE)
+_AMOUNT = Type("float ≥ 0", lambda value: FLOAT.accepts(value) and value >= 0, {"type": "number", "minimum": 0})  # type: ignore[operator]
+_SHARE = Type("float from 0 to 1", lambda value: _AMOUNT.accepts(value) and value <= 1, _AMOUNT.schema | {"maximum": 1})  # type: ignore[operator]
+_RATES = ("scheduler.max_lr", "scheduler.base_lr", "scheduler.eta_min", "scheduler.min_lr")
 _OBJECT = Type("object", DICT.accepts, DICT.schema)
 
 RANGES: Mapping[str, Type] = {
     "data.batch_size": make_union(at_least(1), NONE),
     "data.workers": make_union(at_least(0), make_literal("auto")),
-    "optimizer.momentum": make_union(_part(zero=True), make_literal(0)),
+    "optimizer.lr": _AMOUNT,
+    **dict.fromkeys(("optimizer.momentum", "model.dropout"), _SHARE),
+    **dict.fromkeys(_RATES, make_union(_AMOUNT, make_list_type(_AMOUNT))),
+    "trainer.gradient_clip_val": make_union(_AMOUNT, NONE),
     "trainer.accumulate_grad_batches": at_least(1),
-    "trainer.devices": make_union(at_least(1), make_literal(-1, "auto"), _DIGITS),
-    "trainer.limit_train_batches": _SOME_BATCHES,
-    "trainer.limit_val_batches": _BATCHES,
-    "trainer.limit_test_batches": _BATCHES,
-    "trainer.limit_predict_batches": _BATCHES,
+    "trainer.devices": make_union(at_least(1), make_literal(-1, "auto"), _text("int ≥ 1", "0*[1-9][0-9]*")),
+    "trainer.limit_train_batches": make_union(at_least(1), _part(zero=False), NONE),
+    **dict.fromkeys([f"trainer.limit_{split}_batches" for split in ("val", "test", "predict")], _BATCHES),
     "trainer.overfit_batches": make_union(at_least(0), _part(zero=True)),
     "trainer.val_check_interval": make_union(at_least(1), _part(zero=False), _TIME, DICT, NONE),
     "trainer.check_val_every_n_epoch": make_union(at_least(1), NONE),
-    "trainer.max_time": make_union(_DURATION, DICT, NONE),
-    "trainer.max_steps": at_least(-1),
+    "trainer.max_time": make_union(_TIME, DICT, NONE),
+    **dict.fromkeys(("trainer.max_steps", "trainer.num_sanity_val_steps"), at_least(-1)),
     "trainer.max_epochs": make_union(at_least(-1), NONE),
-    "trainer.min_epochs": make_union(at_least(0), NONE),
+    **dict.fromkeys(("trainer.min_epochs", "trainer.log_every_n_steps"), make_union(at_least(0), NONE)),
     "trainer.reload_dataloaders_every_n_epochs": at_least(0),
-    "trainer.log_every_n_steps": make_union(at_least(0), NONE),
     "trainer.profiler": make_union(make_literal("simple", "advanced", "pytorch"), _OBJECT, NONE),
-    "trainer.num_sanity_val_steps": at_least(-1),
     "trainer.plugins": make_union(_OBJECT, make_list_type(_OBJECT), NONE),
 }
 """The type of each such key of a built-in class, by its full path."""

@@ -83,3 +83,30 @@ def test_config_check_counts_the_jobs_that_are_right(capsys: pytest.CaptureFixtu
 def test_config_show_prints_one_config(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["config", "show", "-m", "seed=1,2"]) == 2
     assert "config check -m checks every job" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("start", [["-m"], ["config", "check", "-m"]])
+@pytest.mark.parametrize(
+    ("typed", "lines"),
+    [
+        ("hydra/sweeper=ax", ["unknown option 'ax' of the group 'hydra/sweeper'", "pip install hydra-ax-sweeper"]),
+        ("hydra/launcher=submitit_slurm", ["command line: hydra/launcher=", "pip install hydra-submitit-launcher"]),
+        ("hydra/launcher=mine", ["unknown option 'mine' of the group 'hydra/launcher'", "see docs/configuration.md"]),
+    ],
+)
+def test_a_plugin_that_is_not_installed_is_named_by_its_package(
+    start: list[str], typed: str, lines: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*start, "+recipe=resnet", "seed=1,2", typed]) == 2
+    message = capsys.readouterr().err
+    assert [line for line in lines if line not in message] == []
+
+
+def test_an_interval_without_a_sweeper_that_searches(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["-m", "+recipe=resnet", "optimizer.lr=interval(0,1)"]) == 2
+    message = capsys.readouterr().err
+    assert "where: command line: optimizer.lr=interval(0,1)\n" in message
+    assert "BasicSweeper" not in message

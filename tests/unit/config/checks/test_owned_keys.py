@@ -202,7 +202,7 @@ stall
   fix:   leave optimizer.params out
 unknown key 'optimizer.lrr'
   where: command line: optimizer.lrr
-  why:   optimizer.lr takes float
+  why:   optimizer.lr takes float ≥ 0
 """,
     ),
     (

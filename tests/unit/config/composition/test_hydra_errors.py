@@ -133,6 +133,43 @@ CASES = {
         "  where: command line: ~optimizer.lr=0.5\n"
         "  why:   Could not delete from config. The value of 'optimizer.lr' is 0.1 and not 0.5.",
     ),
+    "another value than the typed one to delete": (
+        ["trainer.max_steps=20", "~trainer.max_steps=50"],
+        "the config can't be composed\n"
+        "  where: command line: ~trainer.max_steps=50\n"
+        "  why:   Could not delete from config. The value of 'trainer.max_steps' is 20 and not 50.",
+    ),
+    "a group in a second place": (
+        ["+optimizer@third=sgd"],
+        "the config can't be composed\n"
+        "  where: command line: optimizer@third=sgd\n"
+        "  why:   Could not override 'optimizer@third'. Did you mean to override optimizer?",
+    ),
+    "a choice of options without -m": (
+        ["optimizer=choice(sgd,adamw)"],
+        "optimizer=choice(sgd,adamw) names several options\n"
+        "  where: command line: optimizer=choice(sgd,adamw)\n"
+        "  fix:   -m 'optimizer=choice(sgd,adamw)', which runs one job for each",
+    ),
+    "a choice of values without -m": (
+        ["optimizer=adamw", "optimizer.lr=choice(0.1,0.2)"],
+        "optimizer.lr=choice(0.1,0.2) is a sweep over several values\n"
+        "  where: command line: optimizer.lr=choice(0.1,0.2)\n"
+        "  why:   one job runs for each with -m; a list is optimizer.lr=[…]\n"
+        "  fix:   -m 'optimizer.lr=choice(0.1,0.2)', which runs one job for each",
+    ),
+    "an interval": (
+        ["optimizer.lr=interval(0,1)"],
+        "optimizer.lr=interval(0,1) is a sweep over several values\n"
+        "  where: command line: optimizer.lr=interval(0,1)\n"
+        "  why:   only a sweeper that searches draws from an interval: hydra/sweeper=optuna, with -m",
+    ),
+    "an item of a list": (
+        ["model.widths[1]=8"],
+        "'model.widths[1]=8' can't be read\n"
+        "  where: command line\n"
+        "  why:   model.widths.1=… sets one item, model.widths=[…] the whole list",
+    ),
 }
 
 
