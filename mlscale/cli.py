@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Sequence
 from importlib import import_module
 from itertools import takewhile
-from types import FrameType, ModuleType
+from types import ModuleType
 
 from mlscale.api import make_user_code_importable
 from mlscale.commands import COMMANDS, find_command, import_entry_point
@@ -18,6 +18,7 @@ from mlscale.commands.options import HELP_FLAGS
 from mlscale.culprit import wrap_unforeseen_error
 from mlscale.errors import Exit, MLScaleError
 from mlscale.launch import garbage_collection as garbage
+from mlscale.launch.early_stop import end_by_sigterm
 from mlscale.log_lines import find_typed_format, report_error, use_log_format
 from mlscale.report.terminal import paint, replace_unprintable_letters, wrap_text
 from mlscale.suggested_commands import add_typed_folder, use_typed_words
@@ -32,8 +33,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     # With an explicit `argv` a test or a script calls this: its process is not mlscale's own.
     if argv is None:
         garbage.mark_own_process()
-        if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # which nohup ignores
-            signal.signal(signal.SIGHUP, _end_by_sigterm)
+        for signum in (signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(signum) is signal.SIG_DFL:  # nohup ignores SIGHUP
+                signal.signal(signum, end_by_sigterm)
         replace_unprintable_letters(sys.stdout)
     make_user_code_importable()
     with use_log_format(find_typed_format(words)), use_typed_words(words):
@@ -60,12 +62,6 @@ def _run_words(words: list[str]) -> int:
         wrapped = wrap_unforeseen_error(error)
         _print_error(wrapped, words, error)
         return int(wrapped.exit)
-
-
-def _end_by_sigterm(signum: int, frame: FrameType | None) -> None:
-    """End as by SIGTERM, whatever else handles that: a terminal was closed before a training handles it."""
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _dispatch_command(words: list[str]) -> int:

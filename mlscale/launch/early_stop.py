@@ -7,6 +7,7 @@ would end the process by the signal, and no rule on exit code 75 would start it 
 from __future__ import annotations
 
 import contextlib
+import multiprocessing
 import os
 import signal
 import threading
@@ -61,7 +62,8 @@ def handle_early_signals(signals: tuple[signal.Signals, ...], *, is_reported: bo
     # Python lets no other thread set handlers; and a handler that is set serves another caller: a notebook, a watch.
     if threading.current_thread() is not threading.main_thread():
         signals = ()
-    handled = [signum for signum in signals if signal.getsignal(signum) is signal.SIG_DFL]
+    before = {signum: signal.getsignal(signum) for signum in signals}
+    handled = [signum for signum in signals if before[signum] in (signal.SIG_DFL, end_by_sigterm)]
     for signum in handled:
         signal.signal(signum, _raise_stop)
     try:
@@ -74,7 +76,20 @@ def handle_early_signals(signals: tuple[signal.Signals, ...], *, is_reported: bo
         for signum in handled:
             # A rank that reports a failure ignores SIGTERM until its end.
             if signal.getsignal(signum) is _raise_stop:
-                signal.signal(signum, signal.SIG_DFL)
+                signal.signal(signum, before[signum])
+
+
+def end_by_sigterm(signum: int, frame: FrameType | None) -> None:
+    """Print one line and end as by SIGTERM, whatever else handles that: nothing that saves has begun."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    name = signal.Signals(signum).name
+    text = (
+        f"error: stopped by {name}: no training was running, so nothing was saved\n  fix:   start the command again\n"
+    )
+    # Not `print`, which the signal may have interrupted. A worker of a library is ended by its owner, without a word.
+    with contextlib.suppress(OSError):  # a closed terminal
+        os.write(2, b"" if multiprocessing.parent_process() else text.encode())
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def ignore_late_signals() -> None:

@@ -46,6 +46,8 @@ class KillTrial:
         comparison: with the run that was not killed.
         failed: the error with which it ended; empty where it was completed.
         resumed: True if it was killed, so that it had to resume.
+        other_batches: the batches that the resume loaded again were not those before the kill. What follows may be the
+            same all the same: a generator that is drawn from twice at a resume is where it was after two epochs.
     """
 
     kill: KillPoint
@@ -53,11 +55,12 @@ class KillTrial:
     comparison: TraceComparison
     failed: str = ""
     resumed: bool = True
+    other_batches: bool = False
 
     @property
     def is_identical(self) -> bool:
         """True if its results are bitwise identical."""
-        return not self.failed and self.comparison.difference is None
+        return not self.failed and self.comparison.difference is None and not self.other_batches
 
     @property
     def differs_before_the_kill(self) -> bool:
@@ -91,11 +94,11 @@ def describe_identical_runs(trials: Sequence[KillTrial]) -> str:
 def describe_different_run(trial: KillTrial) -> str:
     """Return the text for a resumed run that differs: the first place, the values, and the attributes not saved."""
     difference = trial.comparison.difference
-    assert difference is not None
-    text = (
-        f"not bit-identical: killed at {trial.kill}, the run resumed from step {trial.resumed_from or 0:,} and first "
-        f"differs at {_describe_place(difference)}"
-    )
+    text = f"not bit-identical: killed at {trial.kill}, the run resumed from step {trial.resumed_from or 0:,} and "
+    if difference is None:
+        fix = _SAVING_ADVICE["loader"].format(read="the generator of its sampler or data set")
+        return _append_lines(f"{text}its loader gave other batches, without a consequence so far", [], fix)
+    text += f"first differs at {_describe_place(difference)}"
     parts = sorted(trial.comparison.lost, key=lambda part: part.kind != "own generator")
     if difference.find_first_part("batch"):  # then only data and loaders can be the cause: the batch comes first
         parts = [part for part in parts if part.owner.startswith(("data ", "loader "))]
@@ -134,8 +137,7 @@ def _append_lines(text: str, lines: Sequence[str], advice: str = "") -> str:
 
 
 def _describe_place(difference: TraceDifference) -> str:
-    rank = f", rank {difference.rank}" if difference.rank else ""
-    return _describe_line(difference.line) + rank
+    return _describe_line(difference.line) + (f", rank {difference.rank}" if difference.rank else "")
 
 
 def _describe_line(line: TraceLine) -> str:

@@ -23,7 +23,7 @@ import random, time
 import pytorch_lightning as pl
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, RandomSampler, TensorDataset
 
 
 class Module(pl.LightningModule):
@@ -45,7 +45,9 @@ class Module(pl.LightningModule):
 
     def train_dataloader(self):
         torch.manual_seed(1)
-        return DataLoader(TensorDataset(torch.randn(24, 4), torch.arange(24) % 3), 4, shuffle=True)
+        data = TensorDataset(torch.randn(24, 4), torch.arange(24) % 3)
+        own = torch.Generator().manual_seed(7) if self.how == "sampler" else None
+        return DataLoader(data, 4, sampler=RandomSampler(data, generator=own))
 """
 MINE = ["task=mine", "data=none", "model=none", "optimizer=none", "metric=train/loss", "mode=min"]
 MINE += ["trainer.max_epochs=3", "kills=2"]
@@ -131,6 +133,17 @@ def test_what_is_lost_is_named(folder: Path, scratch: Path, how: str, reported: 
     assert "first tensor: parameter net.weight" in sentence
     assert "fix: on_save_checkpoint" in sentence
     assert list(scratch.glob("mlscale-*")) == []
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_sampler_with_a_generator_is_found_where_it_happens_to_be_right_again(folder: Path, scratch: Path) -> None:
+    done = verify(folder, *MINE, "task.how=sampler", "kill_seed=4")
+    assert "killed    at step 18, a checkpoint half written; resumed from step 12: different" in done.stderr
+    assert done.returncode == 4, done.stderr
+    sentence = json.loads(done.stdout)["sentence"]
+    assert "its loader gave other batches, without a consequence so far" in sentence
+    assert "fix: give the loader a state_dict() that holds the generator of its sampler" in sentence
 
 
 @pytest.mark.timeout(900)

@@ -166,17 +166,15 @@ class _ResumeVerification:
         lines = traces.read_traces(made.path / "trace")
         step = traces.find_resumed_step(lines[0], 2) if lines else None
         failed = ended.output if ended.code else ""
-        tried = KillTrial(point, step, traces.compare_traces(reference, lines), failed, resumed)
+        path = made.path / "results/fit.json"
+        fit = json.loads(path.read_text()) if path.is_file() else {}
+        other = bool(fit.get("other_batches"))
+        tried = KillTrial(point, step, traces.compare_traces(reference, lines), failed, resumed, other)
         self.differs = not tried.is_identical
         how = "identical" if tried.is_identical else "an error" if failed else "different"
-        begun = (
-            ""
-            if step is None
-            else f"resumed from step {step:,}: "
-            if step
-            else "no checkpoint was there, started over: "
-        )
-        self.print_lines(f"killed    at {point}; {begun}{how}", *_describe_replay(made, lines))
+        begun = f"resumed from step {step:,}" if step else "no checkpoint was there, started over"
+        begun = "" if step is None else f"{begun}: "
+        self.print_lines(f"killed    at {point}; {begun}{how}", *_describe_replay(fit, lines))
         return tried
 
     def wants_determinism(self, setting: bool | str) -> bool:
@@ -219,6 +217,8 @@ class _ResumeVerification:
             return verdict.describe_identical_runs(tried)
         if last.failed:
             return verdict.describe_failed_run(last)
+        if last.comparison.difference is None:
+            return verdict.describe_different_run(last)
         if last.differs_before_the_kill:
             return verdict.describe_unrepeatable_run(last.comparison)
         self.print_lines("again     without a kill: does the run repeat at all?")
@@ -259,11 +259,9 @@ def _make_reference_error(code: int, output: str) -> MLScaleError:
     )
 
 
-def _describe_replay(run: RunFolder, lines: list[list[TraceLine]]) -> list[str]:
+def _describe_replay(fit: Mapping[str, Any], lines: list[list[TraceLine]]) -> list[str]:
     """Return a line if a loader without a state of its own loaded batches again."""
-    path = run.path / "results/fit.json"
-    count = json.loads(path.read_text()).get("replayed", 0) if path.is_file() else 0
-    if not count:
+    if not (count := fit.get("replayed", 0)):
         return []
     began = [float(line.content["seconds"]) for line in lines[0] if line.kind in traces.STARTS and line.attempt > 1]
     took = f" in {format_duration(began[0])}" if began else ""

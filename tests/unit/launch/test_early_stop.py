@@ -2,12 +2,15 @@
 
 import os
 import signal
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 
 from mlscale.errors import Exit, MLScaleError
-from mlscale.launch.early_stop import choose_early_signals, handle_early_signals
+from mlscale.launch.early_stop import choose_early_signals, end_by_sigterm, handle_early_signals
 from mlscale.launch.external.external_launcher import find_external_rank
 from mlscale.launch.job_environment import JOB_RUN
 
@@ -75,3 +78,30 @@ def test_nothing_is_set_after_the_block() -> None:
         assert signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
     assert signal.getsignal(signal.SIGUSR1) is signal.SIG_DFL
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGHUP])
+def test_a_command_that_is_ended_before_its_training_prints_a_line(signum: signal.Signals, tmp_path: Path) -> None:
+    words = [sys.executable, "-m", "mlscale", "+recipe=resnet", "debug=fast"]
+    with subprocess.Popen(words, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as command:
+        caught = 0
+        while not caught >> (signum - 1) & 1:  # until it handles the signal
+            assert command.poll() is None
+            status = Path(f"/proc/{command.pid}/status").read_text()
+            caught = int(status.partition("SigCgt:")[2].split()[0], 16)
+        command.send_signal(signum)
+        _, printed = command.communicate()
+    assert command.returncode == -signal.SIGTERM  # 143 in a shell
+    assert f"stopped by {signum.name}: no training was running, so nothing was saved" in printed
+    assert "fix:   start the command again" in printed
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_sigterm_asks_for_another_start_under_another_launcher_in_spite_of_the_line() -> None:
+    before = signal.signal(signal.SIGTERM, end_by_sigterm)
+    try:
+        with handle_early_signals((signal.SIGTERM,)):
+            assert signal.getsignal(signal.SIGTERM) is not end_by_sigterm
+        assert signal.getsignal(signal.SIGTERM) is end_by_sigterm
+    finally:
+        signal.signal(signal.SIGTERM, before)
