@@ -9,8 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mlscale.commands import COMMANDS
-from mlscale.commands.command import STAGES, THIRD_PARTY, Action
-from mlscale.commands.third_party import register_commands
+from mlscale.commands.command import STAGES, THIRD_PARTY, Action, register_commands
 from mlscale.config.names.suggest import find_nearest
 from mlscale.config.schema.model_arguments import REFERENCES
 from mlscale.config.schema.roots import (

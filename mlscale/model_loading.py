@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlscale.api import compose
+from mlscale.predict.input_items import read_trained_column
 from mlscale.predict.loaded_model import LoadedModel
-from mlscale.predict.scored_column import read_trained_column
 from mlscale.versions.local_registry import LocalRegistry
 from mlscale.versions.model_reference import resolve_reference
 

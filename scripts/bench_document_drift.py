@@ -124,7 +124,7 @@ def train_model(folder: Path, form: str, sentences: Sequence[str]) -> Servable:
 def build_baseline(servable: Servable, documents: Sequence[bytes]) -> tuple[Baseline, tuple[bytes, ...]]:
     """Return the baseline of validation documents, and its known words."""
     from mlscale.data.encoders.document_encoder import DocumentEncoder
-    from mlscale.export.passage_reference import collect_documents
+    from mlscale.export.reference_builder import collect_documents
     from mlscale.monitor.baseline import Baseline
     from mlscale.monitor.event_columns import round_sketch
 

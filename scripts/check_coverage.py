@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from scipy.stats import norm
 
 from mlscale.stats.bootstrap import bootstrap_intervals
-from mlscale.stats.calibration_error import estimate_calibration_error
 from mlscale.stats.intervals import Interval, compute_wilson_interval
 from mlscale.stats.permutation_test import run_permutation_test
 from mlscale.stats.ranking import compute_ranking
+from mlscale.stats.reliability import estimate_calibration_error
 from mlscale.task_types.paired_metrics import compute_difference_p
 from mlscale.task_types.registry import get_task_type
 from mlscale.task_types.reports.classification_report import compute_class_averages

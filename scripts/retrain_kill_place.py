@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from mlscale.retrain.lineage import RETRAINED
+from mlscale.commands.retrain.champion import RETRAINED
 from mlscale.runs.folder import RunFolder
 from tests.e2e.retrain_place import RetrainPlace
 

@@ -32,10 +32,9 @@ from mlscale.export.onnx_export import export_onnx
 from mlscale.export.parity import Parity
 from mlscale.export.reference_builder import ReferenceBuilder
 from mlscale.export.servable import Servable, load
-from mlscale.export.servable_document import build_servable_document
 from mlscale.export.torch_predictor import TorchModel
 from mlscale.export.validation_samples import SampleFormat
-from mlscale.export.write_servable import write_servable
+from mlscale.export.write_servable import build_servable_document, write_servable
 from mlscale.task_types.registry import resolve_task_type
 from mlscale.task_types.task_type import AnswerNames, TargetColumn
 from mlscale.task_types.tensor_type import TensorType

@@ -21,10 +21,10 @@ from mlscale.launch import rank_failures as failures
 from mlscale.launch.early_stop import EarlyStop
 from mlscale.launch.external.external_launcher import ExternalRank
 from mlscale.launch.external.first_rank import FirstRank
-from mlscale.launch.external.hung_rank import end_if_hung
 from mlscale.launch.external.other_rank import OtherRank
-from mlscale.launch.external.rank_address import count_local_ranks, find_meeting_address
+from mlscale.launch.external.rank_meeting import count_local_ranks, find_meeting_address
 from mlscale.launch.external.rank_presence import watch_presence
+from mlscale.launch.hung_process import end_if_hung
 from mlscale.report import Result
 from mlscale.runs.run_reader import RUN
 

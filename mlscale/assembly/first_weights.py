@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from mlscale.assembly.build import build
 from mlscale.config.targets import import_target
 from mlscale.runs.initial_source import InitialWeights
-from mlscale.versions.version_weights import resolve_initial_weights
+from mlscale.versions.trained_model import resolve_initial_weights
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig

@@ -47,8 +47,7 @@ from mlscale.train.input_size import explain_unsuited_input
 from mlscale.train.lightning.missing_metric import explain_unlogged_metric
 from mlscale.train.lightning.quiet import suppress_library_messages
 from mlscale.train.loggers import finish_loggers
-from mlscale.train.loss_scaling import LossScale, Mixed
-from mlscale.train.precision import create_precision_plugin
+from mlscale.train.precision import LossScale, Mixed, create_precision_plugin
 from mlscale.train.process_memory import reset_peak_memory
 from mlscale.train.torch_compile import Compile, set_tf32
 from mlscale.train.trainer_patches import apply_trainer_patches

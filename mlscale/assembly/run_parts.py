@@ -15,11 +15,10 @@ from mlscale.errors import MLScaleError, call_all
 from mlscale.tasks.base import Task
 from mlscale.tasks.models import lazy
 from mlscale.tasks.optimizers import build_optimizers
-from mlscale.train.activation_checkpointing import checkpoint_activations
-from mlscale.train.compiled_names import use_uncompiled_names
 from mlscale.train.initial_weights import pretrained
 from mlscale.train.precision import set_memory_layout
-from mlscale.train.strategies.wrapping import count_classes
+from mlscale.train.strategies.wrapping import checkpoint_activations, count_classes
+from mlscale.train.torch_compile import use_uncompiled_names
 
 
 def build_data(cfg: DictConfig) -> pl.LightningDataModule | None:

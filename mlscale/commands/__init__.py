@@ -80,7 +80,7 @@ def find_command(name: str) -> Command | None:
     """
     # Searching the installed packages takes time, which built-in commands need not wait for.
     if name not in COMMANDS:
-        from mlscale.commands.third_party import register_command
+        from mlscale.commands.command import register_command
 
         register_command(name, COMMANDS)
     return COMMANDS.get(name)

@@ -15,11 +15,17 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.utilities.seed import isolate_rng
 
 from mlscale.compress import stored_model as stored
-from mlscale.compress.calibration_samples import read_calibration_samples
-from mlscale.compress.compressed_model import CompressedModel
 from mlscale.compress.int8_verdict import Int8Bounds, compare_int8
 from mlscale.compress.metric_drop import CorrectnessDrop, MetricDrop, check_judgeable, format_metric
-from mlscale.compress.quantize import METHODS, Method, can_int8_overflow, choose_method, quantize_model
+from mlscale.compress.quantize import (
+    METHODS,
+    Method,
+    can_int8_overflow,
+    choose_method,
+    quantize_model,
+    read_calibration_samples,
+)
+from mlscale.compress.stored_model import CompressedModel
 from mlscale.culprit import find_user_line, summarize_error, wrap_unforeseen_error
 from mlscale.data.data_module import OrderedData
 from mlscale.errors import MLScaleError
@@ -38,7 +44,7 @@ from mlscale.train.after_fit import AfterFitResult, hide_trainer, load_best_chec
 from mlscale.train.lightning.trainer_parts import get_callbacks, get_data_module
 
 if TYPE_CHECKING:
-    from mlscale.compress.compressed_model import CompressedModel
+    from mlscale.compress.stored_model import CompressedModel
 
 _NAME = "int8"
 

@@ -180,7 +180,7 @@ class PairedScores:
         Raises:
             MLScaleError: no sample has a score.
         """
-        from mlscale.stats.paired_means import compute_paired_difference
+        from mlscale.stats.paired import compute_paired_difference
 
         fp32, int8 = map(np.concatenate, self._scores)
         if (exact := self._task_type.exact_metric) is not None:

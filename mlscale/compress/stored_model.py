@@ -1,4 +1,7 @@
-"""The folder of a compressed model in its run: `model.onnx`, and `compressed.json` with its origin and metrics."""
+"""The folder of a compressed model in its run: `model.onnx`, and `compressed.json` with its origin and metrics.
+
+A model in int8 with its measurements.
+"""
 
 from __future__ import annotations
 
@@ -7,18 +10,15 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mlscale.atomic_files import read_json, replace_folder, write_bytes, write_json
-from mlscale.compress.calibration_samples import SPLIT
-from mlscale.compress.quantize import METHODS
+from mlscale.compress.int8_verdict import Int8Bounds, Int8Metrics
+from mlscale.compress.quantize import METHODS, SPLIT, Method
 from mlscale.contracts import expect_format, get_format_tag
 from mlscale.errors import MLScaleError
 from mlscale.runs.amend import update_manifest
 from mlscale.runs.checkpoint_files.checkpoint_digest import read_checkpoint_metadata, read_content_digest
-
-if TYPE_CHECKING:
-    from mlscale.compress.compressed_model import CompressedModel
 
 FOLDER, MODEL, DOCUMENT = "compressed", "model.onnx", "compressed.json"
 _PACKAGES = ("mlscale", "torch", "onnx", "onnxscript", "onnxruntime")
@@ -130,3 +130,30 @@ def _read_max_drop(document: Mapping[str, Any]) -> float:
         return float(bounds["max_accuracy_drop"])
     # An export compares the metric itself, in its own unit.
     return float(bounds["max_relative_drop"]) * abs(float(metric["fp32"]))
+
+
+@dataclass(frozen=True)
+class CompressedModel:
+    """A model in int8 with its measurements.
+
+    Attributes:
+        model: serialised ONNX, encoded samples to the task's outputs as in fp32.
+        method: static or dynamic.
+        calibrated: number of training samples that the ranges of activations are from; 0 for dynamic.
+        reduced_range: true if weights have 7 bits, because this machine's products would overflow.
+        metrics: the metrics compared with fp32.
+        bounds: the bounds to meet.
+        problems: each bound that is not met, in words.
+    """
+
+    model: bytes
+    method: Method
+    calibrated: int
+    reduced_range: bool
+    metrics: Int8Metrics
+    bounds: Int8Bounds
+    problems: tuple[str, ...]
+
+    @property
+    def is_kept(self) -> bool:
+        return not self.problems

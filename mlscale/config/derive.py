@@ -43,7 +43,7 @@ class Devices(Protocol):
 
 
 class StartedRanks(Protocol):
-    """The ranks that another launcher has started (see `mlscale.launch.external.rank_layout.RankLayout`)."""
+    """The ranks that another launcher has started (see `mlscale.commands.train.ranks.RankLayout`)."""
 
     @property
     def devices(self) -> int: ...

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from mlscale.errors import MLScaleError
-from mlscale.evaluate.evaluated_samples import EvaluatedSamples
+from mlscale.evaluate.sample_collector import EvaluatedSamples
 from mlscale.report import Figure, Heading, TableBlock
 from mlscale.report.text import format_percent
 from mlscale.stats.bootstrap import bootstrap_intervals

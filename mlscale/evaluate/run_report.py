@@ -17,8 +17,7 @@ from mlscale.atomic_files import make_folders, write_json
 from mlscale.data.inspection.shown_samples import ShownSample, build_sample_blocks
 from mlscale.errors import MLScaleError
 from mlscale.evaluate.collect_predictions import PredictionCollector, find_measured_type
-from mlscale.evaluate.data_info import describe_task_info
-from mlscale.evaluate.sample_collector import SampleCollector
+from mlscale.evaluate.sample_collector import SampleCollector, describe_task_info
 from mlscale.evaluate.worst_samples import build_worst_blocks
 from mlscale.report import Figure, Heading
 from mlscale.report.block_documents import convert_from_blocks

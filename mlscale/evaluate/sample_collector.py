@@ -2,22 +2,28 @@
 
 In memory are some forty bytes a sample (with several labels or targets, some more of each), the inputs of the worst
 samples, and the logits of at most 20,000 samples drawn at random; probabilities are written to the table at once.
+
+The classes or targets of the data that a model is measured on, as reports need them.
+
+The samples of an evaluation pass, with the task type that measures them.
 """
 
 from __future__ import annotations
 
 import heapq
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pytorch_lightning import LightningDataModule
 from torch import Tensor
 
+from mlscale.data.tables.table_rows import TabularData
 from mlscale.errors import MLScaleError
-from mlscale.evaluate.evaluated_samples import EvaluatedSamples
-from mlscale.task_types.collected_samples import Columns, TaskInfo, WorstSample
+from mlscale.task_types.collected_samples import CollectedSamples, Columns, TaskInfo, WorstSample
 from mlscale.task_types.task_type import TaskType
 
 _MAX_LOGITS = 20_000  # bounds the memory: 80 MB with 1,000 classes; far more than fitting a temperature needs
@@ -190,3 +196,36 @@ def compute_sample_columns(task_type: TaskType, outputs: Mapping[str, Tensor], y
             why=f"it gives {shapes} for targets of {tuple(y.shape)}: {' '.join(str(error).split())[:200]}",
             fix="let predict_step and kind agree: docs/evaluate.md lists what each kind gives",
         ) from error
+
+
+def describe_task_info(
+    data: LightningDataModule | None, class_names: Sequence[str] | None = None, num_classes: int | None = None
+) -> TaskInfo:
+    """Return the names of classes or targets, and the mean and deviation of the channels.
+
+    Args:
+        data: the data module; one without facts gives none of them.
+        class_names, num_classes: of the model, where they are known: the data may have others.
+    """
+    source: Any = data
+    facts = source.facts() if hasattr(data, "facts") else None
+    if facts is None:
+        return TaskInfo()
+    names = class_names or facts.class_names or ()
+    count = num_classes or facts.num_classes or 0
+    # Classes without a name are called by their number.
+    labels = tuple(map(str, [*names, *range(len(names), count)]))
+    targets = data.targets if isinstance(data, TabularData) else ()
+    return TaskInfo(labels, tuple(facts.mean), tuple(facts.std), targets)
+
+
+# A class of its own: a task type takes samples, so samples that know their type are a layer above it.
+@dataclass(eq=False)
+class EvaluatedSamples(CollectedSamples):
+    """All samples of one evaluation pass, and their task type.
+
+    Attributes:
+        task_type: of the model that was evaluated.
+    """
+
+    task_type: TaskType = field(kw_only=True)

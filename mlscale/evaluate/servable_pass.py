@@ -14,8 +14,7 @@ from mlscale.data.encoders.encoder import EncodedSamples
 from mlscale.data.encoders.token_encoders import TokenDocumentEncoder
 from mlscale.errors import MLScaleError
 from mlscale.evaluate.sample_collector import SampleCollector
-from mlscale.export.cast_tensors import cast_input
-from mlscale.export.servable import Servable
+from mlscale.export.servable import Servable, cast_input
 from mlscale.export.validation_samples import SampleBatch, iterate_split_batches
 from mlscale.task_types.task_type import AnswerNames
 from mlscale.task_types.tensor_type import TensorType

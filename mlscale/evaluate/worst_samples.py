@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from mlscale.evaluate.evaluated_samples import EvaluatedSamples
+from mlscale.evaluate.sample_collector import EvaluatedSamples
 from mlscale.report import Figure, Heading, TableBlock
 from mlscale.report.contact_sheet import (
     Tile,

@@ -17,7 +17,7 @@ from mlscale.data.encoders.stored_encoder import parse_encoder
 from mlscale.data.encoders.table_encoder import TableEncoder
 from mlscale.data.encoders.text_encoder import TextEncoder
 from mlscale.export.engines.onnx_engine import OnnxEngine
-from mlscale.export.graphs.encoder_part import cut_encoder_part
+from mlscale.export.graphs.encoder_graph import cut_encoder_part
 from mlscale.export.validation_samples import SampleBatch
 
 _SHARE = 1e-6

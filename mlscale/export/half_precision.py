@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from mlscale.errors import MLScaleError
-from mlscale.export.graphs.encoder_part import cut_encoder_part
+from mlscale.export.graphs.encoder_graph import cut_encoder_part
 
 if TYPE_CHECKING:
     import onnx

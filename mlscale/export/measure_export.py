@@ -19,8 +19,7 @@ from mlscale.export.graphs.encoder_graph import prepend_encoder_graph
 from mlscale.export.half_precision import convert_to_half
 from mlscale.export.onnx_export import export_onnx
 from mlscale.export.parity import Outputs, Parity, compute_task_scores
-from mlscale.export.passage_reference import collect_passage_reference
-from mlscale.export.reference_builder import ReferenceBuilder
+from mlscale.export.reference_builder import ReferenceBuilder, collect_passage_reference
 from mlscale.export.served_module import (
     EXAMPLES,
     ServedModule,
@@ -37,7 +36,7 @@ from mlscale.export.validation_samples import (
     describe_sample_format,
     iterate_validation_batches,
 )
-from mlscale.export.warmup.warmup_samples import WarmupSampler
+from mlscale.export.warmup.write_warmup import WarmupSampler
 from mlscale.stats.timing import TimesCompared
 from mlscale.task_types.registry import resolve_task_type
 from mlscale.task_types.task_type import TaskType

@@ -17,7 +17,7 @@ from types import FrameType
 from mlscale.errors import Exit, MLScaleError
 from mlscale.launch.external.external_launcher import ExternalRank
 from mlscale.launch.job_environment import JOB_RUN
-from mlscale.runs.host.stop_signals import STOP_SIGNALS
+from mlscale.runs.host.processes import STOP_SIGNALS
 
 
 class EarlyStop(BaseException):

@@ -20,7 +20,7 @@ from mlscale.errors import STOPS
 from mlscale.launch import rank_failures as failures
 from mlscale.launch.garbage_collection import is_own_process
 from mlscale.runs.host import processes as process
-from mlscale.runs.host.stop_signals import block_stop_signals
+from mlscale.runs.host.processes import block_stop_signals
 
 RankMain = Callable[[str, Mapping[str, str], str, int], None]
 PRELOAD = "mlscale.assembly.preload"  # by name: the fork server imports it

@@ -7,8 +7,7 @@ from collections.abc import Iterable
 from mlscale.errors import MLScaleError
 from mlscale.launch.cloud import PLATFORMS
 from mlscale.launch.job_environment import is_job_of
-from mlscale.launch.job_state import JobState
-from mlscale.launch.slurm.job_states import find_slurm_states
+from mlscale.launch.slurm.job_states import JobState, find_slurm_states
 from mlscale.runs.folder import RunFolder
 from mlscale.runs.job_record import JobRecord, read_job_record
 

@@ -21,13 +21,12 @@ from mlscale.atomic_files import write_text
 from mlscale.loadtest.build_requests import LoadRequest, build_requests
 from mlscale.loadtest.client_calibration import start_empty_server
 from mlscale.loadtest.client_load import read_usage
-from mlscale.loadtest.load_outcome import LoadOutcome
+from mlscale.loadtest.load_outcome import LoadOutcome, read_server_time
 from mlscale.loadtest.load_samples import read_request_samples
 from mlscale.loadtest.parse_responses import InvalidResponse, parse_response
 from mlscale.loadtest.random_samples import generate_samples
 from mlscale.loadtest.server_metadata import Credentials
 from mlscale.loadtest.server_model import ServerModel
-from mlscale.loadtest.server_timing import read_server_time
 
 SETTINGS: dict[str, Any] = json.loads(Path(os.environ["MLSCALE_LOADTEST"]).read_text(encoding="utf-8"))
 MODEL = ServerModel.from_document(SETTINGS["model"])

@@ -15,8 +15,7 @@ from mlscale.atomic_files import convert_to_json
 from mlscale.contracts import get_format_tag
 from mlscale.monitor import monitor_state as memory_file
 from mlscale.monitor.alert_rule import AlertPolicy, Change, RuleState, advance_rule
-from mlscale.monitor.check_log import CheckLog, locate_check_log
-from mlscale.monitor.check_record import CheckRecord, build_check_record
+from mlscale.monitor.check_record import CheckLog, CheckRecord, build_check_record, locate_check_log
 from mlscale.monitor.monitor_state import MonitorState
 from mlscale.monitor.window_check import RuleResult, WindowCheck
 from mlscale.notify.delivery import DocumentRecipient

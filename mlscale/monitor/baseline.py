@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 from mlscale.atomic_files import compute_sha256
 from mlscale.errors import MLScaleError
 from mlscale.export.servable import DOCUMENT, REFERENCE, parse_task_type, read_document
-from mlscale.monitor.event_columns import name_columns, round_sketch
-from mlscale.monitor.event_scores import EventScorer
+from mlscale.monitor.event_columns import EventScorer, name_columns, round_sketch
 from mlscale.reference.column_sketch import ColumnSketch
 from mlscale.reference.passage_rows import PassageRows
 from mlscale.reference.score_reference import ScoreReference

@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 
 from mlscale.monitor.drift import SeasonalReference
 from mlscale.monitor.drift.column_drift import Column
-from mlscale.monitor.event_columns import collect_columns
-from mlscale.monitor.event_scores import EventScorer
+from mlscale.monitor.event_columns import EventScorer, collect_columns
 from mlscale.task_types.event_forms import JsonValue
 
 if TYPE_CHECKING:

@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mlscale.errors import MLScaleError
-from mlscale.notify.delivery import DeliveryResult
-from mlscale.notify.document_text import encode_document
+from mlscale.notify.delivery import DeliveryResult, encode_document
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,6 @@ killed in between, and never lost. Items are sent in order, by one process at a 
 that is given up, is moved to the subfolder `failed`, is reported, and stays there until `restore_failed`.
 """
 
-from mlscale.outbox.item_queue import Outbox, OutboxReport
-from mlscale.outbox.outbox_item import ItemRefusedError, OutboxItem, RetryPolicy
+from mlscale.outbox.item_queue import ItemRefusedError, Outbox, OutboxItem, OutboxReport, RetryPolicy
 
 __all__ = ["ItemRefusedError", "Outbox", "OutboxItem", "OutboxReport", "RetryPolicy"]

@@ -12,9 +12,9 @@ import numpy as np
 
 from mlscale.data.encoders.encoder import Encoder
 from mlscale.errors import MLScaleError
-from mlscale.export.cast_tensors import cast_input
 from mlscale.export.engines.engine import Port
-from mlscale.predict.scored_column import choose_scored_column
+from mlscale.export.servable import cast_input
+from mlscale.predict.input_items import choose_scored_column
 
 if TYPE_CHECKING:
     from PIL import Image

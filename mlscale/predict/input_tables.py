@@ -21,9 +21,8 @@ from mlscale.data.table_parsing.table_form import (
 )
 from mlscale.errors import MLScaleError
 from mlscale.export.required_extras import require_extra
-from mlscale.predict.input_items import InputItem, compute_files_digest
+from mlscale.predict.input_items import InputItem, choose_scored_column, compute_files_digest
 from mlscale.predict.json_table import JsonTable
-from mlscale.predict.scored_column import choose_scored_column
 
 if TYPE_CHECKING:
     import pyarrow as pa

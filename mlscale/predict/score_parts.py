@@ -1,4 +1,7 @@
-"""Score the parts of one process, one after the other; threads read ahead of the computation."""
+"""Score the parts of one process, one after the other; threads read ahead of the computation.
+
+The columns of predictions in Parquet.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +9,10 @@ import re
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,11 +20,15 @@ from numpy.typing import NDArray
 from mlscale.data.encoders.encoder import EncodedSamples, Encoder, select_samples
 from mlscale.data.encoders.table_encoder import TableEncoder
 from mlscale.errors import MLScaleError
+from mlscale.export.engines.engine import Port
 from mlscale.predict.batch_models import NOT_FINITE, BatchModel, mark_infinite_outputs
 from mlscale.predict.input_items import InputItem, Inputs
 from mlscale.predict.input_tables import TableInputs
 from mlscale.predict.part_files import PredictionParts
-from mlscale.predict.prediction_columns import build_column, list_column_types
+from mlscale.task_types.task_type import TaskType
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 MIXING = (
     "warning   an input has another prediction alone than among others: the model computes across its batch (such as "
@@ -263,3 +270,42 @@ def prepare_sample(item: InputItem) -> Any:
         # Of any shape: the encoder knows which one the model takes.
         return np.asarray(decode_value(item.content, item.extension))
     return item.content
+
+
+def list_column_types(task_type: TaskType, outputs: Sequence[Port], probabilities: bool = True) -> dict[str, Any]:
+    """Return the columns of predictions with their types (pyarrow): those of the task type; where it has none, the
+    model's outputs, as lists of their shape.
+
+    Args:
+        task_type: of the model.
+        outputs: of the model.
+        probabilities: with those of every class.
+    """
+    import pyarrow as pa
+
+    if types := task_type.list_prediction_types(probabilities):
+        return types
+    columns = {}
+    for port in outputs:
+        column = pa.from_numpy_dtype(np.dtype(port.dtype))
+        for _ in port.shape[1:]:
+            column = pa.list_(column)
+        columns[port.name] = column
+    return columns
+
+
+def build_column(values: object, type_: pa.DataType) -> Any:
+    """Return a column of predictions (pyarrow).
+
+    Args:
+        values: n of them, in an array (n,) or (n, k), or a list.
+        type_: of the column.
+    """
+    import pyarrow as pa
+
+    if isinstance(values, np.ndarray) and values.ndim == 2:
+        offsets = pa.array(np.arange(len(values) + 1, dtype=np.int32) * values.shape[1])
+        return pa.ListArray.from_arrays(offsets, pa.array(np.ascontiguousarray(values).ravel())).cast(type_)
+    if isinstance(values, list):
+        values = [value.tolist() if isinstance(value, np.ndarray) else value for value in values]
+    return pa.array(values, type_)

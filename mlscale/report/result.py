@@ -1,4 +1,7 @@
-"""The result of a command: its fields, and how it is printed and stored."""
+"""The result of a command: its fields, and how it is printed and stored.
+
+Write results into a folder that is not a run folder.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +12,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol, SupportsFloat, TextIO
 
-from mlscale.atomic_files import convert_to_json
+from mlscale.atomic_files import convert_to_json, make_folders, write_json, write_text
 from mlscale.contracts import expect_format, get_format_tag
 from mlscale.json_text import format_json
 from mlscale.report.blocks import TableBlock
 from mlscale.report.figures import Figure, ReportStep
+from mlscale.report.html import render_page
 from mlscale.report.terminal import wrap_text
 from mlscale.report.text import format_key_values, format_metrics, format_table
 from mlscale.secrets.config_secrets import mask_overrides
@@ -161,3 +165,20 @@ def _replace_nonfinite(value: SupportsFloat) -> float | int | None:
     # Scalars of numpy and torch, which JSON does not accept.
     number: Any = value.item() if hasattr(value, "item") else value
     return number if math.isfinite(number) else None
+
+
+def save_result_in(result: Result, folder: Path, title: str) -> Result:
+    """Write a result into `folder`, as `<command>.json` and a page next to it; return it with the page's path.
+
+    Raises:
+        MLScaleError: the folder can't be written to (exit code 5).
+    """
+    make_folders(folder)
+    page_path = folder / f"{result.command}.html"
+    saved = replace(result, artifacts={**result.artifacts, "page": str(page_path)})
+    shown = saved.as_dict()
+    write_json(folder / f"{result.command}.json", shown)
+    about = (saved.sentence, saved.ok, shown["metrics"], shown["artifacts"])
+    facts = select_facts(saved.details)
+    write_text(page_path, render_page(title, *about, saved.figures, saved.steps, shown["overrides"], facts=facts))
+    return saved

@@ -16,8 +16,7 @@ from mlscale.data.encoders.table_columns import CategoryColumn
 from mlscale.data.encoders.table_encoder import TableEncoder
 from mlscale.errors import MLScaleError
 from mlscale.events.event_table import read_sample
-from mlscale.export.cast_tensors import cast_input
-from mlscale.export.servable import Servable
+from mlscale.export.servable import Servable, cast_input
 
 NewCategories = Mapping[str, Mapping[str, int]]
 """The samples of each category that a model does not know, by column."""

@@ -42,7 +42,7 @@ from mlscale.serve.http.sockets import (
 from mlscale.serve.inference import Inference
 from mlscale.serve.prometheus import ServerMetrics
 from mlscale.serve.protocol.labels_route import LabelQuota, LabelSink
-from mlscale.serve.protocol.openapi_samples import build_example
+from mlscale.serve.protocol.openapi import build_example
 from mlscale.serve.served_model import ServedModel
 from mlscale.serve.workers import Workers
 from mlscale.versions.trained_model import TrainedModel

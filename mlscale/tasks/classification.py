@@ -11,10 +11,9 @@ from torchmetrics.classification import BinaryAUROC, MulticlassRecall
 from torchmetrics.utilities import dim_zero_cat
 
 from mlscale.task_types.rare_classes import is_imbalanced
-from mlscale.tasks.base import Partial, Task
+from mlscale.tasks.base import Partial, Task, check_tensor
 from mlscale.tasks.batch import Batch, unpack_batch
 from mlscale.tasks.label_checks import check_labels, check_logits, check_smoothing, compute_class_weights
-from mlscale.tasks.model_outputs import check_tensor
 
 
 class Classification(Task):

@@ -13,9 +13,8 @@ from torchmetrics import Metric, MetricCollection
 from torchmetrics.text import Perplexity
 
 from mlscale.errors import MLScaleError
-from mlscale.tasks.base import Task
+from mlscale.tasks.base import Task, check_tensor
 from mlscale.tasks.batch import Batch, unpack_batch
-from mlscale.tasks.model_outputs import check_tensor
 from mlscale.tasks.optimizers import Partial
 
 IGNORED = -100

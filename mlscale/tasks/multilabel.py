@@ -11,10 +11,9 @@ from torchmetrics import Metric, MetricCollection
 from torchmetrics.classification import MultilabelAveragePrecision, MultilabelExactMatch, MultilabelF1Score
 
 from mlscale.errors import MLScaleError
-from mlscale.tasks.base import Partial, Task
+from mlscale.tasks.base import Partial, Task, check_tensor
 from mlscale.tasks.batch import Batch, unpack_batch
 from mlscale.tasks.label_checks import check_logits, check_smoothing
-from mlscale.tasks.model_outputs import check_tensor
 
 
 class Multilabel(Task):

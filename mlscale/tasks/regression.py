@@ -11,9 +11,8 @@ from torch.nn import functional as F
 from torchmetrics import MeanAbsoluteError, MeanSquaredError, Metric, MetricCollection, R2Score
 
 from mlscale.errors import MLScaleError
-from mlscale.tasks.base import Partial, Task
+from mlscale.tasks.base import Partial, Task, check_tensor, split_auxiliary
 from mlscale.tasks.batch import Batch, unpack_batch
-from mlscale.tasks.model_outputs import check_tensor, split_auxiliary
 
 
 class Regression(Task):

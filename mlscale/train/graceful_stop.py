@@ -20,7 +20,7 @@ from pytorch_lightning.callbacks import Checkpoint
 
 from mlscale.errors import Exit, MLScaleError
 from mlscale.runs.checkpoint_files.checkpoint_search import suggest_resume
-from mlscale.runs.host.stop_signals import STOP_SIGNALS, unblock_stop_signals
+from mlscale.runs.host.processes import STOP_SIGNALS, unblock_stop_signals
 from mlscale.train.checkpoint.failed_saves import has_last_save_failed
 from mlscale.train.checkpoint.step_boundary import is_accumulating
 

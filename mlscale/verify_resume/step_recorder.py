@@ -12,8 +12,8 @@ from typing import Any, TextIO
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 
+from mlscale.train.callbacks.train_metrics import get_detached_loss
 from mlscale.train.checkpoint import tensor_digests as digests
-from mlscale.train.step_loss import get_detached_loss
 from mlscale.verify_resume.step_records import DrillOrder, get_reached_path, get_record_path, get_sent_path
 
 _POLL_SECONDS = 0.02

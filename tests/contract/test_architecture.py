@@ -83,7 +83,7 @@ def test_only_the_command_line_ends_the_process(modules: Modules) -> None:
     # whatever it does then; a rank, which leaves its error in the run folder, with an exit code for its launcher.
     assert set(culprits) <= {
         "mlscale.cli", "mlscale.__main__", "mlscale.launch.hung_process", "mlscale.launch.external.elastic_agent",
-        "mlscale.launch.external.hung_rank", "mlscale.data.workers.serve_requests", "mlscale.assembly.worker",
+        "mlscale.data.workers.serve_requests", "mlscale.assembly.worker",
         "mlscale.runs.host.supervisor", "mlscale.targets.triton.local_server",
     }  # fmt: skip
 
@@ -95,7 +95,8 @@ def test_only_removal_asks_on_standard_input(modules: Modules) -> None:
         for node in ast.walk(tree)
         if isinstance(node, ast.Call) and ast.unparse(node.func) in ("input", "getpass.getpass", "sys.stdin.readline")
     ]
-    assert set(asking) <= {"mlscale.commands.runs.confirmation"}, "`runs rm` and `runs gc` ask, on a terminal only"
+    asks = "mlscale.commands.runs.collect_checkpoints"
+    assert set(asking) <= {asks}, "`runs rm` and `runs gc` ask, on a terminal only"
 
 
 def test_only_what_a_user_allows_by_word_unpickles_or_runs_text(modules: Modules) -> None:

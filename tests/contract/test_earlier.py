@@ -14,7 +14,10 @@ from mlscale.config.composition.frozen import RENAMED_TARGETS, load_frozen
 from mlscale.config.signatures.signatures import Signature, read_signature
 from tests.serving import serving
 
-MADE = Path(__file__).parent / "examples/earlier/made.tar.xz"
+EARLIER = Path(__file__).parent / "examples/earlier"
+STEP = {"made": 29, "killed": 20}
+"""The archives, each of another commit, and the step from which their run `cut` is resumed."""
+LISTED = {"made": ("sweep of 2  ", 4, "  interrupted  "), "killed": ("", 2, "  elsewhere  ")}
 TARGETS = """
     mlscale.compress.Int8 mlscale.data.Augment mlscale.data.BreastCancer mlscale.data.DatasetData mlscale.data.Diabetes
     mlscale.data.Digits mlscale.data.DigitsScenes mlscale.data.FashionMNIST
@@ -33,14 +36,14 @@ TARGETS = """
     mlscale.train.strategies.auto mlscale.train.strategies.ddp mlscale.train.strategies.single
 """
 """Every `_target_` of mlscale that a run folder of that release may name."""
-SAMPLE = {"inputs": [{"name": "input", "shape": [1, 30], "datatype": "FP32", "data": [0.0] * 30}]}
+INPUT = {"made": ("input", "FP32"), "killed": ("numbers", "FP64")}
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The unpacked archive; tests that write take a copy."""
-    folder = tmp_path_factory.mktemp("earlier")
-    with tarfile.open(MADE) as archive:
+@pytest.fixture(scope="module", params=STEP)
+def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An unpacked archive; tests that write take a copy."""
+    folder = tmp_path_factory.mktemp("earlier") / request.param
+    with tarfile.open(EARLIER / f"{request.param}.tar.xz") as archive:
         archive.extractall(folder, filter="data")
     return folder
 
@@ -70,33 +73,35 @@ def test_a_stored_target_is_found(target: str) -> None:
     assert isinstance(read_signature(RENAMED_TARGETS.get(target, target)), Signature)
 
 
-def test_a_group_that_is_gone_is_left_out_of_a_stored_config(moved: Path) -> None:
-    """The run was made with `monitor=default`, which collected its reference profile."""
+def test_a_group_that_is_gone_is_left_out_of_a_stored_config(made: Path, moved: Path) -> None:
+    """The run of the older archive was made with `monitor=default`, which collected its reference profile."""
     run = run_of(moved, "small")
-    assert "mlscale.monitor.collect.CollectReference" in (run / "config.yaml").read_text()
+    assert ("mlscale.monitor.collect.CollectReference" in (run / "config.yaml").read_text()) == (made.name == "made")
     assert "monitor" not in load_frozen(run)
 
 
 def test_a_run_is_resumed_to_the_weights_that_it_would_have_had(
-    moved: Path, capsys: pytest.CaptureFixture[str]
+    made: Path, moved: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     cut = run_of(moved, "cut")
     assert main(["runs", "resume", cut.name]) == 0
     printed = capsys.readouterr().out
-    assert "resumed from step 29" in printed
+    resumed_from = f"resumed from step {STEP[made.name]}"
+    assert resumed_from in printed
     resumed, uninterrupted = weights_of(cut), weights_of(run_of(moved, "whole"))
     assert list(resumed) == list(uninterrupted)
     # The promise is of one kind of CPU, one torch and one number of threads: mlscale prints whether they are the same.
-    tolerance = 0.0 if "resumed from step 29 bitwise identical" in printed else 1e-2
+    tolerance = 0.0 if f"{resumed_from} bitwise identical" in printed else 1e-2
     for name, tensor in uninterrupted.items():
         torch.testing.assert_close(resumed[name], tensor, rtol=tolerance, atol=tolerance, msg=name)
 
 
-def test_runs_sweep_and_versions_are_listed(moved: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_runs_sweep_and_versions_are_listed(made: Path, moved: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["runs", "ls"]) == 0
     listed = capsys.readouterr().out
-    assert "sweep of 2  " in listed
-    assert [listed.count(status) for status in ("  done  ", "  interrupted  ")] == [4, 1]
+    sweep, done, cut = LISTED[made.name]
+    assert sweep in listed
+    assert [listed.count(status) for status in ("  done  ", cut)] == [done, 1]
     assert main(["versions", "ls"]) == 0
     listed = capsys.readouterr().out
     for version in ("small:v1  champion    val/accuracy 0.9211  servable", "small:v2  challenger  val/accuracy 0.9211"):
@@ -110,17 +115,19 @@ def test_a_model_is_evaluated(reference: str, moved: Path, capsys: pytest.Captur
 
 
 @pytest.mark.parametrize("servable", ["runs/*/small-*/servable", "registry/versions/small/v1/files"])
-def test_a_servable_is_served(servable: str, moved: Path) -> None:
+def test_a_servable_is_served(servable: str, made: Path, moved: Path) -> None:
     (path,) = moved.glob(servable)
+    name, datatype = INPUT[made.name]
+    sample = {"inputs": [{"name": name, "shape": [1, 30], "datatype": datatype, "data": [0.0] * 30}]}
     with serving(moved, path) as server:
-        reply = server.ask("/v2/models/small/infer", SAMPLE)
+        reply = server.ask("/v2/models/small/infer", sample)
     assert reply.status == 200, reply.body
     probabilities, *_ = [item for item in reply.json["outputs"] if item["name"] == "probabilities"]
     assert sum(probabilities["data"]) == pytest.approx(1, abs=1e-6)
 
 
 def test_the_archive_is_small_and_names_no_machine(made: Path) -> None:
-    assert MADE.stat().st_size < 300_000
+    assert (EARLIER / f"{made.name}.tar.xz").stat().st_size < 300_000
     texts = [path.read_text() for pattern in ("*.json", "*.yaml") for path in made.rglob(pattern)]
     assert len(texts) > 20
     assert not [text for text in texts for folder in ("/work", "/home", "/root", "/tmp") if folder in text]

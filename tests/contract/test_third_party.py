@@ -12,7 +12,7 @@ import pytest
 
 import mlscale
 from mlscale.cli import main
-from mlscale.commands import COMMANDS, third_party
+from mlscale.commands import COMMANDS, command
 from mlscale.commands.completion.entry import complete_words
 from mlscale.config.schema.model_arguments import REFERENCES
 from mlscale.config.schema.roots import COMMAND_BASES, find_roots
@@ -65,7 +65,7 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install
         lines = [f"{name.replace('_', '-')} = {value}" for name, value in points.items()]
         (info / "entry_points.txt").write_text("\n".join([f"[{group}]", *lines, ""]))
 
-    tables: tuple[dict[str, Any], ...] = (COMMANDS, COMMAND_BASES, REFERENCES, third_party._package_by_command)
+    tables: tuple[dict[str, Any], ...] = (COMMANDS, COMMAND_BASES, REFERENCES, command._package_by_command)
     before = [dict(table) for table in tables]
     yield declare
     for table, items in zip(tables, before, strict=True):

@@ -14,10 +14,10 @@ from torch.distributed.tensor import DTensor
 from mlscale.errors import MLScaleError
 from mlscale.tasks import Classification
 from mlscale.train import strategies
-from mlscale.train.activation_checkpointing import checkpoint_activations
 from mlscale.train.callbacks import EMA, Freeze, GradNorm, NonFinite, TrainMetrics
 from mlscale.train.checkpoint.lightning_io import VerifiedCheckpointIO
 from mlscale.train.strategies.full_state import get_local
+from mlscale.train.strategies.wrapping import checkpoint_activations
 from mlscale.train.trainer_patches import apply_trainer_patches
 from tests.unit.fitting import At, batches, fit, trainer
 

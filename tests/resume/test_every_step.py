@@ -22,7 +22,7 @@ from mlscale.train.checkpoint import step_boundary as boundary
 from mlscale.train.checkpoint.exact_resume import ExactResume
 from mlscale.train.checkpoint.lightning_io import VerifiedCheckpointIO
 from mlscale.train.loggers.csv_logger import CSV
-from mlscale.train.loss_scaling import LossScale, Mixed
+from mlscale.train.precision import LossScale, Mixed
 from mlscale.train.trainer_patches import apply_trainer_patches
 from tests.unit.fitting import trainer
 

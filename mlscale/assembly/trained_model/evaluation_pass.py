@@ -9,8 +9,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlscale.assembly.trained_model.evaluation_data import check_encoded_alike, normalise_as_trained
-from mlscale.assembly.trained_model.rebuild import apply_training_facts, find_checkpoint_file, load_weights
+from mlscale.assembly.trained_model.rebuild import (
+    apply_training_facts,
+    check_encoded_alike,
+    find_checkpoint_file,
+    load_weights,
+    normalise_as_trained,
+)
 from mlscale.config.composition.frozen import add_derived
 from mlscale.config.derive import derive_values
 from mlscale.errors import MLScaleError
@@ -24,7 +29,7 @@ if TYPE_CHECKING:
     from pytorch_lightning import LightningDataModule
 
     from mlscale.assembly.run_data import RunData
-    from mlscale.evaluate.evaluated_samples import EvaluatedSamples
+    from mlscale.evaluate.sample_collector import EvaluatedSamples
     from mlscale.evaluate.samples_table import SampleTable
     from mlscale.evaluate.slices import SliceColumns
     from mlscale.task_types.collected_samples import TaskInfo
@@ -221,7 +226,7 @@ def evaluate_servable(
 
 def describe_evaluated_data(data: LightningDataModule | None, derived: Mapping[str, Any]) -> TaskInfo:
     """Return the facts of the data that a model is measured on, and the classes or targets of the model."""
-    from mlscale.evaluate.data_info import describe_task_info
+    from mlscale.evaluate.sample_collector import describe_task_info
 
     return describe_task_info(data, derived.get("class_names"), derived.get("num_classes"))
 

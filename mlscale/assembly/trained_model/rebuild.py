@@ -1,14 +1,25 @@
-"""A run's data and task as they were trained, for the commands that start from its checkpoint."""
+"""A run's data and task as they were trained, for the commands that start from its checkpoint.
+
+Other data than a model was trained on: it is refused unless its samples are encoded as in training.
+
+The data of a LightningModule that has its loaders itself, as a data module.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from textwrap import shorten
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from mlscale.assembly.trained_model.evaluation_data import check_tokenizer
+import pytorch_lightning as pl
+from pytorch_lightning.utilities.model_helpers import is_overridden
+
+from mlscale.assembly.hook_layers import attach_trainer
+from mlscale.config.composition import frozen
 from mlscale.config.composition.frozen import add_derived
 from mlscale.config.derive import LISTS_OF_THE_DATA, OF_THE_DATA, derive_values
+from mlscale.config.targets import import_target
 from mlscale.errors import MLScaleError
 from mlscale.runs.checkpoint_files.checkpoint_digest import read_checkpoint_metadata
 from mlscale.runs.checkpoint_files.checkpoint_record import SUFFIX
@@ -18,8 +29,8 @@ from mlscale.runs.recover import is_run_folder, read_run_document, warn_once
 from mlscale.runs.remote_checkpoints.run_store import restore_missing
 
 if TYPE_CHECKING:
-    import pytorch_lightning as pl
     from omegaconf import DictConfig
+    from pytorch_lightning import LightningDataModule
 
     from mlscale.assembly.run_data import RunData
     from mlscale.runs.folder import RunFolder
@@ -85,7 +96,6 @@ def rebuild_data_and_task(cfg: DictConfig, checkpoint: Path, stage: str, run_dat
     import torch
 
     from mlscale.assembly.run_parts import build_task
-    from mlscale.assembly.trained_model.own_loaders import OwnLoaders, has_own_loaders
     from mlscale.train.lightning.quiet import suppress_library_messages
 
     suppress_library_messages()
@@ -213,3 +223,129 @@ def _describe_first_difference(error: RuntimeError) -> str:
     # The first line is torch's heading ("Error(s) in loading state_dict for …"), the second the first difference.
     lines = str(error).splitlines()
     return shorten((lines[1:] or lines)[0].strip(), 200, placeholder=" …")
+
+
+_MOST_NAMES = 8
+
+
+def check_encoded_alike(
+    cfg: DictConfig, home: Path, facts: Mapping[str, Any] | None, trained: Mapping[str, Any]
+) -> None:
+    """Check that classes have the numbers that the model knows them by, and columns of tables their encoding.
+
+    Args:
+        cfg: of the command, its data among it.
+        home: the folder that describes how the model was made.
+        facts: of the data.
+        trained: the facts of the model's training data, from derived.yaml.
+
+    Raises:
+        MLScaleError: they do not.
+    """
+    if facts is None:
+        return
+    check_tokenizer(facts, trained)
+    _check_classes(facts, trained)
+    if facts.get("features"):
+        _check_columns(cfg, home, facts, trained)
+
+
+def check_tokenizer(facts: Mapping[str, Any] | None, trained: Mapping[str, Any]) -> None:
+    """Check that texts are read by the tokenizer that the model knows: the ids of another one are other words.
+
+    Raises:
+        MLScaleError: they are not.
+    """
+    given, known = (facts or {}).get("tokenizer"), trained.get("tokenizer")
+    if facts is not None and facts.get("vocab_size") and given != known:
+        raise MLScaleError(
+            "the tokenizer of the data is not the one that the model was trained with",
+            where="data.tokenizer",
+            why=f"its digest is {given or 'none, as tokens are bytes'}; "
+            f"the model's is {known or 'none, as tokens are bytes'}",
+            fix="leave data.tokenizer out, and the file as it was",
+        )
+
+
+def normalise_as_trained(data: LightningDataModule | None, cfg: DictConfig) -> None:
+    """Let images be normalised as the model's training images were; other data modules normalise on their own."""
+    from mlscale.data.images.image_modules import ImageData
+
+    if isinstance(data, ImageData) and cfg.derived.get("mean") and cfg.derived.get("std"):
+        data.normalise_by(cfg.derived.mean, cfg.derived.std)
+
+
+def _check_classes(facts: Mapping[str, Any], trained: Mapping[str, Any]) -> None:
+    """Check that the classes of the data are the model's, or the first of them; classes without names go by their
+    number.
+    """
+    count, known = facts.get("num_classes"), trained.get("num_classes")
+    if not count or not known:
+        return
+    # As texts: YAML may have read the name of a class as a number.
+    data_classes, model_classes = (list(map(str, source.get("class_names") or [])) for source in (facts, trained))
+    if count <= known and (not data_classes or not model_classes or data_classes == model_classes[:count]):
+        return
+    raise MLScaleError(
+        "this data has other classes than the model",
+        where="data",
+        why=f"its classes are {_format_class_names(data_classes, count)}; "
+        f"the model's are {_format_class_names(model_classes, known)}",
+        fix="leave data and data.* out, for the data of the run; or choose data whose training split has its classes",
+    )
+
+
+def _format_class_names(names: list[str], count: int) -> str:
+    text = ", ".join(names[:_MOST_NAMES]) or f"{count} numbers"
+    return f"{text}, …" if len(names) > _MOST_NAMES else text
+
+
+def _check_columns(cfg: DictConfig, home: Path, facts: Mapping[str, Any], trained: Mapping[str, Any]) -> None:
+    """Check that the training table is the model's: numbers are scaled, and categories numbered, by that table."""
+    # The encoding is computed from the training table, so only the same table gives the same one.
+    before: Any = frozen.load_composed(home).get("data")
+    same = before and import_target(before) is import_target(cfg.data) and before.get("train") == cfg.data.get("train")
+    if not same or trained.get("train_samples") not in (None, facts["train_samples"]):
+        raise MLScaleError(
+            "the model's columns would be encoded by another training table",
+            where="data.train",
+            why="it determines how numbers are scaled and categories numbered",
+            fix="split=test data.test=<a table>, and data.train and data.val as the run has them",
+        )
+
+
+class OwnLoaders(pl.LightningDataModule):
+    """A data module that gives the loaders of a task.
+
+    Args:
+        task: a LightningModule with a `val_dataloader`.
+    """
+
+    def __init__(self, task: pl.LightningModule) -> None:
+        super().__init__()
+        self._task = task
+
+    def prepare_data(self) -> None:
+        """Let the task prepare its data."""
+        with attach_trainer(self._task):
+            self._task.prepare_data()
+
+    def setup(self, stage: str) -> None:
+        """Let the task set itself up."""
+        with attach_trainer(self._task):
+            self._task.setup(stage)
+
+    def train_dataloader(self) -> Any:
+        """Return the task's training loader."""
+        with attach_trainer(self._task):
+            return self._task.train_dataloader()
+
+    def val_dataloader(self) -> Any:
+        """Return the task's validation loader."""
+        with attach_trainer(self._task):
+            return self._task.val_dataloader()
+
+
+def has_own_loaders(task: pl.LightningModule) -> bool:
+    """Return whether a task has a validation loader of its own."""
+    return is_overridden("val_dataloader", task)

@@ -9,10 +9,9 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 
 from mlscale.commands import COMMANDS
-from mlscale.commands.command import Action
+from mlscale.commands.command import Action, register_commands
 from mlscale.commands.completion import COMMAND
 from mlscale.commands.options import read_options
-from mlscale.commands.third_party import register_commands
 from mlscale.config.schema.documented_fields import read_option_files as read_fields
 from mlscale.config.schema.model_arguments import MODEL, REF, REFERENCES
 from mlscale.config.schema.roots import COMMAND_BASES, Roots, find_roots

@@ -28,8 +28,7 @@ from mlscale.data.order.bad_samples import BadRecord, BadSample
 from mlscale.errors import MLScaleError, call_all
 from mlscale.monitor.drift import ColumnDrift, DriftLimits, compare_columns
 from mlscale.monitor.drift.column_drift import Column
-from mlscale.monitor.drift_plots import plot_drifted_columns
-from mlscale.monitor.drift_table import list_changed_columns
+from mlscale.monitor.drift_plots import list_changed_columns, plot_drifted_columns
 from mlscale.reference.column_sketch import ColumnSketch, build_category_sketch, build_number_sketch
 from mlscale.report import Figure, Result, TableBlock, format_number
 from mlscale.report.sample_bar import SampleProgressBar

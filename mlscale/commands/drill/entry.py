@@ -23,9 +23,9 @@ from mlscale.launch.kubernetes import KubernetesSettings
 from mlscale.launch.skypilot import SkyPilotSettings
 from mlscale.launch.start_notices import print_masked_lines
 from mlscale.report import ReportStep, Result
-from mlscale.report.result_files import save_result_in
+from mlscale.report.result import save_result_in
 from mlscale.runs.folder import RunFolder
-from mlscale.runs.host.stop_signals import raise_on_terminate
+from mlscale.runs.host.processes import raise_on_terminate
 from mlscale.secrets.config_secrets import list_required_variables, protect_config
 from mlscale.secrets.mask import Masker
 from mlscale.verify_resume.drill_findings import DrillFacts, DrillFinding, describe_drill, format_seconds, list_findings

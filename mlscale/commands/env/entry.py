@@ -18,7 +18,7 @@ from mlscale.launch.external.external_launcher import find_external_rank
 from mlscale.report import format_size
 from mlscale.report.terminal import paint, wrap_text
 from mlscale.runs.host import machine as system
-from mlscale.runs.host.disk_space import Disk, measure_disk
+from mlscale.runs.host.machine import Disk, measure_disk
 
 if TYPE_CHECKING:
     from mlscale.commands.env.environment_checks import EnvironmentCheck

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from mlscale.launch.local_devices import LocalDevices
 from mlscale.report import format_size
 from mlscale.runs.host import machine as system
-from mlscale.runs.host.disk_space import Disk
+from mlscale.runs.host.machine import Disk
 
 _LEAST_FREE_BYTES = 1 << 30  # bytes; less free space than this is worth a word before the first checkpoint
 

@@ -13,19 +13,18 @@ from mlscale.config.checks.dali_support import check_dali_machine
 from mlscale.config.composition.frozen import add_derived
 from mlscale.config.derive import derive_values
 from mlscale.errors import Exit, MLScaleError
-from mlscale.estimate.memory_parts import StepMemory
+from mlscale.estimate.step_memory import StepMemory
 from mlscale.launch.start_notices import print_masked_lines
-from mlscale.profile.machine_load import measure_load
 from mlscale.report import Result, format_duration, format_size
-from mlscale.runs.host.machine import get_memory_bytes
+from mlscale.runs.host.machine import get_memory_bytes, measure_load
 from mlscale.secrets.mask import Masker, mask_output
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
     from mlscale.commands.estimate.measurements import TimeEstimate
-    from mlscale.estimate.memory_parts import StepMemory
     from mlscale.estimate.prices import Instance, PriceFile
+    from mlscale.estimate.step_memory import StepMemory
 
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
 

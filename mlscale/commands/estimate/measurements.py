@@ -18,21 +18,21 @@ from mlscale.assembly.run_parts import build_task, set_up_task
 from mlscale.config.checks.strategy_support import get_strategy_name
 from mlscale.errors import MLScaleError
 from mlscale.estimate import time_probe as probe
-from mlscale.estimate.memory_parts import StepMemory
 from mlscale.estimate.recorded_steps import measure_step_peak
-from mlscale.estimate.run_length import (
-    RunLength,
-    compute_run_length,
-    count_validation_batches,
-    limit_batches,
-)
 from mlscale.estimate.step import StepSettings
 from mlscale.estimate.step_memory import (
     MEASURED_ERROR,
     PROCESSES_ERROR,
     UNCHECKED_ERROR,
+    StepMemory,
     cut_batch,
     estimate_peak_memory,
+)
+from mlscale.estimate.time_probe import (
+    RunLength,
+    compute_run_length,
+    count_validation_batches,
+    limit_batches,
 )
 from mlscale.runs.host.machine import get_free_memory, get_resident_bytes
 from mlscale.train.graceful_stop import parse_max_time
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
     from mlscale.assembly.run_data import RunData
     from mlscale.estimate.step import Processes
-    from mlscale.profile.machine_load import MachineLoad
+    from mlscale.runs.host.machine import MachineLoad
 
 # A process takes 1.1 to 1.8 times what its tensors do (allocator, scratch memory of kernels), and Python and torch.
 _RESIDENT_FACTOR, _BASE_BYTES = 1.8, 700 * 2**20

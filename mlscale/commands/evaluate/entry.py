@@ -23,10 +23,10 @@ from mlscale.atomic_files import report_path_setting
 from mlscale.errors import MLScaleError
 from mlscale.evaluate import slices
 from mlscale.evaluate import worst_samples as worst
-from mlscale.evaluate.evaluated_samples import EvaluatedSamples
+from mlscale.evaluate.sample_collector import EvaluatedSamples
 from mlscale.launch.start_notices import print_masked_lines
 from mlscale.report import Result, save_result
-from mlscale.report.result_files import save_result_in
+from mlscale.report.result import save_result_in
 from mlscale.runs.folder import RunFolder
 from mlscale.secrets.mask import Masker, mask_output
 from mlscale.task_types.report_wording import EvaluationReport

@@ -22,7 +22,7 @@ from mlscale.export.required_extras import require_extra
 from mlscale.launch.start_notices import print_masked_lines
 from mlscale.report import Result, save_result
 from mlscale.report.text import format_percent
-from mlscale.runs.host.stop_signals import raise_on_terminate
+from mlscale.runs.host.processes import raise_on_terminate
 from mlscale.secrets.mask import Masker, mask_output
 from mlscale.targets.target import TARGETS
 from mlscale.versions.model_reference import resolve_reference
@@ -216,8 +216,7 @@ def _write_servable(
     add_files: Callable[[Servable], Mapping[str, Any]],
 ) -> None:
     from mlscale.export.half_precision import HALF
-    from mlscale.export.servable_document import build_servable_document
-    from mlscale.export.write_servable import write_servable
+    from mlscale.export.write_servable import build_servable_document, write_servable
     from mlscale.runs.checkpoint_files.checkpoint_digest import verify_checkpoint
 
     # The checkpoint's digest is verified: a torn file must not become a servable.

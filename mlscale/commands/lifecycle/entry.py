@@ -21,7 +21,7 @@ from mlscale.export.required_extras import require_extra
 from mlscale.launch.start_notices import print_masked_lines
 from mlscale.report import ReportStep, Result, format_duration, save_result
 from mlscale.runs.folder import RunFolder
-from mlscale.runs.host.stop_signals import raise_on_terminate
+from mlscale.runs.host.processes import raise_on_terminate
 from mlscale.secrets.config_secrets import protect_config
 from mlscale.secrets.mask import Masker
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from mlscale.export.required_extras import require_extra
 from mlscale.launch.start_notices import print_masked_lines
 from mlscale.report import BarPlot, Figure, Result, Series, format_number
-from mlscale.runs.host.stop_signals import raise_on_terminate
+from mlscale.runs.host.processes import raise_on_terminate
 from mlscale.secrets.mask import Masker
 
 if TYPE_CHECKING:

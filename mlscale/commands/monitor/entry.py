@@ -48,8 +48,7 @@ def run(cfg: DictConfig) -> Result:
 
 def _watch_model(monitor: Monitor, masker: Masker) -> Result:
     """Check again and again until a signal comes; print a line for each check."""
-    from mlscale.monitor.event_folder import wait_for_first_check
-    from mlscale.monitor.watch import ShutdownRequest
+    from mlscale.monitor.event_folder import ShutdownRequest, wait_for_first_check
 
     settings = monitor.settings
     with ShutdownRequest() as stop, settings.export.serve_metrics() as address:
@@ -161,8 +160,7 @@ class Monitor:
 
     def build_monitor_result(self, check: MonitorCheck) -> Result:
         """Return the result of one check."""
-        from mlscale.monitor.drift_plots import plot_drifted_columns
-        from mlscale.monitor.drift_table import build_drift_table, list_changed_columns
+        from mlscale.monitor.drift_plots import build_drift_table, list_changed_columns, plot_drifted_columns
 
         columns, least = check.window_check.columns, self.settings.limits.min_distance
         alerts, no_data = check.alerts, check.window_check.find_result("no_data")

@@ -84,7 +84,7 @@ class MetricExport:
 
             write_setting_file("prometheus.rules", self.rules, render_alerting_rules(watched, rules, policy, every_s))
         if self.dashboard is not None:
-            from mlscale.monitor.exporters.grafana_dashboard import render_dashboard
+            from mlscale.monitor.exporters.alerting_rules import render_dashboard
 
             write_setting_file("prometheus.dashboard", self.dashboard, render_dashboard(watched))
         paths = {"alerting_rules": self.rules, "dashboard": self.dashboard, "textfile": self.textfile}

@@ -1,8 +1,12 @@
-"""Score many inputs with a model: one row for each, also when a process is killed and the command is repeated."""
+"""Score many inputs with a model: one row for each, also when a process is killed and the command is repeated.
+
+Show the progress of batch scoring: a progress bar on a terminal, else a line every 30 seconds.
+"""
 
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -17,9 +21,10 @@ from mlscale.export.engines.execution_provider import CPU
 from mlscale.export.engines.runtime import build_runtime
 from mlscale.export.required_extras import require_extra
 from mlscale.launch.start_notices import print_masked_lines
-from mlscale.predict.scored_column import read_trained_column
+from mlscale.predict.input_items import read_trained_column
 from mlscale.report import Result, TableBlock
-from mlscale.report.text import format_count, format_percent
+from mlscale.report.sample_bar import SampleProgressBar
+from mlscale.report.text import format_count, format_duration, format_percent
 from mlscale.secrets.mask import Masker, mask_output
 from mlscale.versions.model_reference import resolve_reference
 from mlscale.versions.trained_model import TrainedModel
@@ -195,7 +200,6 @@ def _locate_checkpoint(cfg: DictConfig, subject: TrainedModel) -> _ModelSource:
 
 
 def _score_inputs(work: PredictWork, parts: PredictionParts, inputs: Inputs, world_size: int, before: int) -> None:
-    from mlscale.predict.progress_bar import ScoringProgressBar
 
     with ScoringProgressBar(len(inputs), before) as bar:
         if world_size == 1:
@@ -285,3 +289,37 @@ def _build_predict_result(
         figures=[TableBlock("What was predicted", ("class", "inputs", "share"), shown, terminal=True)] if shown else [],
         details={"predicted": totals["predicted"], "first_errors": totals["first_errors"]},
     )
+
+
+_LINES_EVERY_S = 30.0  # few enough lines for a log file of a long job
+
+
+class ScoringProgressBar(SampleProgressBar):
+    """A progress bar of rows, on standard error.
+
+    Args:
+        total: number of all rows.
+        before: rows among them that were done by an earlier command.
+    """
+
+    def __init__(self, total: int, before: int) -> None:
+        super().__init__(total, unit="input", before=before)
+        self._done, self._errors = before, 0
+        self._started = self._printed = time.monotonic()
+
+    def add_rows(self, rows: int, errors: int) -> None:
+        """Add rows that are done, and the number of them that could not be read."""
+        self._done, self._errors = self._done + rows, self._errors + errors
+        if self._bar is not None:
+            self._bar.set_postfix_str(f"{self._errors:,} unreadable" if self._errors else "", refresh=False)
+            self._bar.update(rows)
+            return
+        now = time.monotonic()
+        if now - self._printed >= _LINES_EVERY_S:
+            self._printed = now
+            # Rows of an earlier command do not count for the rate.
+            rate = (self._done - self._before) / (now - self._started)
+            left = format_duration((self._total - self._done) / rate) if rate else "?"
+            print(
+                f"predict   {self._done:,} of {self._total:,}, {rate:,.0f}/s, {left} left", file=sys.stderr, flush=True
+            )

@@ -1,4 +1,7 @@
-"""One process of `mlscale predict`: builds the model on its device, and scores its parts; or several of them."""
+"""One process of `mlscale predict`: builds the model on its device, and scores its parts; or several of them.
+
+Write predictions as events, for monitoring: each once, also if a part is repeated.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +11,18 @@ from collections.abc import Mapping
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+import numpy as np
+
 from mlscale.errors import Exit, MLScaleError
+from mlscale.events.event_rows import EventBatch, EventSubject, build_event_tables
+from mlscale.events.segments import SegmentAppender
+from mlscale.events.stream_schema import join_tables
+from mlscale.predict.score_parts import LoadedBatch
+from mlscale.runs.identity import make_folder_name
 
 if TYPE_CHECKING:
     from multiprocessing.queues import SimpleQueue
@@ -76,7 +87,6 @@ def score_rank_parts(
         MLScaleError: the model can't be built, or rows can't be written.
     """
     from mlscale.export.event_subject import build_event_subject
-    from mlscale.predict.predicted_events import PartEvents
     from mlscale.predict.score_parts import score_parts
 
     # With several processes only the existence is checked: `done` reads every part and removes those of other
@@ -190,7 +200,7 @@ def score_in_processes(work: PredictWork, world_size: int, progress: Progress) -
 def _begin_rank(launcher: int, environment: Mapping[str, str], rows: SimpleQueue[tuple[int, int]]) -> None:
     global _rows
     from mlscale.assembly.worker import end_with
-    from mlscale.runs.host.stop_signals import unblock_stop_signals
+    from mlscale.runs.host.processes import unblock_stop_signals
 
     # First: an orphaned process must not continue to write parts.
     end_with(launcher)
@@ -213,3 +223,50 @@ def _score_rank(work: PredictWork, rank: int, world_size: int) -> None:
         raise
     except Exception as error:
         raise wrap_unforeseen_error(error, f"rank {rank}") from error
+
+
+class PartEvents:
+    """The events of a set of predictions, by part; their ids are the keys of the inputs, by which labels are joined.
+
+    A part's events are one segment, whose name follows from the predictions and the part, and whose time is the start
+    of the predictions: a repeated part replaces it.
+
+    Args:
+        root: the folder of events.
+        model: its name.
+        subject: the version that predicts.
+        created: start of the predictions, ISO 8601.
+        token: identifies these predictions; hexadecimal.
+    """
+
+    def __init__(self, root: Path, model: str, subject: EventSubject, created: str, token: str) -> None:
+        self._appender = SegmentAppender(root / make_folder_name(model) / "events", "event", writer=f"0.{token}")
+        self._model, self._subject = model, subject
+        self._time_us = int(datetime.fromisoformat(created).timestamp() * 1e6)
+        self._tables: list[Any] = []
+
+    def record_batch(self, loaded: LoadedBatch, predictions: dict[str, Any], seconds: float) -> None:
+        """Add a batch with its predictions, and the seconds that they took."""
+        good = [key for key, error in zip(loaded.keys, loaded.errors, strict=True) if not error]
+        bad = [key for key, error in zip(loaded.keys, loaded.errors, strict=True) if error]
+        # A batch is computed at once: each of its inputs gets an equal share of the time.
+        latency = np.full(len(good), 1000 * seconds / max(1, len(good)), np.float32)
+        if good:
+            self._append_batch(
+                EventBatch(good, self._time_us, self._subject, loaded.packed, predictions, None, latency, "ok")
+            )
+        if bad:
+            nothing = np.zeros(len(bad), np.float32)
+            self._append_batch(EventBatch(bad, self._time_us, self._subject, None, None, None, nothing, "rejected"))
+
+    def write_part_events(self, part: int) -> None:
+        """Write the events of a part; they are on disk when this returns.
+
+        Raises:
+            MLScaleError: the folder can't be written to (exit code 5).
+        """
+        self._appender.write_segment(join_tables(self._tables), part)
+        self._tables = []
+
+    def _append_batch(self, batch: EventBatch) -> None:
+        self._tables += build_event_tables(self._model, [batch], 0.0)

@@ -12,11 +12,11 @@ from mlscale.config.composition.frozen import add_derived
 from mlscale.config.derive import derive_values
 from mlscale.errors import MLScaleError
 from mlscale.launch.start_notices import print_masked_lines
-from mlscale.profile import machine_load as load
 from mlscale.profile.bound_verdict import ROUNDS, BoundVerdict, Straggler, find_straggler, format_headroom
-from mlscale.profile.machine_load import MachineLoad
 from mlscale.profile.remedies import RemedyTrial, propose_remedies, select_best_remedy
 from mlscale.report import HorizontalBarPlot, Result, format_duration, save_result
+from mlscale.runs.host import machine as load
+from mlscale.runs.host.machine import MachineLoad
 from mlscale.secrets.mask import Masker, mask_output
 from mlscale.versions.model_reference import resolve_reference
 

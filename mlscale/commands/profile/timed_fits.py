@@ -14,7 +14,7 @@ from mlscale.assembly.run_data import RunData
 from mlscale.config.targets import has_argument
 from mlscale.culprit import summarize_error
 from mlscale.errors import MLScaleError
-from mlscale.estimate.run_length import compute_run_length, count_validation_batches
+from mlscale.estimate.time_probe import compute_run_length, count_validation_batches
 from mlscale.profile import step_parts
 from mlscale.profile import step_timers as timers
 from mlscale.profile.bound_verdict import ROUNDS, Factor

@@ -145,7 +145,7 @@ def _compose_overrides(cfg: DictConfig, champion: Champion, window: LabelledWind
     """Return the overrides of the training: the champion's config and weights, the window mixed with its data, few
     epochs.
     """
-    from mlscale.retrain.lineage import RETRAINED
+    from mlscale.commands.retrain.champion import RETRAINED
 
     config = champion.config
     return [
@@ -170,7 +170,7 @@ def _compose_overrides(cfg: DictConfig, champion: Champion, window: LabelledWind
 
 def _choose_passes(cfg: DictConfig, champion: Champion, window: LabelledWindow) -> int:
     """Return the epochs over the window: the typed ones, or as many as the model needs."""
-    from mlscale.retrain.lineage import RETRAINED
+    from mlscale.commands.retrain.champion import RETRAINED
 
     if cfg.passes is not None:
         return int(cfg.passes)

@@ -1,4 +1,7 @@
-"""The champion that a challenger starts from: its run, its checkpoint, and its data."""
+"""The champion that a challenger starts from: its run, its checkpoint, and its data.
+
+The lineage of a challenger: the champion that it is to replace, and the tag of its run.
+"""
 
 from __future__ import annotations
 
@@ -12,17 +15,15 @@ from mlscale.commands.retrain.cycle_settings import pass_on_trust
 from mlscale.config.composition.frozen import add_derived
 from mlscale.data.data_module import OrderedData
 from mlscale.errors import MLScaleError
+from mlscale.versions import LocalRegistry, Version
+from mlscale.versions.version_reference import CHAMPION
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from omegaconf import DictConfig
     from pytorch_lightning import LightningDataModule
 
-    from mlscale.data.data_module import OrderedData
     from mlscale.export.servable import Servable
     from mlscale.runs.folder import RunFolder
-    from mlscale.versions import Version
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ class Champion:
         Raises:
             MLScaleError: the run or the data are gone, or are not such as a challenger can be trained on.
         """
-        from mlscale.versions.version_weights import find_origin
+        from mlscale.versions.trained_model import find_origin
 
         run, checkpoint = find_origin(version, cfg.runs_dir)
         # Composed twice: only its own config records what an earlier cycle made of its data.
@@ -88,7 +89,6 @@ def build_prepared_data(config: DictConfig) -> LightningDataModule | None:
 def list_former_splits(config: DictConfig) -> list[str]:
     """Return the overrides that make validation data of all that must not be forgotten, for a run of an earlier
     version, whose validation data are the last window, and whose test data what was held out before that."""
-    from mlscale.retrain.lineage import RETRAINED
 
     data = config.get("data") or {}
     # Runs with data.windows keep their splits apart by themselves.
@@ -159,3 +159,25 @@ def _build_changed_error(run: str, why: str) -> MLScaleError:
 
 def _list_names(names: Sequence[str]) -> str:
     return ", ".join(names[:_LISTED]) + (", …" if len(names) > _LISTED else "") or "none"
+
+
+RETRAINED = "retrain"
+"""The tag of a run that a cycle has trained."""
+
+
+def require_champion(registry: LocalRegistry, version: Version) -> Version:
+    """Return `version` if it is its model's champion.
+
+    Raises:
+        MLScaleError: it is not the champion, or its model has none.
+    """
+    # The alias may have moved since the version was resolved: read it now.
+    number = registry.get_aliases(version.name).of.get(CHAMPION)
+    if number == version.number:
+        return version
+    raise MLScaleError(
+        f"{version.ref} is not the champion of {version.name}",
+        where=f"ref={version.ref}",
+        why=f"that is {version.name}:v{number}" if number else "there is none yet",
+        fix=f"mlscale retrain {version.name}@champion" if number else f"mlscale versions promote {version.ref}",
+    )

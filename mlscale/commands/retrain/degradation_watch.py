@@ -18,8 +18,7 @@ from mlscale.commands.retrain.cycle_steps import prepare_cycle
 from mlscale.commands.retrain.guarded_cycle import resolve_champion, retrain_once, was_stopped
 from mlscale.errors import MLScaleError
 from mlscale.launch.start_notices import print_masked_lines
-from mlscale.monitor.event_folder import wait_for_first_check
-from mlscale.monitor.watch import ShutdownRequest
+from mlscale.monitor.event_folder import ShutdownRequest, wait_for_first_check
 from mlscale.report import Result
 from mlscale.report.text import format_count
 from mlscale.retrain.journal import PROMOTED, RetrainingJournal, locate_watch_state

@@ -1,15 +1,19 @@
-"""`mlscale runs gc`: remove checkpoints that nothing needs any more."""
+"""`mlscale runs gc`: remove checkpoints that nothing needs any more.
+
+The question before something is removed for good, which only a person at a terminal is asked.
+"""
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from mlscale.atomic_files import create_write_error, iterate_regular_files, remove_tree, report_run_folder
+from mlscale.commands.command import RUNS_DIR
 from mlscale.commands.options import Options
-from mlscale.commands.runs.confirmation import confirm_removal, repeat_folder
 from mlscale.commands.runs.job_actions import NOT_SUBMITTED, find_run_statuses
 from mlscale.contracts.output_document import Answer
 from mlscale.errors import Exit, MLScaleError
@@ -322,3 +326,39 @@ def measure_size(path: Path) -> int:
         )
     except FileNotFoundError:  # a run that still trains replaces its files
         return 0
+
+
+def confirm_removal(
+    what: str, shown: str, question: str, command: Sequence[str], settings: Sequence[str], *, preview: str = ""
+) -> bool:
+    """Return whether the user confirms a removal.
+
+    Args:
+        what: what is removed: runs, or checkpoints.
+        shown: what would be removed, printed before the question.
+        question: what is asked.
+        command: the command line as typed.
+        settings: `key=value` that the command needs besides, to be typed again.
+        preview: the setting with which the command removes nothing; empty where it has none.
+
+    Raises:
+        MLScaleError: standard input is not a terminal; a script must not wait forever for an answer.
+    """
+    if not sys.stdin.isatty():
+        again = [*command, *settings]
+        fixes = [f"{shlex.join([*again, preview])}, which shows them"] if preview else []
+        raise MLScaleError(
+            f"removing {what} can't be undone",
+            where=f"command line: {shlex.join(command)}",
+            why="no terminal to ask on",
+            fix="\n".join([*fixes, shlex.join([*again, "yes=true"])]),
+        )
+    print(shown, file=sys.stderr)
+    print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
+    # Anything else, also an empty line or the end of input, means no.
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+
+def repeat_folder(options: Options) -> list[str]:
+    """Return the setting for the folder of the runs, to be typed again, if it is not the default one."""
+    return [] if options.runs_dir == RUNS_DIR.default else [f"{RUNS_DIR.name}={options.runs_dir}"]

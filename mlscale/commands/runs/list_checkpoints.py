@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from mlscale.atomic_files import create_write_error, iterate_regular_files, report_run_folder
-from mlscale.commands.fitted_table import DATE, format_fitted_table
 from mlscale.commands.options import Options
+from mlscale.commands.shown_facts import DATE, format_fitted_table
 from mlscale.contracts.output_document import Answer
 from mlscale.errors import Exit, MLScaleError, raise_all
 from mlscale.report import format_number, format_size

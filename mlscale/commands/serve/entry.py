@@ -49,7 +49,7 @@ def _read_serve_settings(cfg: DictConfig) -> ServerSettings:
     from mlscale.events.store import EventStore
     from mlscale.serve.http.access import Access, encode_key
     from mlscale.serve.http.exchange import ConnectionLimits
-    from mlscale.serve.http.tls import load_tls_context
+    from mlscale.serve.http.sockets import load_tls_context
     from mlscale.serve.server import ServerSettings
 
     # Behind a proxy all connections come from the proxy's address.

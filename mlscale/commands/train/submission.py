@@ -19,9 +19,14 @@ from mlscale.errors import Exit, MLScaleError
 from mlscale.launch.scheduled_jobs import refuse_cloud_run, refuse_live_job
 from mlscale.launch.slurm.job_script import render_job_script
 from mlscale.launch.slurm.settings import SlurmSettings, read_slurm_settings
-from mlscale.launch.slurm.shipped_code import describe_unshipped_files, refuse_unshippable_code
 from mlscale.launch.slurm.slurm_commands import read_cluster_name
-from mlscale.launch.slurm.submit_jobs import plan_run_job, submit_array, submit_run_job
+from mlscale.launch.slurm.submit_jobs import (
+    describe_unshipped_files,
+    plan_run_job,
+    refuse_unshippable_code,
+    submit_array,
+    submit_run_job,
+)
 from mlscale.launch.start_notices import print_masked_lines
 from mlscale.report import Result
 from mlscale.runs.code.code_snapshot import CodeSnapshot

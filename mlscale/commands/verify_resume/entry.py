@@ -17,14 +17,14 @@ from omegaconf import OmegaConf
 
 from mlscale.assembly.first_weights import resolve_first_weights
 from mlscale.atomic_files import ASIDE, make_folders, remove_empty_folders
-from mlscale.commands.drill.platform_start import build_start
+from mlscale.commands.drill.played_job import build_start
 from mlscale.commands.rehearsal_config import compose_rehearsal_config, freeze_rehearsal_config, read_process_count
 from mlscale.commands.verify_resume.slurm_starter import SlurmStarter
 from mlscale.errors import Exit, MLScaleError
 from mlscale.launch.start_notices import print_masked_lines
 from mlscale.report import Result, format_duration
 from mlscale.runs.folder import RunFolder
-from mlscale.runs.host.stop_signals import raise_on_terminate
+from mlscale.runs.host.processes import raise_on_terminate
 from mlscale.secrets.mask import Masker
 from mlscale.verify_resume import resume_verdict as verdict
 from mlscale.verify_resume import traces

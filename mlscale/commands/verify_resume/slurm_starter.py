@@ -11,8 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mlscale.errors import Exit, MLScaleError
-from mlscale.launch.job_state import JobState
-from mlscale.launch.slurm.job_states import find_slurm_states
+from mlscale.launch.slurm.job_states import JobState, find_slurm_states
 from mlscale.launch.slurm.slurm_commands import cancel_job, run_slurm
 from mlscale.runs.job_record import JobRecord, read_job_record
 from mlscale.verify_resume import stop_request as halts

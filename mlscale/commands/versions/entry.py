@@ -8,9 +8,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlscale.commands.fitted_table import DATE, format_fitted_table
 from mlscale.commands.options import Options, read_options
-from mlscale.commands.shown_facts import format_commit, format_date, format_section, list_metrics, select_known
+from mlscale.commands.shown_facts import (
+    DATE,
+    format_commit,
+    format_date,
+    format_fitted_table,
+    format_section,
+    list_metrics,
+    select_known,
+)
 from mlscale.commands.versions import COMMAND
 from mlscale.contracts.output_document import Answer, print_answer
 from mlscale.contracts.servable_yaml import read_document

@@ -11,8 +11,7 @@ from typing import Literal
 
 from mlscale.config.names.suggest import find_nearest
 from mlscale.errors import MLScaleError
-from mlscale.monitor.check_log import SUFFIX, CheckLog, locate_check_log
-from mlscale.monitor.check_record import CheckRecord
+from mlscale.monitor.check_record import SUFFIX, CheckLog, CheckRecord, locate_check_log
 from mlscale.report import format_number
 from mlscale.retrain.journal import RetrainingCycle, RetrainingJournal, locate_watch_state
 from mlscale.runs.identity import make_folder_name

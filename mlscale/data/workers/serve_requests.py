@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from mlscale.data.workers.shared_scratch import ArrayPlace, SharedScratch
-from mlscale.runs.host.stop_signals import STOP_SIGNALS, unblock_stop_signals
+from mlscale.runs.host.processes import STOP_SIGNALS, unblock_stop_signals
 
 Mark = Callable[[int], None]
 """Called with the number of each row before it is made."""

@@ -23,7 +23,7 @@ from mlscale.data.workers.serve_requests import (
 )
 from mlscale.data.workers.shared_scratch import ArrayPlace, SharedScratch
 from mlscale.errors import Exit, MLScaleError
-from mlscale.runs.host.stop_signals import block_stop_signals
+from mlscale.runs.host.processes import block_stop_signals
 
 _EXIT_SECONDS = 2.0
 """The time that a worker has to end by itself, and the system to report the end of one that was killed."""

@@ -15,8 +15,7 @@ from mlscale.data.encoders.encoder import EncodedSamples, Encoder, select_sample
 from mlscale.data.encoders.summaries.input_summary import TableSummary
 from mlscale.errors import MLScaleError, raise_all
 from mlscale.events.event_rows import EventBatch, EventSubject, build_event_tables
-from mlscale.events.foreign.event_mapping import OUTCOMES, EventMapping
-from mlscale.events.foreign.field_path import AbsentFieldError, find_value
+from mlscale.events.foreign.event_mapping import OUTCOMES, AbsentFieldError, EventMapping, find_value
 from mlscale.events.foreign.log_files import RecordBatch, RecordPlace, iterate_records
 from mlscale.events.foreign.log_rows import EPOCH, LogReport, LogRow, RowError, RowReader, list_input_names
 from mlscale.events.foreign.logged_predictions import build_prediction_columns, require_supported

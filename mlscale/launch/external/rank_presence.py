@@ -19,7 +19,7 @@ from typing import BinaryIO
 
 from mlscale.errors import Exit, MLScaleError
 from mlscale.launch.external.external_launcher import ExternalRank
-from mlscale.launch.external.rank_address import find_meeting_address
+from mlscale.launch.external.rank_meeting import find_meeting_address
 
 # Below the ports that systems give to outgoing connections, as those of meetings.
 _FIRST_PORT, _PORTS = 15000, 15000

@@ -1,13 +1,16 @@
-"""The states of jobs: from squeue, for ended jobs from scontrol, and from sacct where the cluster has accounting."""
+"""The states of jobs: from squeue, for ended jobs from scontrol, and from sacct where the cluster has accounting.
+
+The state of a job, as its scheduler reports it.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import re
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 from mlscale.errors import MLScaleError
-from mlscale.launch.job_state import VANISHED, JobState
 from mlscale.launch.slurm.slurm_commands import read_cluster_name, run_slurm
 from mlscale.runs.job_record import JobRecord
 
@@ -94,3 +97,26 @@ def parse_job_record(text: str) -> JobState:
         )
     reason = re.search(r"\bReason=(\S+)", text)
     return _make_state(match[1], reason[1] if reason else "")
+
+
+VANISHED = "vanished"
+"""The state of a job that its cluster does not know any more."""
+
+
+@dataclass(frozen=True)
+class JobState:
+    """The state of a job.
+
+    Attributes:
+        word: queued, running, requeued, done, cancelled, timed out, failed, …; vanished; unknown; or elsewhere, for a
+            job of another cluster.
+        reason: why it waits, as the scheduler words it.
+    """
+
+    word: str
+    reason: str = ""
+
+    @property
+    def is_live(self) -> bool:
+        """True while it waits or runs."""
+        return self.word in ("queued", "running", "requeued")

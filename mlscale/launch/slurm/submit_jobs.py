@@ -1,15 +1,20 @@
-"""Submit the job of a run, or one array for the runs of a sweep: code, script and record first, then sbatch."""
+"""Submit the job of a run, or one array for the runs of a sweep: code, script and record first, then sbatch.
+
+Put the code of a run into a folder, as it was at the submission, uncommitted changes included.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import io
+import tarfile
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from mlscale.atomic_files import make_folders, write_text
+from mlscale.errors import MLScaleError
 from mlscale.launch.slurm.job_script import JobPaths, render_job_script
 from mlscale.launch.slurm.settings import SlurmSettings
-from mlscale.launch.slurm.shipped_code import unpack_code
 from mlscale.launch.slurm.slurm_commands import cancel_job, read_cluster_name, release_job, submit_held_script
 from mlscale.runs import ownership as own
 from mlscale.runs.code.code_snapshot import CodeSnapshot
@@ -139,3 +144,40 @@ def _export_run_keys(runs: Sequence[RunFolder]) -> dict[str, str]:
         return {}
     # Longer ones are refused by Linux, and no job would start: an array of over 1,200 runs needs the home folder.
     return {own.VARIABLE: keys} if len(keys) < _MAX_VARIABLE else {}
+
+
+_CODE = (".py", ".yaml", ".yml")
+
+
+def refuse_unshippable_code(code: CodeSnapshot) -> None:
+    """Raise an error for code that would behave otherwise in the job: a text in it that looks like a secret is masked.
+
+    Raises:
+        MLScaleError: a file of code was altered.
+    """
+    altered = [name for name in code.masked if name.endswith(_CODE) and "tests" not in PurePath(name).parts]
+    if altered:
+        raise MLScaleError(
+            "the code holds what looks like a secret, and a copy of it goes to the job",
+            where=", ".join(altered[:3]),
+            why="in the copy it is replaced by ***, so the job would run other code than you have here",
+            fix="snapshot=false, and the job imports the code here; or read it from the environment, which jobs get",
+        )
+
+
+def describe_unshipped_files(code: CodeSnapshot) -> list[str]:
+    """Return a line about files of code that the copy lacks: they are imported from the working folder."""
+    lacking = [name for name in code.skipped if name.endswith(_CODE)]
+    if not code.complete:
+        return [f"code      {code.root} is too large for a copy: the job imports this folder's code as it is then"]
+    if lacking:
+        return [f"code      not in the copy, imported from this folder: {', '.join(lacking[:3])}"]
+    return []
+
+
+def unpack_code(code: CodeSnapshot, folder: Path) -> None:
+    """Write the files of a snapshot into a new folder."""
+    make_folders(folder)
+    # The archive was made by this process, of regular files below the working folder.
+    with tarfile.open(fileobj=io.BytesIO(code.archive), mode="r:gz") as archive:
+        archive.extractall(folder, filter="data")

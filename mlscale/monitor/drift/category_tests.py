@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlscale.monitor.drift.column_drift import ColumnDrift
-from mlscale.monitor.drift.missing_share import compare_missing_share
+from mlscale.monitor.drift.number_tests import compare_missing_share
 from mlscale.reference.column_sketch import CategorySketch
 from mlscale.stats.autocorrelation import estimate_correlation_time
 from mlscale.stats.chi2 import run_chi2_test

@@ -1,4 +1,7 @@
-"""Compares every column of a window with its sketch, at one false-discovery rate over all columns."""
+"""Compares every column of a window with its sketch, at one false-discovery rate over all columns.
+
+The result that stands for a column where several tests have compared it.
+"""
 
 from __future__ import annotations
 
@@ -154,3 +157,17 @@ def _hold_back(result: ColumnDrift, comparison: _Comparison, ratio: float, p: fl
     if not result.is_significant or result.kind in QUALITY or comparison.window is None:
         return result
     return replace(result, may_be_cycle=not exceeds_any_cycle(comparison.window, ratio, p))
+
+
+def select_farthest_results(columns: Sequence[ColumnDrift]) -> dict[str, ColumnDrift]:
+    """Return the result with the largest distance of each column, by the column's name, in the order of `columns`.
+
+    A share of values out of the range is a smaller distance than that of the distributions: what stands for the
+    column must not depend on the order of the tests.
+    """
+    farthest: dict[str, ColumnDrift] = {}
+    for column in columns:
+        known = farthest.get(column.name)
+        if known is None or column.distance > known.distance:
+            farthest[column.name] = column
+    return farthest

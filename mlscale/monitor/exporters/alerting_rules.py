@@ -1,8 +1,13 @@
-"""The monitor's rules as alerting rules of Prometheus (2.42 or later), over the metrics that the monitor exports."""
+"""The monitor's rules as alerting rules of Prometheus (2.42 or later), over the metrics that the monitor exports.
+
+A dashboard for Grafana 10 or later, over the metrics that the monitor exports; the data source is a variable.
+"""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from importlib import resources
 from typing import Any
 
 from mlscale.monitor.alert_rule import AlertPolicy
@@ -82,3 +87,15 @@ def _escape_label(text: str) -> str:
 def _format_seconds(seconds: float) -> str:
     """Return a duration as Prometheus writes it: whole milliseconds."""
     return f"{max(1, round(seconds * 1000))}ms" if seconds % 1 else f"{round(seconds)}s"
+
+
+def render_dashboard(watched: str) -> str:
+    """Return the dashboard as JSON.
+
+    Args:
+        watched: the reference that is shown first, `resnet@champion`; a variable of the dashboard chooses others.
+    """
+    document = json.loads(resources.files(__package__).joinpath("dashboard.json").read_text(encoding="utf-8"))
+    (variable,) = (item for item in document["templating"]["list"] if item["name"] == "watched")
+    variable["current"] |= {"text": watched, "value": watched}
+    return json.dumps(document, indent=2, ensure_ascii=False) + "\n"

@@ -16,8 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlscale.stats.discoveries import reject_holm
-from mlscale.stats.paired import compute_score_interval
-from mlscale.stats.paired_means import MIN_SAMPLES, compute_paired_difference
+from mlscale.stats.paired import MIN_SAMPLES, compute_paired_difference, compute_score_interval
 
 HELD, WORSE, UNDECIDED = "kept", "worse", "undecided"
 CLASS, SLICE = "class", "slice"

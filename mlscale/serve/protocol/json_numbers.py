@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from mlscale.data.encoders.table_encoder import TableEncoder
 from mlscale.errors import MLScaleError
-from mlscale.export.cast_tensors import cast_input
 from mlscale.export.engines.engine import Port
+from mlscale.export.servable import cast_input
 from mlscale.serve.http.exchange import orjson
 from mlscale.serve.http.request_error import Refused
 from mlscale.serve.served_model import ServedModel

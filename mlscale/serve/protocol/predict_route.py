@@ -17,8 +17,7 @@ from mlscale.serve.http.request_error import Refused
 from mlscale.serve.protocol import image_input as images
 from mlscale.serve.protocol import json_numbers, raw_json, v2
 from mlscale.serve.protocol.image_input import FILE_ADVICE, IMAGE_ADVICE, RAW_FORMS
-from mlscale.serve.request_limits import compute_text_limit
-from mlscale.serve.served_model import Outputs, ServedModel
+from mlscale.serve.served_model import Outputs, ServedModel, compute_text_limit
 
 JSON_KINDS = (b"application/json", b"text/json", b"application/x-www-form-urlencoded")  # the last: curl -d
 TEXT, RAW_BYTES = b"text/plain", b"application/octet-stream"

@@ -17,7 +17,8 @@ from mlscale.data.encoders.encoder import EncodedSamples
 from mlscale.export.engines.engine import Port
 from mlscale.serve.http.request_error import Refused
 from mlscale.serve.protocol import json_numbers, raw_json
-from mlscale.serve.protocol.v2_fields import (
+from mlscale.serve.protocol.v2_inputs import (
+    FILE,
     NO_COUNT,
     NO_MEMBER,
     build_parse_refusal,
@@ -26,8 +27,8 @@ from mlscale.serve.protocol.v2_fields import (
     get_optional_text,
     get_parameters,
     get_text,
+    read_tensors,
 )
-from mlscale.serve.protocol.v2_inputs import FILE, read_tensors
 from mlscale.serve.served_model import ServedModel
 
 PROBABILITIES, LABEL = "probabilities", "label"

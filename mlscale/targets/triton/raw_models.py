@@ -1,9 +1,13 @@
 """The models of a repository that take raw samples: an encoder in Python, the ONNX model, and what follows it, as an
 ensemble.
+
+Raw samples as the bytes that Triton reads from requests and warm-up files.
 """
 
 from __future__ import annotations
 
+import io
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -12,12 +16,15 @@ from pathlib import Path
 from typing import Any
 from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 
+import numpy as np
+from numpy.typing import NDArray
+
 from mlscale.atomic_files import write_json, write_text
 from mlscale.data.encoders.document_encoder import DocumentEncoder
 from mlscale.data.encoders.encoder import Encoder
 from mlscale.data.encoders.image_encoder import ImageEncoder
 from mlscale.data.encoders.table_encoder import TableEncoder
-from mlscale.data.encoders.text_encoder import TextEncoder
+from mlscale.data.encoders.text_encoder import TextEncoder, convert_to_bytes
 from mlscale.export.engines.engine import Port
 from mlscale.export.servable import Servable
 from mlscale.targets.triton.model_config import (
@@ -200,3 +207,21 @@ def _write_package(folder: Path) -> None:
             # Without the times of files: equal models give equal repositories.
             name = path.relative_to(package.parent).as_posix()
             archive.writestr(ZipInfo(name), path.read_bytes(), ZIP_DEFLATED)
+
+
+def encode_raw_sample(sample: Any) -> bytes:
+    """Return a raw sample as one element of a tensor of bytes: a file, a text, a row as JSON, an array as .npy."""
+    if isinstance(sample, np.ndarray):
+        np.save(file := io.BytesIO(), sample, allow_pickle=False)
+        return file.getvalue()
+    if isinstance(sample, str | bytes):
+        return convert_to_bytes(sample)
+    # Numbers of numpy's are no JSON.
+    return json.dumps(sample, default=lambda value: value.item()).encode()
+
+
+def create_raw_tensor(samples: list[Any]) -> NDArray[Any]:
+    """Return raw samples as a tensor of bytes, (n, 1)."""
+    tensor = np.empty((len(samples), 1), object)
+    tensor[:, 0] = [encode_raw_sample(sample) for sample in samples]
+    return tensor

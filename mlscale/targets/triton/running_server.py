@@ -23,8 +23,7 @@ from mlscale.export.servable import Servable
 from mlscale.file_locks import make_scratch_folder
 from mlscale.targets.started_process import find_free_port, start_process
 from mlscale.targets.triton.install_server import VARIABLE, InstalledServer
-from mlscale.targets.triton.raw_models import RawModels
-from mlscale.targets.triton.tensor_bytes import create_raw_tensor
+from mlscale.targets.triton.raw_models import RawModels, create_raw_tensor
 from mlscale.targets.v2_client import V2Client
 
 _PORTS = {"http": 8000, "grpc": 8001, "metrics": 8002}

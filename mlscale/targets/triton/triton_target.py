@@ -22,17 +22,17 @@ from mlscale.export.warmup import WARMUP, WarmupRequest, read_warmup
 from mlscale.runs.host.machine import count_usable_cores
 from mlscale.serve.protocol.v2_codec import encode_tensor
 from mlscale.targets.target import Target, TargetServer
-from mlscale.targets.triton.config_text import EnumName
 from mlscale.targets.triton.model_config import (
     CONFIG,
     LABELS,
     TYPES,
+    EnumName,
     ServingSettings,
     build_model_config,
     format_config,
     has_label_file,
 )
-from mlscale.targets.triton.raw_models import find_raw_models, write_raw_models
+from mlscale.targets.triton.raw_models import create_raw_tensor, find_raw_models, write_raw_models
 from mlscale.targets.triton.running_server import (
     RunningTriton,
     build_container_words,
@@ -40,7 +40,6 @@ from mlscale.targets.triton.running_server import (
     link_repository,
     run_triton,
 )
-from mlscale.targets.triton.tensor_bytes import create_raw_tensor
 from mlscale.targets.v2_client import V2Client
 
 _MOST_INSTANCES = 8

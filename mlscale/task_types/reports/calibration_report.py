@@ -7,9 +7,8 @@ from numpy.typing import NDArray
 
 from mlscale.report import BarPlot, Heading, LinePlot, Series
 from mlscale.stats.bootstrap import bootstrap_intervals
-from mlscale.stats.calibration_error import estimate_calibration_error
 from mlscale.stats.intervals import Interval
-from mlscale.stats.reliability import compute_nll, compute_reliability, fit_temperature
+from mlscale.stats.reliability import compute_nll, compute_reliability, estimate_calibration_error, fit_temperature
 from mlscale.task_types.collected_samples import CollectedSamples
 from mlscale.task_types.report_wording import EvaluationReport, expand_interval
 

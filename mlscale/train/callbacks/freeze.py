@@ -14,7 +14,7 @@ from tqdm import tqdm
 from mlscale.errors import MLScaleError
 from mlscale.report.text import format_percent
 from mlscale.tasks.models.layers import list_layers
-from mlscale.train.compiled_names import get_uncompiled_name
+from mlscale.train.torch_compile import get_uncompiled_name
 
 
 class Freeze(Callback):

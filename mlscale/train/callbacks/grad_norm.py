@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from mlscale.train.callbacks.train_metrics import TrainMetrics, find_train_metrics
-from mlscale.train.compiled_names import get_uncompiled_name
 from mlscale.train.strategies.full_state import compute_norms
+from mlscale.train.torch_compile import get_uncompiled_name
 
 
 class GradNorm(Callback):

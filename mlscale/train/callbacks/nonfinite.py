@@ -10,9 +10,9 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from mlscale.errors import Exit, MLScaleError
-from mlscale.train.checkpoint.saved_names import describe_kept_checkpoints, list_saved_checkpoints
+from mlscale.train.callbacks.train_metrics import get_detached_loss
+from mlscale.train.checkpoint.save_messages import describe_kept_checkpoints, list_saved_checkpoints
 from mlscale.train.lightning.trainer_parts import get_log_interval
-from mlscale.train.step_loss import get_detached_loss
 from mlscale.train.strategies.full_state import get_local
 
 _SHOWN = 8  # sample keys in the message

@@ -15,8 +15,8 @@ from tqdm import tqdm
 from mlscale.log_lines import report_metrics
 from mlscale.report.text import format_duration
 from mlscale.tasks.batch import get_batch_size
+from mlscale.train.callbacks.train_metrics import get_detached_loss
 from mlscale.train.checkpoint.step_boundary import is_in_epoch
-from mlscale.train.step_loss import get_detached_loss
 
 
 class RemainingTime:

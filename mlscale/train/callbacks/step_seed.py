@@ -3,7 +3,7 @@
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 
-from mlscale.train.mixed_seeds import mix_seeds
+from mlscale.train.checkpoint.random_states import mix_seeds
 
 
 class StepSeed(Callback):

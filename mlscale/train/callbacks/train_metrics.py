@@ -1,4 +1,7 @@
-"""The training metrics of every tracker: loss, learning rate, throughput and memory."""
+"""The training metrics of every tracker: loss, learning rate, throughput and memory.
+
+The loss of a training step, without waiting for the device.
+"""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -15,7 +18,6 @@ from mlscale.tasks.batch import get_batch_size
 from mlscale.train.checkpoint.step_boundary import is_in_epoch
 from mlscale.train.lightning.trainer_parts import get_callbacks, get_log_interval
 from mlscale.train.process_memory import measure_peak_bytes
-from mlscale.train.step_loss import get_detached_loss
 
 _COLLAPSE = 256  # losses kept apart; more are added up, on the device and without waiting for it
 
@@ -245,3 +247,16 @@ def find_train_metrics(callback: str, trainer: Trainer) -> TrainMetrics:
         refused.unbuilt = True
         raise refused
     return train_metrics
+
+
+def get_detached_loss(outputs: object) -> Tensor | None:
+    """Return the detached loss in the outputs that Lightning passes to `on_train_batch_end`; None for a skipped step.
+
+    Lightning divides it by the accumulation: the losses of an optimizer step's forward passes add up to its loss.
+    """
+    if isinstance(outputs, Mapping):
+        outputs = outputs.get("loss")
+    if not isinstance(outputs, Tensor):
+        return None
+    # By automatic optimization Lightning has detached it already.
+    return outputs.detach() if outputs.requires_grad else outputs

@@ -1,4 +1,7 @@
-"""The states of the global random generators, as tensors: a checkpoint that is loaded weights-only can hold them."""
+"""The states of the global random generators, as tensors: a checkpoint that is loaded weights-only can hold them.
+
+Seeds mixed from several numbers.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-
-from mlscale.train.mixed_seeds import mix_seeds
 
 
 def collect_generator_states(device: torch.device) -> dict[str, Any]:
@@ -57,3 +58,19 @@ def seed_host_generators(*values: int) -> None:
     random.seed(number)
     # numpy takes 32 bits and no more.
     np.random.seed(number & 0xFFFF_FFFF)
+
+
+_MASK = (1 << 64) - 1
+
+
+def mix_seeds(*values: int) -> int:
+    """Return a 63-bit number in which every bit depends on all of `values`: the finalizer of SplitMix64 (Steele et al.
+    2014) over each in turn."""
+    state = 0
+    for value in values:
+        # The increment, factors and shifts are SplitMix64's; the mask is its arithmetic modulo 2^64.
+        state = (state + value + 0x9E3779B97F4A7C15) & _MASK
+        state = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
+        state = ((state ^ (state >> 27)) * 0x94D049BB133111EB) & _MASK
+        state ^= state >> 31
+    return state >> 1

@@ -1,11 +1,16 @@
-"""Messages about saves: warnings of full disks, and the error for a checkpoint that can't be written."""
+"""Messages about saves: warnings of full disks, and the error for a checkpoint that can't be written.
+
+The checkpoints that a run has saved, for the messages of runs that diverge.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
@@ -13,6 +18,9 @@ from mlscale.atomic_files import explain_os_error
 from mlscale.errors import Exit, MLScaleError
 from mlscale.runs.checkpoint_files.checkpoint_record import CheckpointRecord
 from mlscale.runs.checkpoint_files.checkpoint_search import list_checkpoint_files
+
+if TYPE_CHECKING:
+    from pytorch_lightning import Trainer
 
 
 def print_warning(message: str, label: str = "warning") -> None:
@@ -41,3 +49,18 @@ def build_write_error(target: Path, error: OSError) -> MLScaleError:
         fix="runs_dir=<a folder you may write to>, or dirpath= of the callback that saves",
         exit=Exit.ENVIRONMENT,
     )
+
+
+def list_saved_checkpoints(trainer: Trainer) -> list[str]:
+    """Return the names of the checkpoints that exist; callbacks may save to several folders."""
+    folders = {
+        str(folder) for callback in trainer.checkpoint_callbacks if (folder := getattr(callback, "dirpath", None))
+    }
+    return sorted({path.name for folder in folders for path in Path(folder).glob("*.ckpt")})
+
+
+def describe_kept_checkpoints(names: Sequence[str]) -> str:
+    """Return what a run that diverged can be resumed from, in words."""
+    if not names:
+        return "no checkpoint had been saved before"
+    return f"the last good checkpoint is kept: {', '.join(names)}"

@@ -16,8 +16,8 @@ from mlscale.atomic_files import write_json
 from mlscale.errors import MLScaleError
 from mlscale.report.text import format_percent
 from mlscale.runs.initial_source import InitialWeights
-from mlscale.train.compiled_names import get_uncompiled_name
 from mlscale.train.initial_weights.weight_files import read_weight_file
+from mlscale.train.torch_compile import get_uncompiled_name
 
 _MIN_LOADED_SHARE = 0.5  # of the model's numbers: weights of which less fits are those of another model
 REPORT = "logs/init.json"

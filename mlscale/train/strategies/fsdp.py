@@ -18,10 +18,10 @@ from torch.distributed.distributed_c10d import _get_default_group
 
 from mlscale.config.checks.strategy_support import create_replicate_error
 from mlscale.train.checkpoint.lightning_io import VerifiedCheckpointIO
-from mlscale.train.compiled_names import get_uncompiled_name
 from mlscale.train.strategies import full_state
-from mlscale.train.strategies.first_rank_read import is_placeholder, read_on_first_rank
+from mlscale.train.strategies.full_state import is_placeholder, read_on_first_rank
 from mlscale.train.strategies.sharding import ShardedSteps, ShardSettings, assert_sharded, shard_module
+from mlscale.train.torch_compile import get_uncompiled_name
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl

@@ -9,7 +9,7 @@ import torch
 from pytorch_lightning import LightningDataModule
 from torch.utils.data import DataLoader, TensorDataset
 
-from mlscale.compress.calibration_samples import read_calibration_samples
+from mlscale.compress.quantize import read_calibration_samples
 from mlscale.data import BreastCancer, Digits, TextFiles
 from mlscale.errors import MLScaleError
 

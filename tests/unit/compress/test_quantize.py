@@ -9,8 +9,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from mlscale.compress import quantize
-from mlscale.compress.calibration_samples import read_calibration_samples
-from mlscale.compress.quantize import Method, Tensors, choose_method, quantize_model
+from mlscale.compress.quantize import Method, Tensors, choose_method, quantize_model, read_calibration_samples
 from mlscale.data import Digits
 from mlscale.errors import MLScaleError
 from mlscale.export.engines.onnx_engine import OnnxEngine

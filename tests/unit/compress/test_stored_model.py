@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from mlscale.compress import stored_model as stored
-from mlscale.compress.compressed_model import CompressedModel
+from mlscale.compress.stored_model import CompressedModel
 from mlscale.errors import MLScaleError
 from mlscale.runs.checkpoint_files.checkpoint_commit import AtomicCheckpointWriter
 from mlscale.runs.checkpoint_files.checkpoint_digest import read_content_digest

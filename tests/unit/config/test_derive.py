@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 from omegaconf import DictConfig, OmegaConf
 
+from mlscale.commands.train.ranks import RankLayout
 from mlscale.config.derive import check_validation_interval, derive_values
 from mlscale.errors import MLScaleError
-from mlscale.launch.external.rank_layout import RankLayout
 from mlscale.launch.local_devices import LocalDevices
 
 LAPTOP = LocalDevices(cuda=0, mps=False, cores=4, cuda_bf16=False)

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from mlscale.estimate.run_length import RunLength, compute_run_length, limit_batches
+from mlscale.estimate.time_probe import RunLength, compute_run_length, limit_batches
 
 
 @pytest.mark.parametrize(

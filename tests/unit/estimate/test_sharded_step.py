@@ -9,10 +9,9 @@ import torch.distributed as dist
 from torch import nn
 
 from mlscale.estimate.live_tensors import LiveTensorMode
-from mlscale.estimate.memory_parts import StepMemory
 from mlscale.estimate.sharded_step import Sharding
 from mlscale.estimate.step import StepSettings
-from mlscale.estimate.step_memory import UNCHECKED_ERROR, estimate_peak_memory, trace_two_steps
+from mlscale.estimate.step_memory import UNCHECKED_ERROR, StepMemory, estimate_peak_memory, trace_two_steps
 from mlscale.tasks import Classification
 from mlscale.train.strategies.sharding import ShardSettings
 

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from mlscale.estimate.live_tensors import LiveTensorMode
-from mlscale.estimate.memory_parts import StepMemory
 from mlscale.estimate.step import StepSettings, run_two_steps
 from mlscale.estimate.step_memory import (
     UNCHECKED_ERROR,
+    StepMemory,
     count_samples,
     cut_batch,
     estimate_peak_memory,

@@ -1,7 +1,7 @@
 """What CUDA needs besides tensors."""
 
 from mlscale.commands.estimate.entry import compute_cuda_overhead
-from mlscale.estimate.memory_parts import StepMemory
+from mlscale.estimate.step_memory import StepMemory
 
 MEMORY = StepMemory(
     peak=1000, parameters=100, gradients=90, optimizer_state=0, activations=810, scratch=0, error=0.03, how=""

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from mlscale.estimate import time_probe as probe
-from mlscale.estimate.run_length import RunLength
-from mlscale.estimate.time_probe import Clock, EpochMoments, Timing
+from mlscale.estimate.time_probe import Clock, EpochMoments, RunLength, Timing
 
 
 def timing(**values: Any) -> Timing:

@@ -17,9 +17,8 @@ from mlscale.atomic_files import convert_to_json
 from mlscale.commands.evaluate.entry import build_task_report
 from mlscale.errors import MLScaleError
 from mlscale.evaluate import slices
-from mlscale.evaluate.evaluated_samples import EvaluatedSamples
 from mlscale.evaluate.model_comparison import compare_models
-from mlscale.evaluate.sample_collector import SampleCollector
+from mlscale.evaluate.sample_collector import EvaluatedSamples, SampleCollector
 from mlscale.report import Figure, ImageBlock, TableBlock
 from mlscale.report.html import render_page
 from mlscale.task_types.collected_samples import TaskInfo

@@ -14,8 +14,7 @@ from torch import nn
 
 from mlscale.data import DigitsScenes, TableFiles, TextFiles, TextTable
 from mlscale.errors import MLScaleError
-from mlscale.evaluate.evaluated_samples import EvaluatedSamples
-from mlscale.evaluate.sample_collector import SampleCollector
+from mlscale.evaluate.sample_collector import EvaluatedSamples, SampleCollector
 from mlscale.evaluate.servable_pass import (
     check_servable_measurable,
     collect_servable_samples,

@@ -8,8 +8,7 @@ import torch
 from mlscale.data import Digits
 from mlscale.export.measure_export import ExportMeasurement, export_and_measure
 from mlscale.export.servable import Servable
-from mlscale.export.servable_document import build_servable_document
-from mlscale.export.write_servable import write_servable
+from mlscale.export.write_servable import build_servable_document, write_servable
 from mlscale.tasks import Classification, ResNet
 from tests.operators import operators_parsed_once
 

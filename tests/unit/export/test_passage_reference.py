@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from mlscale.data.encoders.document_encoder import BYTES, SCORED, DocumentEncoder
 from mlscale.data.encoders.summaries.text_summary import WordTable, create_summary
-from mlscale.export.passage_reference import collect_documents, collect_passage_reference
+from mlscale.export.reference_builder import collect_documents, collect_passage_reference
 from mlscale.export.validation_samples import SampleFormat
 from mlscale.monitor.baseline import Baseline
 from mlscale.monitor.event_window import EventWindow

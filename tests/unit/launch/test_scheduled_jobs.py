@@ -7,8 +7,8 @@ import pytest
 
 from mlscale.errors import Exit, MLScaleError
 from mlscale.launch.cloud import PLATFORMS, run_client
-from mlscale.launch.job_state import JobState
 from mlscale.launch.scheduled_jobs import describe_run_status, find_job_states
+from mlscale.launch.slurm.job_states import JobState
 from mlscale.runs.job_record import JobRecord
 
 POD = JobRecord("kubernetes", "kubernetes", "team/resnet-1", "2026-11-29T04:00:00+00:00", "", 0, 3)

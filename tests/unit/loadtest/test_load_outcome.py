@@ -5,8 +5,7 @@ import json
 import pytest
 
 from mlscale.errors import MLScaleError
-from mlscale.loadtest.load_outcome import LoadOutcome, Objective
-from mlscale.loadtest.server_timing import ServerTime
+from mlscale.loadtest.load_outcome import LoadOutcome, Objective, ServerTime
 from mlscale.loadtest.slo_verdict import evaluate_objective
 
 

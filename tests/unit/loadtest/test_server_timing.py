@@ -2,7 +2,7 @@
 
 import pytest
 
-from mlscale.loadtest.server_timing import ServerTime, read_server_time
+from mlscale.loadtest.load_outcome import ServerTime, read_server_time
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,7 @@ import pytest
 
 from mlscale.loadtest.client_load import ClientLoad, read_usage
 from mlscale.loadtest.latency_histogram import LatencyHistogram
-from mlscale.loadtest.load_outcome import LoadOutcome, Objective
-from mlscale.loadtest.server_timing import ServerTime
+from mlscale.loadtest.load_outcome import LoadOutcome, Objective, ServerTime
 from mlscale.loadtest.slo_verdict import evaluate_objective
 
 CLOSED_RATE = 50.0  # requests/s of the outcomes below

@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 from mlscale.errors import MLScaleError
-from mlscale.monitor.check_log import CheckLog, locate_check_log
-from mlscale.monitor.check_record import CheckRecord, build_check_record
+from mlscale.monitor.check_record import CheckLog, CheckRecord, build_check_record, locate_check_log
 from mlscale.monitor.window_check import MonitorLimits, check_rules
 from tests.contract.test_documents import validate
 from tests.unit.monitor.conftest import Draw, baseline

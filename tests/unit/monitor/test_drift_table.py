@@ -1,6 +1,6 @@
 """All columns that changed are listed, also those for which the sentence has no room."""
 
-from mlscale.monitor.drift_table import build_drift_table, list_changed_columns
+from mlscale.monitor.drift_plots import build_drift_table, list_changed_columns
 from mlscale.monitor.window_check import MonitorLimits, check_rules
 from tests.unit.monitor.conftest import baseline, window
 

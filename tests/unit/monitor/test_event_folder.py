@@ -7,8 +7,7 @@ import pytest
 
 from mlscale.errors import Exit, MLScaleError
 from mlscale.events.store import EventStore
-from mlscale.monitor.event_folder import check_event_folder, wait_for_first_check
-from mlscale.monitor.watch import ShutdownRequest
+from mlscale.monitor.event_folder import ShutdownRequest, check_event_folder, wait_for_first_check
 from tests.unit.monitor.test_event_window import NOW, add
 
 

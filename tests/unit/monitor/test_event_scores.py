@@ -10,7 +10,7 @@ import pytest
 
 from mlscale.events.event_table import Events
 from mlscale.events.stream_schema import EVENT
-from mlscale.monitor.event_scores import EventScorer
+from mlscale.monitor.event_columns import EventScorer
 from mlscale.task_types.event_forms import AnswerNames, TargetColumn
 from mlscale.task_types.registry import get_task_type
 

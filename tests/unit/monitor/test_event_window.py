@@ -10,7 +10,7 @@ import pytest
 
 from mlscale.events.event_writer import EventWriter
 from mlscale.events.store import EventStore
-from mlscale.monitor.event_scores import EventScorer
+from mlscale.monitor.event_columns import EventScorer
 from mlscale.monitor.event_window import EventWindow, WindowSpan, read_event_window
 from mlscale.task_types.event_forms import AnswerNames
 from mlscale.task_types.registry import get_task_type

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from mlscale.monitor.watch import ShutdownRequest
+from mlscale.monitor.event_folder import ShutdownRequest
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mlscale.commands.predict.rank_worker import PartEvents
 from mlscale.data.encoders.encoder import EncodedSamples, Encoder
 from mlscale.data.encoders.tensor_encoder import TensorEncoder
 from mlscale.export.engines.engine import Port
 from mlscale.predict.inputs import open_inputs
 from mlscale.predict.part_files import PredictionParts, start_predictions
-from mlscale.predict.predicted_events import PartEvents
 from mlscale.predict.score_parts import score_parts
 from mlscale.task_types.registry import get_task_type
 from mlscale.task_types.task_type import AnswerNames, TaskType

@@ -20,6 +20,7 @@ from PIL import Image, ImageOps
 from torch import nn
 
 import mlscale
+from mlscale.commands.predict.rank_worker import PartEvents
 from mlscale.errors import MLScaleError
 from mlscale.events.store import EventStore
 from mlscale.export.event_subject import build_event_subject
@@ -27,9 +28,7 @@ from mlscale.export.servable import Servable
 from mlscale.predict.inputs import open_inputs
 from mlscale.predict.loaded_model import LoadedModel
 from mlscale.predict.part_files import start_predictions
-from mlscale.predict.predicted_events import PartEvents
-from mlscale.predict.prediction_columns import build_column, list_column_types
-from mlscale.predict.score_parts import load_batch, predict_batch, score_parts
+from mlscale.predict.score_parts import build_column, list_column_types, load_batch, predict_batch, score_parts
 from tests.task_servables import EXAMPLES, build_examples, build_torch_model, get_task_servable, operators_parsed_once
 
 __all__ = ["get_task_servable", "operators_parsed_once"]

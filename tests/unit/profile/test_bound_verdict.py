@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import pytest
 
-from mlscale.profile import machine_load as load
 from mlscale.profile.bound_verdict import ROUNDS, Factor, Straggler, evaluate_rounds, find_straggler
-from mlscale.profile.machine_load import MachineLoad
 from mlscale.profile.remedies import Remedy, RemedyTrial, RunSetup, propose_remedies, select_best_remedy
 from mlscale.profile.step_timers import StepTimes
+from mlscale.runs.host import machine as load
+from mlscale.runs.host.machine import MachineLoad
 
 
 def rounds(wait: float, *headspace: float) -> list[tuple[StepTimes, StepTimes]]:

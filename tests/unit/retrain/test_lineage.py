@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from mlscale.commands.retrain.champion import require_champion
 from mlscale.errors import MLScaleError
-from mlscale.retrain.lineage import require_champion
 from mlscale.versions import LocalRegistry
 from mlscale.versions.from_run import publish_run
 from tests.unit.versions.test_from_run import trained

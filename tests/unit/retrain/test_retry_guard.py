@@ -4,8 +4,8 @@ from datetime import datetime, timedelta
 
 import pytest
 
+from mlscale.commands.retrain.guarded_cycle import describe_pause, find_pause
 from mlscale.retrain.journal import RetrainingCycle
-from mlscale.retrain.retry_guard import describe_pause, find_pause
 
 START = datetime.fromisoformat("2026-01-05T12:00:00+00:00")
 

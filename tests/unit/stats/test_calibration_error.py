@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from mlscale.stats.calibration_error import estimate_calibration_error
-from mlscale.stats.reliability import compute_reliability
+from mlscale.stats.reliability import compute_reliability, estimate_calibration_error
 
 Floats = NDArray[np.float64]
 

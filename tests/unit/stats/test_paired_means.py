@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy.stats import ttest_1samp, ttest_rel
 
-from mlscale.stats.paired_means import compute_paired_difference
+from mlscale.stats.paired import compute_paired_difference
 
 
 def errors(n: int, seed: int, gain: float = 0.02) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -19,9 +19,8 @@ from torch import Tensor
 
 from mlscale.commands.evaluate.entry import build_task_report
 from mlscale.errors import MLScaleError
-from mlscale.evaluate.evaluated_samples import EvaluatedSamples
 from mlscale.evaluate.model_comparison import compare_models
-from mlscale.evaluate.sample_collector import SampleCollector
+from mlscale.evaluate.sample_collector import EvaluatedSamples, SampleCollector
 from mlscale.report.html import render_page
 from mlscale.task_types.collected_samples import Columns, TaskInfo, convert_to_columns
 from mlscale.task_types.registry import get_task_type, list_type_names

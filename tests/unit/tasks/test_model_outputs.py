@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from mlscale.errors import Exit, MLScaleError
 from mlscale.tasks import Classification, Language, Multilabel, Regression, Segmentation, Task
-from mlscale.tasks.model_outputs import split_auxiliary
+from mlscale.tasks.base import split_auxiliary
 from tests.unit.fitting import SGD, batches, fit, trainer
 
 

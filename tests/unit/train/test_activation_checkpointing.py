@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from mlscale.errors import MLScaleError
 from mlscale.tasks.models.gpt import GPT
 from mlscale.tasks.models.resnet import ResNet
-from mlscale.train.activation_checkpointing import RecomputedForward, checkpoint_activations
+from mlscale.train.strategies.wrapping import RecomputedForward, checkpoint_activations
 
 
 def gpt(dropout: float = 0.2) -> GPT:
@@ -75,7 +75,7 @@ def test_a_copy_computes_with_its_own_weights() -> None:
 def test_without_gradients_nothing_is_computed_twice(monkeypatch: Any) -> None:
     model = gpt().eval()
     checkpoint_activations(model)
-    monkeypatch.setattr("mlscale.train.activation_checkpointing.checkpoint", None)  # a call would fail
+    monkeypatch.setattr("mlscale.train.strategies.wrapping.checkpoint", None)  # a call would fail
     with torch.no_grad():
         model(torch.arange(8)[None] % 16)
 

@@ -10,7 +10,7 @@ from torch import nn
 
 from mlscale.train.checkpoint.lightning_io import VerifiedCheckpointIO
 from mlscale.train.checkpoint.weights_only_load import load_checkpoint_file
-from mlscale.train.compiled_names import use_uncompiled_names
+from mlscale.train.torch_compile import use_uncompiled_names
 from tests.unit.fitting import Loader, batches, classifier, trainer
 
 X = torch.ones(5, 3)

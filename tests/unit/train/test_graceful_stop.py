@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from mlscale.errors import Exit, MLScaleError
-from mlscale.runs.host.stop_signals import STOP_SIGNALS
+from mlscale.runs.host.processes import STOP_SIGNALS
 from mlscale.train import graceful_stop as signals
 from mlscale.train.checkpoint.lightning_io import VerifiedCheckpointIO
 from mlscale.train.trainer_patches import apply_trainer_patches

@@ -14,8 +14,7 @@ from mlscale.errors import Exit, MLScaleError
 from mlscale.tasks import Classification
 from mlscale.train.callbacks import NonFinite
 from mlscale.train.loggers.csv_logger import CSV
-from mlscale.train.loss_scaling import LossScale, Mixed
-from mlscale.train.precision import create_precision_plugin, set_memory_layout
+from mlscale.train.precision import LossScale, Mixed, create_precision_plugin, set_memory_layout
 from mlscale.train.trainer_patches import apply_trainer_patches
 from tests.unit.fitting import At, batches, classifier, fit, trainer
 

@@ -2,7 +2,7 @@
 
 from itertools import product
 
-from mlscale.train.mixed_seeds import mix_seeds
+from mlscale.train.checkpoint.random_states import mix_seeds
 
 
 def test_mix_is_a_seed_and_has_no_twins() -> None:

@@ -12,8 +12,7 @@ from torch import nn
 from mlscale.config.checks.compile_support import check_compile_support
 from mlscale.errors import Exit
 from mlscale.tasks import MLP
-from mlscale.train.compiled_names import use_uncompiled_names
-from mlscale.train.torch_compile import Compile, compile_model, set_tf32
+from mlscale.train.torch_compile import Compile, compile_model, set_tf32, use_uncompiled_names
 from tests.unit.fitting import batches, classifier, fit, trainer
 
 

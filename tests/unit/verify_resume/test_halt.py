@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mlscale.runs.job_record import JobRecord, read_job_record
-from mlscale.verify_resume import halt
+from mlscale.verify_resume import trace
 from mlscale.verify_resume.stop_request import ORDER, renew_stop_order, write_stop_order
 
 
@@ -16,8 +16,8 @@ def test_an_owner_on_another_machine_is_alive_while_it_renews_its_order(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ended = threading.Event()
-    monkeypatch.setattr(halt, "_MAX_SILENCE_SECONDS", 0.4)
-    monkeypatch.setattr(halt, "_POLL_SECONDS", 0.02)
+    monkeypatch.setattr(trace, "_MAX_SILENCE_SECONDS", 0.4)
+    monkeypatch.setattr(trace, "_POLL_SECONDS", 0.02)
     monkeypatch.setattr("os.kill", lambda *_: ended.set())
     folder = tmp_path / "trace"
     write_stop_order(folder, "step", 3)
@@ -25,7 +25,7 @@ def test_an_owner_on_another_machine_is_alive_while_it_renews_its_order(
     order = json.loads((folder / ORDER).read_text())
     # This process is alive, which a process on another machine can't see.
     (folder / ORDER).write_text(json.dumps(order | {"host": "elsewhere"}))
-    halt.KillPointHalt(folder)
+    trace.KillPointHalt(folder)
     for _ in range(10):
         time.sleep(0.1)
         renew_stop_order(folder)

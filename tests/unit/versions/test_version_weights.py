@@ -8,7 +8,7 @@ import pytest
 from mlscale.errors import MLScaleError
 from mlscale.versions import LocalRegistry
 from mlscale.versions.from_run import publish_run
-from mlscale.versions.version_weights import find_origin
+from mlscale.versions.trained_model import find_origin
 from tests.unit.versions.test_from_run import trained
 
 

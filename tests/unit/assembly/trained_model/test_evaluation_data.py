@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from mlscale.assembly.trained_model.evaluation_data import check_encoded_alike
+from mlscale.assembly.trained_model.rebuild import check_encoded_alike
 from mlscale.errors import MLScaleError
 
 THREE = {"num_classes": 3, "class_names": ["a", "b", "c"]}

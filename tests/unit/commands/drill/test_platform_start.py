@@ -1,6 +1,6 @@
 """Each platform starts a job by its own processes and variables."""
 
-from mlscale.commands.drill.platform_start import build_start
+from mlscale.commands.drill.played_job import build_start
 
 
 def test_each_platform_starts_its_own_processes() -> None:

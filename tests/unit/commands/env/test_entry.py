@@ -12,7 +12,7 @@ from mlscale.commands.env.entry import _EXTRAS, main
 from mlscale.commands.env.environment_checks import EnvironmentCheck, check_environment, find_wandb_key
 from mlscale.launch.local_devices import LocalDevices
 from mlscale.runs.host import machine as system
-from mlscale.runs.host.disk_space import Disk, measure_disk
+from mlscale.runs.host.machine import Disk, measure_disk
 
 DISK = Disk("/x", True, 10 << 30, 1e9, 1e9)
 CPU = LocalDevices(cuda=0, mps=False, cores=2, cuda_bf16=False)

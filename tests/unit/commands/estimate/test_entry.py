@@ -15,10 +15,10 @@ from mlscale.commands.estimate.entry import (
 )
 from mlscale.commands.estimate.measurements import TimeEstimate
 from mlscale.errors import Exit, MLScaleError
-from mlscale.estimate.memory_parts import StepMemory
 from mlscale.estimate.prices import load_price_file
-from mlscale.profile.machine_load import MachineLoad
+from mlscale.estimate.step_memory import StepMemory
 from mlscale.report import Result
+from mlscale.runs.host.machine import MachineLoad
 
 GIB = 2**30
 NONE = dict.fromkeys(("accelerator", "memory_limit", "max_hours", "budget_usd", "instance", "usd_per_hour", "prices"))

@@ -6,11 +6,11 @@ import pytest
 
 from mlscale.commands.profile.entry import RunProfile, build_profile_result
 from mlscale.profile.bound_verdict import ROUNDS, Factor, Straggler, evaluate_rounds
-from mlscale.profile.machine_load import MachineLoad
 from mlscale.profile.remedies import Remedy, RemedyTrial
 from mlscale.profile.step_timers import StepTimes
 from mlscale.report import Result
 from mlscale.report.html import render_page
+from mlscale.runs.host.machine import MachineLoad
 
 QUIET = MachineLoad(0.5, 2)
 

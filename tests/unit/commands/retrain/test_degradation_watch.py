@@ -9,9 +9,9 @@ import pytest
 from omegaconf import OmegaConf
 
 from mlscale.commands.retrain import degradation_watch
+from mlscale.commands.retrain.cycle_steps import UnreachableGateError
 from mlscale.commands.retrain.degradation_watch import DEGRADATION, _Watch
 from mlscale.report import Result
-from mlscale.retrain.gate.reachable_gates import UnreachableGateError
 
 
 class DegradedMonitor:

@@ -15,8 +15,7 @@ from mlscale.commands.versions.entry import main
 from mlscale.commands.versions.history import collect_history
 from mlscale.commands.versions.show_history import build_history_plots
 from mlscale.errors import MLScaleError
-from mlscale.monitor.check_log import CheckLog
-from mlscale.monitor.check_record import CheckRecord, Score
+from mlscale.monitor.check_record import CheckLog, CheckRecord, Score
 from mlscale.report import LinePlot, TableBlock
 from mlscale.report.svg import draw_plot
 from mlscale.retrain.journal import RetrainingJournal

@@ -8,14 +8,15 @@ import yaml
 
 from mlscale.errors import MLScaleError
 from mlscale.events.foreign.event_mapping import (
+    AbsentFieldError,
     EventMapping,
     MappedField,
     TimeParser,
     find_time_zone,
+    find_value,
     parse_mapping,
     read_mapping,
 )
-from mlscale.events.foreign.field_path import AbsentFieldError, find_value
 
 RECORD = {
     "time": "2026-01-05T10:00:00Z",

@@ -9,10 +9,10 @@ import pytest
 SCRIPT = """
 import sys, threading, time
 from pathlib import Path
-from mlscale.launch.external import hung_rank
-hung_rank._GRACE_SECONDS, hung_rank._POLL_SECONDS = 0.5, 0.1
+from mlscale.launch import hung_process
+hung_process._GRACE_SECONDS, hung_process._POLL_SECONDS = 0.5, 0.1
 folder, seconds = Path(sys.argv[1]), float(sys.argv[2])
-with hung_rank.end_if_hung(folder, 1):
+with hung_process.end_if_hung(folder, 1):
     time.sleep(seconds)
 time.sleep(1.0)
 print("ended by itself")

@@ -6,7 +6,7 @@ import pytest
 
 from mlscale.errors import MLScaleError
 from mlscale.launch.external.external_launcher import ExternalRank, find_external_rank
-from mlscale.launch.external.rank_address import (
+from mlscale.launch.external.rank_meeting import (
     count_local_ranks,
     expand_host_list,
     find_meeting_address,

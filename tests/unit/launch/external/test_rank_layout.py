@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from mlscale.launch.external.rank_layout import RankLayout, has_default_thread_count
+from mlscale.commands.train.ranks import RankLayout, has_default_thread_count
 from mlscale.launch.external.rank_meeting import RankFacts
 
 

@@ -20,7 +20,7 @@ from mlscale.launch.external import first_rank, rank_presence
 from mlscale.launch.external.external_launcher import ExternalRank, find_external_rank
 from mlscale.launch.external.first_rank import FirstRank
 from mlscale.launch.external.other_rank import OtherRank
-from mlscale.launch.external.rank_address import find_meeting_address
+from mlscale.launch.external.rank_meeting import find_meeting_address
 from mlscale.launch.external.rank_presence import Presence, watch_presence
 
 SECONDS = 60.0  # far above what a busy machine takes, far below launch.timeout_s

@@ -3,10 +3,9 @@
 import pytest
 
 from mlscale.errors import MLScaleError
-from mlscale.launch.job_state import JobState
 from mlscale.launch.scheduled_jobs import describe_run_status
 from mlscale.launch.slurm import job_states
-from mlscale.launch.slurm.job_states import parse_job_record, parse_queue
+from mlscale.launch.slurm.job_states import JobState, parse_job_record, parse_queue
 from mlscale.runs.job_record import JobRecord, JobStart
 
 RECORD = JobRecord("slurm", "mini", "7", "2026-01-05T17:06:27+00:00", "/x/job.log", 50, 3)

@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 from scipy.stats import hypergeom
 
 from mlscale.monitor.drift.column_drift import ColumnDrift
-from mlscale.monitor.drift.missing_share import compare_missing_share
+from mlscale.monitor.drift.number_tests import compare_missing_share
 from mlscale.reference.column_sketch import NumberSketch
 from mlscale.stats.autocorrelation import estimate_correlation_time
 from mlscale.stats.exceedances import compute_exceedance_p

@@ -4,7 +4,7 @@ import json
 import re
 from itertools import combinations
 
-from mlscale.monitor.exporters.grafana_dashboard import render_dashboard
+from mlscale.monitor.exporters.alerting_rules import render_dashboard
 from tests.unit.monitor.conftest import Draw
 from tests.unit.monitor.exporters.test_metrics_text import NOW, checked, render
 

@@ -13,8 +13,7 @@ from mlscale.retrain.gate.class_comparison import ClassComparison, RelabelledNam
 from mlscale.retrain.gate.gate_limits import GateLimits
 from mlscale.retrain.gate.group_changes import CLASS, HELD, UNDECIDED, WORSE, GroupChange
 from mlscale.retrain.gate.paired_columns import PairedColumns
-from mlscale.stats.paired import compute_score_interval
-from mlscale.stats.paired_means import compute_paired_difference
+from mlscale.stats.paired import compute_paired_difference, compute_score_interval
 from tests.unit.retrain.gate.fake_servables import make_servable
 
 LIMITS = GateLimits(alpha=0.05, max_drop=0.03, max_latency_ratio=1.5)

@@ -3,9 +3,9 @@
 import json
 import math
 
+from mlscale.commands.retrain.cycle_result import build_class_blocks, build_class_entries
 from mlscale.report import Heading, TableBlock
 from mlscale.retrain.gate.class_comparison import ClassComparison, RelabelledName
-from mlscale.retrain.gate.gate_tables import build_class_blocks, build_class_entries
 from mlscale.retrain.gate.group_changes import CLASS, HELD, WORSE, GroupChange
 
 

@@ -18,8 +18,7 @@ from mlscale.retrain.gate.group_changes import (
     SampleGroup,
     compare_groups,
 )
-from mlscale.stats.paired import compute_score_interval
-from mlscale.stats.paired_means import compute_paired_difference
+from mlscale.stats.paired import compute_paired_difference, compute_score_interval
 
 LIMITS = GroupLimits(alpha=0.05, max_drop=0.03, max_class_drop=0.1)
 

@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from mlscale.errors import MLScaleError
-from mlscale.export.servable import Servable
-from mlscale.retrain.gate.gate_limits import GateLimits
-from mlscale.retrain.gate.reachable_gates import (
+from mlscale.commands.retrain.cycle_steps import (
     check_original_gate,
     compute_fewest_original_samples,
     compute_fewest_window_samples,
 )
+from mlscale.errors import MLScaleError
+from mlscale.export.servable import Servable
+from mlscale.retrain.gate.gate_limits import GateLimits
 from mlscale.stats.paired import compute_mcnemar_mid_p, compute_score_interval
 from mlscale.task_types.registry import get_task_type
 from tests.unit.retrain.gate.fake_servables import make_servable

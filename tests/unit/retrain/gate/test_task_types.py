@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from mlscale.commands.retrain.cycle_result import build_class_blocks, build_class_entries
 from mlscale.errors import MLScaleError
 from mlscale.export.servable import Servable
 from mlscale.retrain.gate import promotion_decision
 from mlscale.retrain.gate.gate_limits import GateLimits
-from mlscale.retrain.gate.gate_tables import build_class_blocks, build_class_entries
 from mlscale.retrain.gate.promotion_decision import GateDecision, decide_promotion
 from mlscale.stats.intervals import Interval
 from mlscale.stats.timing import CallTime, TimesCompared

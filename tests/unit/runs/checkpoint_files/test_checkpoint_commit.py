@@ -17,9 +17,7 @@ import torch
 
 from mlscale.runs.checkpoint_files import checkpoint_commit
 from mlscale.runs.checkpoint_files.checkpoint_commit import AtomicCheckpointWriter, remove_incomplete_checkpoints
-from mlscale.runs.checkpoint_files.checkpoint_digest import (
-    verify_checkpoint,
-)
+from mlscale.runs.checkpoint_files.checkpoint_digest import verify_checkpoint
 from mlscale.runs.checkpoint_files.checkpoint_record import CheckpointRecord
 from mlscale.runs.checkpoint_files.checkpoint_search import (
     find_latest_valid,

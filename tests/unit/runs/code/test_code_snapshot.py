@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from mlscale.export.servable import load
-from mlscale.runs.code import code_files
+from mlscale.runs.code import code_snapshot
 from mlscale.runs.code import code_snapshot as module
 from mlscale.runs.code.code_snapshot import DIFF, CodeSnapshot, take_snapshot
 from mlscale.targets.triton.triton_target import TritonTarget
@@ -206,7 +206,7 @@ def test_a_large_folder_without_git_has_the_same_digest_at_each_start(
         (tmp_path / folder).mkdir()
         for number in range(4):
             (tmp_path / folder / f"{number}.py").write_text(folder)
-    monkeypatch.setattr(code_files, "ENTRIES", 12)  # three folders, and the files of two of them
+    monkeypatch.setattr(code_snapshot, "ENTRIES", 12)  # three folders, and the files of two of them
     snapshot = take_snapshot(tmp_path)
     assert not snapshot.complete
     assert snapshot.files == tuple(f"{folder}/{number}.py" for folder in "ab" for number in range(4))

@@ -6,7 +6,7 @@ import signal
 import pytest
 
 from mlscale.errors import Exit, MLScaleError
-from mlscale.runs.host.stop_signals import raise_on_terminate
+from mlscale.runs.host.processes import raise_on_terminate
 
 
 def _export_while_stopped() -> None:

@@ -10,7 +10,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from mlscale.cli import main
-from mlscale.commands.runs.send_pending import send_pending
+from mlscale.commands.runs.entry import send_pending
 from mlscale.config.checkpoint_address import find_checkpoint_address
 from mlscale.errors import MLScaleError
 from mlscale.runs.folder import RunFolder

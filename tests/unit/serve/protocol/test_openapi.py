@@ -17,7 +17,7 @@ from jsonschema import Draft202012Validator
 
 from mlscale.serve.protocol import home_page, openapi
 from mlscale.serve.protocol import predict_route as predict
-from mlscale.serve.protocol.openapi_samples import build_example
+from mlscale.serve.protocol.openapi import build_example
 from mlscale.serve.served_model import ServedModel, load_model
 from mlscale.task_types.regression_type import RegressionType
 from mlscale.task_types.task_type import AnswerNames, TargetColumn

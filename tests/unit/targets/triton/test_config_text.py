@@ -7,7 +7,7 @@ from typing import Any
 from google.protobuf import text_format
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
-from mlscale.targets.triton.config_text import EnumName, format_message
+from mlscale.targets.triton.model_config import EnumName, format_message
 
 CONFIG: dict[str, Any] = {
     "name": 'a "name" \\ of\tßtreets',

@@ -22,8 +22,8 @@ from mlscale.serve.protocol.v2_codec import encode_tensor
 from mlscale.targets import TritonTarget
 from mlscale.targets.triton.install_server import VARIABLE
 from mlscale.targets.triton.model_config import describe_port
+from mlscale.targets.triton.raw_models import encode_raw_sample
 from mlscale.targets.triton.running_server import link_repository
-from mlscale.targets.triton.tensor_bytes import encode_raw_sample
 from tests.made_servables import PENGUIN, make_quantized_servable, make_servables, make_table_servable
 
 

@@ -11,7 +11,7 @@ from torch import nn
 from mlscale.errors import MLScaleError
 from mlscale.train.callbacks import GradNorm, TrainMetrics
 from mlscale.train.callbacks.grad_norm import compute_grad_norms
-from mlscale.train.loss_scaling import Mixed
+from mlscale.train.precision import Mixed
 from tests.unit.fitting import batches, classifier, fit, trainer
 from tests.unit.train.callbacks.test_train_metrics import Recorder
 

@@ -12,10 +12,10 @@ import torch
 
 from mlscale.train.checkpoint.random_states import (
     collect_generator_states,
+    mix_seeds,
     restore_generator_states,
     seed_global_generators,
 )
-from mlscale.train.mixed_seeds import mix_seeds
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda", 1)
 

@@ -15,7 +15,7 @@ from mlscale.runs.identity import compute_config_hash
 from mlscale.runs.initial_source import InitialWeights, find_initial_weights
 from mlscale.versions.from_run import publish_run
 from mlscale.versions.local_registry import LocalRegistry
-from mlscale.versions.version_weights import resolve_initial_weights
+from mlscale.versions.trained_model import resolve_initial_weights
 
 MADE = ("model=mlp", "data=digits", "model.hidden=[16]", "trainer.max_epochs=1", "snapshot=false", "optimizer.lr=0.05")
 STILL = ("optimizer.lr=0.0", "optimizer.weight_decay=0.0")  # what it starts from is what it ends with
