@@ -23,7 +23,6 @@ from mlscale.launch.external.external_launcher import ExternalRank
 from mlscale.launch.external.first_rank import FirstRank
 from mlscale.launch.external.other_rank import OtherRank
 from mlscale.launch.external.rank_meeting import count_local_ranks, find_meeting_address
-from mlscale.launch.external.rank_presence import watch_presence
 from mlscale.launch.hung_process import end_if_hung
 from mlscale.report import Result
 from mlscale.runs.run_reader import RUN
@@ -39,20 +38,19 @@ _GROUP_TIMEOUT = 1800.0  # seconds, as of the group `strategy`
 def lead_ranks(external: ExternalRank, timeout_s: float) -> Iterator[FirstRank]:
     """Gather the ranks around this one, the first; an error in the block ends all of them."""
     _end_with_agent(external)
-    with watch_presence(external, EarlyStop) as presence:
-        first = FirstRank(external, timeout_s, presence)
-        try:
-            first.gather_members()
-            yield first
-        except MLScaleError as error:
-            first.publish_error(error)
-            raise
-        except EarlyStop as stop:
-            first.publish_error(stop.build_error())
-            raise
-        except BaseException as error:
-            first.publish_error(wrap_unforeseen_error(error) if isinstance(error, Exception) else _create_stop_error())
-            raise
+    first = FirstRank(external, timeout_s)
+    try:
+        first.gather_members()
+        yield first
+    except MLScaleError as error:
+        first.publish_error(error)
+        raise
+    except EarlyStop as stop:
+        first.publish_error(stop.build_error())
+        raise
+    except BaseException as error:
+        first.publish_error(wrap_unforeseen_error(error) if isinstance(error, Exception) else _create_stop_error())
+        raise
 
 
 def publish_start_error(external: ExternalRank, timeout_s: float, error: MLScaleError) -> None:
@@ -98,18 +96,17 @@ def follow_first_rank(external: ExternalRank, timeout_s: float) -> Result:
             fix=f"export {external.launcher.rank}=0, of the first rank",
         )
     _end_with_agent(external)
-    with watch_presence(external, EarlyStop) as presence:
-        other = OtherRank(external, timeout_s, presence)
-        plan = other.wait_for_plan()
-        if "result" in plan:  # the run of this job is done
-            other.report_end()
-            return Result.from_dict(plan["result"])
-        folder = Path(plan["folder"])
-        other.confirm_plan(_check_visible(folder, plan["token"], external))
-        os.environ.update({name: value for name, value in plan["secrets"].items() if name not in os.environ})
-        checkpoint = Path(plan["checkpoint"]) if plan["checkpoint"] else None
-        _train_in_group(other, folder, checkpoint, plan["nodes"][str(external.rank)])
-        return Result.from_dict(other.wait_for_end()["result"])
+    other = OtherRank(external, timeout_s)
+    plan = other.wait_for_plan()
+    if "result" in plan:  # the run of this job is done
+        other.report_end()
+        return Result.from_dict(plan["result"])
+    folder = Path(plan["folder"])
+    other.confirm_plan(_check_visible(folder, plan["token"], external))
+    os.environ.update({name: value for name, value in plan["secrets"].items() if name not in os.environ})
+    checkpoint = Path(plan["checkpoint"]) if plan["checkpoint"] else None
+    _train_in_group(other, folder, checkpoint, plan["nodes"][str(external.rank)])
+    return Result.from_dict(other.wait_for_end()["result"])
 
 
 def _train_in_group(member: FirstRank | OtherRank, folder: Path, checkpoint: Path | None, node: int) -> None:
@@ -127,8 +124,6 @@ def _train_in_group(member: FirstRank | OtherRank, folder: Path, checkpoint: Pat
             stack.enter_context(contextlib.redirect_stdout(stack.enter_context(open(os.devnull, "w"))))
         try:
             _join_process_group(member, folder, node)
-            # From here on a dead rank closes the group's own connections.
-            member.presence.close()
             with end_if_hung(folder, external.rank):
                 train_run_folder(folder, checkpoint)
             if dist.is_initialized():
@@ -145,11 +140,7 @@ def _train_in_group(member: FirstRank | OtherRank, folder: Path, checkpoint: Pat
 
 
 def _join_process_group(member: FirstRank | OtherRank, folder: Path, node: int) -> None:
-    """Create the process group, with which Lightning and DDP go on, as if torchrun had started this process.
-
-    Raises:
-        MLScaleError: a rank has died meanwhile.
-    """
+    """Create the process group, with which Lightning and DDP go on, as if torchrun had started this process."""
     import torch
     import torch.distributed as dist
     from torch.distributed import PrefixStore  # type: ignore[attr-defined]  # public, but not listed
@@ -181,12 +172,7 @@ def _join_process_group(member: FirstRank | OtherRank, folder: Path, node: int) 
     # A prefix of its own: gloo's keys would else meet those of the store's other users.
     store = PrefixStore("group", member.store)
     backend = "cpu:gloo,cuda:nccl" if on_cuda else "gloo"
-    # By itself it would wait for a dead rank for as long as a collective may take.
-    member.presence.call_watched(
-        lambda: dist.init_process_group(
-            backend, store=store, rank=external.rank, world_size=external.world_size, timeout=timeout
-        )
-    )
+    dist.init_process_group(backend, store=store, rank=external.rank, world_size=external.world_size, timeout=timeout)
 
 
 def _end_with_agent(external: ExternalRank) -> None:

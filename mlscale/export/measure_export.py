@@ -36,7 +36,7 @@ from mlscale.export.validation_samples import (
     describe_sample_format,
     iterate_validation_batches,
 )
-from mlscale.export.warmup.write_warmup import WarmupSampler
+from mlscale.export.warmup.warmup_samples import WarmupSampler
 from mlscale.stats.timing import TimesCompared
 from mlscale.task_types.registry import resolve_task_type
 from mlscale.task_types.task_type import TaskType

@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from mlscale.errors import MLScaleError
-from mlscale.notify.delivery import DeliveryResult, format_document, run_with_timeout
+from mlscale.notify.delivery import DeliveryResult, run_with_timeout
+from mlscale.notify.document_text import format_document
 
 # The colour or icon of a message, by the status of an alert or the event of a notice.
 _KINDS: Mapping[str, Literal["info", "success", "warning", "failure"]] = {

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from mlscale.errors import MLScaleError
-from mlscale.notify.delivery import DeliveryResult, encode_document
+from mlscale.notify.delivery import DeliveryResult
+from mlscale.notify.document_text import encode_document
 
 
 @dataclass(frozen=True)

@@ -2,19 +2,15 @@
 
 A recipient that is slow must not get a document twice: once all of it was sent, its answer is awaited longer, and if
 none comes, it may have arrived, and is not sent again at once.
-
-Documents of the contracts 'alert' and 'notice' as they are sent: JSON or plain text, and their key.
 """
 
 from __future__ import annotations
 
-import json
 import socket
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
-from urllib.parse import quote
 
 
 @dataclass(frozen=True)
@@ -84,26 +80,3 @@ def run_with_timeout(
         seconds += progress.answer_s
     is_sent = progress is not None and progress.is_sent
     return results[0] if results else DeliveryResult(False, True, f"no answer within {seconds:g} s", is_sent)
-
-
-_DETAILS = ("id", "model", "version", "run", "folder", "host", "since", "time")  # of a document, if it has them
-
-
-def encode_document(document: Mapping[str, Any]) -> bytes:
-    """Return a document as JSON in UTF-8; NaN and infinities raise ValueError."""
-    return json.dumps(document, ensure_ascii=False, allow_nan=False).encode()
-
-
-def format_document(document: Mapping[str, Any]) -> str:
-    """Return a document as plain text: its sentence, metrics and origin."""
-    lines = [str(document["sentence"]), ""]
-    lines += [f"{name}: {value:.6g}" for name, value in document["metrics"].items() if value is not None]
-    lines += ["", *(f"{name}: {document[name]}" for name in _DETAILS if name in document)]
-    return "\n".join(lines) + "\n"
-
-
-def build_idempotency_key(document: Mapping[str, Any]) -> str:
-    """Return the key by which a recipient recognises a document that arrives again: <id>/<status> of an alert,
-    <run>/<event> of a notice; ASCII, without spaces. Empty for other documents."""
-    words = (document.get("id") or document.get("run"), document.get("status") or document.get("event"))
-    return quote("/".join(map(str, words)), safe="/@:+.-_") if all(words) else ""

@@ -13,13 +13,8 @@ from email.utils import formatdate, make_msgid
 from typing import Any, Literal, get_args
 
 from mlscale.errors import MLScaleError
-from mlscale.notify.delivery import (
-    DeliveryResult,
-    SendProgress,
-    build_idempotency_key,
-    format_document,
-    run_with_timeout,
-)
+from mlscale.notify.delivery import DeliveryResult, SendProgress, run_with_timeout
+from mlscale.notify.document_text import build_idempotency_key, format_document
 
 Security = Literal["starttls", "tls", "none"]
 _PORTS = {"starttls": 587, "tls": 465, "none": 25}

@@ -13,13 +13,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from mlscale.errors import MLScaleError
-from mlscale.notify.delivery import (
-    DeliveryResult,
-    SendProgress,
-    build_idempotency_key,
-    encode_document,
-    run_with_timeout,
-)
+from mlscale.notify.delivery import DeliveryResult, SendProgress, run_with_timeout
+from mlscale.notify.document_text import build_idempotency_key, encode_document
 
 _FIRST_PAUSE_SECONDS = 0.2
 _GATEWAY = (502, 504)  # of a gateway, whose server may have the document all the same

@@ -8,14 +8,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from mlscale.task_types.collected_samples import (
-    ClassScores,
-    CollectedSamples,
-    Columns,
-    WorstSample,
-    convert_to_columns,
-    split_scores_by_class,
-)
+from mlscale.task_types.class_scores import ClassScores, split_scores_by_class
+from mlscale.task_types.collected_samples import CollectedSamples, Columns, WorstSample, convert_to_columns
 from mlscale.task_types.event_forms import JsonValue, SummaryColumns, parse_class_name
 from mlscale.task_types.paired_metrics import (
     Floats,

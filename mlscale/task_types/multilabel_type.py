@@ -9,16 +9,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from mlscale.task_types.class_scores import ClassScores, drop_columns, iterate_score_columns
 from mlscale.task_types.classification_type import get_label
-from mlscale.task_types.collected_samples import (
-    ClassScores,
-    CollectedSamples,
-    Columns,
-    WorstSample,
-    convert_to_columns,
-    drop_columns,
-    iterate_score_columns,
-)
+from mlscale.task_types.collected_samples import CollectedSamples, Columns, WorstSample, convert_to_columns
 from mlscale.task_types.event_forms import JsonValue, SummaryColumns, parse_class_name, parse_json_text
 from mlscale.task_types.paired_metrics import Floats, MetricDefinition, PairedStatistics, stack_loss
 from mlscale.task_types.sample_score import SampleScore

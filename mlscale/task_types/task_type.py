@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlscale.errors import MLScaleError
-from mlscale.task_types.collected_samples import ClassScores, CollectedSamples, Columns, WorstSample
+from mlscale.task_types.class_scores import ClassScores
+from mlscale.task_types.collected_samples import CollectedSamples, Columns, WorstSample
 from mlscale.task_types.event_forms import AnswerNames, EventForms, PredictionColumns, TargetColumn
 from mlscale.task_types.paired_metrics import MetricDefinition, PairedStatistics
 from mlscale.task_types.sample_score import SampleScore

@@ -42,8 +42,9 @@ INPUT = {"made": ("input", "FP32"), "killed": ("numbers", "FP64")}
 @pytest.fixture(scope="module", params=STEP)
 def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An unpacked archive; tests that write take a copy."""
-    folder = tmp_path_factory.mktemp("earlier") / request.param
-    with tarfile.open(EARLIER / f"{request.param}.tar.xz") as archive:
+    name: str = request.param
+    folder = tmp_path_factory.mktemp("earlier") / name
+    with tarfile.open(EARLIER / f"{name}.tar.xz") as archive:
         archive.extractall(folder, filter="data")
     return folder
 

@@ -21,7 +21,7 @@ PROSE = {
         data.shards.index_builder._build_corruption_error data.shards.member_digests._compare_digests
         data.shards.shard_index._check_digest data.remote.remote_shard._build_wrong_error
         data.tfrecord.record_index._build_corruption_error data.windows.window_folder.locate_window_part
-        monitor.check_record.parse_document retrain.journal.parse_record versions.version_weights.find_origin
+        monitor.check_record.parse_document retrain.journal.parse_record versions.trained_model.find_origin
         runs.safetensors_files.list_shard_files
         runs.safetensors_files.open_safetensors
         train.initial_weights.weight_files._read_legacy_pickle versions.aliases.read_aliases
@@ -77,10 +77,10 @@ PROSE = {
         assembly.external_run._create_stop_error
         data.shards.member_digests._compute_digests data.shards.shard_index._expect_unchanged
         launch.early_stop.build_error launch.external.rank_meeting.open_store
-        launch.external.rank_meeting.wait_until launch.external.rank_presence.raise_if_lost
+        launch.external.rank_meeting.wait_until
         predict.part_files.lock_predictions predict.part_files.resume_predictions
         retrain.journal.lock_journal serve.protocol.labels_route._write_labels
-        runs.host.stop_signals.raise_on_terminate versions.local_registry._hold_model_lock
+        runs.host.processes.raise_on_terminate versions.local_registry._hold_model_lock
     """,
     "another machine, its owner or its credentials are needed": """
         data.remote.find_remote._create_store data.remote.find_remote.open_store

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from mlscale.errors import Exit, MLScaleError
 from mlscale.launch.external.external_launcher import ExternalRank
 from mlscale.launch.external.rank_meeting import RankFacts, build_error_record, get_round_store, open_store, wait_until
-from mlscale.launch.external.rank_presence import Presence
 
 if TYPE_CHECKING:
     from torch.distributed import Store  # type: ignore[attr-defined]  # public, but not listed
@@ -25,13 +24,11 @@ class FirstRank:
 
     Attributes:
         members: the facts of every rank, by number.
-        presence: which of them have died meanwhile.
     """
 
-    def __init__(self, external: ExternalRank, timeout_s: float, presence: Presence | None = None) -> None:
+    def __init__(self, external: ExternalRank, timeout_s: float) -> None:
         self.external = external
         self._timeout_s = timeout_s
-        self.presence = presence or Presence(external)
         self._round = secrets.token_hex(8)
         self._shared = open_store(external, timeout_s)
         self._has_published = self._has_ended = False
@@ -47,7 +44,7 @@ class FirstRank:
         """Wait for all ranks.
 
         Raises:
-            MLScaleError: some did not come within the time, or have died (exit code 5).
+            MLScaleError: some did not come within the time (exit code 5).
         """
         texts: dict[int, str] = {}
         try:
@@ -116,9 +113,6 @@ class FirstRank:
                 if store.check([f"{name}/{rank}"]):
                     texts[rank] = store.get(f"{name}/{rank}").decode()
                     missing.discard(rank)
-                    self.presence.mark_joined(rank)
-            if missing:
-                self.presence.raise_if_lost()
             return not missing
 
         def describe_missing() -> str:

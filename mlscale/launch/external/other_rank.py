@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from mlscale.errors import Exit, MLScaleError
 from mlscale.launch.external.external_launcher import ExternalRank
 from mlscale.launch.external.rank_meeting import RankFacts, get_round_store, open_store, wait_until
-from mlscale.launch.external.rank_presence import Presence
 
 if TYPE_CHECKING:
     from torch.distributed import Store  # type: ignore[attr-defined]  # public, but not listed
@@ -24,12 +23,10 @@ class OtherRank:
 
     Attributes:
         external: the place of this process.
-        presence: whether rank 0 has died meanwhile.
     """
 
-    def __init__(self, external: ExternalRank, timeout_s: float, presence: Presence | None = None) -> None:
+    def __init__(self, external: ExternalRank, timeout_s: float) -> None:
         self.external = external
-        self.presence = presence or Presence(external)
         self._timeout_s = timeout_s
         self._facts = RankFacts.collect_facts(external)
         self._shared = open_store(external, timeout_s)
@@ -44,7 +41,7 @@ class OtherRank:
         """Return the plan of rank 0.
 
         Raises:
-            MLScaleError: rank 0 had an error, which it prints itself; or it is gone or late (exit code 5).
+            MLScaleError: rank 0 had an error, which it prints itself; or it is late (exit code 5).
         """
         plan: dict[str, Any] = {}
 
@@ -54,8 +51,7 @@ class OtherRank:
                 read = json.loads(self.store.get("plan"))
                 if read["members"].get(str(self.external.rank)) == self._facts.nonce:
                     plan.update(read)
-                    self.presence.mark_joined(0)
-            return bool(plan) or self._fail_if_lost()
+            return bool(plan)
 
         wait_until(find_plan, lambda: self._timeout_s + _LATER_SECONDS, self._create_late_error)
         self._raise_if_failed(plan)
@@ -97,20 +93,9 @@ class OtherRank:
             self.store.set(f"hello/{self.external.rank}", json.dumps(vars(self._facts)))
 
     def _wait_for(self, name: str) -> dict[str, Any]:
-        wait_until(
-            lambda: self.store.check([name]) or self._fail_if_lost(), lambda: self._timeout_s, self._create_late_error
-        )
+        wait_until(lambda: self.store.check([name]), lambda: self._timeout_s, self._create_late_error)
         message: dict[str, Any] = json.loads(self.store.get(name))
         return message
-
-    def _fail_if_lost(self) -> bool:
-        """Return False, so that the wait continues.
-
-        Raises:
-            MLScaleError: rank 0 has died.
-        """
-        self.presence.raise_if_lost()
-        return False
 
     def _raise_if_failed(self, message: Mapping[str, Any]) -> None:
         if record := message.get("error"):

@@ -24,7 +24,8 @@ from mlscale.retrain.gate.group_changes import (
 from mlscale.retrain.gate.overall_change import compute_flip_tolerance, compute_scores
 from mlscale.retrain.gate.paired_columns import PairedColumns
 from mlscale.stats.discoveries import reject_holm
-from mlscale.task_types.collected_samples import ClassScores, Columns
+from mlscale.task_types.class_scores import ClassScores
+from mlscale.task_types.collected_samples import Columns
 
 _COLLAPSE = 1 / 3
 """The share of what the champion had right whose loss is a collapse. One half missed one of 40 poisoned classes of five

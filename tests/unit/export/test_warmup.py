@@ -25,7 +25,7 @@ from mlscale.export.servable import Servable, load
 from mlscale.export.validation_samples import SampleBatch
 from mlscale.export.warmup import WARMUP, check_warmup, read_warmup, write_warmup
 from mlscale.export.warmup.warmup_requests import REQUESTS
-from mlscale.export.warmup.write_warmup import WarmupSampler
+from mlscale.export.warmup.warmup_samples import WarmupSampler
 from mlscale.task_types.registry import get_task_type
 from mlscale.task_types.task_type import AnswerNames, TaskType
 from tests.contract.test_documents import validate

@@ -8,7 +8,7 @@ import pytest
 
 from mlscale.errors import MLScaleError
 from mlscale.notify.apprise_notifier import AppriseNotifier
-from mlscale.notify.delivery import format_document
+from mlscale.notify.document_text import format_document
 from tests.receiver import Receiver
 from tests.smtp_sink import Sink
 
