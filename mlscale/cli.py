@@ -16,6 +16,7 @@ from mlscale.api import make_user_code_importable
 from mlscale.commands import COMMANDS, find_command, import_entry_point
 from mlscale.commands.options import HELP_FLAGS
 from mlscale.culprit import wrap_unforeseen_error
+from mlscale.data.cache_folder import get_cache_dir
 from mlscale.errors import Exit, MLScaleError
 from mlscale.launch import garbage_collection as garbage
 from mlscale.launch.early_stop import end_by_sigterm
@@ -69,16 +70,16 @@ def _dispatch_command(words: list[str]) -> int:
         if not _is_command(words[1]):
             raise _load_help_texts().create_unknown_command_error(*words[1:])
         words = [*words[1:], "--help"]  # `mlscale help runs ls`
-    if not words or words[0] in ("--help", "-h", "help"):
-        print(wrap_text(_load_help_texts().format_overview()))
-        return int(Exit.DONE)
-    if words[0] in ("--version", "-V"):
-        print(_load_help_texts().format_version())
+    if not words or words[0] in ("--help", "-h", "help", "--version", "-V"):
+        texts, is_version = _load_help_texts(), words[:1] in (["--version"], ["-V"])
+        print(texts.format_version() if is_version else wrap_text(texts.format_overview()))
         return int(Exit.DONE)
     # `train` is the default command: `mlscale +recipe=resnet`.
     command, rest = (words[0], words[1:]) if _is_command(words[0]) else ("train", words)
     if command == "train" and rest and rest[0].replace("-", "").isalpha() and not rest[0].startswith("-"):
         raise _load_help_texts().create_unknown_command_error(*rest)
+    if not set(HELP_FLAGS) & set(rest):
+        get_cache_dir()  # an address in its variable is refused by every command
     if COMMANDS[command].has_config:
         from mlscale.command import run_config_command
 

@@ -62,12 +62,8 @@ class Sweep:
         folder = self._ensure_started(cfg)
         masker = Masker.create_for_run(cfg)
         # Masked at once: the overrides are printed, and written to the table.
-        job = SweepJob(
-            [
-                masker.mask_text(item)
-                for item in mask_overrides(_select_distinguishing(overrides, self.request.overrides))
-            ]
-        )
+        typed = mask_overrides(_select_distinguishing(overrides, self.request.overrides))
+        job = SweepJob([masker.mask_text(item) for item in typed])
         self.jobs.append(job)
         print(f"\njob {len(self.jobs)}  {' '.join(_strip_plus(job.overrides))}", file=sys.stderr)
         runs = set(folder.glob(f"*/{RUN}"))

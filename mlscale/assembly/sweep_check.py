@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice, product
 from typing import Any
 
+from mlscale.assembly.ready import compose_checked
 from mlscale.config.composition.request import Request
 from mlscale.errors import MLScaleError, raise_all
 
@@ -29,8 +30,8 @@ def check_sweep(request: Request) -> None:
         jobs = list(islice(_expand_jobs(request), _MAX_CHECKED_JOBS))
     except HydraException:
         return  # an override that can't be parsed, which composing reports
-    for overrides in jobs:
-        problems = _collect_job_problems(replace(request, overrides=tuple(overrides), multirun=False))
+    for overrides in jobs:  # without imports: what a class refuses ends its own job
+        problems = _collect(request, overrides, compose_checked)
         what = {problem.what for problem in problems}
         # Compared by the message alone: `where` names the job's own override.
         common = problems if common is None else [problem for problem in common if problem.what in what]
@@ -48,7 +49,7 @@ def check_every_job(request: Request) -> str:
     jobs = list(islice(_expand_jobs(request), _MAX_CHECKED_JOBS + 1))
     problems: dict[str, MLScaleError] = {}
     for overrides in jobs[:_MAX_CHECKED_JOBS]:
-        for problem in _collect_job_problems(replace(request, overrides=tuple(overrides), multirun=False)):
+        for problem in _collect(request, overrides, check_job):
             problems.setdefault(problem.what, problem)
     raise_all(list(problems.values()))
     first = f"the first {_MAX_CHECKED_JOBS}" if len(jobs) > _MAX_CHECKED_JOBS else len(jobs)
@@ -61,8 +62,6 @@ def check_job(request: Request) -> None:
     Raises:
         MLScaleError: all problems of tier 1; where it has none, those of the classes.
     """
-    from mlscale.assembly.ready import compose_checked
-
     cfg = compose_checked(request)
     if cfg.get("task"):  # a training's, not a service's
         from mlscale.assembly.run_parts import check_step_settings
@@ -73,9 +72,9 @@ def check_job(request: Request) -> None:
         check_step_settings(add_derived(cfg, _ASSUMED | {"num_classes": classes, "class_counts": [1] * classes}))
 
 
-def _collect_job_problems(request: Request) -> list[MLScaleError]:
+def _collect(request: Request, overrides: Sequence[str], check: Callable[[Request], object]) -> list[MLScaleError]:
     try:
-        check_job(request)
+        check(replace(request, overrides=tuple(overrides), multirun=False))
     except MLScaleError as error:
         return list(error.list_problems())
     return []

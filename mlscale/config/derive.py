@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from omegaconf import DictConfig, OmegaConf
 
-from mlscale.config.checks.bounds import check_bounds, check_single_process
+from mlscale.config.checks.bounds import check_single_process
 from mlscale.config.checks.compile_support import check_compile_support
 from mlscale.config.checks.data_model_fit import check_data_fit
 from mlscale.config.checks.strategy_support import check_strategy
@@ -98,7 +98,6 @@ def derive_values(
     problems += [
         *check_validation_interval(cfg, batches),
         *check_data_fit(cfg, facts),
-        *check_bounds(cfg),
         *check_compile_support(cfg),
         *check_strategy(cfg, layout.world_size),
         *check_metric_direction(cfg),

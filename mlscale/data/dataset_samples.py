@@ -153,7 +153,7 @@ def parse_pair(sample: object, where: str) -> tuple[Tensor, int]:
         raise MLScaleError(
             f"the dataset's samples are {kind}",
             where=where,
-            why="a sample is (x, y) or a dict with x and y: x a tensor, y a class number",
+            why="a sample is (x, y) or a dict of both, x a tensor, y a class number; else docs/lightning-module.md",
             fix="let the dataset return tensors (transform=torchvision.transforms.v2.ToImage()) and whole numbers\n"
             "or, for labels of another kind, data=webdataset, data=table, or a LightningDataModule of your own",
         )

@@ -10,6 +10,7 @@ from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch.nn.utils.rnn import PackedSequence
 
 from mlscale.culprit import find_innermost_call, find_user_line
 from mlscale.errors import MLScaleError
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     import onnx
 
 OPSET = 20  # that of the encoders' graphs, which are joined to it
+_TRACEABLE = "keep to what torch.export can trace: no Python branches on values, no batch size as a number"
 _LIMIT = 2**31 - 1
 """Largest size of a protobuf message, bytes."""
 
@@ -85,14 +87,8 @@ def _forget_sources(proto: onnx.ModelProto) -> None:
         part.ClearField("doc_string")
 
 
-def _build_export_error(why: str, where: str = "") -> MLScaleError:
-    return MLScaleError(
-        "the model can't be exported to ONNX",
-        where=where or "model",
-        why=why,
-        fix="keep to what torch.export can trace: no Python branches on values, no packed sequences, no batch size as "
-        "a number",
-    )
+def _build_export_error(why: str, where: str = "", fix: str = _TRACEABLE) -> MLScaleError:
+    return MLScaleError("the model can't be exported to ONNX", where=where or "model", why=why, fix=fix)
 
 
 def _explain_trace_error(error: BaseException) -> MLScaleError:
@@ -107,9 +103,13 @@ def _explain_trace_error(error: BaseException) -> MLScaleError:
     if line_match := re.match(r"(.+):(\d+), in ", where):
         where += f": {linecache.getline(str(Path(line_match[1]).absolute()), int(line_match[2])).strip()}"
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    why = shorten(f"{type(error).__name__}: {lines[0] if lines else ''}", 300, placeholder=" …")
-    if type(error).__name__ == "GuardOnDataDependentSymNode":
+    why, fix = shorten(f"{type(error).__name__}: {lines[0] if lines else ''}", 300, placeholder=" …"), _TRACEABLE
+    values = [value for frame, _ in traceback.walk_tb(error.__traceback__) for value in frame.f_locals.values()]
+    if any(isinstance(value, PackedSequence) for value in values) or "pack_padded_sequence" in where:
+        why = "a packed sequence has another length for each batch, which a graph can't"
+        fix = "give the padded sequence to the layer, and take each sample's last step by its length"
+    elif type(error).__name__ == "GuardOnDataDependentSymNode":
         why = "Python code decides by the values of a tensor, which a graph can't"
     elif operator := re.match(r"No ONNX function found for <OpOverload\(op='([^']+)'", str(error)):
-        why = f"ONNX has no operator for {operator[1]}"
-    return _build_export_error(why, where)
+        why, fix = f"ONNX has no operator for {operator[1]}", "compute it by others: onnx.ai/onnx/operators lists them"
+    return _build_export_error(why, where, fix)

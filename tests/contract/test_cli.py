@@ -282,3 +282,16 @@ def test_a_misspelt_key_of_config_show_is_reported(capsys: pytest.CaptureFixture
     assert "fix:   origin=true" in capsys.readouterr().err
     assert main(["config", "show", "+recipe=tabular", "resume=last", "seed"]) == 0  # no `resolve`: a key of the config
     assert capsys.readouterr().out == "seed: 0\n"
+
+
+@pytest.mark.parametrize("words", [["config", "check"], ["runs", "ls"], ["env"], ["+recipe=resnet", "debug=fast"]])
+def test_an_address_as_the_cache_is_refused_by_every_command(
+    words: list[str], folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MLSCALE_CACHE", "s3://bucket/cache")
+    assert main(words) == 2
+    printed = capsys.readouterr()
+    assert "MLSCALE_CACHE takes a path of this machine" in printed.err
+    assert printed.out == ""
+    assert main([*words[:1], "--help"]) == 0
+    assert list(folder.iterdir()) == []

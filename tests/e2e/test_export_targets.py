@@ -145,6 +145,9 @@ def test_promotion_may_require_approval(trained: Path, own: Path, capsys: pytest
     error = capsys.readouterr().err
     assert "digits:v1 is not approved by scaled" in error
     assert "target=[scaled] check=server" in error
+    for typed, fix in (("[scaled,tritn]", "approved=[scaled,triton]\n"), ("sagemaker", "")):
+        assert main(["versions", "promote", "digits:v1", f"approved={typed}"]) == Exit.GATE
+        assert capsys.readouterr().err.partition("  fix:   ")[2] == fix
     assert main(["versions", "promote", "digits:v2", "approved=[scaled,onnx]"]) == Exit.GATE
     assert "is not approved by onnx" in capsys.readouterr().err
     assert main(["versions", "promote", "digits:v2", "approved=scaled"]) == 0

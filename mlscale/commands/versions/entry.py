@@ -19,6 +19,8 @@ from mlscale.commands.shown_facts import (
     select_known,
 )
 from mlscale.commands.versions import COMMAND
+from mlscale.config.names.suggest import find_nearest
+from mlscale.config.schema.roots import find_roots
 from mlscale.contracts.output_document import Answer, print_answer
 from mlscale.contracts.servable_yaml import read_document
 from mlscale.errors import Exit, MLScaleError
@@ -161,8 +163,7 @@ def _publish_reference(registry: LocalRegistry, options: Options) -> Published:
 def _promote_version(options: Options) -> Answer:
     registry = open_registry(options.registry_root)
     version = registry.resolve_version(options.ref)
-    if options.approved:
-        require_approval(version, options.approved)
+    require_approval(version, options.approved or ())
     # Loaded before the alias moves: a server that follows it would fail at its next swap.
     _try_version(registry, options.ref)
     version = registry.promote(options.ref, options.alias)
@@ -318,12 +319,11 @@ def require_approval(version: Version, targets: Sequence[str]) -> None:
     if not missing:
         return
     run = (version.run or {}).get("id") or "<its run>"
+    near = [find_nearest(name, [*approvals, *find_roots(()).groups["target"]]) for name in targets]
+    fix = f"approved=[{','.join(filter(None, near))}]" if all(near) else ""
+    if near == list(targets):
+        fix = f"mlscale export {run} target=[{','.join(targets)}] check=server\n"
+        fix += f"mlscale versions add {run} servable=true name={version.name}"
     by = f"approved by {', '.join(f'{name} ({server})' for name, server in approvals.items())}" if approvals else ""
-    raise MLScaleError(
-        f"{version.ref} is not approved by {' and '.join(missing)}",
-        where=str(version.payload),
-        why=by or "no target's own server has answered its raw samples",
-        fix=f"mlscale export {run} target=[{','.join(targets)}] check=server\n"
-        f"mlscale versions add {run} servable=true name={version.name}",
-        exit=Exit.GATE,
-    )
+    what, why = f"{version.ref} is not approved by {' and '.join(missing)}", "no target's own server has answered it"
+    raise MLScaleError(what, where=str(version.payload), why=by or why, fix=fix, exit=Exit.GATE)

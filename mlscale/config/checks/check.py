@@ -11,7 +11,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from mlscale.config.checks import group_nodes
-from mlscale.config.checks.bounds import check_seed
+from mlscale.config.checks.bounds import check_bounds
 from mlscale.config.checks.checked_config import CheckedConfig
 from mlscale.config.checks.checkpoint_interval import check_checkpoint_intervals
 from mlscale.config.checks.dali_support import check_dali_augmentation
@@ -82,7 +82,7 @@ class _ConfigCheck:
             else:
                 yield from check_unknown_key(self._config, key, value)
         # Before the data is read: its generators are seeded first.
-        yield from check_seed(self._config.tree.get("seed"))
+        yield from check_bounds(self._config.tree)
         yield from check_metric_names(self._config)
         yield from check_tracker_addresses(self._config)
         yield from check_dali_augmentation(self._config)

@@ -18,9 +18,6 @@ def check_tracker_addresses(config: CheckedConfig) -> Iterator[MLScaleError]:
             continue
         if address.startswith("file:") or ("://" not in address and address not in ("", "databricks", "uc")):
             path = f"logger.{name}.tracking_uri"
-            yield MLScaleError(
-                f"{path}={address} is a folder",
-                where=config.describe_origin(path),
-                why="a plain folder takes no new runs of MLflow; `mlflow server` (pip install mlflow) starts one",
-                fix=f"{path}=<the address of a server>",
-            )
+            where, fix = config.describe_origin(path), f"{path}=<the address of a server>"
+            why = "a plain folder takes no new runs of MLflow; `mlflow server` (pip install mlflow) starts one"
+            yield MLScaleError(f"{path}={address} is a folder", where=where, why=why, fix=fix)

@@ -8,10 +8,11 @@ from __future__ import annotations
 import contextlib
 import re
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from mlscale.config.checks.suggestions import get_option_types
 from mlscale.config.composition.option_files import find_selecting_option
 from mlscale.config.composition.request import APPENDED, Request
 from mlscale.errors import Exit, MLScaleError
@@ -42,18 +43,29 @@ def offer_fixes(typed: Sequence[str]) -> Iterator[None]:
         yield
     except MLScaleError as error:
         words_before = {word.lstrip("+") for word in typed}
+        fixes = [problem.fix.partition("\n")[0] for problem in error.list_problems()]
+        chosen = [word for fix in fixes for word in _read_words(fix) if "." not in word.partition("=")[0]]
         for problem in error.list_problems() if error.exit == Exit.USER else ():
             lines, reasons = [], [problem.why]
             for line in filter(None, problem.fix.split("\n")):
                 words = {word.lstrip("+") for word in _read_words(line)}
                 if not words and "<" not in line and (not _TYPED.match(line) or _SHOWN.match(line)):
                     reasons.append(line)
+                elif option := next((option for option in chosen if not _fits_option(words, option)), ""):
+                    reasons.append(f"{line} is not a key of {option}")
                 elif not words or not words <= words_before:
                     lines.append(line)
             if not lines:
                 reasons.append(f"see {_NAMES_PAGE if _IS_NAME.match(problem.what) else _PAGE}")
             problem.fix, problem.why = "\n".join(lines), "; ".join(filter(None, reasons))
         raise
+
+
+def _fits_option(words: Collection[str], option: str) -> bool:
+    """Return whether each word of a fix sets another group, or a key of the option that another fix chooses."""
+    group, _, name = option.partition("=")
+    keys = [word.partition("=")[0] for word in words if word.startswith(f"{group}.")]
+    return set(keys) <= set(get_option_types(group, name) or keys)
 
 
 def drop_fixes_in_force(problems: Sequence[MLScaleError], request: Request, cfg: DictConfig | None) -> None:

@@ -87,12 +87,8 @@ def create_no_reference_error(command: str, here: Sequence[str] = (), typed: Seq
     )
     if command == "loadtest":
         return MLScaleError("no server is named", where="command line", why="its address comes first", fix=examples)
-    return MLScaleError(
-        "no model is named",
-        where="command line",
-        why="a run, a version, a checkpoint or a servable's folder comes first",
-        fix=examples,
-    )
+    why = "a run, a version, a checkpoint or a servable's folder comes first"
+    return MLScaleError("no model is named", where="command line", why=why, fix=examples)
 
 
 def restate_command(error: MLScaleError, command: str, typed: Sequence[str]) -> None:
@@ -109,9 +105,6 @@ def check_single_reference(command: str, words: Sequence[str]) -> Iterator[MLSca
     """Yield the error for a command that names what it works on twice, by its first argument and by `ref=`."""
     keys = [word for word in words if word.lstrip("+").startswith(f"{REF}=")]
     if keys and is_reference(command, words):
-        yield MLScaleError(
-            f"{len(keys) + 1} models are named",
-            where=f"command line: {' '.join([words[0], *keys])}",
-            why=f"`mlscale {command}` works on one",
-            fix=f"mlscale {command} {shlex.quote(words[0])}",
-        )
+        where, fix = f"command line: {' '.join([words[0], *keys])}", f"mlscale {command} {shlex.quote(words[0])}"
+        why = f"`mlscale {command}` works on one"
+        yield MLScaleError(f"{len(keys) + 1} models are named", where=where, why=why, fix=fix)

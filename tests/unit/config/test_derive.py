@@ -159,39 +159,6 @@ def test_what_an_epoch_holds(choices: dict[str, Any], steps: int) -> None:
     assert derive_values(cfg, FACTS, LAPTOP)["steps_per_epoch"] == steps
 
 
-@pytest.mark.parametrize(
-    ("key", "value", "what"),
-    [
-        ("seed", -1, "seed=-1 is not a seed"),
-        ("seed", 1 << 32, "is not a seed"),
-        ("metric", "", "the metric has no name"),
-    ],
-)
-def test_keys_at_the_top(key: str, value: Any, what: str) -> None:
-    cfg = config()
-    cfg[key] = value
-    with pytest.raises(MLScaleError, match=what):
-        derive_values(cfg, FACTS, LAPTOP)
-
-
-@pytest.mark.parametrize(
-    ("key", "value", "why"),
-    [
-        ("loss_scale", 0.0, "it is more than 0"),  # each step would be skipped, with no end
-        ("loss_scale", -3, "it is more than 0"),
-        ("growth_interval", 0, "it is 1 or more"),
-        ("max_skipped", 0, "it is 1 or more"),
-    ],
-)
-def test_settings_of_a_precision(key: str, value: float, why: str) -> None:
-    cfg = config()
-    cfg.precision[key] = value
-    with pytest.raises(MLScaleError, match=rf"precision\.{key} is ") as caught:
-        derive_values(cfg, FACTS, LAPTOP)
-    assert caught.value.why == why
-    assert caught.value.fix.startswith(f"precision.{key}=")
-
-
 def test_one_process_alone() -> None:
     cfg = config(devices=2)
     cfg.strategy = {"_target_": "mlscale.train.strategies.single"}

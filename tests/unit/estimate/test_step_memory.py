@@ -131,6 +131,19 @@ def test_a_step_that_depends_on_data_is_taken_for_real() -> None:
     assert memory.peak == pytest.approx(traced.peak, rel=0.01)
 
 
+class Asserting(Choosing):
+    """Refuses fake tensors as torch does: by an assertion that names an object by its address."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        assert type(x) is Tensor, self.forward
+        return self.layers(x)  # type: ignore[no-any-return]
+
+
+def test_an_assertion_of_a_trace_is_a_plain_reason() -> None:
+    memory = estimate_peak_memory(building(Asserting), images(4), StepSettings())
+    assert memory.how == "two real steps: a trace was not possible (torch's fake tensors do not take it)"
+
+
 def test_of_a_large_batch_a_small_part_is_taken_and_extrapolated() -> None:
     memory = choosing(512)
     assert memory.how.startswith("real steps on 4 and 8 samples, extrapolated: a trace was not possible")

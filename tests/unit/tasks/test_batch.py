@@ -22,6 +22,13 @@ def test_anything_else_is_an_error_that_says_so(batch: object) -> None:
         unpack_batch(batch)
 
 
+def test_a_flat_batch_of_several_inputs_is_answered_by_the_form_that_is_taken() -> None:
+    with pytest.raises(MLScaleError, match="the batch is list") as caught:
+        unpack_batch([X, X, Y])
+    assert 'let the dataset return ({"a": a, "b": b}, y)' in caught.value.fix
+    assert unpack_batch(({"a": X, "b": X}, Y)).y is Y
+
+
 @pytest.mark.parametrize(
     ("batch", "size"),
     [

@@ -24,6 +24,8 @@ from mlscale.errors import MLScaleError
         "scheduler=one_cycle scheduler.max_lr=-3",
         "scheduler=cosine scheduler.eta_min=-1",
         "trainer.gradient_clip_val=-1",
+        "metric=",
+        "launch.max_restarts=-1",
         "optimizer.weight_decay=-1",
         "model=vit model.dropout=2",
     ],

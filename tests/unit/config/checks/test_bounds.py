@@ -26,12 +26,12 @@ STRATEGIES = "mlscale.train.strategies"
 
 
 def fixes(values: dict[str, Any]) -> list[str]:
-    return [problem.fix for problem in check_bounds(OmegaConf.create(values))]
+    return [problem.fix for problem in check_bounds(values)]
 
 
 @pytest.mark.parametrize(("seed", "valid"), [(0, True), (2**32 - 1, True), (2**32, False), (-1, False)])
 def test_a_seed_has_32_bits(seed: int, valid: bool) -> None:
-    assert all("from 0 to 4294967295" in problem.why for problem in check_bounds(OmegaConf.create({"seed": seed})))
+    assert all("from 0 to 4294967295" in problem.why for problem in check_bounds({"seed": seed}))
     assert fixes({"seed": seed}) == ([] if valid else ["seed=<a whole number>"])
 
 
@@ -51,7 +51,7 @@ def test_a_metric_has_a_name_or_is_left_out() -> None:
 )  # fmt: skip
 def test_the_least_of_a_precision_setting(key: str, value: float | None, fix: str) -> None:
     assert fixes({"precision": {key: value}}) == ([f"precision.{key}={fix}"] if fix else [])
-    for problem in check_bounds(OmegaConf.create({"precision": {key: value}})):
+    for problem in check_bounds({"precision": {key: value}}):
         assert problem.why.startswith("it is more than" if key == "loss_scale" else "it is ")
 
 

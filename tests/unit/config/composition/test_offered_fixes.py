@@ -31,6 +31,8 @@ from mlscale.errors import MLScaleError
             "trainer.limit_train_batches=5,6,7",
             ["-m trainer.limit_train_batches=5,6,7, which runs one job for each"],
         ),
+        ("resnet", "lr_scheduler_type=cosine warmup_ratio=0.1", ["scheduler=cosine", ""]),  # which has no pct_start
+        ("resnet", "--warmup_ratio 0.1 --lr_scheduler_type linear", ["", "scheduler=warmup_linear"]),
         ("resnet", "optimizer=adamww model=vitt", ["optimizer=adamw", "model=vit"]),
     ],
 )
