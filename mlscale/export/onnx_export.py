@@ -37,7 +37,7 @@ def export_onnx(model: ServedModule) -> bytes:
         names = list(model(*example))
     try:
         with trace_quietly():
-            program = torch.onnx.export(
+            program: Any = torch.onnx.export(
                 model,
                 example,
                 dynamo=True,
@@ -51,8 +51,7 @@ def export_onnx(model: ServedModule) -> bytes:
             )
     except Exception as error:
         raise _explain_trace_error(error) from error
-    assert program is not None
-    proto: Any = program.model_proto
+    proto = program.model_proto
     # Where a batch of any size can't be traced, torch exports the example's size without a warning.
     sizes = [port.type.tensor_type.shape.dim[0] for port in (*proto.graph.input, *proto.graph.output)]
     if not all(size.dim_param for size in sizes):
@@ -75,8 +74,7 @@ def export_onnx(model: ServedModule) -> bytes:
             why="one file holds 2 GiB at most",
             fix="mlscale predict <the run> input=<data>, which takes a checkpoint of any size; or a smaller model",
         )
-    content: bytes = proto.SerializeToString(deterministic=True)
-    return content
+    return bytes(proto.SerializeToString(deterministic=True))
 
 
 def _forget_sources(proto: onnx.ModelProto) -> None:

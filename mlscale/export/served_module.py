@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from pytorch_lightning import LightningModule
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from mlscale.data.encoders.encoder import INPUT, Encoder, TensorSpec
 from mlscale.data.encoders.image_encoder import ImageEncoder
@@ -87,11 +88,14 @@ def trace_quietly() -> Iterator[None]:
     """Keep torch from printing warnings, logs and graphs in this block; what fails is raised, and reported as ours.
 
     Einsum contracts its operands from left to right in it, as without the package opt_einsum, which TensorFlow brings
-    along: that chooses an order by the sizes, and takes that of the batch for a constant.
+    along: that chooses an order by the sizes, and takes that of the batch for a constant. Attention is traced as
+    products of matrices, which give the same graph: a fused kernel states strides that a later pass of torch has not,
+    and views of its output fail there, where the mask has the size of the batch.
     """
     disabled = logging.root.manager.disable
     with (
         torch.backends.opt_einsum.flags(enabled=False),
+        sdpa_kernel(SDPBackend.MATH),
         warnings.catch_warnings(),
         redirect_stderr(io.StringIO()),
     ):

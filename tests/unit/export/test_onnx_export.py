@@ -175,6 +175,29 @@ def test_several_inputs_and_outputs() -> None:
     np.testing.assert_array_equal(outputs["largest"], np.maximum(left, right).max(1))
 
 
+class Biased(nn.Module):
+    """Attention with a learned bias, expanded to the batch, as Swin has it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bias, self.project = nn.Parameter(torch.randn(1, 2, 4, 4)), nn.Linear(64, 64)
+
+    def forward(self, x: Tensor) -> Tensor:
+        heads = self.project(x).view(-1, 4, 2, 8).transpose(1, 2)
+        mask = self.bias.expand(x.shape[0], -1, -1, -1)
+        attended = nn.functional.scaled_dot_product_attention(heads, heads, heads, attn_mask=mask)
+        return attended.transpose(1, 2).contiguous().reshape(-1, 64)
+
+
+def test_attention_with_a_learned_bias_is_exported() -> None:
+    served = build_served_module(Biased(), TensorType(), TensorEncoder((TensorSpec("x", "float32", (64,)),)))
+    x = torch.randn(5, 64)
+    with torch.no_grad():
+        expected = served.task(x).numpy()
+    (given,) = OnnxEngine(export_onnx(served)).compute({"x": x.numpy()}).values()
+    np.testing.assert_allclose(given, expected, atol=1e-5)
+
+
 class Centred(nn.Module):
     """Subtracts the mean of the batch."""
 
