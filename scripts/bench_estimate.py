@@ -6,7 +6,8 @@
 
 memory: the command, and a run of the same words that is started by the command, too, in which a library counts the
 memory that torch requests (scripts/allocation_counter.c, which needs a C compiler). Printed: the estimate, the
-median peak of its training steps after the first one, the error of the estimate, what it stated, and how it was found.
+median peak of its training steps after the first one and a save, the error of the estimate, what it stated, and how
+it was found.
 
 unseen: the same on models that nothing was adjusted to, of torchvision and timm, in two layouts and two precisions;
 on recurrent networks and transformers; and with settings that change what a step holds.
@@ -144,7 +145,9 @@ def memory(cases: dict[str, list[str]], only: str) -> None:
                 continue
             try:
                 document = estimate(words)
-                peaks = [peak for rank in measure_peaks(words, Path(scratch, str(number)), counter) for peak in rank]
+                # Steps after a save, whose copy of the state stays.
+                run = [*words, "callbacks.checkpoint.every_n_steps=1"]
+                peaks = [peak for rank in measure_peaks(run, Path(scratch, str(number)), counter) for peak in rank]
             except RefusedCellError as refused:
                 print(refused, file=sys.stderr, flush=True)
                 continue
@@ -214,8 +217,7 @@ def timing(rounds: int, seconds: float, only: str) -> None:
 def _result(folder: str, verb: str, *words: str) -> dict[str, float]:
     command = [*MLSCALE, verb, *words, "output=json", "logger=csv"]
     done = subprocess.run(command, cwd=folder, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-    metrics: dict[str, float] = json.loads(done.stdout)["metrics"]
-    return metrics
+    return dict(json.loads(done.stdout)["metrics"])
 
 
 def main() -> None:

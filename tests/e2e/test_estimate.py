@@ -245,7 +245,7 @@ def test_memory_is_that_of_the_run_itself(folder: Path, monkeypatch: pytest.Monk
     found = commands.run_command("estimate", [*words, "estimate.probe_seconds=0"])
     peak = f"+callbacks.peak={{_target_:unseen.AllocatorPeak,path:{folder / 'peak'}}}"
     commands.run_command(
-        "train", [*words, "trainer.max_epochs=1", "trainer.limit_train_batches=4", "snapshot=false", peak]
+        "train", [*words, "trainer.max_epochs=3", "trainer.limit_train_batches=4", "snapshot=false", peak]
     )
     assert found.metrics["peak_memory_bytes"] == pytest.approx(int((folder / "peak").read_text()), rel=0.03)
     assert found.metrics["peak_memory_error_percent"] == 3

@@ -161,7 +161,8 @@ def _check_memory(
         alone = _estimate_memory(cfg, part, replace(loop, foreach=False, cpu_kernels=True), run_data, is_alone=True)
     if device != "cpu" or not _is_fitting(alone.peak):
         return memory.add_unseen_bytes(0, UNCHECKED_ERROR, f"{memory.how}, not compared with real steps")
-    measured = _measure_own_peak(cfg, samples, facts)
+    # FSDP's saves are counted apart, and a device has no copy of what it saves.
+    measured = _measure_own_peak(cfg, samples, facts, saves=is_whole and not memory.start)
     unseen = measured - alone.peak
     if is_whole:
         # Processes share weights, not activations: each has what one has, and the trace has not seen.
@@ -175,17 +176,21 @@ def _check_memory(
     return memory.add_unseen_bytes(0, error, how)
 
 
-def _measure_own_peak(cfg: DictConfig, samples: int | None, facts: Mapping[str, Any] | None) -> int:
+def _measure_own_peak(cfg: DictConfig, samples: int | None, facts: Mapping[str, Any] | None, saves: bool) -> int:
     """Return the peak of two steps of the run itself, in this process alone, bytes.
 
     Args:
         samples: of a batch; None where it is the loader's.
         facts: of the data.
+        saves: whether a run that saves before its last step does so between the two, as a copy of the state stays.
     """
     passes = min(2, cfg.trainer.get("accumulate_grad_batches", 1) or 1)  # more need no more memory
+    settings = {key for node in (cfg.get("callbacks") or {}).values() for key, value in (node or {}).items() if value}
+    is_one_epoch = cfg.trainer.get("max_epochs") == 1 or cfg.derived.total_steps == (cfg.derived.steps_per_epoch or 0)
+    epochs = 2 if saves and (not is_one_epoch or settings & {"every_n_steps", "every_n_minutes"}) else 1
     with short_fit.provide_scratch_folder("estimate") as folder:
-        callback = {"_target_": "mlscale.estimate.recorded_steps.RecordedSteps"}
-        short = short_fit.shorten_config(cfg, (2 * passes, 0), 1, {"estimate_record": callback}, steps_alone=True)
+        joined = {"estimate_record": {"_target_": "mlscale.estimate.recorded_steps.RecordedSteps"}}
+        short = short_fit.shorten_config(cfg, (2 * passes // epochs, 0), epochs, joined, steps_alone=True, saves=saves)
         with open_dict(short):
             short.trainer.update(
                 devices=1, num_nodes=1, accumulate_grad_batches=passes, num_sanity_val_steps=0, profiler=None
@@ -296,9 +301,8 @@ def can_probe_time(cfg: DictConfig, memory: StepMemory) -> bool:
 
 def _is_fitting(peak: int, processes: int = 1) -> bool:
     """Return whether processes with so many bytes of tensors, each, fit into the free memory."""
-    free = get_free_memory()
-    # `free` is 0 where the system does not report it: then it is tried.
-    return not free or processes * (_RESIDENT_FACTOR * peak + _BASE_BYTES) < free
+    # 0 where the system does not report it: then it is tried.
+    return not (free := get_free_memory()) or processes * (_RESIDENT_FACTOR * peak + _BASE_BYTES) < free
 
 
 def _plan_run_length(cfg: DictConfig, timing: probe.Timing) -> RunLength | None:
@@ -331,9 +335,8 @@ def _probe_time(cfg: DictConfig, facts: Mapping[str, Any] | None, seconds: float
     validation = count_validation_batches(cfg.derived)
     if validation is not None:
         validation = limit_batches(cfg.trainer.get("limit_val_batches"), validation)
-    few = (min(_FIRST_PASSES * accumulate, passes or _FIRST_PASSES), min(_FIRST_VALIDATION, validation or 2))
-    if validation == 0:
-        few = (few[0], 0)
+    shown = 2 if validation is None else validation
+    few = (min(_FIRST_PASSES * accumulate, passes or _FIRST_PASSES), min(_FIRST_VALIDATION, shown))
     # Its first steps are slow (imports, allocations, caches): it only shows how many steps fit into the time of the
     # next.
     first, fit = _run_timed_fit(cfg, facts, few, epochs=1)
