@@ -60,9 +60,22 @@ def _run_words(words: list[str]) -> int:
         # report the same error again when it flushes at exit.
         return 128 + signal.SIGPIPE
     except Exception as error:
-        wrapped = wrap_unforeseen_error(error)
+        wrapped = _find_lacking_names() or wrap_unforeseen_error(error)
         _print_error(wrapped, words, error)
         return int(wrapped.exit)
+
+
+def _find_lacking_names() -> MLScaleError | None:
+    """Return the error for private names that the installed libraries lack: those of Hydra are used before a command
+    checks them.
+    """
+    from mlscale.config.names.private_names import check_private_names
+
+    try:
+        check_private_names(())
+    except MLScaleError as lacking:
+        return lacking
+    return None
 
 
 def _dispatch_command(words: list[str]) -> int:

@@ -1,10 +1,14 @@
 """What is used of the private parts of Lightning, Hydra and torch is in one table, checked before a run."""
 
 import ast
+import os
+import shutil
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import hydra
 import pytest
 
 from mlscale.config.names import private_names
@@ -82,6 +86,20 @@ def test_a_name_that_is_gone_ends_with_the_version_to_install(monkeypatch: pytes
         check_private_names({"estimate"})
     with pytest.raises(MLScaleError, match=r"torch 2\S+ has no _gone(.|\n)*has no _Loop"):
         check_private_names({"train", "strategy=fsdp"})
+
+
+def test_a_name_of_hydra_that_is_gone_ends_with_the_version_too(tmp_path: Path) -> None:
+    """Configurations are composed before a command checks the names."""
+    shutil.copytree(Path(hydra.__file__).parent, tmp_path / "hydra", ignore=shutil.ignore_patterns("__pycache__"))
+    for file in (tmp_path / "hydra").rglob("*.py"):
+        file.write_text(file.read_text("utf-8").replace("create_config_search_path", "make_search_path"), "utf-8")
+    done = subprocess.run(
+        [sys.executable, "-m", "mlscale", "+recipe=resnet"],
+        cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(tmp_path)}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == Exit.ENVIRONMENT
+    assert "has no create_config_search_path" in done.stderr
+    assert "pip install hydra-core==1.3.8" in done.stderr
 
 
 if __name__ == "__main__":
