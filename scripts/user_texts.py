@@ -25,7 +25,7 @@ EXCEPTIONS = (
     ("mlscale/contracts/run.json", "verb", "a stored key"),
     ("mlscale/contracts/turn.json", "figures", "a stored key"),
     ("mlscale/retrain/journal.py", "figures", "a key of the journal of retraining"),
-    ("mlscale/runs/run_reader.py", "verb", "a key of `mlscale runs ls output=json`"),
+    ("mlscale/runs/overview.py", "verb", "a key of `mlscale runs ls output=json`"),
     ("conf/data/webdataset.yaml", "beside", "a value of `data.index`"),
     ("conf/data/dali.yaml", "beside", "a value of `data.index`"),
     ("conf/data/tfrecord.yaml", "beside", "a value of `data.index`"),
