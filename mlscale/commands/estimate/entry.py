@@ -216,8 +216,10 @@ def _format_estimate(
     if not math.isfinite(measurements.time.seconds):
         step = format_duration(measurements.time.step_s)
         return f"{parts[0]}; {step} a step on this machine, and the run has no end: trainer.max_epochs=… gives it one"
-    within = round(measurements.time.error * 100)
-    parts.append(f"{format_duration(measurements.time.seconds)} (±{within} %{measurements.time.busy}) on this machine")
+    time, most = measurements.time.seconds, 1 + measurements.time.error
+    # As of memory: from 100 % on it does not go both ways.
+    within = f"±{most - 1:.0%}" if most < 2 else f"{format_duration(time / most)} to {format_duration(time * most)}"
+    parts.append(f"{format_duration(time)} ({within.replace('%', ' %')}{measurements.time.busy}) on this machine")
     if hourly is None:
         parts.append("cost unknown")
     else:

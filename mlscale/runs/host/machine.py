@@ -233,11 +233,11 @@ class MachineLoad:
         return self.processes > self.cores
 
     def compute_uncertainty(self, threads: int) -> float:
-        """Return the share by which `threads` of a run take longer if twice as many other processes want to run; 0 on a
-        machine with free cores.
+        """Return the share by which `threads` of a run take longer if three times as many other processes want to run;
+        0 on a machine with free cores.
         """
         running = self.processes + threads
-        return self.processes / running if running > self.cores else 0.0
+        return 2 * self.processes / running if running > self.cores else 0.0
 
     def describe_oversubscription(self) -> str:
         """Return a message; empty on a machine with free cores."""
