@@ -60,7 +60,7 @@ PROSE = {
     """,
     "code of the user's has to be changed": """
         data.map_dataset._read_facts estimate.step.extract_loss
-        evaluate.sample_collector.compute_sample_columns export.onnx_export._build_export_error
+        evaluate.sample_collector.compute_sample_columns
         export.onnx_export.export_onnx
         export.served_module.build_served_module export.served_module.check_own_answers
         export.served_module.compute_plain_outputs

@@ -145,7 +145,10 @@ def test_promotion_may_require_approval(trained: Path, own: Path, capsys: pytest
     error = capsys.readouterr().err
     assert "digits:v1 is not approved by scaled" in error
     assert "target=[scaled] check=server" in error
-    for typed, fix in (("[scaled,tritn]", "approved=[scaled,triton]\n"), ("sagemaker", "")):
+    for typed, fix in (
+        ("[scaled,tritn]", "approved=[scaled,triton]\n"),
+        ("sagemaker", "approved=<onnx or scaled or tfserving or triton>\n"),
+    ):
         assert main(["versions", "promote", "digits:v1", f"approved={typed}"]) == Exit.GATE
         assert capsys.readouterr().err.partition("  fix:   ")[2] == fix
     assert main(["versions", "promote", "digits:v2", "approved=[scaled,onnx]"]) == Exit.GATE

@@ -319,8 +319,9 @@ def require_approval(version: Version, targets: Sequence[str]) -> None:
     if not missing:
         return
     run = (version.run or {}).get("id") or "<its run>"
-    near = [find_nearest(name, [*approvals, *find_roots(()).groups["target"]]) for name in targets]
-    fix = f"approved=[{','.join(filter(None, near))}]" if all(near) else ""
+    known = sorted({*approvals, *find_roots(()).groups["target"]} - {"none"})
+    near = [find_nearest(name, known) for name in targets]
+    fix = f"approved=[{','.join(filter(None, near))}]" if all(near) else f"approved=<{' or '.join(known)}>"
     if near == list(targets):
         fix = f"mlscale export {run} target=[{','.join(targets)}] check=server\n"
         fix += f"mlscale versions add {run} servable=true name={version.name}"

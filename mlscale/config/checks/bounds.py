@@ -26,7 +26,7 @@ def check_bounds(cfg: Mapping[str, Any]) -> Iterator[MLScaleError]:
     if isinstance(seed := cfg.get("seed"), int) and not 0 <= seed < _SEEDS:
         why = f"a seed is a whole number from 0 to {_SEEDS - 1}"
         yield MLScaleError(f"seed={seed} is not a seed", where="seed", why=why, fix="seed=<a whole number>")
-    if cfg.get("metric") == "":
+    if cfg.get("metric") == "" and "task" in cfg:  # a service has none
         yield MLScaleError("the metric has no name", where="metric", fix="leave it out: the task has its own")
     for where, (least, itself, usual) in _LEAST_VALUES.items():
         group, _, key = where.partition(".")

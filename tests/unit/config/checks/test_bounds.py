@@ -36,8 +36,9 @@ def test_a_seed_has_32_bits(seed: int, valid: bool) -> None:
 
 
 def test_a_metric_has_a_name_or_is_left_out() -> None:
-    assert fixes({"metric": "val/loss"}) == fixes({"metric": None}) == fixes({}) == []
-    assert fixes({"metric": ""}) == ["leave it out: the task has its own"]
+    assert fixes({"metric": "val/loss", "task": {}}) == fixes({"metric": None, "task": {}}) == fixes({}) == []
+    assert fixes({"metric": "", "task": {}}) == ["leave it out: the task has its own"]
+    assert fixes({"metric": ""}) == []  # of a service
 
 
 @pytest.mark.parametrize(
