@@ -216,10 +216,11 @@ def _format_estimate(
     if not math.isfinite(measurements.time.seconds):
         step = format_duration(measurements.time.step_s)
         return f"{parts[0]}; {step} a step on this machine, and the run has no end: trainer.max_epochs=… gives it one"
-    time, most = measurements.time.seconds, 1 + measurements.time.error
+    time, factor = measurements.time.seconds, 1 + measurements.time.error
     # As of memory: from 100 % on it does not go both ways.
-    within = f"±{most - 1:.0%}" if most < 2 else f"{format_duration(time / most)} to {format_duration(time * most)}"
-    parts.append(f"{format_duration(time)} ({within.replace('%', ' %')}{measurements.time.busy}) on this machine")
+    ends = f"{format_duration(time / factor)} to {format_duration(time * factor)}"
+    within = f"±{round(100 * factor - 100)} %" if factor < 2 else ends
+    parts.append(f"{format_duration(time)} ({within}{measurements.time.busy}) on this machine")
     if hourly is None:
         parts.append("cost unknown")
     else:
