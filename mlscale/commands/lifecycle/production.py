@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 import json
 import re
 import secrets
@@ -19,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlscale.assembly.run_data import RunData
+from mlscale.config.metric_choice import resolve_configured_type
 from mlscale.data.data_module import OrderedData
 from mlscale.data.encoders.image_encoder import ImageEncoder
 from mlscale.data.encoders.table_columns import NumberColumn
@@ -29,6 +31,10 @@ from mlscale.export.warmup.warmup_requests import WarmupRequest, WarmupRequests
 from mlscale.loadtest.build_requests import LoadRequest, build_requests
 from mlscale.loadtest.load_samples import RequestSamples
 from mlscale.loadtest.server_metadata import Credentials, request_model_metadata, send_once
+from mlscale.report import format_number
+from mlscale.retrain.gate.overall_change import OverallChange, compare_overall
+from mlscale.retrain.gate.paired_columns import collect_paired_columns
+from mlscale.retrain.gate_samples import list_usable_rows, read_rows
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -39,12 +45,35 @@ if TYPE_CHECKING:
 _MAX_HELD_OUT, _BATCH, _TRIED = 2000, 256, 300  # validation samples; of a batch; on which each column is tried
 _ANSWER_SECONDS, _PAUSE_SECONDS = 30.0, 0.01  # of an answer at most; between two requests
 _LABELS = 200  # of a request: masks are long
+ALPHA = 0.05  # of every comparison
+_FLIP_TOLERANCE = 0.1  # of flips, which are not shown here
 _TOLERANCE = 1e-3  # of a number, as a share of the largest one at its place: JSON and other batches round
 _FORMS: Mapping[str, Any] = {"table": "row", "text": "text", "document": "text"}
 _WORD = re.compile(rb"[A-Za-z]{3,}")  # shorter words are mostly those of grammar, which domains share
 _LETTERS = bytes.maketrans(
     b"aeiouAEIOUbcdfghjklmnpqrstvwxyzBCDFGHJKLMNPQRSTVWXYZ", b"iouaeIOUAEnpqrstvwxyzbcdfghjklmNPQRSTVWXYZBCDFGHJKLM"
 )
+_MIN_SAMPLES = 300
+"""A retraining needs 200 different samples (`window.min_samples`), and a part of them is held out."""
+
+
+def check_lifecycle(cfg: DictConfig) -> None:
+    """Check what would be found after minutes: that the tour can send the model's samples, and retrain on them.
+
+    Raises:
+        MLScaleError: it can't.
+    """
+    if not cfg.get("registry"):
+        raise MLScaleError("the tour needs a registry", where="registry", fix="registry=local")
+    data = RunData().prepare_module(cfg) if resolve_configured_type(cfg) else None
+    is_known = isinstance(data, OrderedData) and data.takes_windows and list_input_shifts(data.encoder())
+    if data is None or not is_known or min(data.facts().train_samples, cfg.lifecycle.traffic) < _MIN_SAMPLES:
+        raise MLScaleError(
+            f"the tour needs a built-in task type, and {_MIN_SAMPLES} images, rows with a column of numbers, or texts",
+            where="data, task, lifecycle.traffic",
+            why="it sends training samples in raw form, changed, by mlscale's own data modules, and retrains on them",
+            fix="data=table, data=text_table, data=text_files, data=webdataset; lifecycle.traffic=700",
+        )
 
 
 class LabelledSamples(NamedTuple):
@@ -96,8 +125,6 @@ def load_samples(cfg: DictConfig, servable: Servable, traffic: int) -> tuple[Lab
 
 
 def _read_samples(data: OrderedData, split: str, most: int, servable: Servable) -> LabelledSamples:
-    from mlscale.retrain.gate_samples import list_usable_rows, read_rows
-
     rows = list_usable_rows(data, split)
     chosen = rows[np.unique(np.linspace(0, len(rows) - 1, min(most, len(rows))).astype(np.int64))]
     # Data sets are often sorted by class, and production is not; the same order every time.
@@ -114,11 +141,10 @@ def list_input_shifts(encoder: Encoder) -> list[Shift]:
     """Return the changes that a model's samples can have; empty for a table without numbers, and other samples."""
     if isinstance(encoder, ImageEncoder):
         return [Shift("pixels are inverted", partial(_invert_image, encoder=encoder))]
-    if not isinstance(encoder, TableEncoder):
-        text = Shift("all words are replaced by those of another domain", replace_words)
-        return [text] if encoder.kind in ("text", "document") else []
+    if encoder.kind in ("text", "document"):
+        return [Shift("all words are replaced by those of another domain", replace_words)]
     shifts = []
-    for column in encoder.columns:
+    for column in encoder.columns if isinstance(encoder, TableEncoder) else ():
         if isinstance(column, NumberColumn):
             # All values are outside of what training had: where the two overlap no model can know the difference.
             offset = 1.5 * (column.maximum - column.minimum) or 1.0
@@ -142,8 +168,6 @@ def choose_shift(servable: Servable, samples: LabelledSamples) -> Shift:
     few, sign = samples.select_first(_TRIED), 1 if servable.task_type.score.higher_is_better else -1
 
     def compute_score(shift: Shift) -> float:
-        from mlscale.retrain.gate.paired_columns import collect_paired_columns
-
         columns = collect_paired_columns(servable, servable, shift.apply_to(few).iterate_batches())
         return np.inf if columns is None else sign * float(servable.task_type.score_samples(columns.first).mean())
 
@@ -169,6 +193,32 @@ def _invert_image(raw: bytes | NDArray[Any], encoder: ImageEncoder) -> bytes | N
 def _move_zero(row: Mapping[str, Any], name: str, offset: float) -> Mapping[str, Any]:
     # A missing value stays missing.
     return row if row[name] is None else {**row, name: float(row[name]) + offset}
+
+
+def compare_sides(first: tuple[Servable, LabelledSamples], second: tuple[Servable, LabelledSamples]) -> OverallChange:
+    """Compare two sides, each a model and the samples that it predicts, in the same order, by the paired comparison of
+    the task type: two models on the same samples, or one on samples before and after a change."""
+    # Each side by itself: the truth of the two differs where labels have changed.
+    before, after = (
+        collect_paired_columns(servable, servable, samples.iterate_batches()) for servable, samples in (first, second)
+    )
+    # Samples are those that the first model takes.
+    assert before is not None
+    assert after is not None
+    columns = replace(before, second=after.first)
+    return compare_overall(first[0].task_type, columns, alpha=ALPHA, tolerance=_FLIP_TOLERANCE)
+
+
+def format_value(change: OverallChange, value: float) -> str:
+    """Return a value of the metric, a share as a percentage."""
+    return f"{value:.2%}" if change.metric.is_share else format_number(value)
+
+
+def format_change(change: OverallChange) -> str:
+    """Return both values of the metric, and how likely they are by chance."""
+    first, second = (format_value(change, value) for value in (change.first, change.second))
+    p = f" (p {change.p_better:.1g})" if change.samples >= change.needed else ""
+    return f"{change.metric.display_name} {first} → {second}{p}"
 
 
 @dataclass
@@ -201,26 +251,25 @@ class CheckedClient:
         return len(self.dropped) + sum(self.versions.values())
 
     @property
-    def problems(self) -> list[str]:
-        """Requests without an answer, and wrong answers."""
-        return self.dropped + self.wrong
+    def problem(self) -> str:
+        """The first request without an answer, or the first wrong answer; '' where all is right."""
+        return next(iter(self.dropped + self.wrong), "")
 
-    def send_all(self) -> None:
-        """Send each sample once, under an id by which its label can follow."""
+    def send_all(self) -> CheckedClient:
+        """Send each sample once, under an id by which its label can follow; return the client."""
         for row, request in enumerate(self._build_requests()):
             self._send_sample(replace(request, headers={**request.headers, "mlscale-id": f"{self._id}-{row}"}), row)
+        return self
 
     @contextlib.contextmanager
     def keep_sending(self) -> Iterator[None]:
         """Send one sample after the other until the block ends."""
-        requests, over = self._build_requests(), threading.Event()
+        requests, over = itertools.cycle(enumerate(self._build_requests())), threading.Event()
 
         def send_until_over() -> None:
-            number = 0
             while not over.wait(_PAUSE_SECONDS):
-                row = number % len(requests)
-                self._send_sample(requests[row], row)
-                number += 1
+                row, request = next(requests)
+                self._send_sample(request, row)
 
         thread = threading.Thread(target=send_until_over, name="mlscale-client", daemon=True)
         thread.start()
@@ -258,11 +307,7 @@ class CheckedClient:
         document = json.loads(body)
         version, (prediction,) = str(document["model_version"]), document["predictions"]
         self.versions[version] += 1
-        try:
-            problem = self._find_problem(version, {k: v for k, v in prediction.items() if k != "id"}, row)
-        except MLScaleError as error:
-            problem = error.what
-        if problem:
+        if problem := self._find_problem(version, {k: v for k, v in prediction.items() if k != "id"}, row):
             self.wrong.append(f"{version}: {problem}")
 
     def _find_problem(self, version: str, answer: Mapping[str, Any], row: int) -> str:

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from mlscale.assembly.ready import compose_from_overrides
-from mlscale.commands.lifecycle.entry import Tour, check_lifecycle
-from mlscale.commands.lifecycle.steps import StepOutcome
+from mlscale.commands.lifecycle.entry import Tour
+from mlscale.commands.lifecycle.production import check_lifecycle
 from mlscale.errors import Exit, MLScaleError, raise_all
+from mlscale.report import Result
 from mlscale.runs.folder import RunFolder
 from mlscale.secrets.mask import Masker
 
@@ -18,21 +19,21 @@ def tour(tmp_path: Path, *titles: str) -> Tour:
     return Tour(RunFolder.create(tmp_path, "x", command="lifecycle", config_yaml="a: 1"), titles, Masker())
 
 
-def test_steps_are_reported_and_what_their_verbs_print_is_kept(
+def test_steps_are_reported_and_what_their_commands_print_is_kept(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def act() -> StepOutcome:
-        print("of the verb")
-        return StepOutcome("3 apples, all of them red", metrics={"apples": 3})
+    def act() -> Result:
+        print("of the command")
+        return Result("", True, "3 apples, all of them red", metrics={"apples": 3})
 
     going = tour(tmp_path, "pick", "wash")
     assert going.take_step(act)
-    assert not going.take_step(lambda: StepOutcome("no water", ok=False))
+    assert not going.take_step(lambda: Result("", False, "no water"))
     out, err = capsys.readouterr()
     assert out == ""
     assert err.splitlines()[0].startswith("[ 1/2] pick  3 apples, all of them red  (")
     assert err.splitlines()[1].startswith("[ 2/2] wash  STOP  no water  (")
-    assert (going.folder.path / "logs/01-pick.log").read_text() == "of the verb\n"
+    assert (going.folder.path / "logs/01-pick.log").read_text() == "of the command\n"
     assert going.metrics["apples"] == 3
     assert set(going.metrics) == {"apples", "pick_time_s", "wash_time_s"}
 
@@ -40,7 +41,7 @@ def test_steps_are_reported_and_what_their_verbs_print_is_kept(
 def test_a_step_that_raises_is_reported_and_what_follows_is_not_reached(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def act() -> StepOutcome:
+    def act() -> Result:
         raise MLScaleError("no ladder")
 
     going = tour(tmp_path, "pick", "wash")
@@ -60,17 +61,17 @@ def test_a_step_whose_line_nothing_reads_is_on_the_page(tmp_path: Path, monkeypa
 
     monkeypatch.setattr("mlscale.commands.lifecycle.entry.print_masked_lines", refuse)
     with pytest.raises(BrokenPipeError):
-        going.take_step(lambda: StepOutcome("3 apples"))
+        going.take_step(lambda: Result("", True, "3 apples"))
     assert [(step.title, step.ok) for step in going.list_steps()] == [("pick", True), ("wash", None)]
     monkeypatch.undo()
-    going.take_step(lambda: StepOutcome("no water", ok=False))
+    going.take_step(lambda: Result("", False, "no water"))
     assert going.describe_end() == "stopped at [2/2] wash: no water"
 
 
 def test_of_several_problems_a_step_names_the_first(tmp_path: Path) -> None:
-    def act() -> StepOutcome:
+    def act() -> Result:
         raise_all([MLScaleError("no ladder"), MLScaleError("no basket"), MLScaleError("no tree")])
-        return StepOutcome("")
+        return Result("", True, "")
 
     going = tour(tmp_path, "pick")
     with pytest.raises(MLScaleError, match="no tree"):
