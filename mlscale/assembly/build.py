@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from mlscale.config.schema.key_owners import CHECK
+from mlscale.config.schema.key_owners import CHECK, FORMER
 from mlscale.config.targets import find_innermost_reason
 from mlscale.culprit import find_user_line
 from mlscale.errors import Exit, MLScaleError
@@ -35,11 +37,14 @@ def build(node: Mapping[str, Any] | None, where: str, **supplied: object) -> Any
     from hydra.errors import InstantiationException
     from hydra.utils import instantiate
 
-    unknown = _list_unknown_keys(node)
+    unknown, former = _list_unknown_keys(node), [key for key in node if f"{where}.{key}" in FORMER]
+    for key in former:
+        if node[key] is not None and os.environ.get("RANK", "0") == "0":
+            print(f"{where}.{key}={node[key]}, of an earlier version, does nothing", file=sys.stderr, flush=True)
     try:
         # `_convert_="all"`: user classes get plain lists and dictionaries, not OmegaConf's containers, which are not
         # instances of list and dict.
-        return instantiate(remove_check_key(_leave_out(node, unknown)), **supplied, _convert_="all")
+        return instantiate(remove_check_key(_leave_out(node, [*unknown, *former])), **supplied, _convert_="all")
     except InstantiationException as error:
         cause = error.__cause__
         # A class of mlscale has refused its arguments with a message of its own: Hydra's wrapper adds nothing to it.

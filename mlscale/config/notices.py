@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from mlscale.config.checks.checkpoint_interval import collect_checkpoint_notices
 from mlscale.config.checks.strategy_support import collect_strategy_notices
 from mlscale.config.signatures.unpacked_keywords import inspect_signature
 from mlscale.config.targets import has_argument, has_precision_plugin, import_target, takes_group
@@ -23,7 +22,6 @@ def collect_notices(cfg: DictConfig, machine: Devices) -> list[str]:
         *_collect_device_notices(cfg, machine),
         *_collect_group_notices(cfg),
         *_collect_averaging_notices(cfg),
-        *collect_checkpoint_notices(cfg),
         *_collect_promise_notices(cfg),
     ]
 

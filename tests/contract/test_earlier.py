@@ -8,10 +8,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 
+from mlscale.assembly.ready import compose_from_overrides
 from mlscale.cli import main
 from mlscale.config.composition.frozen import RENAMED_TARGETS, load_frozen
 from mlscale.config.signatures.signatures import Signature, read_signature
+from mlscale.runs.folder import RunFolder
 from tests.serving import serving
 
 EARLIER = Path(__file__).parent / "examples/earlier"
@@ -95,6 +98,21 @@ def test_a_run_is_resumed_to_the_weights_that_it_would_have_had(
     tolerance = 0.0 if f"{resumed_from} bitwise identical" in printed else 1e-2
     for name, tensor in uninterrupted.items():
         torch.testing.assert_close(resumed[name], tensor, rtol=tolerance, atol=tolerance, msg=name)
+
+
+def test_a_setting_that_is_gone_is_left_out_where_a_run_has_it(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`every=auto` chose the interval of saves. Who types it is refused."""
+    cfg = compose_from_overrides("train", ["+recipe=tabular", "trainer.max_epochs=1", "snapshot=false"])
+    cfg.derived = dict.fromkeys(cfg.derived)
+    OmegaConf.update(cfg, "callbacks.checkpoint", {"every": "auto", "mtbf_hours": None}, force_add=True)
+    run = RunFolder.create(folder / "runs", "tabular", command="train", config_yaml=OmegaConf.to_yaml(cfg))
+    assert main([f"resume={run.id}"]) == 0
+    assert "callbacks.checkpoint.every=auto, of an earlier version, does nothing" in capsys.readouterr().err
+    assert main(["evaluate", run.id]) == 0
+    assert main(["+recipe=tabular", "callbacks.checkpoint.every=auto"]) == 2
+    assert "callbacks.checkpoint.every_n_minutes=15" in capsys.readouterr().err
 
 
 def test_runs_sweep_and_versions_are_listed(made: Path, moved: Path, capsys: pytest.CaptureFixture[str]) -> None:

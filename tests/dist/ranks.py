@@ -170,7 +170,7 @@ def save_alike(path: str) -> list[int]:
     """The last periodic checkpoint after each step, where the ranks' steps and saves take times of their own."""
     torch.set_num_threads(1)
     rank = int(os.environ["RANK"])
-    callback = Checkpoints(path, every="auto", mtbf_hours=1e-4, keep=-1, save_top_k=0, save_last=False)
+    callback = Checkpoints(path, every_n_minutes=0.004, keep=-1, save_top_k=0, save_last=False)
     seen: list[int] = []
 
     def wait(*_: object) -> None:

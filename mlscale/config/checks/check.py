@@ -13,7 +13,6 @@ from omegaconf import DictConfig
 from mlscale.config.checks import group_nodes
 from mlscale.config.checks.bounds import check_bounds
 from mlscale.config.checks.checked_config import CheckedConfig
-from mlscale.config.checks.checkpoint_interval import check_checkpoint_intervals
 from mlscale.config.checks.dali_support import check_dali_augmentation
 from mlscale.config.checks.interpolations import check_interpolations
 from mlscale.config.checks.metric_names import check_metric_names
@@ -86,7 +85,6 @@ class _ConfigCheck:
         yield from check_metric_names(self._config)
         yield from check_tracker_addresses(self._config)
         yield from check_dali_augmentation(self._config)
-        yield from check_checkpoint_intervals(self._config)
         yield from self._values.check_interpolated_values()
         yield from check_interpolations(self._config.cfg, list(self._config.names.paths), self._config.describe_origin)
 

@@ -33,7 +33,10 @@ SUPPLIED: Mapping[str, frozenset[str]] = {
 """Arguments that the code gives when it builds a group's object."""
 
 
-FORMER = frozenset({"precision.compare", "precision.probe_seconds", "precision.tolerance"})
+FORMER = frozenset({
+    "precision.compare", "precision.probe_seconds", "precision.tolerance", "callbacks.checkpoint.every",
+    "callbacks.checkpoint.mtbf_hours",
+})  # fmt: skip
 """Keys in the configs of earlier runs, which have no effect: their runs resume, and are evaluated."""
 FORMER_VALUES = {"data.executor": "auto"}
 """Values of those configs that mean the default."""

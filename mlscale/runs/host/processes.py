@@ -56,15 +56,6 @@ def read_start_ticks(pid: int) -> int | None:
     return int(fields[_STARTED]) if fields is not None else None
 
 
-def measure_process_age() -> float | None:
-    """Return the seconds since this process was started; None where the system doesn't report it."""
-    ticks = read_start_ticks(os.getpid())
-    if ticks is None:
-        return None
-    # Both count from the boot, sleep of the machine included.
-    return time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
-
-
 def _read_stat_fields(pid: int) -> list[str] | None:
     """Return the fields of `/proc/<pid>/stat` from the state on (proc(5)); None where they can't be read."""
     try:

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 from torch import Tensor
 
-from mlscale.config.checks.checkpoint_interval import create_interval_error
 from mlscale.config.metric_direction import find_total_loss
 from mlscale.errors import MLScaleError
-from mlscale.train.checkpoint.auto_interval import AutoInterval
 from mlscale.train.checkpoint.failed_saves import has_last_save_failed
 from mlscale.train.checkpoint.step_boundary import is_accumulating
 from mlscale.train.checkpoint.weights_only_load import load_checkpoint_file
@@ -26,8 +24,8 @@ class Checkpoints(ModelCheckpoint):
     """A ModelCheckpoint that keeps the best by a metric, the last epoch's, and one of every N steps or minutes.
 
     Lightning's own `save_last` follows the metric: where an epoch is not better, `last.ckpt` stays as it was. Here it
-    is that of the last epoch. Inside an epoch, which may last for days, `every_n_steps`, `every_n_minutes` and
-    `every="auto"` save `step=<N>.ckpt`. All is saved at boundaries between two steps (see `step_boundary.py`).
+    is that of the last epoch. Inside an epoch, which may last for days, `every_n_steps` and `every_n_minutes` save
+    `step=<N>.ckpt`. All is saved at boundaries between two steps (see `step_boundary.py`).
 
     Of validations that are equally good by the metric, the one with the lower validation loss is kept: an accuracy of
     few samples has many ties. That is where one best is kept, and the validation logs a loss.
@@ -42,10 +40,6 @@ class Checkpoints(ModelCheckpoint):
         save_last: whether to keep the last epoch's.
         every_n_steps: optimizer steps between two periodic ones; None for none.
         every_n_minutes: minutes between two periodic ones; None for none.
-        every: "auto" for the interval that loses the least time, by what a save is found to cost and `mtbf_hours` (see
-            `auto_interval.py`); None for none, or one of the two above.
-        mtbf_hours: mean time between two failures of the run, for `every="auto"`; None: 24 on one machine, 6 where a
-            scheduler may take it away, divided by the machines.
         keep: how many periodic ones to keep, the latest; -1 for all.
         save_weights_only: whether the best hold the weights alone: smaller, but a run can't be resumed from them.
         auto_insert_metric_name: whether `{epoch}` in `filename` becomes `epoch=3` or `3`.
@@ -59,7 +53,7 @@ class Checkpoints(ModelCheckpoint):
             applies to other checkpoint callbacks of the run, too.
 
     Raises:
-        MLScaleError: an interval or a count is not positive, or two say when to save.
+        MLScaleError: an interval or a count is not positive.
     """
 
     def __init__(
@@ -80,8 +74,6 @@ class Checkpoints(ModelCheckpoint):
         save_on_train_epoch_end: bool | None = None,
         verbose: bool = False,
         asynchronous: bool = True,
-        every: Literal["auto"] | None = None,
-        mtbf_hours: float | None = None,
     ) -> None:
         super().__init__(
             dirpath=dirpath,
@@ -98,10 +90,6 @@ class Checkpoints(ModelCheckpoint):
         )
         _require_positive("every_n_steps", every_n_steps)
         _require_positive("every_n_minutes", every_n_minutes)
-        _require_positive("mtbf_hours", mtbf_hours)
-        periods = {"every": every, "every_n_steps": every_n_steps, "every_n_minutes": every_n_minutes}
-        if (problem := create_interval_error("callbacks.checkpoint", periods)) is not None:
-            raise problem
         _require_positive("keep", None if keep == -1 else keep)
         self.keeps_last = save_last
         self.every_n_steps = every_n_steps
@@ -111,7 +99,6 @@ class Checkpoints(ModelCheckpoint):
         self._saved_at = 0  # the optimizer step of the last periodic one
         self._periodic: list[str] = []  # names that this callback wrote; other such files are never removed
         self._clock = SharedClock()
-        self._auto = AutoInterval(mtbf_hours) if every is not None else None
         self.final_saved: bool | None = None  # whether `last.ckpt` is the state at the fit's end; None: not due
         self._loss_of_best: float | None = None
 
@@ -122,15 +109,12 @@ class Checkpoints(ModelCheckpoint):
 
     def state_dict(self) -> dict[str, Any]:
         # How long ago the last save was is not part of it: a resumed run starts at a save.
-        costs = {} if self._auto is None else {"save_costs": self._auto.build_state()}
-        return super().state_dict() | {"periodic": list(self._periodic), "loss_of_best": self._loss_of_best} | costs
+        return super().state_dict() | {"periodic": list(self._periodic), "loss_of_best": self._loss_of_best}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         super().load_state_dict(state_dict)
         self._periodic = list(state_dict.get("periodic", []))
         self._loss_of_best = state_dict.get("loss_of_best")
-        if self._auto is not None:
-            self._auto.restore_state(state_dict.get("save_costs", []))
 
     def check_monitor_top_k(self, trainer: Trainer, current: Tensor | None = None) -> bool:
         """Return whether `current` is one of the best, and so is saved; all ranks return the same."""
@@ -150,7 +134,7 @@ class Checkpoints(ModelCheckpoint):
 
     def on_step_boundary(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save a periodic checkpoint where it is due."""
-        if self.every_n_steps is None and self.every_n_minutes is None and self._auto is None:
+        if self.every_n_steps is None and self.every_n_minutes is None:
             return
         if is_accumulating(trainer) or trainer.global_step == self._saved_at or trainer.fast_dev_run:  # type: ignore[attr-defined]  # set by a connector
             return
@@ -159,23 +143,14 @@ class Checkpoints(ModelCheckpoint):
         due = self.every_n_steps is not None and step // self.every_n_steps > self._saved_at // self.every_n_steps
         if self.every_n_minutes is not None:  # on every rank, since it is a collective
             due |= self._clock.has_elapsed(trainer, 60 * self.every_n_minutes)
-        if self._auto is not None:
-            due |= self._clock.has_elapsed(trainer, self._auto.compute_seconds(trainer))
         if due:
-            started = time.monotonic()
             self._save_periodic(trainer)
-            # One that failed is not listed, and says nothing of what a save costs.
-            if self._auto is not None and f"step={step}" in self._periodic:
-                self._auto.measure_save(trainer, Path(self._build_path(f"step={step}")), started)
 
     def on_epoch_boundary(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save `last.ckpt`."""
         if self.keeps_last and not trainer.fast_dev_run:  # type: ignore[attr-defined]  # set by a connector
             self.final_saved = False
             self._save_epoch(trainer)
-            # A run can be resumed from it as well. But a cost must be known first, however short the epochs are.
-            if self._auto is not None and self._auto.has_cost:
-                self._clock.restart_clock()
 
     # This method and `_save_periodic` are wrapped before a fit (`failed_saves.py`): where the save fails, at once or
     # later in the background, `final_saved` and `_periodic` are as before.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import time
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -37,27 +36,17 @@ class SaveInFlight:
 
 
 class BackgroundWriter:
-    """A thread that writes one checkpoint at a time, and then removes those that it replaces.
-
-    Attributes:
-        cpu_seconds: CPU time that the thread took to write the last one; valid once that is concluded.
-    """
+    """A thread that writes one checkpoint at a time, and then removes those that it replaces."""
 
     def __init__(self) -> None:
         self._copier = HostCopier()
         self._thread: ThreadPoolExecutor | None = None
         self._save: SaveInFlight | None = None
-        self.cpu_seconds = 0.0
 
     @property
     def is_busy(self) -> bool:
         """True from the start of a save until `wait_for_save`."""
         return self._save is not None
-
-    @property
-    def target(self) -> Path | None:
-        """The checkpoint of the save in flight; None where nothing is in flight."""
-        return self._save.target if self._save is not None else None
 
     @property
     def is_finished(self) -> bool:
@@ -72,10 +61,8 @@ class BackgroundWriter:
         copied = self._copier.copy_state(checkpoint)
 
         def commit_copy() -> None:
-            before = time.thread_time()
             copied.wait_for_device()
             commit(copied.content)
-            self.cpu_seconds = time.thread_time() - before
 
         self._thread = self._thread or ThreadPoolExecutor(1, thread_name_prefix="mlscale-checkpoint")
         self._save = SaveInFlight(target, record, self._thread.submit(commit_copy))

@@ -6,7 +6,7 @@ Any callback that saves goes through here, a user's own `ModelCheckpoint` among 
 from __future__ import annotations
 
 import logging
-from collections import Counter, OrderedDict, deque
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -121,8 +121,6 @@ class VerifiedCheckpointIO(TorchCheckpointIO):
         self.uploader: CheckpointUploader | None = None
         self.not_uploaded: list[str] = []  # names of checkpoints, known after `teardown`
         self._writer = BackgroundWriter()
-        # The last saves, and the CPU seconds that the thread took: several may end before someone reads it.
-        self._written: deque[tuple[Path, float]] = deque(maxlen=4)
         self._saved = 0
         self._reports = True  # of sharded saves the first rank alone
         self._tidied: set[Path] = set()
@@ -152,7 +150,6 @@ class VerifiedCheckpointIO(TorchCheckpointIO):
         target = Path(path).expanduser().absolute()
         if not _is_local_file_protocol(path):
             super().save_checkpoint(checkpoint, path)
-            self._written.append((target, 0.0))
             return
         record = replace(build_checkpoint_record(checkpoint, target), run=self.run, config_hash=self.config_hash)
         commit = self._upload_after(partial(_commit_checkpoint, target=target, record=record, tidied=self._tidied))
@@ -164,7 +161,6 @@ class VerifiedCheckpointIO(TorchCheckpointIO):
             commit(checkpoint)
         except OSError as raised:
             error = raised
-        self._written.append((target, 0.0))
         self._conclude_save(target, record, error)
 
     def save_sharded(self, checkpoint: dict[str, Any], path: str | Path, group: dist.ProcessGroup) -> None:
@@ -196,7 +192,6 @@ class VerifiedCheckpointIO(TorchCheckpointIO):
         self._writer.start_save(content, target, record, self._upload_after(commit))
         if not self.in_background:
             self.finish_save()
-            self._written.append((target, 0.0))
 
     def finish_save(self) -> None:
         """Wait for the save in flight, if there is one; prints a warning where its disk is full.
@@ -208,7 +203,6 @@ class VerifiedCheckpointIO(TorchCheckpointIO):
         if ended is None:
             return
         save, error = ended
-        self._written.append((save.target, self._writer.cpu_seconds))
         if error is not None and not isinstance(error, OSError):
             raise error
         self._conclude_save(save.target, save.record, error)
@@ -222,16 +216,6 @@ class VerifiedCheckpointIO(TorchCheckpointIO):
     def is_save_finished(self) -> bool:
         """True where a save is in flight, and `finish_save` would not wait for it."""
         return self._writer.is_finished
-
-    def get_writing_seconds(self, path: str | Path) -> float | None:
-        """Return the CPU time that writing `path`, one of the last saves, took while the training continued.
-
-        None while it is in flight, or was not written here; 0 where it was written before the save returned.
-        """
-        target = Path(path).expanduser().absolute()
-        if self._writer.target == target:
-            return None
-        return dict(self._written).get(target)
 
     def _conclude_save(self, target: Path, record: CheckpointRecord, error: OSError | None) -> None:
         notifications, self.notifications = self.notifications, []
