@@ -11,7 +11,6 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 from mlscale.verify_resume import stop_request as halts
 from mlscale.verify_resume.played_node import extract_error_text, play_node, read_from
@@ -36,24 +35,6 @@ class CommandExit:
     seconds: float
 
 
-class RunStarter(Protocol):
-    """Starts trainings, and kills them: on this machine, or by a scheduler."""
-
-    def train(self, run: Path, kill: KillPoint | None = None) -> CommandExit:
-        """Train the run in the folder `run` from its current state; return when it has ended or was killed.
-
-        Args:
-            run: a run folder, whose config must have a `Trace` that writes into `<run>/trace`.
-            kill: the point at which to kill it.
-        """
-
-    def read_output(self, run: Path) -> str:
-        """Return what all attempts of a run have printed."""
-
-    def close(self) -> None:
-        """End what is left of the trainings."""
-
-
 BuildCommand = Callable[[Sequence[str]], tuple[list[str], Mapping[str, str]]]
 """From words of mlscale to the command that starts them, and the variables that it needs."""
 
@@ -76,6 +57,12 @@ class CommandStarter:
     build_command: BuildCommand = build_local_command
 
     def train(self, run: Path, kill: KillPoint | None = None) -> CommandExit:
+        """Train the run in the folder `run` from its current state; return when it has ended or was killed.
+
+        Args:
+            run: a run folder, whose config must have a `Trace` that writes into `<run>/trace`.
+            kill: the point at which to kill it.
+        """
         folder, log = run / "trace", self._get_log_path(run)
         halts.write_stop_order(folder, *((kill.phase, kill.step) if kill else ()))
         start = time.monotonic()
@@ -96,10 +83,8 @@ class CommandStarter:
         return CommandExit(code, extract_error_text(text), time.monotonic() - start)
 
     def read_output(self, run: Path) -> str:
+        """Return what all attempts of a run have printed."""
         return read_from(self._get_log_path(run), 0)
-
-    def close(self) -> None:
-        """Nothing is left: each training was waited for or killed."""
 
     def _get_log_path(self, run: Path) -> Path:
         return self.root / f"{run.name}.log"

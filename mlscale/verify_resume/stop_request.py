@@ -1,10 +1,8 @@
-"""The order to stop for a run that will be killed: the killing process, and the place to wait. Three files near the
+"""The order to stop for a run that will be killed: the killing process, and the place to wait. Two files near the
 trace."""
 
 from __future__ import annotations
 
-import socket
-import time
 from pathlib import Path
 
 from mlscale.atomic_files import make_folders, write_json
@@ -18,11 +16,6 @@ def get_stopped_path(folder: Path) -> Path:
     return folder / "there"
 
 
-def get_renewal_path(folder: Path) -> Path:
-    """Return the path of the file that the owner of the order rewrites while it is at work."""
-    return folder / "renewed"
-
-
 def write_stop_order(folder: Path, phase: str | None = None, step: int = 0) -> None:
     """Write the order for a run that traces into `folder`: this process as its owner, and the place to stop.
 
@@ -33,11 +26,4 @@ def write_stop_order(folder: Path, phase: str | None = None, step: int = 0) -> N
     make_folders(folder)
     # That of an earlier attempt would have the next one killed at once.
     get_stopped_path(folder).unlink(missing_ok=True)
-    renew_stop_order(folder)
-    owner = {"host": socket.gethostname(), **process.identify_process()}
-    write_json(folder / ORDER, {"place": phase, "step": step, **owner})
-
-
-def renew_stop_order(folder: Path) -> None:
-    """Report that the owner of the order is at work, for runs on other machines, which can't see its process."""
-    get_renewal_path(folder).write_text(str(time.time_ns()))
+    write_json(folder / ORDER, {"place": phase, "step": step, **process.identify_process()})

@@ -5,32 +5,26 @@ Stop a run at a kill point: it reports that it has stopped, and waits to be kill
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import signal
-import socket
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from pytorch_lightning import Callback, LightningModule, Trainer
 
-from mlscale.errors import MLScaleError
 from mlscale.runs.checkpoint_files.checkpoint_commit import AtomicCheckpointWriter
 from mlscale.runs.host import processes as process
-from mlscale.runs.identity import get_current_time
-from mlscale.runs.job_record import read_job_record
 from mlscale.train.callbacks.train_metrics import get_detached_loss
 from mlscale.train.checkpoint import lightning_io
 from mlscale.train.checkpoint import random_states as generators
 from mlscale.train.checkpoint import tensor_digests as digests
 from mlscale.train.checkpoint.step_boundary import is_accumulating
 from mlscale.verify_resume import object_attributes as attributes
-from mlscale.verify_resume.stop_request import ORDER, get_renewal_path, get_stopped_path
+from mlscale.verify_resume.stop_request import ORDER, get_stopped_path
 
 if TYPE_CHECKING:
     from pytorch_lightning.loops.fetchers import _DataFetcher
@@ -217,7 +211,6 @@ def _flatten_batch(batch: object) -> Any:
 
 
 _POLL_SECONDS = 0.5
-_MAX_SILENCE_SECONDS = 300.0  # of the owner of the order, on another machine
 
 
 class KillPointHalt:
@@ -238,10 +231,7 @@ class KillPointHalt:
         if (folder / ORDER).is_file():
             order = json.loads((folder / ORDER).read_text())
             self._phase, self._step = order["place"], order["step"]
-            if order["host"] == socket.gethostname():
-                _end_with_process(folder.parent, order["pid"], order["pid_start"])
-            else:
-                _end_with_renewals(folder)
+            _end_with_process(order["pid"], order["pid_start"])
 
     def stop_at_phase(self, phase: str, trainer: Trainer) -> None:
         """Stop if this is the ordered place: step (before a forward pass), validation (after its first batch), save, or
@@ -263,40 +253,12 @@ class KillPointHalt:
             time.sleep(_POLL_SECONDS)
 
 
-def _end_with_process(run: Path, pid: int, started: int | None) -> None:
+def _end_with_process(pid: int, started: int | None) -> None:
     """End this process as soon as process `pid` has ended, which may be killed without a chance to end this one."""
 
-    def watch_process() -> None:
+    def watch_and_end() -> None:
         while process.is_alive(pid, started):
             time.sleep(_POLL_SECONDS)
-
-    _end_after(watch_process, run)
-
-
-def _end_with_renewals(folder: Path) -> None:
-    """End this process once the owner of the order, on another machine, has not renewed it for minutes, and its job."""
-
-    def watch_renewals() -> None:
-        content, since = "", time.monotonic()
-        # By this machine's clock: those of two machines differ.
-        while time.monotonic() - since < _MAX_SILENCE_SECONDS:
-            with contextlib.suppress(OSError):
-                if (now := get_renewal_path(folder).read_text()) != content:
-                    content, since = now, time.monotonic()
-            time.sleep(_POLL_SECONDS)
-
-    _end_after(watch_renewals, folder.parent)
-
-
-def _end_after(watch: Callable[[], None], run: Path) -> None:
-    """Kill this process as soon as `watch`, in a thread of its own, returns; a job of the run is not requeued then."""
-
-    def watch_and_end() -> None:
-        watch()
-        # Its scheduler would start the job again, which no command waits for. The folder may have been removed.
-        with contextlib.suppress(MLScaleError):
-            if (record := read_job_record(run)) is not None:
-                replace(record, cancelled=get_current_time()).write(run)
         # An exception in this thread would not reach the main one.
         os.kill(os.getpid(), signal.SIGKILL)
 

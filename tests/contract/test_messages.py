@@ -20,9 +20,6 @@ WITHOUT_FIX = {
     "mlscale.commands.verify_resume.entry._make_reference_error": (
         "quotes the message of the run that failed, its fix included"
     ),
-    "mlscale.commands.verify_resume.slurm_starter._submit": (
-        "quotes the message of the training that could not be submitted, its fix included"
-    ),
     "mlscale.launch.external.other_rank._raise_if_failed": "the message of rank 0, its fix included",
     "mlscale.launch.debugger.enable_debugging": "the user left the debugger's prompt by `q`",
     "mlscale.launch.rank_failures.write_remote_failure": "never shown: the parent names the rank that failed first",

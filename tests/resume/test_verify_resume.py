@@ -183,7 +183,9 @@ def test_an_error_of_a_rank_keeps_its_exit_code_under_a_launcher(folder: Path, s
     ("words", "reported"),
     [
         (["launch=torchrun", "trainer.devices=auto"], "launch=torchrun needs a number of processes"),
-        (["launch=slurm", "trainer.devices=2", "launch.dry_run=true"], "which launch.dry_run forbids"),
+        (["launch=kubernetes", "trainer.devices=2", "launch.dry_run=true"], "which launch.dry_run forbids"),
+        (["launch=slurm", "trainer.devices=2", "kills=1"], "launch=slurm trainer.devices=2 output=json\n"),
+        (["launch=slurm", "trainer.devices=2", "kills=1"], "fix:   mlscale drill +recipe="),
     ],
 )
 def test_a_launcher_without_what_it_needs(folder: Path, scratch: Path, words: list[str], reported: str) -> None:

@@ -10,10 +10,7 @@ COMMAND = Command(
         ("mlscale verify-resume +recipe=mine kills=10 kill_seed=7", "ten kills, at other places"),
         ("mlscale verify-resume last", "the config of a run that was made"),
         ("mlscale verify-resume +recipe=mine trainer.devices=2", "two processes, killed together"),
-        (
-            "mlscale verify-resume +recipe=mine trainer.devices=2 launch=torchrun",
-            "by torchrun; or launch=slurm",
-        ),
+        ("mlscale verify-resume +recipe=mine trainer.devices=2 launch=torchrun", "by torchrun"),
         ("mlscale verify-resume +recipe=mine trainer.limit_train_batches=20 keep=true", "keep the runs and traces"),
     ),
 )

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
@@ -16,10 +17,8 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import OmegaConf
 
 from mlscale.assembly.first_weights import resolve_first_weights
-from mlscale.atomic_files import ASIDE, make_folders, remove_empty_folders
 from mlscale.commands.drill.played_job import build_start
 from mlscale.commands.rehearsal_config import compose_rehearsal_config, freeze_rehearsal_config, read_process_count
-from mlscale.commands.verify_resume.slurm_starter import SlurmStarter
 from mlscale.errors import Exit, MLScaleError
 from mlscale.launch.start_notices import print_masked_lines
 from mlscale.report import Result, format_duration
@@ -31,7 +30,6 @@ from mlscale.verify_resume import traces
 from mlscale.verify_resume.killed_run import (
     CommandStarter,
     KillPoint,
-    RunStarter,
     choose_kill_points,
     count_optimizer_steps,
 )
@@ -46,7 +44,6 @@ from mlscale.verify_resume.traces import TraceLine
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-_SLURM = "slurm"
 _OWN_KEYS = ("ref", "trust", "kills", "kill_seed", "determinism", "keep")
 _MAX_ATTEMPTS = 20  # of a run that asks to be run again
 
@@ -57,22 +54,28 @@ def run(cfg: DictConfig) -> Result:
     Raises:
         MLScaleError: the run fails without any kill, with its exit code; or it is too short to be killed.
     """
+    if _get_scheduler(cfg) == "slurm":
+        typed = [word for word in cfg.derived.overrides or [] if word.partition("=")[0] not in _OWN_KEYS[2:]]
+        raise MLScaleError(
+            "verify-resume submits no jobs of SLURM",
+            where="launch=slurm",
+            why="drill plays on this machine what SLURM does to a job: its signal, the kill, a requeue on another node",
+            fix=shlex.join(["mlscale", "drill", *typed]),
+        )
     if cfg.kills < 1:
         raise MLScaleError(f"kills is {cfg.kills}", where="kills", fix="kills=3")
     began = time.monotonic()
     masker = Masker.create_for_run(cfg)
     # SIGTERM raises, so that the scratch folder is removed.
-    with raise_on_terminate(), _provide_verification_folder(cfg) as folder, ExitStack() as stack:
+    with raise_on_terminate(), _provide_verification_folder(cfg) as folder:
         initial = resolve_first_weights(cfg)
-        starter = _create_starter(cfg, folder, lambda *lines: print_masked_lines(lines, masker))
         check = _ResumeVerification(
             _compose_traced_config(cfg, folder, masker),
             folder,
             masker,
-            starter,
+            _create_starter(cfg, folder),
             initial.build_init_document() if initial else None,
         )
-        stack.callback(starter.close)
         check.print_lines(*([f"scratch   {folder}"] if cfg.keep else []))
         reference = check.train_reference()
         points = choose_kill_points(reference[0], cfg.kills, cfg.kill_seed)
@@ -103,7 +106,7 @@ class _ResumeVerification:
     config_yaml: str
     folder: Path
     masker: Masker
-    starter: RunStarter
+    starter: CommandStarter
     init: Mapping[str, Any] | None = None
     runs: list[RunFolder] = field(default_factory=list)
     differs: bool = False
@@ -236,17 +239,12 @@ def _get_throughput(run: RunFolder) -> float | None:
 
 @contextmanager
 def _provide_verification_folder(cfg: DictConfig) -> Iterator[Path]:
-    parent = _find_scratch_parent(cfg)
-    made = make_folders(parent)
-    # In a folder of runs, those of a verification are not listed.
-    prefix = ASIDE if parent == Path(cfg.runs_dir).absolute() else ""
-    folder = Path(tempfile.mkdtemp(prefix=f"{prefix}mlscale-verify-resume-", dir=parent))
+    folder = Path(tempfile.mkdtemp(prefix="mlscale-verify-resume-"))
     try:
         yield folder
     finally:
         if not cfg.keep:
             shutil.rmtree(folder, ignore_errors=True)
-            remove_empty_folders(made)
 
 
 def _make_reference_error(code: int, output: str) -> MLScaleError:
@@ -286,13 +284,8 @@ def _get_scheduler(cfg: DictConfig) -> str | None:
     return str(name) if name else None
 
 
-def _find_scratch_parent(cfg: DictConfig) -> Path:
-    """Return the folder for the scratch folder of a verification: one that all nodes of a cluster see."""
-    return Path(cfg.runs_dir).absolute() if _get_scheduler(cfg) == _SLURM else Path(tempfile.gettempdir())
-
-
 def _replace_launch(cfg: DictConfig) -> None:
-    """Make the frozen config one of ranks that are started from outside; that of a job of SLURM is submitted as it is.
+    """Make the frozen config one of ranks that are started from outside.
 
     Raises:
         MLScaleError: the number of processes is not given, or nothing is to be started.
@@ -307,18 +300,15 @@ def _replace_launch(cfg: DictConfig) -> None:
             fix="launch.dry_run=false",
         )
     read_process_count(cfg, f"launch={name}")
-    if name != _SLURM:
-        # Its processes are the job itself, which must not be submitted again.
-        cfg.launch = {"max_restarts": 0, "timeout_s": cfg.launch.timeout_s}
+    # Its processes are the job itself, which must not be submitted again.
+    cfg.launch = {"max_restarts": 0, "timeout_s": cfg.launch.timeout_s}
 
 
-def _create_starter(cfg: DictConfig, root: Path, report: Callable[..., None]) -> RunStarter:
+def _create_starter(cfg: DictConfig, root: Path) -> CommandStarter:
     """Return what starts and kills the trainings in `root`."""
     name = _get_scheduler(cfg)
     if name is None:
         return CommandStarter(root)
-    if name == _SLURM:
-        return SlurmStarter(root, report)
 
     def build_command(words: Sequence[str]) -> tuple[list[str], Mapping[str, str]]:
         start = build_start(name, words, int(cfg.trainer.devices), 0, {})
