@@ -115,7 +115,7 @@ def train_run_folder(folder: Path, checkpoint: Path | None = None, run_data: Run
 
     with (
         mask_output(masker),
-        debugger.enable_debugging(cfg.get("debugger") or {}, rank, cfg.derived.world_size),
+        debugger.enable_debugging(rank, cfg.derived.world_size),
         # The handlers only note a signal, and the run stops at the next step boundary; once another rank has failed,
         # SIGTERM ends this one at once.
         signals.handle_stop_signals(

@@ -45,7 +45,7 @@ def build_json_schema(roots: Roots, command: str = "train") -> dict[str, Any]:
 
 
 def _build_nested_schemas(items: Sequence[Field]) -> dict[str, Any]:
-    """Return the schemas of a command's settings that are in a mapping: `debugger.port`."""
+    """Return the schemas of a command's settings that are in a mapping: `slo.p99_ms`."""
     nodes: dict[str, Any] = {}
     for item in items:
         head, _, key = item.path.partition(".")

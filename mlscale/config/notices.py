@@ -35,9 +35,6 @@ def _collect_device_notices(cfg: DictConfig, machine: Devices) -> list[str]:
     if accelerator == "cpu" and world > machine.cores:
         lines.append(f"{world} processes share {machine.cores} cores: right, but slow")
     lines += collect_strategy_notices(cfg)
-    debugger = cfg.get("debugger") or {}
-    if debugger.get("wait") and not debugger.get("port"):
-        lines.append("debugger.wait has no effect without a port: debugger.port=5678")
     if accelerator != "cuda" and cfg.get("tf32") is not None:
         lines.append(f"tf32 has no effect on {accelerator}: it is a way of CUDA devices to multiply")
     if accelerator == "cpu":

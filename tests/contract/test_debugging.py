@@ -1,20 +1,13 @@
-"""debug=… does what it says; breakpoint() asks on rank 0 alone; a debugger attaches to each rank."""
+"""debug=… does what it says; breakpoint() asks on rank 0 alone."""
 
 from __future__ import annotations
 
-import contextlib
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from mlscale import commands
-from mlscale.errors import Exit, MLScaleError
-from mlscale.launch import debugger
-from scripts.mlflow_server import free_port
 from tests.contract.commands import environment, mlscale, only_run
-from tests.contract.dap import Client
 from tests.contract.test_terminal import at_terminal
 
 WORDS = ["+recipe=resnet", "model=mlp", "snapshot=false"]
@@ -29,7 +22,6 @@ class Stops(Callback):
             breakpoint()
             self.seen = number
 """
-LOOKS = STOPS.replace("            breakpoint()\n", "")
 HERE = "+callbacks.stops._target_=stops_in_debugging.Stops"
 
 
@@ -96,45 +88,3 @@ def test_without_a_terminal_a_breakpoint_is_passed_over(tmp_path: Path) -> None:
     done = mlscale(tmp_path, *WORDS, *SHORT, HERE, "trainer.devices=2", env=environment(tmp_path))
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("breakpoint() is skipped") == 1
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("devices", [1, 2])
-def test_a_debugger_attaches_to_each_rank(tmp_path: Path, devices: int) -> None:
-    module = tmp_path / "stops_in_debugging.py"
-    module.write_text(LOOKS)
-    line = LOOKS.splitlines().index("            self.seen = number") + 1
-    port = free_port()
-    env = environment(tmp_path)
-    words = [*WORDS, *SHORT, HERE, f"trainer.devices={devices}", f"debugger.port={port}", "debugger.wait=true"]
-    out, err = tmp_path / "out", tmp_path / "err"  # no pipes: debugpy's adapter holds them until its client has gone
-    with contextlib.ExitStack() as attached:
-        files = [attached.enter_context(path.open("w")) for path in (out, err)]
-        process = subprocess.Popen(
-            [sys.executable, "-m", "mlscale", *words],
-            cwd=tmp_path, env=env, stdin=subprocess.DEVNULL, stdout=files[0], stderr=files[1],
-        )  # fmt: skip
-        attached.callback(process.kill)
-        clients = [attached.enter_context(Client(port + rank)) for rank in range(devices)]
-        for client in clients:
-            client.attach(module, line)
-        for rank, client in enumerate(clients):
-            stopped = client.event("stopped")
-            assert stopped["reason"] == "breakpoint"
-            assert client.evaluate("number * 2", stopped["threadId"]) == str((41 + rank) * 2)
-        for client in clients:
-            client.ask("continue", threadId=1)
-        assert process.wait(120) == 0, err.read_text()
-    assert f"rank 0 listens on 127.0.0.1:{port}, and waits for one to attach" in err.read_text()
-    assert "val/accuracy" in out.read_text()
-
-
-def test_a_missing_debugpy_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mlscale.export.required_extras.find_spec", lambda name: None)
-    with (
-        pytest.raises(MLScaleError, match="debugpy is not installed") as caught,
-        debugger.enable_debugging({"port": 5678}, rank=0, world_size=1),
-    ):
-        pass
-    assert caught.value.exit is Exit.ENVIRONMENT
-    assert "mlscale[debug]" in caught.value.fix

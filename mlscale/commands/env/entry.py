@@ -44,7 +44,7 @@ _MONITOR = ("prometheus-client", "pyarrow")
 # The packages of each extra in pyproject.toml, with which an extra counts as installed.
 _EXTRAS = {
     "bitsandbytes": ("bitsandbytes",), "datasets": ("datasets", "pyarrow"),
-    "compress": _ONNX, "dali": ("nvidia-dali-cuda120",), "debug": ("debugpy",), "evaluate": ("pyarrow",),
+    "compress": _ONNX, "dali": ("nvidia-dali-cuda120",), "evaluate": ("pyarrow",),
     "export": _ONNX, "loadtest": ("locust", "pyarrow"), "mlflow": ("mlflow-skinny",),
     "monitor": _MONITOR, "notify": ("apprise",), "predict": ("onnxruntime", "pyarrow"),
     "remote": ("fsspec",), "s3": ("fsspec", "s3fs"),

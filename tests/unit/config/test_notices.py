@@ -99,13 +99,6 @@ def test_settings_of_other_devices_and_of_tasks_without_a_model() -> None:
     ]
 
 
-def test_a_debugger_that_is_waited_for_on_no_port() -> None:
-    cfg = on_a_cpu("mlscale.tasks.Classification", debugger={"port": None, "wait": True})
-    assert collect_notices(cfg, LAPTOP) == ["debugger.wait has no effect without a port: debugger.port=5678"]
-    cfg.debugger.port = 5678
-    assert collect_notices(cfg, LAPTOP) == []
-
-
 @pytest.mark.parametrize(
     ("settings", "steps", "printed"),
     [
@@ -170,8 +163,6 @@ def test_settings_without_effect_on_a_device() -> None:
         "trainer.benchmark has no effect on a CPU", "trainer.deterministic has no effect on a CPU",
     ]  # fmt: skip
     assert reported_of(GPUS, trainer={"benchmark": True}, derived={"world_size": 4, "accelerator": "cuda"}) == []
-    assert reported_of(debugger={"wait": True}) == ["debugger.wait has no effect without a port: debugger.port=5678"]
-    assert reported_of(debugger={"wait": True, "port": 1}) == reported_of(debugger={"wait": False}) == []
     (line,) = reported_of(trainer={"limit_val_batches": 0})
     assert line.startswith("no validation, so no val/loss to pick")
     assert reported_of(trainer={"limit_val_batches": 0}, metric="train/loss") == []

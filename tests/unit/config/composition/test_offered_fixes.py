@@ -42,9 +42,7 @@ def test_what_is_offered(recipe: str, typed: str, fixes: list[str]) -> None:
     assert [problem.fix for problem in caught.value.list_problems()] == fixes
 
 
-@pytest.mark.parametrize(
-    ("command", "typed"), [("estimate", "estimate=abc"), ("train", "debugger=null"), ("profile", "profile=3")]
-)
+@pytest.mark.parametrize(("command", "typed"), [("estimate", "estimate=abc"), ("profile", "profile=3")])
 def test_a_value_for_what_holds_keys_is_refused(command: str, typed: str) -> None:
     with pytest.raises(MLScaleError, match="mapping of keys") as caught:
         mlscale.compose([typed], command=command)
