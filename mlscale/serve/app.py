@@ -175,10 +175,6 @@ class App:
                 exchange.route = "repository"
                 check_method(exchange, b"POST")
                 self._route_repository(exchange, rest)
-            case ["v2", "models", "stats"]:
-                exchange.route = "v2"
-                check_method(exchange, *_READ)
-                self._send_statistics(exchange)
             case ["v2", "models", name, "versions", version, *rest]:
                 exchange.route = "v2"
                 self._route_model(exchange, name, version, rest)
@@ -206,15 +202,10 @@ class App:
         # Triton answers `ready` of an unknown model with 400, most other routes with 404.
         model, unknown = self._inference.model, 400 if rest == ["ready"] else 404
         if name != model.name:
-            if rest == ["stats"]:
-                # Triton's statistics route has wording and status of its own.
-                raise Refused(f"requested model '{name[:200]}' is not available")
             raise Refused(f"Request for unknown model: '{name[:200]}' is not found", unknown)
         # `resnet:v7` may be requested as v7 and as 7: Triton's versions are numbers.
         known = (model.version, model.version.partition(":")[2], model.version.partition(":v")[2])
         if version is not None and (version not in known or not version):
-            if rest == ["stats"]:
-                raise Refused(f"requested model version is not available for model '{name}'")
             raise Refused(f"Request for unknown model: '{name}' version {version[:200]} is not found", unknown)
         match rest:
             case []:
@@ -225,18 +216,8 @@ class App:
                 self._answers.send_body(exchange, status=200 if self.ready else 400)
             case ["infer"]:
                 self._inference.start_inference(exchange, _V2)
-            case ["config"]:
-                check_method(exchange, *_READ)
-                self._answers.send_json(exchange, v2_model.build_model_configuration(model))
-            case ["stats"]:
-                check_method(exchange, *_READ)
-                self._send_statistics(exchange)
             case _:
                 raise Refused("Not Found", 404)
-
-    def _send_statistics(self, exchange: Exchange) -> None:
-        counts = v2_model.build_model_statistics(self._inference.model, self._inference.statistics)
-        self._answers.send_json(exchange, {"model_stats": [counts]})
 
     def _swap_version(self, exchange: Exchange, name: str) -> None:
         if self._load is None:

@@ -22,7 +22,6 @@ from mlscale.serve.http.request_log import draw_id, format_trace, read_client_id
 from mlscale.serve.http.responses import ResponseSender, check_method
 from mlscale.serve.protocol import image_input as images
 from mlscale.serve.protocol.predict_route import describe_large_body
-from mlscale.serve.protocol.v2_metadata import ServingStatistics
 from mlscale.serve.served_model import Outputs, ServedModel
 from mlscale.serve.workers import INLINE_BYTES, INLINE_NUMBERS, Workers
 
@@ -98,20 +97,11 @@ class Inference:
         self.model, self.events = model, events
         self.batcher = Batcher(loop, max_queue, self._record_batch)
         self._answers, self._workers, self._body_bytes = answers, workers, body_bytes
-        self._counted, self._statistics = model, ServingStatistics()
 
     @property
     def idle(self) -> bool:
         """True if every request was answered."""
         return self.batcher.idle and self._workers.idle
-
-    @property
-    def statistics(self) -> ServingStatistics:
-        """The statistics of the version that serves now, since its start."""
-        # Checked by identity here, so that a swap stays a single assignment to `model`.
-        if self._counted is not self.model:
-            self._counted, self._statistics = self.model, ServingStatistics()
-        return self._statistics
 
     def close(self) -> None:
         """End the threads; no request may wait."""
@@ -279,13 +269,9 @@ class Inference:
         metrics.predictions[model.version] += predicted
         if predicted < samples.size:
             metrics.unpredicted[model.version, "failed"] += samples.size - predicted
-        now = time.perf_counter()
-        if model is self.model:
-            # The sum of `now - arrived` over the jobs.
-            total = len(jobs) * now - sum(job.arrived for job in jobs)
-            self.statistics.count_batch(len(jobs), samples.rows, total, seconds)
         if self.events is None:
             return
+        now = time.perf_counter()
         latency = [1000 * (now - job.arrived) for job in jobs for _ in job.ids]
         ids = [id_ for job in jobs for id_ in job.ids]
         self.events.add_events(
@@ -312,8 +298,6 @@ class Inference:
     ) -> None:
         """Record an event for a request without a prediction."""
         self._answers.metrics.unpredicted[model.version, outcome] += len(ids)
-        if model is self.model:
-            self.statistics.add_failure(time.perf_counter() - exchange.arrived)
         if self.events is not None:
             spent = 1000 * (time.perf_counter() - exchange.arrived)
             self.events.add_events(ids, subject=model.event_subject, samples=samples, latency_ms=spent, outcome=outcome)

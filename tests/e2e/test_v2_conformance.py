@@ -117,8 +117,6 @@ ALIKE: dict[str, Row] = {
     "bytes of another shape": Row(f"{PHOTOS}/infer", *binary([BARE], bytes(191))),
     "length of the JSON too large": Row(f"{PHOTOS}/infer", PLAIN, {HEAD: "9999"}),
     "unknown model": Row("/v2/models/nope"),
-    "unknown model's configuration": Row("/v2/models/nope/config"),
-    "unknown model's statistics": Row("/v2/models/nope/stats"),
     "unknown model infers": Row("/v2/models/nope/infer", infer()),
     "unknown version": Row(f"{PHOTOS}/versions/99"),
     "unknown version infers": Row(f"{PHOTOS}/versions/99/infer", infer()),
@@ -273,36 +271,6 @@ def test_server_metadata(servers: Servers) -> None:
     assert list(triton) == list(mlscale)
     assert (triton["name"], triton["version"].partition(".")[0]) == ("triton", "2")
     assert set(mlscale["extensions"]) < set(triton["extensions"])
-
-
-@pytest.mark.parametrize("model", ["photos", "penguins", "reviews"])
-def test_configuration(servers: Servers, model: str) -> None:
-    triton, mlscale = (reply.json for reply in servers.send(Row(f"/v2/models/{model}/config", model=model)))
-    assert set(mlscale) <= set(triton)
-    for key in ("name", "platform", "backend", "max_batch_size", "default_model_filename"):
-        assert triton[key] == mlscale[key]
-    wanted = ("name", "data_type", "dims")
-    for key, count in (("input", None), ("output", 1)):
-        first, second = ([{name: entry[name] for name in wanted} for entry in side[key]] for side in (triton, mlscale))
-        assert first == second[:count]
-    assert "preferred_batch_size" in triton["dynamic_batching"]
-
-
-def test_statistics(servers: Servers) -> None:
-    servers.send(ALIKE["json"])
-    replies = servers.send(Row(f"{PHOTOS}/stats"))
-    (triton,), (mlscale,) = (reply.json["model_stats"] for reply in replies)
-    assert set(mlscale) <= set(triton)
-    assert list(mlscale["inference_stats"]) == list(triton["inference_stats"])
-    assert set(mlscale["batch_stats"][0]) <= set(triton["batch_stats"][0])
-    before = mlscale["inference_count"], triton["inference_count"]
-    servers.send(Row(f"{PHOTOS}/infer", infer(shape=[2, 3, 8, 8], data=[7] * 384)))
-    replies = servers.send(Row("/v2/models/stats"))
-    after = []
-    for reply in reversed(replies):
-        (count,) = (entry["inference_count"] for entry in reply.json["model_stats"] if entry["name"] == "photos")
-        after.append(count)
-    assert (after[0] - before[0], after[1] - before[1]) == (2, 2)
 
 
 def test_repository(servers: Servers) -> None:

@@ -99,7 +99,6 @@ def test_the_key(locked: Server) -> None:
         ("/labels", b'{"id": "a", "label": "1"}', JSON),
         (LOAD, b"{}", JSON),
         ("/v2/models/digits", None, {}),
-        ("/v2/models/digits/stats", None, {}),
         ("/metrics", None, {}),
         ("/", None, {}),
     )

@@ -85,7 +85,7 @@ def test_chunked_bodies_and_a_client_that_waits_to_go_on(server: Server) -> None
 
 def test_http_1_0_and_head(server: Server) -> None:
     for sent, end in (
-        (b"GET /v2 HTTP/1.0\r\n\r\n", b'"statistics"]}'),
+        (b"GET /v2 HTTP/1.0\r\n\r\n", b'"binary_tensor_data"]}'),
         (b"HEAD /v2 HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", b"\r\n\r\n"),
     ):
         with server.socket() as client:
