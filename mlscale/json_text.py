@@ -5,12 +5,12 @@ from __future__ import annotations
 import codecs
 import json
 import sys
-from typing import Any, TextIO
+from typing import TextIO
 
 from mlscale.atomic_files import convert_to_json
 
 
-def format_json(value: Any, stream: TextIO | None = None, indent: int | None = None) -> str:
+def format_json(value: object, stream: TextIO | None = None, indent: int | None = None) -> str:
     r"""Return a value as JSON for a stream of texts, stdout by default. NaN and infinities, which JSON lacks, are null.
 
     Letters that are not ASCII are written as they are to streams of UTF-8, the encoding of JSON, and as \u escapes to
