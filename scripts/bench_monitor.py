@@ -121,8 +121,7 @@ def write_profile(folder: Path, drawn: dict[str, Any]) -> None:
     """The reference profile of what was drawn."""
     import numpy as np
 
-    from mlscale.reference.column_sketch import ColumnSketch, build_category_sketch, build_number_sketch
-    from mlscale.reference.score_reference import ScoreReference
+    from mlscale.reference.column_sketch import ColumnSketch, ScoreReference, build_category_sketch, build_number_sketch
     from mlscale.reference.stored_reference import StoredReference
 
     sketches: list[ColumnSketch] = [

@@ -33,7 +33,7 @@ def write_records(folder: Path, count: int) -> float:
     """Write the photographs of `bench_data` as TFRecord files; return their mean size in bytes."""
     import numpy as np
 
-    from mlscale.data.tfrecord.record_writer import build_record
+    from mlscale.data.tfrecord.record_framing import build_record
     from scripts.bench_data import CLASSES, LEAST, MOST, parts, photos
 
     random, sources, sizes = np.random.default_rng(0), photos(), []

@@ -29,7 +29,7 @@ from mlscale.config.derive import count_epoch_steps
 from mlscale.config.metric_choice import follow_own_metrics
 from mlscale.config.targets import has_argument, has_precision_plugin
 from mlscale.data.backend import Backend
-from mlscale.data.inspection.bad_list import BAD_LIST, write_bad_list
+from mlscale.data.order.bad_samples import BAD_LIST, write_bad_list
 from mlscale.runs.initial_source import InitialWeights
 from mlscale.runs.run_reader import RUN
 from mlscale.secrets.mask import Masker

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from mlscale.data.shards.sample_source import MarkedSource, SampleSource
     from mlscale.data.tables.table_data import BreastCancer, Diabetes, TableFiles
     from mlscale.data.text.text_files import TextFiles
-    from mlscale.data.text.text_table import TextTable
+    from mlscale.data.text.text_rows import TextTable
     from mlscale.data.text.token_data import TokenFiles
 
 __all__ = [
@@ -80,7 +80,6 @@ _NAMES_BY_MODULE = {
     "builtin.image_sets": ("Digits", "FashionMNIST"),
     "builtin.digit_scenes": ("DigitsScenes",),
     "images.image_folder": ("FolderBackend",),
-    "text.text_table": ("TextTable",),
     "images.labelled_images": ("ImageBackend",),
     "images.image_modules": ("ImageData", "ImageFolder", "ImageTable", "TFRecord", "WebDataset"),
     "images.image_table": ("ImageTableBackend",),
@@ -92,6 +91,7 @@ _NAMES_BY_MODULE = {
     "images.tfrecord": ("RecordBackend",),
     "images.webdataset": ("TarBackend",),
     "text.text_files": ("TextFiles",),
+    "text.text_rows": ("TextTable",),
     "text.token_data": ("TokenFiles",),
 }
 

@@ -18,8 +18,7 @@ from mlscale.data.augmentations.device_augment import refuse_on_device
 from mlscale.data.class_labels import compute_label_digest, encode_labels, find_classes, join_label_digests
 from mlscale.data.data_facts import DataFacts
 from mlscale.data.data_module import OrderedData
-from mlscale.data.dataset_samples import DatasetWork, SeededDataset, parse_pair
-from mlscale.data.dataset_stream import DatasetStream
+from mlscale.data.dataset_stream import DatasetStream, DatasetWork, SeededDataset, parse_pair
 from mlscale.data.order import sample_weights as weights_of
 from mlscale.data.order.bad_samples import BadSample, Stream
 from mlscale.data.order.policy import Policy, TolerantPolicyArguments

@@ -20,7 +20,7 @@ from mlscale.evaluate.collect_predictions import PredictionCollector, find_measu
 from mlscale.evaluate.sample_collector import SampleCollector, describe_task_info
 from mlscale.evaluate.worst_samples import build_worst_blocks
 from mlscale.report import Figure, Heading
-from mlscale.report.block_documents import convert_from_blocks
+from mlscale.report.figures import convert_from_blocks
 from mlscale.report.text import format_count
 from mlscale.runs.recover import is_run_folder
 from mlscale.tasks.batch import get_batch_size

@@ -20,13 +20,14 @@ from mlscale.data.text.language_data import LanguageData
 from mlscale.data.text.passages import cut_passages
 from mlscale.export.parity import compute_task_scores
 from mlscale.reference.column_sketch import (
+    MAX_SCORES,
     ColumnSketch,
     Group,
+    ScoreReference,
     build_category_sketch,
     build_number_sketch,
 )
 from mlscale.reference.passage_rows import UNKNOWN_WORDS, PassageRows
-from mlscale.reference.score_reference import MAX_SCORES, ScoreReference
 from mlscale.reference.stored_reference import StoredReference
 from mlscale.task_types.event_forms import AnswerNames, PredictionColumns, SummaryColumns
 from mlscale.task_types.sample_score import SampleScore

@@ -18,7 +18,7 @@ from mlscale.data.encoders.tensor_encoder import TensorEncoder
 from mlscale.data.images.image_modules import ImageData
 from mlscale.data.shards.system_files import report_once
 from mlscale.data.text.token_blocks import IGNORED
-from mlscale.data.windows.window_facts import SampleFacts, read_window_facts
+from mlscale.data.windows.window_folder import SampleFacts, read_window_facts
 from mlscale.errors import MLScaleError
 from mlscale.task_types.task_type import AnswerNames
 from mlscale.tasks.batch import unpack_batch

@@ -14,9 +14,8 @@ from mlscale.atomic_files import compute_sha256
 from mlscale.errors import MLScaleError
 from mlscale.export.servable import DOCUMENT, REFERENCE, parse_task_type, read_document
 from mlscale.monitor.event_columns import EventScorer, name_columns, round_sketch
-from mlscale.reference.column_sketch import ColumnSketch
+from mlscale.reference.column_sketch import ColumnSketch, ScoreReference
 from mlscale.reference.passage_rows import PassageRows
-from mlscale.reference.score_reference import ScoreReference
 from mlscale.reference.stored_reference import StoredReference
 from mlscale.task_types.event_forms import AnswerNames
 from mlscale.task_types.task_type import TaskType

@@ -14,8 +14,7 @@ from mlscale.monitor.baseline import Baseline
 from mlscale.monitor.drift import ColumnDrift, DriftLimits, compare_columns, select_farthest_results
 from mlscale.monitor.drift.column_drift import QUALITY
 from mlscale.monitor.event_window import EventWindow
-from mlscale.reference.column_sketch import CategorySketch
-from mlscale.reference.score_reference import ScoreReference
+from mlscale.reference.column_sketch import CategorySketch, ScoreReference
 from mlscale.report import format_number, text
 from mlscale.stats.autocorrelation import estimate_correlation_time
 from mlscale.stats.bootstrap import MIN_SAMPLES, bootstrap_intervals

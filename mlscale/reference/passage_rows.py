@@ -14,8 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mlscale.reference.column_sketch import NumberSketch
-from mlscale.reference.score_reference import ScoreReference
+from mlscale.reference.column_sketch import NumberSketch, ScoreReference
 
 Floats = NDArray[np.float64]
 UNKNOWN_WORDS = "input.unknown_words"

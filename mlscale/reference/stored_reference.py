@@ -19,9 +19,14 @@ from numpy.typing import NDArray
 from mlscale.atomic_files import read_json, write_bytes, write_json
 from mlscale.contracts import expect_format, get_format_tag
 from mlscale.errors import MLScaleError
-from mlscale.reference.column_sketch import CategorySketch, ColumnSketch, NumberSketch, build_number_sketch
+from mlscale.reference.column_sketch import (
+    CategorySketch,
+    ColumnSketch,
+    NumberSketch,
+    ScoreReference,
+    build_number_sketch,
+)
 from mlscale.reference.passage_rows import PassageRows
-from mlscale.reference.score_reference import ScoreReference
 
 ARRAYS, ABOUT = "profile.npz", "profile.json"
 # A profile may come from elsewhere: the number of its columns is checked before any is parsed.

@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from mlscale.report.canvas import COLOURS
 from mlscale.report.figures import LinePlot, PlotEvent, Series
+from mlscale.report.svg import COLOURS
 
 LOGGED = "logs/metrics.csv"
 """Below the run folder: what `logger=csv` writes."""

@@ -1,13 +1,28 @@
-"""Plots of a result, as numbers: `svg` draws them, and the page arranges them."""
+"""Plots of a result, as numbers: `svg` draws them, and the page arranges them.
+
+As JSON, blocks of a page are made by one process and put on a page by another.
+"""
 
 from __future__ import annotations
 
+import base64
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
-from mlscale.report.blocks import Block, PagePart
+from mlscale.report.blocks import (
+    Block,
+    CommandList,
+    ConfusionMatrixPlot,
+    Heading,
+    ImageBlock,
+    KeyNumbers,
+    PagePart,
+    ScatterPlot,
+    TableBlock,
+)
 from mlscale.report.text import format_number
 
 MOST_POINTS = 400  # of a series: more are not visible, and make the page large
@@ -207,3 +222,52 @@ def _describe_marks(marks: Sequence[tuple[str, float]]) -> list[str]:
 def _describe_largest(series: Series, labels: Sequence[str]) -> str:
     finite = [(value, label) for value, label in zip(series.y, labels, strict=True) if math.isfinite(value)]
     return "the largest {1} with {0}".format(*max(finite)) if finite else "no values"
+
+
+_KINDS: Mapping[str, type] = {
+    kind.__name__: kind
+    for kind in (
+        BarPlot, CommandList, ConfusionMatrixPlot, Heading, HorizontalBarPlot, ImageBlock, KeyNumbers,
+        LinePlot, PlotEvent, ScatterPlot, Series, TableBlock,
+    )
+}  # fmt: skip
+_KIND, _BYTES, _NUMBER = "kind", "base64", "number"
+
+
+def convert_from_blocks(blocks: Sequence[Figure]) -> list[Any]:
+    """Return figures as values of JSON's types."""
+    return [_convert_from(block) for block in blocks]
+
+
+def convert_to_blocks(documents: Sequence[Any]) -> list[Figure]:
+    """Return the figures of `convert_from_blocks`.
+
+    Raises:
+        ValueError, TypeError, KeyError: the documents are something else.
+    """
+    return [_convert_to(document) for document in documents]
+
+
+def _convert_from(value: object) -> Any:
+    if is_dataclass(value) and type(value) in _KINDS.values():
+        content = {field.name: _convert_from(getattr(value, field.name)) for field in fields(value)}
+        return {_KIND: type(value).__name__, **content}
+    if isinstance(value, bytes):
+        return {_BYTES: base64.b64encode(value).decode()}
+    if isinstance(value, list | tuple):
+        return [_convert_from(item) for item in value]
+    # JSON has neither NaN nor infinities.
+    return {_NUMBER: str(value)} if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _convert_to(document: object) -> Any:
+    if isinstance(document, list):
+        return [_convert_to(item) for item in document]
+    if isinstance(document, dict) and _BYTES in document:
+        return base64.b64decode(document[_BYTES], validate=True)
+    if isinstance(document, dict) and _NUMBER in document:
+        return float(document[_NUMBER])
+    if isinstance(document, dict):
+        content = {name: _convert_to(value) for name, value in document.items() if name != _KIND}
+        return _KINDS[document[_KIND]](**content)
+    return document

@@ -1,4 +1,7 @@
-"""Render a result as one page: it loads nothing from elsewhere, runs no scripts, and all its texts are escaped."""
+"""Render a result as one page: it loads nothing from elsewhere, runs no scripts, and all its texts are escaped.
+
+A notebook shows the page with its style limited to the cell.
+"""
 
 from __future__ import annotations
 
@@ -89,8 +92,7 @@ def _load_template() -> Template:
 
 def _prepare_plot(figure: Figure) -> dict[str, Any]:
     """Return a figure's values for the template."""
-    from mlscale.report.canvas import COLOURS
-    from mlscale.report.svg import draw_plot
+    from mlscale.report.svg import COLOURS, draw_plot
 
     cleaned = figure.mask_texts(_clean_text)
     if isinstance(cleaned, Heading | KeyNumbers | CommandList):
@@ -148,3 +150,23 @@ def _prepare_step(step: ReportStep) -> dict[str, Any]:
 def _clean_text(text: str) -> str:
     """Replace characters that HTML forbids, or that change the direction of text; line breaks are kept."""
     return "".join(character if character.isprintable() or character in "\n\t" else "�" for character in text)
+
+
+_STYLE = re.compile(r"<style>(.*?)</style>", re.DOTALL)
+_BODY = re.compile(r"<main>(.*)</main>", re.DOTALL)
+_ROOT = re.compile(r"(?m)^(\s*)(?::root|body)\b")
+
+
+def extract_cell_html(page: str) -> str:
+    """Return the part of a page for a notebook's cell. All texts of the page are escaped, so its only `<main>` is
+    that of the template.
+
+    Args:
+        page: the HTML of `mlscale.report.html.render_page`.
+    """
+    style, body = _STYLE.search(page), _BODY.search(page)
+    assert style is not None
+    assert body is not None
+    # Nested rules apply below the one that holds them: neither the notebook nor another cell is styled.
+    scoped = _ROOT.sub(r"\1&", style[1])
+    return f'<style>.mlscale-result {{{scoped}}}</style><div class="mlscale-result"><main>{body[1]}</main></div>'

@@ -17,7 +17,7 @@ from mlscale.contracts import expect_format, get_format_tag
 from mlscale.json_text import format_json
 from mlscale.report.blocks import TableBlock
 from mlscale.report.figures import Figure, ReportStep
-from mlscale.report.html import render_page
+from mlscale.report.html import extract_cell_html, render_page
 from mlscale.report.terminal import wrap_text
 from mlscale.report.text import format_key_values, format_metrics, format_table
 from mlscale.secrets.config_secrets import mask_overrides
@@ -104,8 +104,6 @@ class Result:
 
     def _repr_html_(self) -> str:
         """Return the result's page, with its figures, for a notebook."""
-        from mlscale.report.html import render_page
-        from mlscale.report.notebook import extract_cell_html
         from mlscale.secrets.mask import Masker
 
         # A notebook is saved with its output, so secrets are masked as in any other file.

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mlscale.data.windows.window_facts import SampleFacts
+from mlscale.data.windows.window_folder import SampleFacts
 from mlscale.retrain.window_samples import (
     NewCategories,
     check_mask_size,

@@ -15,7 +15,7 @@ from PIL import Image
 from mlscale.data.data_module import OrderedData
 from mlscale.data.images.image_modules import ImageFolder
 from mlscale.data.tables.table_data import TableFiles
-from mlscale.data.text.text_table import TextTable
+from mlscale.data.text.text_rows import TextTable
 
 Data = TypeVar("Data", bound=OrderedData)
 _WORDS = ("rain", "naïve", "Ærø", "東京", "🙂", "zero", "Füße", "one", "sun", "é", "-1", "N/A?", "a,b", '"q"')

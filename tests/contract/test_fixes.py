@@ -32,7 +32,7 @@ PROSE = {
         data.images.sample_probe._find_shape data.images.image_folder._hold_out
         data.images.image_folder.list_class_images
         data.images.sharded_images._read_weight_members
-        data.images.sharded_images.read_members data.multiple_labels.encode_multi_hot data.multiple_labels.read_labels
+        data.images.sharded_images.read_members data.label_kinds.encode_multi_hot data.label_kinds.read_labels
         data.order.bad_samples._find_replacement data.order.sample_weights.check_weights
         data.order.sample_weights.read_weights_file data.shards.index_builder.scan_shard
         data.shards.sample_source._build_missing_error data.shards.sample_source._decode_sample_label
@@ -70,7 +70,7 @@ PROSE = {
         predict.given_samples.raise_bad_samples runs.folder._resolve_inside
         task_types.task_type._create_missing_error tasks.batch.unpack_batch
         train.checkpoint.weights_only_load.load_checkpoint_file
-        data.augmentations.augmentation.check_sizes data.dataset_samples.parse_pair
+        data.augmentations.augmentation.check_sizes data.dataset_stream.parse_pair
         data.workers.sample_executor._pickle_work data.workers.sample_executor._update_workers
     """,
     "another process has to end, or the same command has to be started again": """

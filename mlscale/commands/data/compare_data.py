@@ -21,10 +21,9 @@ from mlscale.data.encoders.table_encoder import TableEncoder
 from mlscale.data.images.decoded_cache import iterate_single_samples
 from mlscale.data.images.labelled_images import ImageBackend
 from mlscale.data.images.sample_probe import NoReadableSampleError
-from mlscale.data.inspection.bad_list import write_bad_list
 from mlscale.data.inspection.sample_changes import SampleChanges, find_changes
 from mlscale.data.inspection.shown_samples import name_classes
-from mlscale.data.order.bad_samples import BadRecord, BadSample
+from mlscale.data.order.bad_samples import BadRecord, BadSample, write_bad_list
 from mlscale.errors import MLScaleError, call_all
 from mlscale.monitor.drift import ColumnDrift, DriftLimits, compare_columns
 from mlscale.monitor.drift.column_drift import Column

@@ -57,7 +57,7 @@ def _run_action(options: Options) -> Result:
 
         return show_samples(opened, options.split, options.count)
     from mlscale.commands.data.show_facts import show_facts
-    from mlscale.data.images.common_size import adopt_common_size
+    from mlscale.data.images.labelled_images import adopt_common_size
 
     # Nothing is trained: facts are shown of images that a run would have to resize.
     adopt_common_size(opened.backend)

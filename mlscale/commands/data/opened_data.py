@@ -57,7 +57,7 @@ def open_data(options: Options, ref: str | None, words: Sequence[str] = (), *, a
     from mlscale.assembly.run_data import RunData
     from mlscale.config.targets import has_argument
     from mlscale.data.backend import Backend
-    from mlscale.data.images.common_size import adopt_common_size
+    from mlscale.data.images.labelled_images import adopt_common_size
 
     base = [f"like={ref}", f"runs_dir={options.runs_dir}"] if ref else []
     folders = [word for folder in options.config_dir for word in ("--config-dir", folder)]

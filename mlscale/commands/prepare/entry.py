@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from mlscale.data.images.image_modules import ImageData
     from mlscale.data.order.bad_samples import BadRecord
     from mlscale.data.text.text_files import TextFiles
-    from mlscale.data.writing.left_out import LeftOut
     from mlscale.data.writing.reencoding import Reencoding
+    from mlscale.data.writing.sample_contents import LeftOut
     from mlscale.data.writing.write_shards import Part, WrittenShards
     from mlscale.data.writing.write_tokens import WrittenTokens
 
@@ -36,7 +36,7 @@ def run(cfg: DictConfig) -> Result:
     from omegaconf import OmegaConf
 
     from mlscale.assembly.run_data import RunData
-    from mlscale.data.images.common_size import adopt_common_size
+    from mlscale.data.images.labelled_images import adopt_common_size
     from mlscale.data.writing.reencoding import parse_reencoding
 
     start = time.perf_counter()
@@ -102,8 +102,8 @@ def _write(cfg: DictConfig, data: object, start: float) -> Result:
     from mlscale.data.images.image_modules import ImageData
     from mlscale.data.order.bad_samples import BadSample
     from mlscale.data.text.text_files import TextFiles
-    from mlscale.data.writing.left_out import find_left_out
     from mlscale.data.writing.reencoding import parse_reencoding
+    from mlscale.data.writing.sample_contents import find_left_out
     from mlscale.data.writing.write_shards import DOCUMENT
 
     # Before the data is counted: a mistyped part is the quicker error.
@@ -175,7 +175,7 @@ def _write_with_bar(
 
 
 def _read_left_out(path: str | None) -> list[BadRecord]:
-    from mlscale.data.inspection.bad_list import read_bad_list
+    from mlscale.data.order.bad_samples import read_bad_list
 
     return [] if path is None else read_bad_list(Path(path).expanduser(), where="leave_out")
 
@@ -271,7 +271,7 @@ def write_text_tokens(cfg: DictConfig, data: TextFiles, part: Part, start: float
 
 def _train_tokenizer(cfg: DictConfig, data: TextFiles, parts: dict[str, Any], folder: Path) -> None:
     """Train the tokenizer on training documents, unless an earlier call has, and let the data have it."""
-    from mlscale.data.text.document_parts import read_documents
+    from mlscale.data.text.documents import read_documents
     from mlscale.data.text.token_maps import TOKENIZER
     from mlscale.data.writing.train_tokenizer import train_tokenizer
 

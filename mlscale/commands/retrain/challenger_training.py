@@ -61,9 +61,7 @@ def train_challenger(cfg: DictConfig, champion: Champion, window: LabelledWindow
     What the champion's data has of relabelled classes contradicts the window and is left out; all of it, where a person
     has decided that it no longer counts.
     """
-    from mlscale.data.windows.window_digests import write_window_digests
-    from mlscale.data.windows.window_facts import write_window_facts
-    from mlscale.data.windows.window_folder import HELD_OUT, TRAIN
+    from mlscale.data.windows.window_folder import HELD_OUT, TRAIN, write_window_digests, write_window_facts
     from mlscale.runs.folder import RunFolder
 
     for part in (TRAIN, HELD_OUT):

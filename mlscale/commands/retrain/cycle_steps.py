@@ -127,7 +127,7 @@ def _take_window(cfg: DictConfig, champion: Champion) -> LabelledWindow:
     Raises:
         MLScaleError: the folder of events does not exist, or holds something else.
     """
-    from mlscale.data.windows.window_digests import read_window_digests
+    from mlscale.data.windows.window_folder import read_window_digests
     from mlscale.events.store import EventStore
     from mlscale.monitor.event_folder import check_event_folder
     from mlscale.retrain.labelled_window import select_labelled_window

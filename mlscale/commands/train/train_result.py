@@ -15,8 +15,8 @@ from mlscale.config.metric_choice import describe_classes
 from mlscale.errors import MLScaleError
 from mlscale.launch.start_notices import print_masked_lines
 from mlscale.report import CommandList, Figure, Heading, KeyNumbers, Result, TableBlock, format_number
-from mlscale.report.block_documents import convert_to_blocks
 from mlscale.report.curves import LOGGED, build_run_plots, read_metric_points
+from mlscale.report.figures import convert_to_blocks
 from mlscale.report.text import format_count, format_metric, format_metric_name, format_percent
 from mlscale.runs.folder import RunFolder
 

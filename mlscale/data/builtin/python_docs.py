@@ -9,15 +9,13 @@ import os
 import platform
 import re
 import sysconfig
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar, Unpack
 
 from mlscale.data.cache_folder import get_cache_dir, write_aside
-from mlscale.data.order.policy import Policy, PolicyArguments
 from mlscale.data.text.documents import Document, hold_out_documents
-from mlscale.data.text.language_data import LanguageData
-from mlscale.data.text.packing import CONCAT
+from mlscale.data.text.language_data import LanguageData, TextArguments
 from mlscale.errors import Exit, MLScaleError
 
 # Not a part of every Python, or no library at all.
@@ -41,8 +39,7 @@ class PythonDocs(LanguageData):
     Args:
         root: the folder to keep the text in; None for the cache.
         val_fraction: part of all bytes that is held out, in whole documents.
-        others: see `TextFiles`.
-        policy: see `Policy`.
+        arguments: see `LanguageData` and `Policy`.
     """
 
     licence: ClassVar[str] = "PSF-2.0"
@@ -51,22 +48,9 @@ class PythonDocs(LanguageData):
         self,
         root: str | os.PathLike[str] | None = None,
         val_fraction: float = 0.1,
-        length: int = 256,
-        stride: int | None = None,
-        tokenizer: str | None = None,
-        special_tokens: Mapping[str, str] | None = None,
-        packing: str = CONCAT,
-        **policy: Unpack[PolicyArguments],
+        **arguments: Unpack[TextArguments],
     ) -> None:
-        policy.setdefault("batch_size", 16)
-        super().__init__(
-            length=length,
-            stride=stride,
-            policy=Policy(**policy),
-            tokenizer=tokenizer,
-            special_tokens=special_tokens,
-            packing=packing,
-        )
+        super().__init__(**arguments)
         self.val_fraction = val_fraction
         self.folder = (
             get_cache_dir() if root is None else Path(root).expanduser()

@@ -9,8 +9,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mlscale.data.dali.augmentation_plan import AugmentationPlan
 from mlscale.data.dali.operations import NOTHING, WITHOUT_VALUES, ImageChanges, Kind
+from mlscale.data.dali.recorded_transforms import AugmentationPlan
 from mlscale.data.decoding import jpeg
 from mlscale.data.decoding.fast_decoder import JpegPicture, open_picture
 from mlscale.data.decoding.resample import Box, ChooseBox, find_middle_box

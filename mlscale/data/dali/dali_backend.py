@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mlscale.data.augmentations.device_augment import refuse_on_device
-from mlscale.data.dali.augmentation_plan import AugmentationPlan
 from mlscale.data.dali.batch_inputs import BatchInputs, InputReader, SampleInput
 from mlscale.data.dali.operations import ImageChanges
 from mlscale.data.dali.pipeline import QUEUE_DEPTH, PipelineSettings
 from mlscale.data.dali.pipeline_runner import PipelineFailedError, PipelineRunner
+from mlscale.data.dali.recorded_transforms import AugmentationPlan
 from mlscale.data.decoding.resample import ChooseBox
 from mlscale.data.images.decoded_cache import DecodedSamples
 from mlscale.data.images.image_stream import assemble_batch, split_rows

@@ -12,10 +12,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlscale.config.names.suggest import format_override
-from mlscale.data.encoders.encoder import INPUT, EncodedSamples, Encoder, TensorSpec
-from mlscale.data.encoders.fit_column import fit_column
-from mlscale.data.encoders.row_values import RowStep, build_no_row_error, describe_absent_columns, is_utf8
-from mlscale.data.encoders.table_columns import CategoryColumn, NumberColumn, TableColumn
+from mlscale.data.encoders.encoder import (
+    INPUT,
+    EncodedSamples,
+    Encoder,
+    RowStep,
+    TensorSpec,
+    build_no_row_error,
+    describe_absent_columns,
+    is_utf8,
+)
+from mlscale.data.encoders.table_columns import CategoryColumn, NumberColumn, TableColumn, fit_column
 from mlscale.data.table_parsing.columns import DataTable, suggest_number_keys
 from mlscale.data.table_parsing.table_form import USUAL_FORM, TableForm
 from mlscale.errors import MLScaleError, raise_all

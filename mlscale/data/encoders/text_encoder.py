@@ -9,8 +9,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from mlscale.data.encoders.encoder import INPUT, EncodedSamples, Encoder, TensorSpec
-from mlscale.data.encoders.row_values import name_kind
+from mlscale.data.encoders.encoder import INPUT, EncodedSamples, Encoder, TensorSpec, name_kind
 
 PADDING, OFFSET = 0, 1
 """The token after the end of a text, and what is added to each byte, so that no byte is the padding."""

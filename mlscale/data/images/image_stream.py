@@ -32,7 +32,7 @@ from mlscale.data.order.batch_plan import Batch, BatchPlan
 from mlscale.data.order.keyed_permutation import derive_sample_seeds
 from mlscale.data.shards.member_decoder import Array
 from mlscale.data.workers.sample_executor import SampleExecutor
-from mlscale.data.workers.worker_pool import WorkerPool
+from mlscale.data.workers.worker_process import WorkerPool
 
 _FLOAT = np.dtype(np.float32)
 _MIN_CHUNK_SAMPLES = 8

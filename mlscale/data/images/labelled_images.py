@@ -26,7 +26,7 @@ from mlscale.data.images.decoded_cache import DecodedSamples, SampleShape
 from mlscale.data.images.image_stream import ImageStream
 from mlscale.data.images.joined_images import JoinedSource, join_image_windows
 from mlscale.data.images.masks import DecodedMasks, MaskSource, find_mask_classes
-from mlscale.data.images.sample_probe import probe_shape
+from mlscale.data.images.sample_probe import DifferentSizesError, probe_shape
 from mlscale.data.images.sample_transform import build_transform_executor
 from mlscale.data.inspection.shared_rows import find_shared_images, format_shared_rows
 from mlscale.data.order import sample_weights as weights
@@ -348,3 +348,17 @@ def _count_classes(labels: label_kinds.EncodedLabels, classes: Classes) -> tuple
     if labels.ndim == 1:
         return tuple(np.bincount(labels, minlength=classes.count).tolist())
     return tuple(labels.sum(0, dtype=np.int64).tolist())
+
+
+def adopt_common_size(data: object) -> None:
+    """Let images of several sizes be measured at the one that an error would suggest, and report it.
+
+    Their mean and deviation need a size; their bytes, labels and order don't depend on it.
+    """
+    if not isinstance(data, ImageBackend) or data.image_size is not None:
+        return
+    try:
+        data.facts()
+    except DifferentSizesError as error:
+        data.image_size = error.common_size
+        report_once(f"data      {error.why}: mean and deviation are those at data.image_size={data.image_size}")

@@ -17,8 +17,7 @@ from mlscale.data.images.decoded_cache import DecodedSamples
 from mlscale.data.shards.member_decoder import Array
 from mlscale.data.workers.sample_executor import SampleExecutor
 from mlscale.data.workers.serve_requests import Failure, Mark, describe_failure
-from mlscale.data.workers.worker_pool import WorkerPool
-from mlscale.data.workers.worker_process import WorkerFailure
+from mlscale.data.workers.worker_process import WorkerFailure, WorkerPool
 from mlscale.errors import MLScaleError
 
 

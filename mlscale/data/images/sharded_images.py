@@ -224,7 +224,7 @@ class ShardBackend(ImageBackend):
             if not isinstance(sampling, WindowedSampler):
                 return super()._get_follow(split)
             return build_read_ahead(*list_sample_shards(data.source), sampling)
-        from mlscale.data.remote.follow_order import build_follow
+        from mlscale.data.remote.prefetch import build_follow
 
         return build_follow(*list_sample_shards(data.source), sampling, self._get_key_path(split))
 

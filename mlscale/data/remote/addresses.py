@@ -2,6 +2,8 @@
 
 Signed addresses and passwords are secrets, and the metadata service of a cloud gives out the machine's own: an address
 comes out of a config, which may be from anyone, so it must not lead there, by a redirect or by a name neither.
+
+A socket is not opened to it either, whatever name led there.
 """
 
 from __future__ import annotations
@@ -9,6 +11,8 @@ from __future__ import annotations
 import ipaddress
 import posixpath
 import re
+import socket
+from typing import Any
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
 
 from mlscale.errors import Exit, MLScaleError
@@ -151,3 +155,19 @@ def _unpack_ipv4(number: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
 
 def _get_key(address: str) -> str:
     return address.partition("://")[2]
+
+
+def open_guarded_socket(address_info: tuple[Any, ...]) -> socket.socket:
+    """Return a new socket for a number that a name was resolved to.
+
+    This is the last step before a connection is opened, and the number is the one that is connected to: a name that
+    is resolved to another number a moment later gains nothing.
+
+    Raises:
+        BlockedAddressError: the number is that of a metadata service.
+    """
+    family, kind, protocol, _, number = address_info
+    if is_blocked_number(str(number[0])):
+        # Its name is in its text, since libraries join the errors of several numbers to one text.
+        raise BlockedAddressError(f"{BlockedAddressError.__name__}: {number[0]} is not connected to")
+    return socket.socket(family, kind, protocol)

@@ -11,9 +11,8 @@ from typing import Any
 import fsspec
 from fsspec.asyn import sync
 
-from mlscale.data.remote.guarded_sockets import open_guarded_socket
-from mlscale.data.remote.stores import RemoteStat, Sink
-from mlscale.data.remote.transfers import RetryLimits, WrongBytesError
+from mlscale.data.remote.addresses import open_guarded_socket
+from mlscale.data.remote.transfers import RemoteStat, RetryLimits, Sink, WrongBytesError
 
 _SPAN = 8 << 20
 """Bytes of one request: what a dropped connection costs at most, and few enough requests for a shard."""

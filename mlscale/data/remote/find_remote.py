@@ -25,13 +25,10 @@ from mlscale.data.remote.addresses import (
     join_address,
     mask_address,
 )
-from mlscale.data.remote.remote_index import IndexedShard
-from mlscale.data.remote.remote_shard import RemoteAccess
+from mlscale.data.remote.remote_index import IndexedShard, read_small_file
+from mlscale.data.remote.remote_shard import ContentCheck, RemoteAccess
 from mlscale.data.remote.shard_cache import ShardCache
-from mlscale.data.remote.small_files import read_small_file
-from mlscale.data.remote.stores import RemoteStat, Store
-from mlscale.data.remote.transfers import Attempts, RetryLimits, describe_error
-from mlscale.data.remote.verify_content import ContentCheck
+from mlscale.data.remote.transfers import Attempts, RemoteStat, RetryLimits, Store, describe_error
 from mlscale.errors import Exit, MLScaleError, raise_all
 
 _THREADS = 16

@@ -13,10 +13,8 @@ import yarl
 from fsspec.asyn import sync
 from fsspec.implementations.http import HTTPFileSystem
 
-from mlscale.data.remote.addresses import HTTP, BlockedAddressError, get_scheme, is_blocked_host
-from mlscale.data.remote.guarded_sockets import open_guarded_socket
-from mlscale.data.remote.stores import RemoteStat, Sink
-from mlscale.data.remote.transfers import ChangedShardError, RetryLimits, StatusError, WrongBytesError
+from mlscale.data.remote.addresses import HTTP, BlockedAddressError, get_scheme, is_blocked_host, open_guarded_socket
+from mlscale.data.remote.transfers import ChangedShardError, RemoteStat, RetryLimits, Sink, StatusError, WrongBytesError
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _MAX_REDIRECTS = 5

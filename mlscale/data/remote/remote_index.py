@@ -1,4 +1,7 @@
-"""The index of a remote shard: saved on this machine, next to the shard, or made from a copy of it."""
+"""The index of a remote shard: saved on this machine, next to the shard, or made from a copy of it.
+
+Small files next to remote shards, such as indexes and `dataset.json`, need not be there.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +16,8 @@ import numpy as np
 
 from mlscale.data.cache_folder import get_cache_dir
 from mlscale.data.remote.addresses import get_file_name, identify_shard, join_address, mask_address
-from mlscale.data.remote.remote_shard import RemoteShard
-from mlscale.data.remote.small_files import read_small_file
+from mlscale.data.remote.remote_shard import RemoteAccess, RemoteShard
+from mlscale.data.remote.transfers import Attempts, StatusError, Store
 from mlscale.data.shards.index_builder import Scanner, keep_small_members
 from mlscale.data.shards.index_files import (
     INDEX_FOLDER_NAME,
@@ -127,3 +130,25 @@ def _name_address(error: MLScaleError, path: str, shard: RemoteShard) -> MLScale
             f"{command}, of its copy; or upload the shard again" if shard.stat.size else "upload the shard again"
         )
     return named
+
+
+def read_small_file(store: Store, address: str, access: RemoteAccess, where: str, most: int) -> bytes | None:
+    """Return the content of a file that may be there; None if it is not, may not be read, or is larger than `most`."""
+    attempts = Attempts(address, access.policy, access.counts, where)
+
+    def read() -> bytes | None:
+        parts: list[bytes] = []
+        try:
+            stat = store.read_stat(address)
+            if 0 < stat.size <= most:
+                store.stream_span(address, 0, stat.size, stat, lambda _, content: parts.append(content))
+        # What may be missing may also be out of reach: who may read objects one by one may not list them.
+        except (FileNotFoundError, PermissionError):
+            return None
+        except StatusError as error:
+            if error.status < 500 and error.status != 429:
+                return None
+            raise
+        return b"".join(parts) or None
+
+    return attempts.call(read)

@@ -18,6 +18,7 @@ import numpy as np
 from mlscale.atomic_files import suggest_restore
 from mlscale.data.shards.index_files import (
     TAR,
+    SampleKeys,
     SavedIndex,
     ShardIndex,
     UnreadableIndexError,
@@ -29,7 +30,6 @@ from mlscale.data.shards.index_files import (
     settle_unread,
     use_index,
 )
-from mlscale.data.shards.sample_keys import SampleKeys
 from mlscale.data.shards.shard_index import NO_DIGEST, NO_STATE, Index, State, get_file_state
 from mlscale.data.shards.shard_paths import Shard
 from mlscale.data.shards.small_members import SmallMembers, locate_small_members, read_small_members

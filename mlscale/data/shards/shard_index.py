@@ -20,8 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlscale.atomic_files import suggest_restore
-from mlscale.data.shards.index_files import compute_content_digest
-from mlscale.data.shards.sample_keys import SEPARATOR, SampleKeys
+from mlscale.data.shards.index_files import SEPARATOR, SampleKeys, compute_content_digest
 from mlscale.data.shards.shard_paths import ReadSpan, Shard
 from mlscale.data.shards.small_members import SmallMembers
 from mlscale.data.shards.system_files import SkippedFiles, report_once

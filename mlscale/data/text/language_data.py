@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Unpack
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from mlscale.data.encoders.document_encoder import DocumentEncoder
 from mlscale.data.encoders.text_encoder import convert_to_bytes
 from mlscale.data.encoders.token_encoders import TokenDocumentEncoder
 from mlscale.data.encoders.tokenizer import Tokenizer, check_has_tokenizer
-from mlscale.data.inspection.shared_documents import (
+from mlscale.data.inspection.shared_rows import (
     SharedDocuments,
     find_equal_documents,
     format_shared_documents,
@@ -26,22 +26,36 @@ from mlscale.data.inspection.shared_documents import (
 )
 from mlscale.data.order.bad_samples import Stream
 from mlscale.data.order.batch_plan import Batch, BatchPlan
-from mlscale.data.order.policy import Policy
+from mlscale.data.order.policy import Policy, PolicyArguments
 from mlscale.data.split_rows import SplitRows, compute_split_version
-from mlscale.data.text.document_parts import read_all_documents
 from mlscale.data.text.documents import (
     Document,
     compute_documents_digest,
+    read_all_documents,
 )
 from mlscale.data.text.packing import CONCAT, check_packing
-from mlscale.data.text.text_blocks import TextBlocks
 from mlscale.data.text.token_arrays import FlatTokens, encode_in_parts, join_rows
-from mlscale.data.text.token_blocks import TokenBlocks
+from mlscale.data.text.token_blocks import TextBlocks, TokenBlocks
 from mlscale.data.windows.text_window import write_document_window
 from mlscale.data.windows.window_folder import TRAIN, WHERE
 from mlscale.errors import MLScaleError
 
 Blocks = TextBlocks | TokenBlocks
+
+
+class BlockArguments(PolicyArguments, total=False):
+    """The arguments of `LanguageData` that every subclass takes, too."""
+
+    length: int
+    stride: int | None
+    tokenizer: str | None
+    packing: str
+
+
+class TextArguments(BlockArguments, total=False):
+    """The same for text that is not tokens yet."""
+
+    special_tokens: Mapping[str, str] | None
 
 
 class LanguageData(MemoryData):
@@ -53,10 +67,10 @@ class LanguageData(MemoryData):
     Args:
         length: tokens of a block: the context that a model is trained with.
         stride: tokens between the starts of two training blocks; None for `length`. Half of it gives twice the blocks.
-        policy: batches, order and augmentation.
         tokenizer: the file of a tokenizer; None: tokens are bytes.
         special_tokens: the names of its special tokens by role; None for the usual names.
         packing: how documents fill blocks; see `mlscale.data.text.packing`.
+        policy: see `Policy`; `augment` gets one block, int64 (length,).
     """
 
     takes_windows: ClassVar[bool] = True
@@ -64,14 +78,16 @@ class LanguageData(MemoryData):
     def __init__(
         self,
         *,
-        length: int,
-        stride: int | None,
-        policy: Policy,
+        length: int = 256,
+        stride: int | None = None,
         tokenizer: str | None = None,
         special_tokens: Mapping[str, str] | None = None,
         packing: str = CONCAT,
+        **policy: Unpack[PolicyArguments],
     ) -> None:
-        super().__init__(policy)
+        # Blocks are longer than most samples, and fewer of them fit into memory.
+        policy.setdefault("batch_size", 16)
+        super().__init__(Policy(**policy))
         check_packing(packing)
         # Before it is filled in: only a stride that was typed can be one without effect.
         self._check_stride(stride, packing)

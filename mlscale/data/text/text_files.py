@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Unpack
 
-from mlscale.data.order.policy import Policy, PolicyArguments
 from mlscale.data.table_parsing.hold_out import check_fraction
-from mlscale.data.text.document_parts import DocumentPart, list_parts, read_all_documents
 from mlscale.data.text.documents import (
     Document,
+    DocumentPart,
     choose_held_names,
     find_text_files,
     hold_out_documents,
     is_text_held_out,
+    list_parts,
+    read_all_documents,
 )
-from mlscale.data.text.language_data import LanguageData
-from mlscale.data.text.packing import CONCAT
+from mlscale.data.text.language_data import LanguageData, TextArguments
 from mlscale.errors import MLScaleError
 
 
@@ -28,9 +28,7 @@ class TextFiles(LanguageData):
         val: the same, for validation; None holds out files of `train`, or the end of a single one.
         val_fraction: part of all bytes that is held out where `val` is None.
         text: the key of the text in JSON Lines, of which each line is a document; None: each file is one.
-        length: see `LanguageData`.
-        stride: see `LanguageData`, as for the next three.
-        policy: see `Policy`; `augment` gets one block, int64 (length,).
+        arguments: see `LanguageData` and `Policy`.
     """
 
     def __init__(
@@ -39,22 +37,9 @@ class TextFiles(LanguageData):
         val: str | Sequence[str] | None = None,
         val_fraction: float = 0.1,
         text: str | None = None,
-        length: int = 256,
-        stride: int | None = None,
-        tokenizer: str | None = None,
-        special_tokens: Mapping[str, str] | None = None,
-        packing: str = CONCAT,
-        **policy: Unpack[PolicyArguments],
+        **arguments: Unpack[TextArguments],
     ) -> None:
-        policy.setdefault("batch_size", 16)
-        super().__init__(
-            length=length,
-            stride=stride,
-            policy=Policy(**policy),
-            tokenizer=tokenizer,
-            special_tokens=special_tokens,
-            packing=packing,
-        )
+        super().__init__(**arguments)
         self._train, self._val, self.val_fraction, self.text = train, val, val_fraction, text
 
     def _read_documents(self) -> dict[str, list[Document]]:

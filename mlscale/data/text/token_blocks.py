@@ -1,4 +1,4 @@
-"""Sequences of a tokenizer's tokens for language models, each with the same sequence shifted by one token."""
+"""Sequences of bytes or of a tokenizer's tokens for language models, each with the same one shifted by one token."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from mlscale.data.order.bad_samples import BadSample
 from mlscale.data.split_rows import Array
+from mlscale.data.text.documents import Document, compute_documents_digest
 from mlscale.data.text.packing import CONCAT, BlockPacking, Packing, Sequences, pack_documents
-from mlscale.data.text.token_arrays import FlatTokens
-from mlscale.data.text.token_checks import RESTORE, CorruptTokensError
+from mlscale.data.text.token_arrays import RESTORE, ArrayTokens, CorruptTokensError, FlatTokens
 
 IGNORED = -100
 """The target of a place that is padding: torch's default of a target that has no loss."""
@@ -111,3 +111,55 @@ class TokenBlocks:
             # Tokens can be written again from their texts: to go on without them would be the second best.
             bad.fix = RESTORE
             raise bad from error
+
+
+class TextBlocks:
+    """Documents one after the other, a zero byte after each, cut into blocks.
+
+    Args:
+        documents: at least as much text as a block and the byte after it.
+        length: bytes of a block.
+        stride: bytes from the start of a block to that of the next.
+
+    Attributes:
+        text: all of it.
+        tokens: the same: a byte each.
+        documents: the texts.
+    """
+
+    bad: Mapping[int, str] = {}
+    labels = None
+
+    def __init__(self, documents: Sequence[Document], length: int, stride: int) -> None:
+        # Other blocks of the same text are other samples.
+        self.version = compute_documents_digest(documents) + f" {length}/{stride}"
+        self.text = b"".join(document.text + b"\0" for document in documents)
+        self._bytes = np.frombuffer(self.text, np.uint8)
+        sizes = [len(document.text) + 1 for document in documents]
+        self.tokens = ArrayTokens(self._bytes, np.cumsum(sizes, dtype=np.int64))
+        self.documents = [document.text for document in documents]
+        self._names = [document.name for document in documents]
+        # One byte more than a block, for the target of its last byte.
+        self._reach, self._stride = np.arange(length + 1, dtype=np.int64), stride
+
+    def __len__(self) -> int:
+        # Only whole blocks, each with the byte after it.
+        return max(0, (len(self.text) - len(self._reach)) // self._stride + 1)
+
+    def count_tokens(self) -> int:
+        """Return the bytes of all documents, and an end for each."""
+        return len(self.text)
+
+    def get_key(self, sample: int) -> str:
+        """Return `document@byte` of the first byte."""
+        document, offset = self.tokens.locate_token(sample * self._stride)
+        return f"{self._names[document]}@{offset}"
+
+    def get_document_name(self, number: int) -> str:
+        """Return the name of a document."""
+        return self._names[number]
+
+    def take_samples(self, samples: NDArray[np.int64]) -> tuple[Array, Array]:
+        """Return x and y, int64 (n, length) each: y is x shifted by one."""
+        block = self._bytes[samples[:, None] * self._stride + self._reach].astype(np.int64)
+        return block[:, :-1].copy(), block[:, 1:].copy()

@@ -12,12 +12,10 @@ import numpy as np
 
 from mlscale.data.encoders.document_encoder import DocumentEncoder
 from mlscale.data.encoders.tokenizer import Tokenizer
-from mlscale.data.inspection.shared_documents import format_shared_documents
-from mlscale.data.order.policy import Policy, PolicyArguments
-from mlscale.data.text.language_data import Blocks, LanguageData, build_document_encoder
-from mlscale.data.text.packing import CONCAT
+from mlscale.data.inspection.shared_rows import format_shared_documents
+from mlscale.data.text.language_data import BlockArguments, Blocks, LanguageData, build_document_encoder
+from mlscale.data.text.token_arrays import RESTORE, CorruptTokensError
 from mlscale.data.text.token_blocks import TokenBlocks
-from mlscale.data.text.token_checks import RESTORE, CorruptTokensError
 from mlscale.data.text.token_maps import MappedTokens, TokenFolder
 from mlscale.errors import MLScaleError
 
@@ -29,25 +27,16 @@ class TokenFiles(LanguageData):
 
     Args:
         root: the folder.
-        tokenizer: compared with that of the folder, if given.
-        length: see `LanguageData`.
-        stride: see `LanguageData`, as for the next one.
-        packing: `documents` and `none` read where documents end at the start.
-        policy: see `Policy`; `augment` gets one sequence, int64 (length,).
+        arguments: see `LanguageData` and `Policy`; `tokenizer` is compared with that of the folder, and the packings
+            `documents` and `none` read where documents end at the start.
     """
 
     def __init__(
         self,
         root: str,
-        tokenizer: str | None = None,
-        length: int = 256,
-        stride: int | None = None,
-        packing: str = CONCAT,
-        **policy: Unpack[PolicyArguments],
+        **arguments: Unpack[BlockArguments],
     ) -> None:
-        # As of text files: blocks are longer than most samples, and fewer of them fit into memory.
-        policy.setdefault("batch_size", 16)
-        super().__init__(length=length, stride=stride, policy=Policy(**policy), tokenizer=tokenizer, packing=packing)
+        super().__init__(**arguments)
         self.root = Path(root).expanduser()
 
     @cached_property

@@ -14,9 +14,8 @@ from numpy.typing import NDArray
 from mlscale import contracts
 from mlscale.atomic_files import compute_sha256, read_json
 from mlscale.data.encoders.tokenizer import Tokenizer
-from mlscale.data.inspection.shared_documents import SharedDocuments
-from mlscale.data.text.token_arrays import choose_token_type
-from mlscale.data.text.token_checks import RESTORE, SUMS_SUFFIX, BlockChecks, count_blocks
+from mlscale.data.inspection.shared_rows import SharedDocuments
+from mlscale.data.text.token_arrays import RESTORE, SUMS_SUFFIX, BlockChecks, choose_token_type, count_blocks
 from mlscale.errors import MLScaleError
 
 DOCUMENT, TOKENIZER = "dataset.json", "tokenizer.json"

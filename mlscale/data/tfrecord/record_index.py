@@ -15,8 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlscale.data.shards.index_builder import create_read_error
-from mlscale.data.shards.index_files import ShardIndex, compute_content_digest
-from mlscale.data.shards.sample_keys import SampleKeys
+from mlscale.data.shards.index_files import SampleKeys, ShardIndex, compute_content_digest
 from mlscale.data.shards.shard_index import CorruptMemberError, Index, return_content
 from mlscale.data.shards.shard_paths import ReadSpan, Shard
 from mlscale.data.tfrecord.record_framing import (

@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 
 from mlscale.atomic_files import make_folders
 from mlscale.data.class_labels import Classes, encode_labels, parse_label
-from mlscale.data.label_kinds import LABELS, EncodedLabels
-from mlscale.data.multiple_labels import encode_multi_hot, read_labels
+from mlscale.data.label_kinds import LABELS, EncodedLabels, encode_multi_hot, read_labels
 from mlscale.data.shards.index_builder import build_index
 from mlscale.data.shards.sample_source import TarSource
 from mlscale.data.shards.shard_paths import find_shards

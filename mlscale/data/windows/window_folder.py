@@ -2,17 +2,27 @@
 
 <window>/train/…       a table, shards or texts, in the format of the data that they are mixed with
 <window>/held_out/…    never trained on
+
+By the digests a later cycle leaves out what the window holds:
+
+    <window>/digests.npy    one of each sample with its label, of both parts
+
+The facts are what the stored form does not show: the size of a photo before it was resized, the length of a text
+before it was cut.
+
+    <window>/held_out_facts.npz    of the held-out part, in its order: a challenger's reference profile is made of it
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mlscale.atomic_files import make_folders
 from mlscale.data.order.policy import Policy, normalise_shares
 from mlscale.errors import MLScaleError
 
@@ -135,3 +145,52 @@ def find_class_numbers(names: Sequence[str], classes: Sequence[str] | None, coun
             fix=f"data.relabelled=[{known[0]}]" if known else "data.relabelled=[]",
         )
     return np.array(sorted(known.index(str(name)) for name in names), np.int64)
+
+
+_FILE = "digests.npy"
+
+
+def write_window_digests(window: Path, digests: NDArray[np.uint64]) -> None:
+    """Write the digests of the labelled samples of a window, uint64 (n,)."""
+    make_folders(window)
+    np.save(window / _FILE, digests, allow_pickle=False)
+
+
+def read_window_digests(windows: Iterable[str | Path]) -> set[int]:
+    """Return the digests of the labelled samples of several windows."""
+    files = [Path(window).expanduser() / _FILE for window in windows]
+    # Windows of earlier versions have none.
+    return {digest for file in files if file.is_file() for digest in np.load(file, allow_pickle=False).tolist()}
+
+
+SampleFacts = Mapping[str, NDArray[np.float64]]
+"""Facts by name, float64 (n,), NaN where one is not known; see `EncodedSamples.facts`."""
+
+
+def write_window_facts(window: Path, facts: SampleFacts) -> None:
+    """Write the facts of the held-out samples of a window; nothing where there are none."""
+    if facts:
+        make_folders(window)
+        np.savez(_locate_facts(window), **facts)  # type: ignore[arg-type]  # numpy's stub takes allow_pickle for one
+
+
+def read_window_facts(window: str | Path, names: Sequence[str], rows: NDArray[np.int64]) -> SampleFacts:
+    """Return facts of held-out samples, NaN where the window has none.
+
+    Args:
+        window: its folder.
+        names: of the facts.
+        rows: numbers of the samples in the held-out part, (n,).
+    """
+    file = _locate_facts(Path(window).expanduser())
+    known: SampleFacts = {}
+    # Windows of earlier versions have none.
+    if file.is_file():
+        with np.load(file, allow_pickle=False) as stored:
+            known = {name: np.asarray(stored[name], np.float64) for name in stored.files}
+    return {name: known[name][rows] if name in known else np.full(len(rows), np.nan) for name in names}
+
+
+def _locate_facts(window: Path) -> Path:
+    # Next to the folder of the part, whose files are all samples.
+    return window / f"{HELD_OUT}_facts.npz"

@@ -12,8 +12,7 @@ from pathlib import Path
 from weakref import WeakSet
 
 from mlscale.data.workers.serve_requests import Work
-from mlscale.data.workers.worker_pool import WorkerPool
-from mlscale.data.workers.worker_process import WorkerFailure
+from mlscale.data.workers.worker_process import WorkerFailure, WorkerPool
 from mlscale.errors import MLScaleError
 
 

@@ -12,9 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from mlscale.data.decoding.fast_decoder import Pixels, open_picture
+from mlscale.data.decoding.fast_decoder import UPRIGHT, Pixels, open_picture
 from mlscale.data.decoding.image_files import find_image_format
-from mlscale.data.decoding.orientation import UPRIGHT
 from mlscale.data.decoding.resample import Box, resize_region
 from mlscale.data.images.masks import Mask, decode_mask, resize_nearest
 from mlscale.errors import MLScaleError

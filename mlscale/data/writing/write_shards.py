@@ -28,9 +28,8 @@ from mlscale.data.order.sample_order import ShuffledSampler
 from mlscale.data.shards.member_digests import record_digests
 from mlscale.data.shards.shard_paths import Shard
 from mlscale.data.tfrecord.feature_schema import USUAL_NAMES
-from mlscale.data.writing.left_out import LeftOut
 from mlscale.data.writing.reencoding import Reencoding
-from mlscale.data.writing.sample_contents import SampleContents
+from mlscale.data.writing.sample_contents import LeftOut, SampleContents
 from mlscale.errors import MLScaleError
 
 DOCUMENT, _PLAN = "dataset.json", ".plan.json"

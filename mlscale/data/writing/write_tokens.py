@@ -17,11 +17,9 @@ from numpy.typing import NDArray
 from mlscale import contracts
 from mlscale.atomic_files import read_json, write_bytes, write_json
 from mlscale.data.encoders.token_encoders import TokenDocumentEncoder
-from mlscale.data.inspection.shared_documents import find_equal_documents, hash_document
-from mlscale.data.text.document_parts import DocumentPart, read_documents
-from mlscale.data.text.documents import Document, is_text_held_out
-from mlscale.data.text.token_arrays import choose_token_type
-from mlscale.data.text.token_checks import SUMS_SUFFIX, compute_block_sums
+from mlscale.data.inspection.shared_rows import find_equal_documents, hash_document
+from mlscale.data.text.documents import Document, DocumentPart, is_text_held_out, read_documents
+from mlscale.data.text.token_arrays import SUMS_SUFFIX, choose_token_type, compute_block_sums
 from mlscale.data.text.token_maps import DOCUMENT, ENDS_SUFFIX, TOKENIZER, TOKENS_SUFFIX
 from mlscale.data.writing.write_shards import Part, Progress, claim_plan
 from mlscale.errors import MLScaleError

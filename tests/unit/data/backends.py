@@ -36,7 +36,7 @@ from mlscale.data.encoders.token_encoders import TokenDocumentEncoder
 from mlscale.data.images import labelled_images
 from mlscale.data.images.decoded_cache import SampleShape
 from mlscale.data.images.sample_probe import probe_shape
-from mlscale.data.tfrecord.record_writer import build_record
+from mlscale.data.tfrecord.record_framing import build_record
 from mlscale.data.writing.write_shards import Part
 from mlscale.data.writing.write_tokens import TokenSource, write_tokens
 from tests.tokenizer_files import save_bpe

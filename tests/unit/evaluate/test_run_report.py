@@ -12,7 +12,7 @@ from mlscale.atomic_files import read_json
 from mlscale.errors import MLScaleError
 from mlscale.evaluate.run_report import RunReport
 from mlscale.report import ConfusionMatrixPlot, Figure, Heading, ImageBlock, TableBlock
-from mlscale.report.block_documents import convert_to_blocks
+from mlscale.report.figures import convert_to_blocks
 from mlscale.runs.folder import RunFolder
 from mlscale.tasks import Classification
 from tests.unit.fitting import SGD, Loader, batches, classifier, trainer

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from mlscale.data import Digits, ImageFolder, WebDataset
 from mlscale.data.encoders.encoder import INPUT, TensorSpec
-from mlscale.data.windows.window_facts import write_window_facts
+from mlscale.data.windows.window_folder import write_window_facts
 from mlscale.errors import MLScaleError
 from mlscale.export.reference_builder import ReferenceBuilder
 from mlscale.export.validation_samples import (

@@ -9,8 +9,13 @@ import pytest
 from mlscale.monitor.baseline import Baseline
 from mlscale.monitor.event_columns import round_confidence
 from mlscale.monitor.event_window import EventWindow
-from mlscale.reference.column_sketch import ColumnSketch, Group, build_category_sketch, build_number_sketch
-from mlscale.reference.score_reference import ScoreReference
+from mlscale.reference.column_sketch import (
+    ColumnSketch,
+    Group,
+    ScoreReference,
+    build_category_sketch,
+    build_number_sketch,
+)
 from mlscale.task_types.event_forms import AnswerNames
 from mlscale.task_types.registry import get_task_type
 

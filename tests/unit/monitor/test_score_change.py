@@ -7,7 +7,7 @@ import pytest
 from scipy.stats import t
 
 from mlscale.monitor.window_check import ScoreChange, compare_scores, estimate_mean, format_rounded_percent
-from mlscale.reference.score_reference import ScoreReference
+from mlscale.reference.column_sketch import ScoreReference
 from mlscale.stats.intervals import compute_wilson_interval
 
 

@@ -9,7 +9,7 @@ import pytest
 from scipy.stats import binomtest
 
 from mlscale.monitor.window_check import MonitorLimits, RuleResult, WindowCheck, check_rules, format_rounded_percent
-from mlscale.reference.score_reference import ScoreReference
+from mlscale.reference.column_sketch import ScoreReference
 from mlscale.stats.intervals import compute_quantile_interval, compute_wilson_interval
 from mlscale.task_types.registry import get_task_type
 from tests.unit.monitor.conftest import baseline, score_of, window

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from mlscale.reference.column_sketch import ScoreReference
 from mlscale.reference.passage_rows import UNKNOWN_WORDS, PassageRows, compute_effective_size
-from mlscale.reference.score_reference import ScoreReference
 
 
 def build_rows(m: int = 400, seed: int = 0) -> PassageRows:

@@ -20,7 +20,7 @@ from mlscale.report import (
     Series,
     TableBlock,
 )
-from mlscale.report.block_documents import convert_from_blocks, convert_to_blocks
+from mlscale.report.figures import convert_from_blocks, convert_to_blocks
 
 BLOCKS: list[Figure] = [
     Heading("a", "b"),

@@ -18,9 +18,9 @@ from mlscale.report import (
     Series,
     TableBlock,
 )
-from mlscale.report.canvas import Axis
 from mlscale.report.curves import build_run_plots
 from mlscale.report.html import render_page
+from mlscale.report.svg import Axis
 from tests.page_elements import Elements
 
 EVIL = '<script>alert("x")</script>\'"&\x00\u202e'

@@ -12,7 +12,7 @@ from PIL import Image
 from mlscale.data.decoding.fast_decoder import DECODE_VERSION
 from mlscale.data.encoders.image_encoder import ImageEncoder
 from mlscale.data.encoders.summaries.input_summary import ImageSummary
-from mlscale.data.windows.window_digests import read_window_digests, write_window_digests
+from mlscale.data.windows.window_folder import read_window_digests, write_window_digests
 from mlscale.events.event_rows import EventSubject
 from mlscale.events.store import EventStore
 from mlscale.retrain.labelled_window import LabelledWindow, select_labelled_window

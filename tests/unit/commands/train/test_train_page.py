@@ -9,7 +9,7 @@ from mlscale.atomic_files import write_json
 from mlscale.commands.train.train_result import build_train_blocks, write_failure_page
 from mlscale.errors import Exit, MLScaleError
 from mlscale.report import CommandList, Heading, LinePlot, TableBlock
-from mlscale.report.block_documents import convert_from_blocks
+from mlscale.report.figures import convert_from_blocks
 from mlscale.runs.folder import RunFolder
 from tests.page_elements import Elements
 

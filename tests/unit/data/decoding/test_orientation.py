@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import ImageOps
 
-from mlscale.data.decoding.orientation import read_orientation, rotate_upright
+from mlscale.data.decoding.fast_decoder import read_orientation, rotate_upright
 from tests.awkward import photo
 
 

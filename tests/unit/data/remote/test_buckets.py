@@ -12,9 +12,9 @@ from urllib.parse import urlsplit
 import pytest
 
 from mlscale.data import WebDataset
-from mlscale.data.remote import find_remote, verify_content
+from mlscale.data.remote import find_remote, remote_shard
 from mlscale.data.remote.bucket_store import BucketStore
-from mlscale.data.remote.stores import RemoteStat
+from mlscale.data.remote.transfers import RemoteStat
 from mlscale.errors import MLScaleError
 from tests.object_store import serve_bucket
 from tests.unit.data.remote.conftest import QUICK
@@ -27,7 +27,7 @@ def bucket(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Iterator[Any]:
     """An empty bucket `photos`, and its client."""
     # Stores are kept in a process, and have the endpoint of the test before.
     monkeypatch.setattr(find_remote, "_stores", {})
-    monkeypatch.setattr(verify_content, "_opaque_buckets", set())
+    monkeypatch.setattr(remote_shard, "_opaque_buckets", set())
     with serve_bucket(monkeypatch, "photos") as client:
         yield client
 

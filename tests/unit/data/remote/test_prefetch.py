@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from mlscale.data.order.windowed_order import WindowedSampler
-from mlscale.data.remote import follow_order, prefetch, shard_cache
+from mlscale.data.remote import prefetch, shard_cache
 from mlscale.data.remote.find_remote import find_remote_shards, open_access
 from mlscale.data.remote.prefetch import Prefetch
 from mlscale.data.shards.shard_paths import TAR_FILES
@@ -96,8 +96,8 @@ def test_two_windows_come_ahead_where_the_cache_has_space_for_four(
             super().__init__(*args)
             seen.append(self._ahead)
 
-    monkeypatch.setattr(follow_order, "Prefetch", Recorded)
-    follow = follow_order.build_follow(data.shards, np.arange(100) // 20, sampling, "data.train")
+    monkeypatch.setattr(prefetch, "Prefetch", Recorded)
+    follow = prefetch.build_follow(data.shards, np.arange(100) // 20, sampling, "data.train")
     with follow(0, sampling.get_epoch_order(0), 0, 100):
         assert seen == [ahead]
 

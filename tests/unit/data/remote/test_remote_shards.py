@@ -17,7 +17,7 @@ from mlscale.data.remote.shard_cache import ShardCache
 from mlscale.data.shards.index_files import compute_content_digest
 from mlscale.data.shards.member_digests import record_digests
 from mlscale.data.shards.shard_paths import find_shards
-from mlscale.data.tfrecord.record_writer import build_record
+from mlscale.data.tfrecord.record_framing import build_record
 from mlscale.errors import Exit, MLScaleError
 from tests.unit.data.conftest import picture, write_shards
 from tests.unit.data.remote.faulty_server import Faults

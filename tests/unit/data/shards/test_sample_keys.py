@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mlscale.data.shards.sample_keys import SampleKeys
+from mlscale.data.shards.index_files import SampleKeys
 
 KEYS = ("a", "", "d/b", "ü", "\udcff", "last")  # the fifth is a byte that is not UTF-8
 

@@ -9,9 +9,8 @@ import pytest
 
 from mlscale.cli import main
 from mlscale.data import TextFiles
-from mlscale.data.text.document_parts import read_all_documents
-from mlscale.data.text.documents import Document, hold_out_documents
-from mlscale.data.text.text_blocks import TextBlocks
+from mlscale.data.text.documents import Document, hold_out_documents, read_all_documents
+from mlscale.data.text.token_blocks import TextBlocks
 from mlscale.errors import MLScaleError
 from tests.tokenizer_files import TEXTS
 

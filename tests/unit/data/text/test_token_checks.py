@@ -12,7 +12,7 @@ import pytest
 from mlscale.cli import main
 from mlscale.data import TokenFiles
 from mlscale.data.order.bad_samples import BadSample
-from mlscale.data.text.token_checks import BLOCK_BYTES, BlockChecks, CorruptTokensError, compute_block_sums
+from mlscale.data.text.token_arrays import BLOCK_BYTES, BlockChecks, CorruptTokensError, compute_block_sums
 from mlscale.errors import MLScaleError
 from tests.unit.data.writing.test_write_tokens import read_texts, write
 

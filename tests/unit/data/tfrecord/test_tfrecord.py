@@ -16,8 +16,7 @@ import torch
 
 from mlscale.data import Digits, TFRecord
 from mlscale.data.decoding.image_decoder import decode_image
-from mlscale.data.tfrecord.record_framing import frame_record, list_records
-from mlscale.data.tfrecord.record_writer import build_record, serialise_example
+from mlscale.data.tfrecord.record_framing import build_record, frame_record, list_records, serialise_example
 from mlscale.data.tfrecord.wire_format import (
     HeldBytes,
     WireFormatError,

@@ -20,12 +20,14 @@ from mlscale.data.windows.joined_rows import (
     count_left_out,
     join_row_windows,
 )
-from mlscale.data.windows.window_digests import read_window_digests, write_window_digests
-from mlscale.data.windows.window_facts import read_window_facts, write_window_facts
 from mlscale.data.windows.window_folder import (
     compute_window_mix,
     find_class_numbers,
     locate_window_part,
+    read_window_digests,
+    read_window_facts,
+    write_window_digests,
+    write_window_facts,
 )
 from mlscale.errors import MLScaleError
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from mlscale.data.workers.sample_executor import _has_guard
-from mlscale.data.workers.shared_scratch import SharedScratch
+from mlscale.data.workers.serve_requests import SharedScratch
 from tests.unit.data.conftest import write_shards
 from tests.unit.data.workers.test_executor import is_gone, list_pids, wait_until
 

@@ -17,7 +17,7 @@ from PIL import Image
 
 from mlscale.atomic_files import ASIDE
 from mlscale.data.shards.index_files import INDEX_FOLDER_NAME
-from mlscale.data.tfrecord.record_writer import build_record
+from mlscale.data.tfrecord.record_framing import build_record
 from tests.forked import Command
 from tests.unit.data.conftest import write_tar
 from tests.unit.data.image_tables.test_image_table import write_table

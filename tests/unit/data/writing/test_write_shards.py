@@ -19,11 +19,9 @@ from mlscale import contracts
 from mlscale.cli import main
 from mlscale.data import ImageFolder, TFRecord, WebDataset
 from mlscale.data.images.image_modules import ImageData
-from mlscale.data.inspection.bad_list import read_bad_list
-from mlscale.data.order.bad_samples import BadRecord
+from mlscale.data.order.bad_samples import BadRecord, read_bad_list
 from mlscale.data.shards.index_files import INDEX_FOLDER_NAME
-from mlscale.data.writing.left_out import find_left_out
-from mlscale.data.writing.sample_contents import FORMATS
+from mlscale.data.writing.sample_contents import FORMATS, find_left_out
 from mlscale.data.writing.write_shards import Part, WrittenShards, write_shards
 from mlscale.errors import MLScaleError
 from tests.unit.data.conftest import picture, write_masked, write_tar

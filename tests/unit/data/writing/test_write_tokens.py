@@ -15,7 +15,7 @@ from mlscale.atomic_files import write_bytes
 from mlscale.cli import main
 from mlscale.data import TextFiles, TokenFiles
 from mlscale.data.encoders.token_encoders import TokenDocumentEncoder
-from mlscale.data.text.document_parts import list_parts, read_documents
+from mlscale.data.text.documents import list_parts, read_documents
 from mlscale.data.writing.train_tokenizer import train_tokenizer
 from mlscale.data.writing.write_shards import Part
 from mlscale.data.writing.write_tokens import CollectedTokens, TokenSource, WrittenTokens, write_tokens
