@@ -10,7 +10,7 @@ from typing import Any
 
 from mlscale.assembly.ready import compose_checked
 from mlscale.config.composition.request import Request
-from mlscale.errors import MLScaleError, raise_all
+from mlscale.errors import Exit, MLScaleError, raise_all
 
 _ASSUMED = {"total_steps": 1_000_000, "steps_per_epoch": 1000, "per_device_batch": 1, "world_size": 1, "targets": 1}
 """Of data that nobody has read yet, so long that no warm-up is longer."""
@@ -69,7 +69,10 @@ def check_job(request: Request) -> None:
 
         weights = cfg.task.get("class_weights")
         classes = 2 if weights is None or isinstance(weights, str) else len(weights)
-        check_step_settings(add_derived(cfg, _ASSUMED | {"num_classes": classes, "class_counts": [1] * classes}))
+        try:
+            check_step_settings(add_derived(cfg, _ASSUMED | {"num_classes": classes, "class_counts": [1] * classes}))
+        except MLScaleError as error:  # a package that is missing here may be there where the run starts
+            raise_all([problem for problem in error.list_problems() if problem.exit != Exit.ENVIRONMENT])
 
 
 def _collect(request: Request, overrides: Sequence[str], check: Callable[[Request], object]) -> list[MLScaleError]:

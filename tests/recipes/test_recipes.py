@@ -29,7 +29,8 @@ NEEDED = {
     "data=text_files": ["data.train=a.txt"],
     "data=text_table": ["data.train=a.csv"],
     "data=tokens": ["data.root=tokens"],
-    "optimizer=none": ["scheduler=none"],  # the recipe's schedule takes the optimizer's learning rate
+    # The recipe's schedule takes the optimizer's learning rate, and its task needs an optimizer.
+    "optimizer=none": ["scheduler=none", "task={_target_:pytorch_lightning.LightningModule}"],
     "data=none": ["data={_target_:pytorch_lightning.LightningDataModule}"],
 }
 OPTIONS = [
