@@ -159,7 +159,8 @@ def test_torchrun_restarts_a_killed_rank_and_the_run_ends_as_if_undisturbed(fold
     code, printed = end(process)
     assert code == 0, printed
     (there,) = runs_in(folder / "there")  # one run, resumed
-    assert begin_of_attempt(there, 1) - since < pace.allow_seconds(LIMIT)
+    # The agent ends the other rank first, and both import torch again.
+    assert begin_of_attempt(there, 1) - since < pace.allow_seconds(2 * LIMIT)
     assert differences(here, there) == []
     assert "bitwise identical" in printed
 
