@@ -101,7 +101,14 @@ def test_a_run_that_is_cancelled_saves_and_is_submitted_again(site: Site) -> Non
 
 
 def test_a_sweep_is_one_array(site: Site) -> None:
-    words = [*site.recipe, "-m", "launch=slurm", "launch.array=2", "optimizer.weight_decay=0.1,-1", "trainer.max_epochs=1"]
+    words = [
+        *site.recipe,
+        "-m",
+        "launch=slurm",
+        "launch.array=2",
+        "optimizer.weight_decay=0.1,-1",
+        "trainer.max_epochs=1",
+    ]
     assert "submitted array" in site.call(*words)
     runs = sorted(path.parent for path in site.folder.glob("runs/*/*/*/run.json"))
     jobs = {read_record(run).id for run in runs}
