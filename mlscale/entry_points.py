@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mlscale.errors import Exit, MLScaleError
+
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
@@ -50,3 +52,20 @@ def is_declared(group: str) -> bool:
     # Editable installs and zip importers may find distributions that are not folders on sys.path.
     finders = (finder for finder in sys.meta_path if getattr(finder, "__name__", "") != "PathFinder")
     return any(hasattr(finder, "find_distributions") for finder in finders)
+
+
+def create_load_error(kind: str, point: EntryPoint, why: str) -> MLScaleError:
+    """Return the error for an entry point that does not load.
+
+    Args:
+        kind: what it brings, such as 'command'.
+        point: the entry point.
+        why: the reason; line breaks are removed.
+    """
+    return MLScaleError(
+        f"the {kind} '{point.name}' does not load",
+        where=f"package {get_package_name(point)}",
+        why=" ".join(why.split()),
+        fix=f"pip uninstall {get_package_name(point)}, or correct the entry point {point.name} = {point.value}",
+        exit=Exit.ENVIRONMENT,
+    )

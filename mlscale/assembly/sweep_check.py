@@ -13,7 +13,7 @@ from mlscale.config.composition.request import Request
 from mlscale.errors import Exit, MLScaleError, raise_all
 
 _ASSUMED = {"total_steps": 1_000_000, "steps_per_epoch": 1000, "per_device_batch": 1, "world_size": 1, "targets": 1}
-"""Of data that nobody has read yet, so long that no warm-up is longer."""
+"""Derived values before the data is read: each warm-up is shorter than so many steps."""
 _MAX_CHECKED_JOBS = 100  # that are looked at: with as many the mistake is not that of one job
 
 

@@ -17,8 +17,8 @@ from mlscale.config.names.suggest import find_nearest
 from mlscale.config.schema.local_paths import expect_local_path
 from mlscale.config.schema.model_arguments import OF_THIRD_PARTY, REFERENCES
 from mlscale.config.schema.roots import BASE_GROUPS, COMMAND_BASES
-from mlscale.entry_points import get_package_name, read_entry_points
-from mlscale.errors import Exit, MLScaleError
+from mlscale.entry_points import create_load_error, get_package_name, read_entry_points
+from mlscale.errors import MLScaleError
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -223,22 +223,14 @@ def _register_entry_point(point: EntryPoint, commands: dict[str, Command]) -> No
         command = point.load()
     # Importing code of another package can raise anything; `--help` must still print the rest.
     except Exception as error:
-        raise _make_load_error(point, f"{type(error).__name__}: {error}") from error
+        raise create_load_error("command", point, f"{type(error).__name__}: {error}") from error
     if not isinstance(command, Command) or not command.module:
-        raise _make_load_error(point, f"{point.value} is not an mlscale.commands.command.Command with a module")
+        raise create_load_error(
+            "command", point, f"{point.value} is not an mlscale.commands.command.Command with a module"
+        )
     commands[point.name] = command
     # Its config has the base of a training run, see `_store_primary` in config/composition/compose.py.
     COMMAND_BASES[point.name] = "run"
     if command.takes_model:
         REFERENCES[point.name] = OF_THIRD_PARTY
     _package_by_command[point.name] = get_package_name(point)
-
-
-def _make_load_error(point: EntryPoint, why: str) -> MLScaleError:
-    return MLScaleError(
-        f"the command '{point.name}' does not load",
-        where=f"package {get_package_name(point)}",
-        why=" ".join(why.split()),
-        fix=f"pip uninstall {get_package_name(point)}, or correct the entry point {point.name} = {point.value}",
-        exit=Exit.ENVIRONMENT,
-    )

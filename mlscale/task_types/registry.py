@@ -6,8 +6,8 @@ from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from mlscale.entry_points import get_package_name, read_entry_points
-from mlscale.errors import Exit, MLScaleError
+from mlscale.entry_points import create_load_error, read_entry_points
+from mlscale.errors import MLScaleError
 from mlscale.task_types.task_type import TaskType
 
 if TYPE_CHECKING:
@@ -92,19 +92,9 @@ def _load_entry_point(point: EntryPoint) -> TaskType:
         task_type = loaded() if isinstance(loaded, type) else loaded
     # Code of another package can raise anything.
     except Exception as error:
-        raise _make_load_error(point, f"{type(error).__name__}: {error}") from error
+        raise create_load_error("task type", point, f"{type(error).__name__}: {error}") from error
     if not isinstance(task_type, TaskType):
-        raise _make_load_error(point, f"{point.value} is not an mlscale.task_types.task_type.TaskType")
+        raise create_load_error("task type", point, f"{point.value} is not an mlscale.task_types.task_type.TaskType")
     if getattr(task_type, "name", None) != point.name:
-        raise _make_load_error(point, f"its name is {getattr(task_type, 'name', None)!r}")
+        raise create_load_error("task type", point, f"its name is {getattr(task_type, 'name', None)!r}")
     return task_type
-
-
-def _make_load_error(point: EntryPoint, why: str) -> MLScaleError:
-    return MLScaleError(
-        f"the task type '{point.name}' does not load",
-        where=f"package {get_package_name(point)}",
-        why=" ".join(why.split()),
-        fix=f"pip uninstall {get_package_name(point)}, or correct the entry point {point.name} = {point.value}",
-        exit=Exit.ENVIRONMENT,
-    )
