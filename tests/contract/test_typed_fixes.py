@@ -109,12 +109,16 @@ def _type_fix(recipe: str, typed: list[str], line: str) -> Iterator[str]:
 
 
 def _draw(seed: int, count: int) -> Iterator[tuple[str, list[str]]]:
-    """Yield recipes and wrong words: wrong values, misspelt keys, keys elsewhere, names from other programs."""
+    """Yield recipes and wrong words: wrong values, misspelt keys, keys elsewhere, names from other programs.
+
+    Not `like` and `resume`: whether the run that they name is there is not known to a spelling.
+    """
     draws = random.Random(seed)
     habits = [shlex.split(habit) for habit in " ".join(HABITS.split()).split("|")]
     for _ in range(count):
         recipe = draws.choice(RECIPES)
-        key = draws.choice([key for key in _compose_recipe(recipe) if not key.endswith("_")])
+        keys = [key for key in _compose_recipe(recipe) if not key.endswith("_") and key not in ("like", "resume")]
+        key = draws.choice(keys)
         head, dot, last = key.rpartition(".")
         cut = draws.randrange(len(last))
         misspelt = head + dot + draws.choice([last[:cut] + last[cut + 1 :], f"{last}s", last.upper(), f"{last}[0]"])

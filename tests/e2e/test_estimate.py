@@ -24,7 +24,7 @@ def test_what_a_run_will_take(folder: Path) -> None:
     assert found.ok, found.sentence
     assert list(folder.iterdir()) == []  # no run folder
     assert metrics["steps"] == 3 * 22
-    assert metrics["peak_memory_bytes"] == pytest.approx(9.0 * 2**20, rel=0.03)  # the allocator's: docs/benchmarks.md
+    assert metrics["peak_memory_bytes"] == pytest.approx(11.4 * 2**20, rel=0.03)  # 9.0, and the copy that a save writes
     parts = ("parameters", "gradients", "optimizer_state", "activations", "scratch")
     assert sum(metrics[f"{part}_bytes"] for part in parts) == metrics["peak_memory_bytes"]
     assert metrics["resident_memory_bytes"] > metrics["peak_memory_bytes"]
