@@ -79,12 +79,24 @@ def compare_category_column(
 
 
 def _compute_shares_p(window: CategoryWindow) -> float:
-    """Return the chance of such a difference of the shares where nothing has changed: Pearson's χ² of effective
-    counts."""
-    # Of raw counts χ² would detect drift in every column that is autocorrelated.
-    scales = np.array([[window.sketch.effective / window.sketch.known], [1 / window.correlation_time]])
-    scaled = window.table * scales
-    return min(1.0, run_chi2_test(scaled[0], scaled[1]).p / _SHARES["shares"])
+    """Return the chance of such a difference of the shares where nothing has changed: Pearson's χ² of all categories,
+    also of those that one side lacks."""
+    sketch, counts = window.sketch, window.counts
+    # By name: an order by the counts of one side would pool what is rare there by chance.
+    names = sorted({*sketch.counts, *counts})
+    before = np.array([sketch.counts.get(name, 0) for name in names], np.float64)
+    now = np.array([counts[name] for name in names], np.float64)
+    if sketch.other:
+        # The sketch names what was frequent in the reference, by chance, too. Named in any reference of such a sum
+        # are categories whose window can't hold what is above the rarest named one (4 standard errors of Poisson).
+        expected = (before + now) * now.sum() / (before.sum() + sketch.other + now.sum())
+        is_sure = before + now - min(sketch.counts.values()) > expected + 4 * np.sqrt(expected) + 4
+        is_sure &= before > 0
+        before, now = (np.append(side[is_sure], side[~is_sure].sum()) for side in (before, now))
+        before[-1] += sketch.other
+    # Without it χ² would detect drift in every column that is autocorrelated.
+    times = sketch.known / sketch.effective, window.correlation_time
+    return min(1.0, run_chi2_test(before, now, times).p / _SHARES["shares"])
 
 
 def _compare_shares(window: CategoryWindow, label: str) -> ColumnDrift:
@@ -119,6 +131,9 @@ def _find_new_category(window: CategoryWindow, label: str) -> Iterator[ColumnDri
     # Every event counts: a category that begins in the middle of the window looks persistent.
     scale, n = sketch.effective / sketch.known, len(window.values)
     p = float(compute_exceedance_p(count, n, known * scale, sketch.effective))
+    # Any category that is as rare in both could have been in the window alone: the chance that one of them is.
+    sums = (window.counts[name] + sketch.counts.get(name, 0) for name in {*window.counts, *sketch.counts})
+    others = sketch.other + sum((n / (n + sketch.effective)) ** (both - count) for both in sums if both >= count)
     share = count / len(window.values)
     yield ColumnDrift(
         sketch.name,
@@ -127,8 +142,7 @@ def _find_new_category(window: CategoryWindow, label: str) -> Iterator[ColumnDri
         0.0,
         share,
         share,
-        # The most frequent one of several: the chance that any of them would be.
-        min(1.0, p * len(window.new) / _SHARES["new category"]),
+        min(1.0, p * others / _SHARES["new category"]),
         sketch,
         window.values,
         window.effective,

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from mlscale.monitor.drift.category_tests import compare_category_column
 from mlscale.monitor.drift.column_drift import ColumnDrift
-from mlscale.reference.column_sketch import CategorySketch
+from mlscale.reference.column_sketch import CategorySketch, build_category_sketch
 from mlscale.stats.autocorrelation import estimate_correlation_time
 from mlscale.stats.chi2 import run_chi2_test
 from mlscale.stats.exceedances import compute_exceedance_p
@@ -58,10 +58,10 @@ def test_shares_that_have_changed() -> None:
     assert (found.name, found.label, found.category) == ("input.city", "city", "c")
     assert (found.before, found.now) == (0.2, 0.1)
     assert found.distance == pytest.approx((0.05 + 0.05 + 0.1) / 2)
-    # Of counts that are scaled to effective ones: 400 are worth 300.
+    # 400 are worth 300.
     time = measure_time(sample, "abc")
-    scaled = np.array([200, 120, 80]) * 0.75, np.array([110, 70, 20]) / time
-    assert found.p == pytest.approx(run_chi2_test(*scaled).p / 0.85)
+    counts = np.array([200, 120, 80]), np.array([110, 70, 20])
+    assert found.p == pytest.approx(run_chi2_test(*counts, (4 / 3, time)).p / 0.85)
     assert 0 < found.p < 0.1
     assert found.effective == pytest.approx(200 / time)
     assert compare(build_sketch({"a": 11, "b": 7, "c": 2}), sample)["distribution"].p == 1
@@ -84,9 +84,9 @@ def test_the_most_frequent_new_category(other: int, known: int) -> None:
     sketch = build_sketch({"a": 200, "b": 20}, other, effective=110 + other / 2)
     found = compare(sketch, draw({"a": 60, "y": 15, "x": 25}))["new category"]
     assert (found.category, found.before, found.now, found.distance) == ("x", 0, 0.25, 0.25)
-    # The largest of two: the chance that any of them is so frequent. Each event counts.
-    p = float(compute_exceedance_p(25, 100, known / 2, sketch.effective))
-    assert found.p == pytest.approx(p * 2 / 0.1)
+    # Each event counts, and any category of such a sum: `x`, more frequent ones by their chance, those left out.
+    p, share = float(compute_exceedance_p(25, 100, known / 2, sketch.effective)), 100 / (100 + sketch.effective)
+    assert found.p == pytest.approx(p * (1 + share ** (260 - 25) + other) / 0.1)
     assert 0 < found.p < 0.1
     assert found.effective < 100.1
     assert "new category" not in compare(sketch, draw({"a": 60, "b": 40}))
@@ -108,3 +108,28 @@ def test_without_values_only_their_absence_is_reported() -> None:
     # A share of 0.05 of the column's budget.
     _, results = compare_category_column(build_sketch({"a": 500}), np.array(["a"] * 48 + [None] * 2, object), "city")
     assert results[0].p == pytest.approx(float(compute_exceedance_p(2, 50, 0, 500)) / 0.05)
+
+
+@pytest.mark.parametrize("levels", [2, 180, 2_000, 20_000])
+@pytest.mark.parametrize(("reference", "window"), [(300, 100), (2_400, 1_000), (20_000, 100), (20_000, 1_000)])
+def test_many_categories_are_no_drift(levels: int, reference: int, window: int) -> None:
+    """Also where most of them are in one side alone, and where the sketch names but the most frequent ones."""
+    generator = np.random.default_rng([levels, reference, window])
+    shares = 1 / np.arange(1, levels + 1) ** generator.choice([0.0, 0.5, 1.0])
+    draws = [generator.choice(levels, size, p=shares / shares.sum()) for size in [reference, window] * 40]
+    names = np.array([f"category {number}" for number in range(levels)], object)
+    smallest = []
+    for before, now in zip(draws[::2], draws[1::2], strict=True):
+        sketch = build_category_sketch("input.city", "inputs", names[before].tolist(), is_ordered=False)
+        _, results = compare_category_column(sketch, names[now], "city")
+        smallest.append(min(result.p for result in results))
+    # The chance of seven in forty, at 5 % each, is .003; before, all forty of 180 levels.
+    assert sum(p <= 0.05 for p in smallest) < 7
+
+
+def test_a_change_of_many_categories_is_detected() -> None:
+    generator = np.random.default_rng(5)
+    names = np.array([f"category {number}" for number in range(500)], object)
+    sketch = build_category_sketch("input.city", "inputs", names[generator.integers(500, size=5_000)].tolist())
+    _, results = compare_category_column(sketch, names[generator.integers(350, size=1_000)], "city")
+    assert results[-1].p < 1e-9
