@@ -2,9 +2,10 @@
 
 A client at its limit makes latencies longer and rates lower than the server's own, and it sends in bursts, which wait
 in the server. So a term that is missed is undecided, unless the compute time of half of the answers exceeds it; so is
-one that the server's own time meets, and any on a machine with too many processes. A term
-that is met holds for the load that was sent. In a closed loop that is less than `users` clients without a pause would
-send, so it only counts if it would hold with all their requests in the server, computed one after the other.
+one that the server's own time meets, and, on a machine with too many processes, one that would be met if all were as
+much faster as the client is without its waits for a core. A term that is met holds for the load that was sent. In a
+closed loop that is less than `users` clients without a pause would send, so it only counts if it would hold with all
+their requests in the server, computed one after the other.
 """
 
 from __future__ import annotations
@@ -62,8 +63,8 @@ def evaluate_objective(
     """
     # Where no answer was valid there is no time to explain by the client: the reason is the server's, or the samples'.
     limits = tuple(_find_client_limits(outcome, rate)) if outcome.latencies.count else ()
-    # In an open loop all requests were sent at their rate, so a met latency needs no extrapolation: one user.
-    terms = [*_check_latencies(objective, outcome, users if rate is None else 1, bool(limits))]
+    # In an open loop all requests were sent at their rate, so a met latency needs no extrapolation: no users.
+    terms = [*_check_latencies(objective, outcome, users if rate is None else 0, bool(limits))]
     terms += [*_check_failures(objective, outcome, bool(limits)), *_check_rate(objective, outcome, rate, bool(limits))]
     # Every quantile is NaN then, and a comparison with NaN decides nothing.
     if not outcome.requests:
@@ -91,8 +92,7 @@ def _find_client_limits(outcome: LoadOutcome, rate: float | None) -> Iterator[st
 
 def _read_calibrated_rate(outcome: LoadOutcome) -> float:
     """Return the requests/s that the empty server gave; 0 where that is not known."""
-    client = outcome.client
-    return client.empty_requests_per_s if client.empty.count >= _MIN_CALIBRATED else 0.0
+    return outcome.client.empty_requests_per_s if outcome.client.empty.count >= _MIN_CALIBRATED else 0.0
 
 
 Term = tuple[Decision, str]
@@ -100,7 +100,7 @@ Term = tuple[Decision, str]
 
 def _check_latencies(objective: Objective, outcome: LoadOutcome, users: int, limited: bool) -> Iterator[Term]:
     # Without the queue where that is known: the estimate below adds up the requests of all users itself.
-    times = outcome.service if outcome.service.count else outcome.latencies
+    times, slowdown = outcome.service if outcome.service.count else outcome.latencies, _estimate_slowdown(outcome)
     for share, name in _QUANTILES:
         bound, value = getattr(objective, name), outcome.latencies.compute_quantile(share)
         if bound is None:
@@ -110,10 +110,10 @@ def _check_latencies(objective: Objective, outcome: LoadOutcome, users: int, lim
             if limited and users * times.mean > bound:
                 yield "undecided", f"{measured}, but {users} requests were never in the server at once"
             continue
-        # The time in the model, which a slow client can't make longer.
+        # The time in the model, which a slow client can't make longer, but a busy machine can.
         own, alone = outcome.compute.compute_quantile(0.5), _estimate_client_latency(outcome, share)
-        more = f"{measured}, more than slo.{name}={bound:g}"
-        if own > bound:
+        half, more = outcome.latencies.compute_quantile(0.5), f"{measured}, more than slo.{name}={bound:g}"
+        if own > bound * slowdown:
             yield "missed", f"{more}: half of the batches take {own:.3g} ms to compute"
         elif limited:
             yield "undecided", more
@@ -121,28 +121,31 @@ def _check_latencies(objective: Objective, outcome: LoadOutcome, users: int, lim
             yield "undecided", f"{more}, but the client alone takes {alone:.3g} ms"
         elif outcome.server.compute_quantile(share) <= bound:
             yield "undecided", f"{more}, but only {outcome.server.compute_quantile(share):.3g} ms in the server"
-        elif starved := _describe_starvation(outcome):
+        elif users and half > bound * slowdown:  # an open loop waits the longer, the fewer answers come
+            yield "missed", more
+        elif starved := _describe_starvation(outcome, least=0 if own > bound else 1):
             yield "undecided", f"{more}, but {starved}"
         else:
             yield "missed", more
 
 
-def _describe_starvation(outcome: LoadOutcome) -> str:
-    """Return why latencies are those of a machine with too many processes; empty where they are not."""
+def _estimate_slowdown(outcome: LoadOutcome) -> float:
+    """Return how many times as long the client took for its computing as on a machine that is not busy."""
+    return 1 + outcome.client.wait_s / (outcome.client.cpu_s or 1)
+
+
+def _describe_starvation(outcome: LoadOutcome, least: float = 1) -> str:
+    """Return why latencies are those of a machine with too many processes; empty where they are not, as the client
+    waited for a core for no more than `least` of the time that it computed."""
     wait, cpu = (part / (outcome.seconds or 1) for part in (outcome.client.wait_s, outcome.client.cpu_s))
     times = f"the client computed for {cpu:.0%} of the time, and waited for a core for {wait:.0%}"
-    return f"this machine is too busy: {times}" if wait > cpu else ""
+    return f"this machine is too busy: {times}" if wait > least * cpu else ""
 
 
 def _estimate_client_latency(outcome: LoadOutcome, share: float) -> float:
     """Return the latency that the client causes by itself, in ms; NaN where it is not known."""
-    client = outcome.client
-    known = [
-        latencies.compute_quantile(share)
-        for latencies in (client.empty, client.lag)
-        if latencies.count >= _MIN_CALIBRATED
-    ]
-    return max(known, default=math.nan)
+    known = [item for item in (outcome.client.empty, outcome.client.lag) if item.count >= _MIN_CALIBRATED]
+    return max((latencies.compute_quantile(share) for latencies in known), default=math.nan)
 
 
 def _check_failures(objective: Objective, outcome: LoadOutcome, limited: bool) -> Iterator[Term]:
@@ -162,7 +165,9 @@ def _format_failures(outcome: LoadOutcome) -> str:
 def _check_rate(objective: Objective, outcome: LoadOutcome, rate: float | None, limited: bool) -> Iterator[Term]:
     least, reached, most = objective.min_requests_per_s, outcome.requests_per_s, _read_calibrated_rate(outcome)
     is_beyond = 0 < most < (least or 0)
-    cause = f"a server that answers at once gave {most:,.1f}" if is_beyond else _describe_starvation(outcome)
+    is_far = (least or 0) > reached * _estimate_slowdown(outcome)  # too few on any machine
+    starved = not is_far and _describe_starvation(outcome)
+    cause = f"a server that answers at once gave {most:,.1f}" if is_beyond else starved
     decision: Decision = "undecided" if limited or cause else "missed"
     but = f", but {cause}" if cause else ""
     # `not >=`: NaN is not reached either.

@@ -93,6 +93,26 @@ def test_a_machine_with_too_many_processes_fails_no_server() -> None:
     assert decided(Objective(p99_ms=300), found) == "met"
 
 
+def test_a_busy_machine_makes_the_servers_own_time_longer() -> None:
+    slowed = ServerTime(270.0, 260.0, 124.0)  # 35 ms of computing, as the client waited for 2.5 times what it computed
+    for rate in (None, 50.0):
+        found = outcome(286.0, client=(0.2, 0.5), server=slowed)
+        assert decided(Objective(p99_ms=100), found, rate=rate) == "undecided"
+        assert decided(Objective(p99_ms=30), found, rate=rate) == "missed"
+    a_bit = outcome(95.0, client=(0.5, 0.2), server=ServerTime(90.0, 90.0, 60.0))  # 43 ms of computing
+    assert decided(Objective(p99_ms=50), a_bit, rate=50.0) == "undecided"
+    assert decided(Objective(p99_ms=40), a_bit, rate=50.0) == "missed"
+
+
+def test_a_slow_server_is_missed_on_a_busy_machine_too() -> None:
+    slow = outcome(286.0, client=(0.2, 0.5))  # a server that does not report its time
+    assert decided(Objective(p50_ms=80), slow) == "missed"
+    assert decided(Objective(p50_ms=100), slow) == "undecided"
+    assert decided(Objective(p50_ms=80), slow, rate=50.0) == "undecided"  # requests queue while the machine is slow
+    assert decided(Objective(min_requests_per_s=200), slow) == "missed"
+    assert decided(Objective(min_requests_per_s=170), slow) == "undecided"
+
+
 def test_a_rate_above_that_of_an_empty_server_is_undecided() -> None:
     found = outcome(empty=(100.0, 1.0))
     assert decided(Objective(min_requests_per_s=90), found) == "missed"
