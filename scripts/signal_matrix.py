@@ -96,8 +96,8 @@ def find_problems(folder: Path, code: int, stop: Stop) -> list[str]:
     if not message and stop.phase == "exit":
         expected = {0, 130} if stop.signum == signal.SIGINT else {0}  # it was done
     elif not message:
-        # Before the training, the system's own end is as good: there is nothing to save.
-        expected |= {-stop.signum} if stop.phase == "start-up" else set()
+        # Before the training, the system's own end is as good, of HUP that by TERM: there is nothing to save.
+        expected |= {-stop.signum, 128 - CODES[stop.signum]} if stop.phase == "start-up" else set()
         if stop.phase != "start-up":
             problems.append("not saved")
         elif code == 75 and "before the first step" not in printed:

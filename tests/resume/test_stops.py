@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 
 from scripts.resume_layouts import PARTS, find_reference_layout, list_typed_words
 from scripts.same_run import differences
-from scripts.signal_matrix import CASES, CODES
+from scripts.signal_matrix import CASES, CODES, Stop, find_problems
 from tests.conftest import runs_in
 from tests.resume.commands import ROOT, WORDS, command, end, ended
 
@@ -42,6 +43,22 @@ def test_a_stop_signal(
     assert ended(folder, "runs", "resume", "last", "trust=true")[0] == 0
     (run,) = runs_in(folder)
     assert differences(undisturbed(find_reference_layout(layout)), run) == []
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_before_the_start_is_as_promised(folder: Path, signum: signal.Signals) -> None:
+    process, end_of_wait = command(folder, *WORDS), time.monotonic() + 60
+    while not int(find_mask(process.pid, "SigCgt"), 16) >> (signum - 1) & 1 and time.monotonic() < end_of_wait:
+        time.sleep(0.01)
+    process.send_signal(signum)
+    (folder / "output").write_text(process.communicate()[1])
+    assert "no training was running" in (folder / "output").read_text()
+    assert find_problems(folder, process.returncode, Stop(signum, "command", "1", "start-up")) == []
+
+
+def find_mask(pid: int, name: str) -> str:
+    """Return a mask of signals of a process, hexadecimal: those that it handles, `SigCgt`."""
+    return Path(f"/proc/{pid}/status").read_text().partition(f"{name}:")[2].split()[0]
 
 
 @pytest.mark.parametrize("devices", [1, pytest.param(2, marks=SLOW)])
