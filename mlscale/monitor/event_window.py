@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -63,7 +64,8 @@ class EventWindow:
         rejected, failed: events that were not answered with a prediction.
         newest: the time of the latest event; None without any.
         times: of the n events, datetime64[us], UTC.
-        earlier: events of the same hours of earlier weeks, and of the week before; None where there is no week of them.
+        earlier: events of the same hours of earlier weeks, and of the week before; in the first week of a version the
+            inputs of any one, which do not depend on it. None where there is no week of them.
         skipped: the number of files that could not be read.
         others: the events of other versions, where there are too few: of the latest 10,000, their number by version.
     """
@@ -112,8 +114,8 @@ def read_event_window(
         min_events: with fewer, the window counts those of other versions.
     """
 
-    def read_answered(since: datetime, until: datetime, last: int) -> Events:
-        return store.read(model, since=since, until=until, version=version, last=last).select_answered()
+    def read_answered(of: str | None, since: datetime, until: datetime, last: int) -> Events:
+        return store.read(model, since=since, until=until, version=of, last=last).select_answered()
 
     start = span.compute_start(now, span.hours)
     events = store.read(model, since=start, version=version, last=span.max_events)
@@ -124,7 +126,7 @@ def read_event_window(
         scored = store.read(
             model, since=span.compute_start(now, span.label_hours), version=version, last=span.max_events
         ).select_answered()
-    window = build_event_window(events, scored, labels, scorer, _read_season(answered, read_answered))
+    window = build_event_window(events, scored, labels, scorer, _read_season(answered, version, read_answered))
     if window.events >= min_events:
         return window
     others = Counter(store.read(model, since=start, last=10_000).version.tolist())
@@ -165,9 +167,18 @@ def build_event_window(
     )
 
 
-def _read_season(events: Events, read: ReadEvents) -> SeasonalReference | None:
-    earlier = read_earlier_events(events.time, read) if len(events) else None
-    return None if earlier is None else SeasonalReference(*(collect_columns(_join_blocks(part)) for part in earlier))
+def _read_season(
+    events: Events, version: str, read: Callable[[str | None, datetime, datetime, int], Events]
+) -> SeasonalReference | None:
+    """Return the columns of earlier events of the version; in its first week the inputs of any one."""
+    for of, prefix in ((version, ""), (None, "input.")) if len(events) else ():
+        earlier = read_earlier_events(events.time, partial(read, of))
+        if earlier is not None:
+            parts = [collect_columns(_join_blocks(part)) for part in earlier]
+            return SeasonalReference(
+                *({name: values for name, values in part.items() if name.startswith(prefix)} for part in parts)
+            )
+    return None
 
 
 def _join_blocks(blocks: Sequence[Events]) -> Events:
@@ -200,7 +211,7 @@ def read_earlier_events(times: NDArray[np.datetime64], read: ReadEvents) -> tupl
 
     Args:
         times: of the window's events, datetime64[us] UTC (n,), n ≥ 1.
-        read: reads events of the same version.
+        read: reads events of the same model.
     """
     start, end = (moment.astype("datetime64[us]").item() for moment in (times[0], times[-1]))
     # Half open: the latest event belongs to its window.

@@ -17,7 +17,8 @@ from mlscale.stats.autocorrelation import estimate_correlation_time
 from mlscale.stats.chi2 import run_chi2_test
 from mlscale.stats.exceedances import compute_exceedance_p
 
-_SHARES = {"shares": 0.85, "new category": 0.1, "missing": 0.05}  # as in `number_tests`
+_SHARES = {"shares": 0.82, "new category": 0.1, "missing": 0.05, "collapse": 0.03}  # as in `number_tests`
+_COLLAPSED, _MIXED = 0.95, 0.8  # shares of the most frequent class: of a collapse, and at most of its reference
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,6 +74,7 @@ def compare_category_column(
     window = CategoryWindow(sketch, values, Counter(values.tolist())) if len(values) and sketch.known else None
     results = list(compare_missing_share(sketch, sample, is_missing, label, _SHARES["missing"]))
     if window is not None:
+        results += _find_collapse(window, label)
         results += _find_new_category(window, label)
         results.append(_compare_shares(window, label))
     return window, results
@@ -119,6 +121,23 @@ def _compare_shares(window: CategoryWindow, label: str) -> ColumnDrift:
         window.effective,
         category=names[most],
     )
+
+
+def _find_collapse(window: CategoryWindow, label: str) -> Iterator[ColumnDrift]:
+    """Find a model that answers one class nearly always. Inputs may do so: all events of a night are of the night."""
+    sketch = window.sketch
+    category, count = window.counts.most_common(1)[0]
+    most = max(sketch.counts.values(), default=0) / sketch.known
+    before, now = sketch.counts.get(category, 0) / sketch.known, count / len(window.values)
+    if sketch.group == "inputs" or now < _COLLAPSED or most > _MIXED:
+        return
+    # Answers that are all equal do not show how long they remember each other: the reference's are taken.
+    effective = min(window.effective, len(window.values) * sketch.effective / sketch.known)
+    p = float(compute_exceedance_p(now * effective, effective, _MIXED * sketch.effective, sketch.effective))
+    yield ColumnDrift(
+        sketch.name, label, "constant", before, now, now - before, min(1.0, p / _SHARES["collapse"]), sketch,
+        window.values, effective, category=category,
+    )  # fmt: skip
 
 
 def _find_new_category(window: CategoryWindow, label: str) -> Iterator[ColumnDrift]:

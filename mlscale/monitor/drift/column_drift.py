@@ -13,9 +13,9 @@ from mlscale.reference.column_sketch import ColumnSketch, NumberSketch
 from mlscale.report import format_number
 from mlscale.report.text import format_percent
 
-DriftKind = Literal["distribution", "tails", "missing", "range", "constant", "new category", "type"]
-QUALITY: tuple[DriftKind, ...] = ("type", "constant", "missing", "new category", "range")
-"""The kinds that concern the quality of the data; the others concern its distribution."""
+DriftKind = Literal["distribution", "tails", "missing", "range", "constant", "unit", "new category", "type"]
+QUALITY: tuple[DriftKind, ...] = ("type", "constant", "unit", "missing", "new category", "range")
+"""The kinds that concern the quality of the data, which no cycle explains; the others concern its distribution."""
 
 Column = NDArray[np.float64] | NDArray[np.object_]
 """The values of a column: float64, NaN where missing; or strings, None where missing."""
@@ -37,7 +37,8 @@ class ColumnDrift:
         reference, sample: the two sides that were compared.
         effective: the number of independent samples that are worth as much as those of the window.
         shift: from `before` to `now`, in standard deviations of the reference; NaN for all but numbers.
-        category: of a category column, the one that `before` and `now` are about; '' if none.
+        category: of a category column, the one that `before` and `now` are about; of another unit, what converts the
+            reference to it; '' if none.
         q: the smallest false-discovery rate, over all columns, at which it is a find.
         is_significant: True if it is significant at the requested rate.
         may_be_cycle: True if it is significant, but a phase of a cycle could explain it.
@@ -84,6 +85,10 @@ class ColumnDrift:
         match self.kind:
             case "type":
                 return f"{self.label} is absent or of another type"
+            case "constant" if self.category:
+                return f"{self.label} is {self.category!r} in {now}, {before} before"
+            case "unit":
+                return f"{self.label} looks like another unit ({before} → {now}, as after {self.category})"
             case "constant":
                 return f"{self.label} is constant ({format_number(self.now, 3)})"
             case "missing":
@@ -109,7 +114,7 @@ class ColumnDrift:
         return f"{'higher' if self.shift > 0 else 'lower'} {size}"
 
     def _format_side(self, value: float) -> str:
-        if self.kind == "distribution" and isinstance(self.reference, NumberSketch):
+        if self.kind in ("distribution", "unit") and isinstance(self.reference, NumberSketch):
             return format_number(value, 3)
         # Three digits of a small share: 0.04 % is not 0 %.
         return format_percent(value, 0 if value >= 0.1 or value == 0 else 2 if value < 0.01 else 1, unit=" %")

@@ -84,12 +84,14 @@ def compare_columns(
     if seasonal is not None:
         comparisons = [_consider_season(comparison, seasonal) for comparison in comparisons]
     results = _judge_results([comparison.results for comparison in comparisons], limits.fdr)
-    # With earlier weeks the cycle is part of what is compared with: nothing has to be held back.
-    ratio = compute_cycle_ratio(times) if seasonal is None else 1.0
-    # After it: a column that is held back still counts among those that were tested.
+    ratio = compute_cycle_ratio(times)
+    # After it: a column that is held back still counts among those that were tested. With earlier weeks the cycle is
+    # part of what is compared with: nothing has to be held back.
     if ratio > 1:
         results = [
-            [_hold_back(result, comparison, ratio, limits.fdr / len(comparisons)) for result in column]
+            column
+            if seasonal is not None and comparison.sketch.name in seasonal.same_hours
+            else [_hold_back(result, comparison, ratio, limits.fdr / len(comparisons)) for result in column]
             for column, comparison in zip(results, comparisons, strict=True)
         ]
     every = [result for column in results for result in column]
@@ -114,6 +116,8 @@ def _consider_season(comparison: _Comparison, seasonal: SeasonalReference) -> _C
     window, sketch = comparison.window, comparison.sketch
     hours, week = seasonal.same_hours.get(sketch.name), seasonal.week.get(sketch.name)
     if window is None or hours is None or week is None:
+        return comparison
+    if {hours.dtype.kind, week.dtype.kind} != {window.values.dtype.kind}:  # of another version, with other inputs
         return comparison
     # The distribution is the last result of a column; the quality of the data has no season.
     *quality, now = comparison.results

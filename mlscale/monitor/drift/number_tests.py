@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -23,10 +23,30 @@ from mlscale.stats.ks import MAX_EXACT_PAIRS, compute_exact_ks_p, compute_ks_p
 
 # The share of a column's false-discovery budget that each test may use; together 1, so that the smallest of the
 # quotients p / share is a valid p-value of the column, whatever the dependence (weighted Bonferroni).
-_SHARES = {"function": 0.4, "location": 0.4, "tails": 0.1, "missing": 0.04, "range": 0.03, "constant": 0.03}
+_SHARES = {
+    "function": 0.4,
+    "location": 0.4,
+    "tails": 0.1,
+    "missing": 0.04,
+    "range": 0.03,
+    "constant": 0.02,
+    "unit": 0.01,
+}
 _TAIL, _CLIP = 0.01, 0.05
 _OTHERS = 0.1  # share of values out of the range beyond those of a shift
 _STILL = 0.25  # standard deviations of a median that has not moved much
+# Usual confusions of units: 255 is of pixels, the offsets are °F and kelvin.
+_FACTORS = (1.609344, 2.20462, 2.54, 3.28084, 3.6, 10.0, 25.4, 60.0, 100.0, 255.0, 1000.0, 3600.0, 1e6)
+_UNITS = tuple(
+    (f"{sign} {factor:g}", factor if sign == "×" else 1 / factor, 0.0) for factor in _FACTORS for sign in "×÷"
+)
+_UNITS += (
+    ("× 1.8 + 32", 1.8, 32.0),
+    ("- 32, ÷ 1.8", 1 / 1.8, -32 / 1.8),
+    ("+ 273.15", 1, 273.15),
+    ("- 273.15", 1, -273.15),
+)
+_FAR, _ALIKE = 0.5, 0.05  # largest differences of the distribution functions: before and after a conversion
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,6 +136,7 @@ def compare_number_column(
     results = list(compare_missing_share(sketch, sample, is_missing, label, _SHARES["missing"]))
     if window is not None:
         results += _find_constant(window, label)
+        results += _find_unit(window, label)
         results += _find_values_out_of_range(window, label)
         results.append(_compare_distribution(window, label))
     return window, results
@@ -238,6 +259,26 @@ def _find_constant(window: NumberWindow, label: str) -> Iterator[ColumnDrift]:
         sketch.name, label, "constant", sketch.median, value, 1 - min(1.0, share), min(1.0, p), sketch,
         window.values, effective,
     )  # fmt: skip
+
+
+def _find_unit(window: NumberWindow, label: str) -> Iterator[ColumnDrift]:
+    """Find values that are far from the reference, and like it in another unit."""
+    sketch = window.sketch
+    # With what chance adds to the largest difference of so few values; of very few, any unit would be alike.
+    alike = _ALIKE + 1.2 * math.sqrt(1 / window.effective + 1 / sketch.effective)
+    if window.distance < _FAR or alike > _FAR / 2 or not sketch.spread > 0:
+        return
+    converted = {
+        words: replace(window, sketch=replace(sketch, values=sketch.values * factor + offset)).distance
+        for words, factor, offset in _UNITS
+    }
+    words = min(converted, key=converted.__getitem__)
+    if converted[words] <= alike:
+        p = min(1.0, _compute_function_p(window) / _SHARES["unit"])
+        yield ColumnDrift(
+            sketch.name, label, "unit", sketch.median, window.median, window.distance, p, sketch, window.values,
+            window.effective, window.shift, words,
+        )  # fmt: skip
 
 
 def compare_missing_share(

@@ -20,7 +20,7 @@ _TAILS = (0.05, 0.01)
 
 @dataclass(frozen=True, eq=False)
 class SeasonalReference:
-    """Earlier events, at least a week of them, of the version that is monitored.
+    """Earlier events, at least a week of them; without the columns that have no week yet.
 
     Attributes:
         same_hours: columns of the same hours of the same weekday in earlier weeks, in the order of time.

@@ -201,3 +201,17 @@ def test_earlier_events_are_of_the_version_and_of_the_same_hours(tmp_path: Path)
     assert seen.earlier.week["input.mean_0"].tolist() == [
         hour for hour in reversed(range(6, 7 * 24 + 6)) for _ in range(1 if hour % 6 == 5 else 2)
     ]
+
+
+def test_in_the_first_week_of_a_version_the_inputs_of_earlier_ones_count(tmp_path: Path) -> None:
+    """Of v1 an event an hour for eight days, and v2 since six hours: outputs depend on the version, inputs do not."""
+    store = EventStore(tmp_path / "events")
+    writer = store.open_writer("m")
+    for hour in reversed(range(24 * 8)):
+        add(writer, f"e{hour}", "m:v2" if hour < 6 else "m:v1", NOW - timedelta(hours=hour, minutes=1), mean=hour)
+    writer.close()
+    seen = read_event_window(store, "m", "m:v2", WindowSpan(hours=24), NOW)
+    assert seen.answered == 6
+    assert seen.earlier is not None
+    assert seen.earlier.same_hours["input.mean_0"].tolist() == [7 * 24 + hour for hour in reversed(range(6))]
+    assert not any(name.startswith("output.") for name in {*seen.earlier.same_hours, *seen.earlier.week})

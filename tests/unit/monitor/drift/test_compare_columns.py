@@ -362,3 +362,16 @@ def test_the_q_value_in_words(q: float, text: str) -> None:
 
     result = compare(sketch(draw(np.random.default_rng(0), 300)), draw(np.random.default_rng(1), 100))[0]
     assert replace(result, q=q).format_change().endswith(f", q {text}")
+
+
+def test_a_column_without_a_week_is_held_back_next_to_others_that_have_one() -> None:
+    random = np.random.default_rng(3)
+    reference, table = sketch(draw(random, 2000, columns=2)), draw(random, 300, columns=2) + 0.6
+    earlier = {"input.c0": random.normal(size=1500)}
+    season = SeasonalReference(earlier, earlier)
+    found, held = compare(reference, table, times=MINUTES[:300], seasonal=season)
+    assert (found.is_detected, held.is_detected, held.may_be_cycle) == (True, False, True)
+    # Of another version, whose column has numbers where this one has texts.
+    texts = {"input.c0": np.array(["a", "b"] * 200, object)}
+    (found, _) = compare(reference, table, times=UNKNOWN, seasonal=SeasonalReference(texts, texts))
+    assert found.is_detected

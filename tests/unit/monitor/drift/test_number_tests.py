@@ -1,6 +1,7 @@
 """Tests of a column of numbers: the statistics of its window, and the p-value, the size and the condition of each."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -284,12 +285,12 @@ def test_a_stuck_column() -> None:
     share = 0.02 + 1 / 51
     assert (found.before, found.now) == (sketch.median, 1)
     assert found.distance == pytest.approx(1 - share)
-    assert found.p == pytest.approx(share**3 / 0.03)
+    assert found.p == pytest.approx(share**3 / 0.02)
     assert found.effective == 4
     # A single value is none, two are, and what the reference lacks as well.
     assert "constant" not in compare(sketch, [1])
     assert compare(sketch, [1, 1])["constant"].p == pytest.approx(1)
-    assert compare(build_sketch(range(100)), [0.5, 0.5])["constant"].p == pytest.approx(1 / 101 / 0.03)
+    assert compare(build_sketch(range(100)), [0.5, 0.5])["constant"].p == pytest.approx(1 / 101 / 0.02)
     for values in ([1, 1, 2], [0, 1, 1]):
         assert "constant" not in compare(sketch, values)
 
@@ -312,3 +313,30 @@ def test_a_larger_sketch_counts_by_rank() -> None:
     assert window.distance == pytest.approx(ks_2samp(values, window.values).statistic, abs=1 / 4096)
     found = compare(sketch, np.append(draw(300, 1), np.full(40, 2.8)))["tails"]
     assert found.before == pytest.approx(0.02, abs=2e-4)
+
+
+@pytest.mark.parametrize("n", [100, 2_000])
+@pytest.mark.parametrize(
+    ("convert", "words"),
+    [
+        (lambda speed: speed / 3.6, "÷ 3.6"),
+        (lambda speed: speed * 1000, "× 1000"),
+        (lambda speed: (speed - 32) / 1.8, "- 32, ÷ 1.8"),
+        (lambda speed: speed + 273.15, "+ 273.15"),
+    ],
+)
+def test_another_unit(n: int, convert: Callable[[Floats], Floats], words: str) -> None:
+    random = np.random.default_rng(n)
+    sketch = build_number_sketch("input.speed", "inputs", random.gamma(4, 15, size=3_000), "km/h", is_ordered=False)
+    _, results = compare_number_column(sketch, convert(random.gamma(4, 15, size=n)), "speed")
+    found = next(result for result in results if result.kind == "unit")
+    assert found.category == words
+    assert found.p < 1e-9
+    assert found.format_change().startswith(f"speed looks like another unit ({sketch.median:.3g} → ")
+
+
+def test_another_shape_or_a_shift_is_not_another_unit() -> None:
+    random = np.random.default_rng(0)
+    sketch = build_number_sketch("input.speed", "inputs", random.gamma(4, 15, size=3_000), is_ordered=False)
+    for values in (random.gamma(4, 15, size=500) + 90, random.uniform(0, 20, size=500), random.gamma(4, 90, size=500)):
+        assert "unit" not in [result.kind for result in compare_number_column(sketch, values, "speed")[1]]
