@@ -341,11 +341,11 @@ class RetryPolicy:
 
     def get_delay(self, item: OutboxItem, now: float) -> float:
         """Return the seconds until an item may be tried again."""
-        if not item.attempts or not self.backoff_s:
+        # An attempt in the future was made when the clock was ahead: nothing would ever be due again.
+        if not item.attempts or not self.backoff_s or item.tried > now:
             return 0.0
         pause = self.backoff_s[min(item.attempts, len(self.backoff_s)) - 1]
-        # At most the pause: a clock that was set back must not stop the sending.
-        return min(pause, max(0.0, item.tried + pause - now))
+        return max(0.0, item.tried + pause - now)
 
     def gives_up(self, item: OutboxItem, now: float) -> bool:
         """Return True if an item that has failed is not tried again."""

@@ -17,6 +17,18 @@ FILE = "aliases.json"
 _MOVES = 1000  # of a model; older ones are dropped, so that the file stays small
 
 
+class CorruptAliasesError(MLScaleError):
+    """The aliases of the model of a folder can't be read; a promotion of a version sets them aside, and starts anew."""
+
+    def __init__(self, folder: Path, why: str) -> None:
+        super().__init__(
+            "the aliases of a model are corrupt",
+            where=str(folder / FILE),
+            why=why,
+            fix=f"mlscale versions promote {folder.name}:v<the champion>, which starts them anew",
+        )
+
+
 @dataclass(frozen=True)
 class AliasMove:
     """The move of an alias from one version to another.
@@ -52,24 +64,23 @@ class Aliases:
         """Return the aliases in the folder of a model; empty where no version was ever given one.
 
         Raises:
-            MLScaleError: the file is corrupted, or of a later format.
+            CorruptAliasesError: the file is cut short or corrupt.
+        MLScaleError: it is of a later format.
         """
         path = folder / FILE
         if not path.exists():
             return cls()
-        document = read_json(path)
+        try:
+            document = read_json(path)
+        except MLScaleError as error:
+            raise CorruptAliasesError(folder, error.why or error.what) from error
         expect_format("aliases", document, str(path))
         try:
             of = {str(alias): int(number) for alias, number in document["aliases"].items()}
             # Other keys are ignored: a later mlscale may add some.
             moves = tuple(AliasMove(**{key: move[key] for key in _FIELDS}) for move in document["moves"])
         except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise MLScaleError(
-                "the aliases of a model are corrupt",
-                where=str(path),
-                why=repr(error),
-                fix=f"restore it from a copy; or rm {path}, and mlscale versions promote {folder.name}:v1",
-            ) from error
+            raise CorruptAliasesError(folder, repr(error)) from error
         return cls(of, moves)
 
     def write_aliases(self, folder: Path) -> None:

@@ -22,7 +22,8 @@ from mlscale.config.names.suggest import find_nearest
 from mlscale.errors import Exit, MLScaleError
 from mlscale.file_locks import hold_lock
 from mlscale.runs.identity import get_current_time
-from mlscale.versions.aliases import Aliases
+from mlscale.versions.aliases import FILE as ALIASES
+from mlscale.versions.aliases import Aliases, CorruptAliasesError
 from mlscale.versions.object_store import (
     ObjectStore,
     collect_sources,
@@ -256,7 +257,13 @@ class LocalRegistry:
         version = self.fetch(ref)
         before = self.resolve_version(replacing).number if replacing else None
         with report_disk_errors("registry.root"), self._hold_model_lock(version.name):
-            aliases = self.get_aliases(version.name)
+            try:
+                aliases = self.get_aliases(version.name)
+            except CorruptAliasesError:
+                # The version is named, so the user knows the champion: the other aliases can be given again.
+                damaged = self._get_model_folder(version.name) / ALIASES
+                damaged.replace(damaged.with_suffix(".corrupt"))
+                aliases = Aliases()
             # Read again under the lock: the comparison that led to this promotion may be out of date.
             holder = aliases.of.get(alias)
             if replacing and holder != before:

@@ -24,7 +24,7 @@ PROSE = {
         monitor.check_record.parse_document retrain.journal.parse_record versions.trained_model.find_origin
         runs.safetensors_files.list_shard_files
         runs.safetensors_files.open_safetensors
-        train.initial_weights.weight_files._read_legacy_pickle versions.aliases.read_aliases
+        train.initial_weights.weight_files._read_legacy_pickle
         versions.object_store.collect_sources
     """,
     "the data has to be written otherwise, and only its owner knows what it should hold": """

@@ -43,7 +43,7 @@ def list_processes(mark: str) -> set[int]:
     return found
 
 
-def wait_for(condition: Callable[[], object], seconds: float = 60.0) -> bool:
+def wait_for(condition: Callable[[], object], seconds: float = 200.0) -> bool:
     """Whether a condition holds in time."""
     end = time.monotonic() + seconds
     while not (holds := bool(condition())) and time.monotonic() < end:
@@ -66,7 +66,7 @@ def export(trained: Path, folder: Path, target: str) -> subprocess.Popen[bytes]:
     )
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize(
     ("target", "sign"),
     [

@@ -133,10 +133,12 @@ def _refuse_if_early(cfg: DictConfig, journal: RetrainingJournal, champion: Vers
 
     # Each rejection makes the pause longer: training again on nearly the same window rarely helps.
     pause = None if cfg.force else find_pause(journal.read_cycles(), **cfg.guard)
-    if pause is None or datetime.now(UTC) >= pause.until:
+    now = datetime.now(UTC)
+    # A cycle that ended in the future did so when the clock was ahead: its pause might last for years.
+    if pause is None or not datetime.fromisoformat(pause.cycle.ended) <= now < pause.until:
         return None
     sentence = f"{champion.ref} is not retrained: {describe_pause(pause)}; force=true does it now"
-    wait = (pause.until - datetime.now(UTC)).total_seconds()
+    wait = (pause.until - now).total_seconds()
     return Result("retrain", False, sentence, {"wait_s": wait}, {"journal": str(journal.path)})
 
 

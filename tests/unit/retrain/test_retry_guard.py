@@ -1,10 +1,14 @@
 """When the next challenger may be trained."""
 
-from datetime import datetime, timedelta
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from omegaconf import OmegaConf
 
-from mlscale.commands.retrain.guarded_cycle import describe_pause, find_pause
+from mlscale.commands.retrain.guarded_cycle import _refuse_if_early, describe_pause, find_pause
 from mlscale.retrain.journal import RetrainingCycle
 
 START = datetime.fromisoformat("2026-01-05T12:00:00+00:00")
@@ -72,3 +76,13 @@ def test_a_pause_names_the_cycle_that_it_is_from() -> None:
     assert "after the cycle that ended on 2026-01-07 12:00 (rejected, 2 in a row did not promote)" in describe_pause(
         pause
     )
+
+
+@pytest.mark.parametrize(("ended", "is_refused"), [(-1, True), (-100, False), (24 * 365, False)])
+def test_a_cycle_of_a_clock_that_was_ahead_is_no_pause(ended: float, is_refused: bool) -> None:
+    (cycle,) = turns("rejected")
+    cycle = replace(cycle, ended=(datetime.now(UTC) + timedelta(hours=ended)).isoformat())
+    journal: Any = SimpleNamespace(read_cycles=lambda: [cycle], path="journal")
+    champion: Any = SimpleNamespace(ref="m:v1")
+    cfg = OmegaConf.create({"force": False, "guard": {"cooldown_hours": 24.0, "factor": 2.0, "longest_hours": 720.0}})
+    assert (_refuse_if_early(cfg, journal, champion) is not None) == is_refused

@@ -273,12 +273,28 @@ def test_a_record_that_leads_out_of_its_folder_is_refused(registry: LocalRegistr
             registry.publish("resnet", {name: version.payload / "model.ckpt"}, kind="checkpoint")
 
 
-def test_damaged_aliases_are_reported(registry: LocalRegistry, publish: Publish) -> None:
+@pytest.mark.parametrize("damaged", ['{"format": "mlscale/aliases/1", "aliases": []}', '{"format": "mlscale/ali', ""])
+def test_damaged_aliases_are_reported_and_a_promotion_starts_them_anew(
+    registry: LocalRegistry, publish: Publish, damaged: str
+) -> None:
     version = publish("a", aliases=["champion"])
-    (version.path.parent / "aliases.json").write_text('{"format": "mlscale/aliases/1", "aliases": []}')
-    with pytest.raises(MLScaleError, match="aliases of a model are corrupt"):
+    file = version.path.parent / "aliases.json"
+    file.write_text(damaged)
+    with pytest.raises(MLScaleError, match="aliases of a model are corrupt") as caught:
         registry.resolve_version("resnet@champion")
+    assert caught.value.fix.startswith("mlscale versions promote resnet:v")
     assert registry.resolve_version("resnet:v1").number == 1
+    registry.promote("resnet:v1")
+    assert registry.resolve_version("resnet@champion").number == 1
+    assert file.with_suffix(".corrupt").read_text() == damaged
+
+
+def test_aliases_of_a_later_format_are_kept(registry: LocalRegistry, publish: Publish) -> None:
+    file = publish("a", aliases=["champion"]).path.parent / "aliases.json"
+    file.write_text(later := '{"format": "mlscale/aliases/99", "aliases": {"champion": 1}}')
+    with pytest.raises(MLScaleError, match="written by a later mlscale"):
+        registry.promote("resnet:v1")
+    assert file.read_text() == later
 
 
 def test_a_folder_that_cannot_be_written(
