@@ -6,6 +6,7 @@ time of an inner one is subtracted from the outer one, so that parts add up to t
 
 from __future__ import annotations
 
+import functools
 import json
 import time
 from collections import defaultdict
@@ -110,7 +111,6 @@ class PartTimer(Profiler):
         self._path = Path(path)
         self._warm_up = max(1, warm_up)
         self._timed = PartTimes()
-        self._parts: dict[str, str] = {}
         self._stack: list[tuple[str, str]] = []
         self._since = time.perf_counter()
         self._in_epoch = False
@@ -121,7 +121,7 @@ class PartTimer(Profiler):
 
     def start(self, action_name: str) -> None:
         self._charge_time()
-        part = self._get_part(action_name)
+        part = classify_action(action_name)
         if part == COMPUTE and action_name.endswith((".training_step", ".backward")):
             self._meet_ranks()
         # A checkpoint that is saved within a validation is still a checkpoint.
@@ -184,12 +184,8 @@ class PartTimer(Profiler):
         else:
             self._timed.steps += 1
 
-    def _get_part(self, action: str) -> str:
-        if (part := self._parts.get(action)) is None:
-            part = self._parts[action] = classify_action(action)
-        return part
 
-
+@functools.cache
 def classify_action(action: str) -> str:
     """Return the part that an action of Lightning's profiler belongs to.
 
@@ -227,7 +223,7 @@ class NamedParts(Callback):
         profiler.lengths = tuple(map(count_loader_batches, loaders))
         model: Any = trainer.strategy.model
         if isinstance(model, DistributedDataParallel):
-            model.require_backward_grad_sync = model.require_forward_param_sync = False
+            model.require_forward_param_sync = False
             gradients = torch.zeros(sum(value.numel() for value in model.parameters() if value.requires_grad))
             gradients = gradients.to(trainer.strategy.root_device)
             profiler.exchange = lambda: dist.all_reduce(gradients)
@@ -238,6 +234,10 @@ class NamedParts(Callback):
             for method in ("on_step_boundary", "on_epoch_boundary"):
                 if hasattr(callback, method):
                     _time_method(profiler, callback, method, f"[Callback]{type(callback).__name__}.{method}")
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: object, batch_idx: int) -> None:
+        # Before each step: after one of manual optimization Lightning switches it on.
+        trainer.strategy.model.require_backward_grad_sync = False  # type: ignore[union-attr]
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         trainer.profiler.start(VALIDATION)  # type: ignore[attr-defined]  # set by a connector
