@@ -18,14 +18,14 @@ _MOVES = 1000  # of a model; older ones are dropped, so that the file stays smal
 
 
 class CorruptAliasesError(MLScaleError):
-    """The aliases of the model of a folder can't be read; a promotion of a version sets them aside, and starts anew."""
+    """The aliases of the model of a folder can't be read; a promotion of a version sets them aside."""
 
     def __init__(self, folder: Path, why: str) -> None:
         super().__init__(
             "the aliases of a model are corrupt",
             where=str(folder / FILE),
             why=why,
-            fix=f"mlscale versions promote {folder.name}:v<the champion>, which starts them anew",
+            fix=f"mlscale versions promote {folder.name}:v<the champion>, and give the others again",
         )
 
 

@@ -261,8 +261,8 @@ class LocalRegistry:
                 aliases = self.get_aliases(version.name)
             except CorruptAliasesError:
                 # The version is named, so the user knows the champion: the other aliases can be given again.
-                damaged = self._get_model_folder(version.name) / ALIASES
-                damaged.replace(damaged.with_suffix(".corrupt"))
+                corrupt = self._get_model_folder(version.name) / ALIASES
+                corrupt.replace(corrupt.with_suffix(".corrupt"))
                 aliases = Aliases()
             # Read again under the lock: the comparison that led to this promotion may be out of date.
             holder = aliases.of.get(alias)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from mlscale.errors import MLScaleError, raise_all
 from mlscale.events.event_rows import EventBatch, EventSubject, build_event_tables
 from mlscale.events.foreign.event_mapping import OUTCOMES, AbsentFieldError, EventMapping, find_value
 from mlscale.events.foreign.log_files import RecordBatch, RecordPlace, iterate_records
-from mlscale.events.foreign.log_rows import EPOCH, LogReport, LogRow, RowError, RowReader, list_input_names
+from mlscale.events.foreign.log_rows import EPOCH, LABEL, LogReport, LogRow, RowError, RowReader, list_input_names
 from mlscale.events.foreign.logged_predictions import build_prediction_columns, require_supported
 from mlscale.events.segments import SegmentAppender
 from mlscale.events.store import EventStore
@@ -81,16 +82,19 @@ class LogConverter:
         unseen = dict(paths)
         appender = SegmentAppender(store.root / make_folder_name(self.model) / "events", "event", writer=_SPANNING)
         start_us = None if start is None else (start - EPOCH) // timedelta(microseconds=1)
-        number, has_records = 0, False
+        number, has_records, ids = 0, False, set[int]()
         for file in files:
             # One batch in memory at a time; its events are on the disk before the next one is read.
             for batch in iterate_records(file, tuple(paths.values())):
                 records = [record for record in batch.records if record is not None]
                 unseen = {key: path for key, path in unseen.items() if not _has_path(records, path)}
                 has_records |= bool(records)
-                # What each event needs is missed at once, not after hours.
-                self._raise_for_absent({k: p for k, p in unseen.items() if k in ("time", "prediction")}, file)
                 rows = list(self._read_rows(batch, start_us, report))
+                # What each event needs is missed at once, not after hours; a file of labels alone has neither.
+                if not any(row.outcome == LABEL for row in rows):
+                    self._raise_for_absent({k: p for k, p in unseen.items() if k in ("time", "prediction")}, file)
+                if "id" in self.mapping.fields:
+                    rows = list(_mark_repeated(rows, ids, report))
                 if rows:
                     number += self._write_rows(rows, appender, store, number, report)
         # Others may be in a few rows only, such as labels: they are missed once all rows were read.
@@ -158,7 +162,18 @@ class LogConverter:
         self, rows: list[LogRow], appender: SegmentAppender, store: EventStore, number: int, report: LogReport
     ) -> int:
         """Write rows as a segment; return the number of segments that were written."""
-        rows, samples = self._pack_inputs(rows, report)
+        alone = [row for row in rows if row.outcome == LABEL]
+        rows, samples = self._pack_inputs([row for row in rows if row.outcome != LABEL], report)
+        # Labels are stored as if they had come later: the window joins them by id.
+        labelled = [row for row in (*rows, *alone) if row.label is not None]
+        store.add_labels(
+            self.model,
+            [row.id for row in labelled],
+            [row.label for row in labelled],
+            [EPOCH + timedelta(microseconds=row.time_us) for row in labelled],
+            source="log",
+        )
+        report.labels += len(labelled)
         if not rows:
             return 0
         tables = []
@@ -171,22 +186,12 @@ class LogConverter:
         table = join_tables(tables)
         table = table.take(pa.array(np.argsort(table["time"].to_numpy(), kind="stable")))
         appender.write_segment(table, number)
-        # Labels are stored as if they had come later: the window joins them by id.
-        labelled = [row for row in rows if row.label is not None]
-        store.add_labels(
-            self.model,
-            [row.id for row in labelled],
-            [row.label for row in labelled],
-            [EPOCH + timedelta(microseconds=row.time_us) for row in labelled],
-            source="log",
-        )
         report.events += len(rows)
-        report.labels += len(labelled)
         return 1
 
     def _pack_inputs(self, rows: list[LogRow], report: LogReport) -> tuple[list[LogRow], EncodedSamples | None]:
         """Return the rows whose inputs can be read, and their samples as the graph takes them."""
-        if not self.mapping.inputs:
+        if not self.mapping.inputs or not rows:
             return rows, None
         packed = self.encoder.pack_samples([row.inputs for row in rows])
         if not packed.bad:
@@ -216,6 +221,21 @@ class LogConverter:
         # A batch has one time, and each row of a log its own.
         times = pa.array([row.time_us for row in rows], pa.int64()).cast(table.schema.field("time").type)
         return table.set_column(table.schema.get_field_index("time"), table.schema.field("time"), times)
+
+
+def _mark_repeated(rows: Sequence[LogRow], ids: set[int], report: LogReport) -> Iterator[LogRow]:
+    """Yield the rows; of an id that was seen, as a retry or in a copy of the file, only the label, if there is one."""
+    for row in rows:
+        key = hash(row.id)  # there may be millions
+        if row.outcome == LABEL or key not in ids:
+            report.labels_alone += row.outcome == LABEL
+            if row.outcome != LABEL:
+                ids.add(key)
+            yield row
+            continue
+        report.repeated += 1
+        if row.label is not None:
+            yield replace(row, outcome=LABEL)
 
 
 def _has_path(records: Sequence[Mapping[str, Any]], path: str) -> bool:

@@ -51,7 +51,8 @@ class TimeParser:
         if isinstance(value, int | float):
             return self._convert_number(float(value))
         text = str(value).strip()
-        if self.format in UNITS:
+        # As ISO 8601, which allows dates without dashes, milliseconds of today would be of the year 1796.
+        if self.format in UNITS or (self.format == "auto" and text.isdecimal() and len(text) != len("20260105")):
             return self._convert_number(_parse_number(text))
         if self.format in ("auto", "iso"):
             try:

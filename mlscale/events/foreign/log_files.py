@@ -6,10 +6,11 @@ import contextlib
 import csv
 import io
 import json
+import shlex
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import count, islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,7 +22,12 @@ from mlscale.errors import MLScaleError
 FORMATS = (".parquet", ".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".csv.gz", ".jsonl.gz")
 _BATCH = 5_000  # rows
 _TORN, _NO_OBJECT = "not as many values as the heading has columns", "not an object of JSON"
+_CUT = ", or the compressed file is cut short"
 _LONGEST_LINE = 16 << 20  # characters of a line of JSON, or of a value of CSV
+
+
+class JsonArrayError(Exception):
+    """A file begins as an array: read as lines, each of them would be unreadable for a reason that doesn't help."""
 
 
 class RecordPlace(NamedTuple):
@@ -98,19 +104,34 @@ def iterate_records(file: Path, columns: Sequence[str] | None = None) -> Iterato
         fix = "events=<a file that ends in .parquet, .csv, .tsv or .jsonl>"
         raise MLScaleError(f"can't read {file.name} as events", where=str(file), why="unknown ending", fix=fix)
     reader = {".parquet": _read_parquet, ".csv": _read_csv, ".tsv": _read_csv}.get(ending, _read_json_lines)
-    why = _TORN if reader is _read_csv else _NO_OBJECT
+    why = (_TORN if reader is _read_csv else _NO_OBJECT) + (_CUT if file.suffix.lower() == ".gz" else "")
     try:
-        records, first = reader(file, columns), 1
+        records, first = _end_where_cut(reader(file, columns)), 1
         while batch := list(islice(records, _BATCH)):
             yield RecordBatch(file, first, batch, why)
             first += len(batch)
-    except (OSError, ValueError, EOFError, csv.Error, zlib.error) as error:  # pyarrow's errors are ValueErrors
+    except JsonArrayError:
+        lines = shlex.quote(str(file.with_suffix(".jsonl")))
+        raise MLScaleError(
+            f"{file.name} is an array of JSON, not an object on each line",
+            where=str(file),
+            fix=f"jq -c '.[]' {shlex.quote(str(file))} > {lines}",
+        ) from None
+    except (OSError, ValueError, csv.Error, zlib.error) as error:  # pyarrow's errors are ValueErrors
         raise MLScaleError(
             f"can't read {file.name} as events",
             where=str(file),
             why=" ".join(str(error).split())[:300],
             fix=table_form.suggest_conversion(file, error) or "events=<other files>, or write it again",
         ) from error
+
+
+def _end_where_cut(records: Iterator[dict[str, Any] | None]) -> Iterator[dict[str, Any] | None]:
+    """Yield the records; where a compressed file ends early, as one that is being rotated, one that can't be read."""
+    try:
+        yield from records
+    except EOFError:
+        yield None
 
 
 def _get_format(file: Path) -> str:
@@ -137,7 +158,8 @@ def _read_parquet(file: Path, columns: Sequence[str] | None) -> Iterator[dict[st
 
 
 def _read_csv(file: Path, columns: Sequence[str] | None) -> Iterator[dict[str, Any] | None]:
-    table_form.raise_for_encoding(file)
+    with contextlib.suppress(EOFError):  # cut short: what is there is read
+        table_form.raise_for_encoding(file)
     # The usual limit of a value is less than a document; without one a lost quote would read the file into memory.
     csv.field_size_limit(_LONGEST_LINE)
     with _open_text(file) as text:
@@ -155,7 +177,12 @@ def _read_csv(file: Path, columns: Sequence[str] | None) -> Iterator[dict[str, A
 def _read_json_lines(file: Path, _columns: Sequence[str] | None) -> Iterator[dict[str, Any] | None]:
     with _open_text(file) as text:
         # Not `for line in text`, which would read a line of any length into memory.
-        while line := text.readline(_LONGEST_LINE):
+        for number in count():
+            line = text.readline(_LONGEST_LINE)
+            if not line:
+                return
+            if not number and line.lstrip().startswith("["):
+                raise JsonArrayError
             # A blank line, such as the last one, is not a record.
             if line.strip():
                 yield _parse_line(line)

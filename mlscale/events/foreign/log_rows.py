@@ -18,6 +18,8 @@ from mlscale.events.foreign.event_mapping import OUTCOMES, EventMapping
 from mlscale.events.foreign.log_files import RecordPlace
 from mlscale.events.foreign.logged_predictions import LoggedPrediction, parse_logged_label, parse_prediction
 
+LABEL = "label"
+_AHEAD = timedelta(minutes=5)  # that a clock of another machine may be ahead
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 TEXT = "text"
 """The name of the only input of a model of texts."""
@@ -33,6 +35,8 @@ class LogReport:
         unreadable: rows, or labels, that can't be read, by reason; and an example of each.
         other_versions: rows of other versions, by their name.
         early: rows before the time from which they were wanted.
+        repeated: rows whose id an earlier row of the version has: one id is one event.
+        labels_alone: rows without a prediction, whose label is that of the event of their id.
         newest: the time of the newest row of the version, early ones included; None without any.
     """
 
@@ -43,6 +47,8 @@ class LogReport:
     examples: dict[str, str] = field(default_factory=dict)
     other_versions: Counter[str] = field(default_factory=Counter)
     early: int = 0
+    repeated: int = 0
+    labels_alone: int = 0
     newest: datetime | None = None
 
     def add_unreadable(self, what: str, where: RecordPlace, why: str) -> None:
@@ -57,6 +63,10 @@ class LogReport:
             f"{_count_rows(count)} can't be read by the {what} ({self.examples[what]})"
             for what, count in self.unreadable.most_common()
         ]
+        if self.repeated:
+            parts.append(f"{_count_rows(self.repeated)} repeated by id and counted once")
+        if self.labels_alone:
+            parts.append(f"{_count_rows(self.labels_alone)} with a label and no prediction")
         if self.other_versions:
             listed = ", ".join(f"{name} ({count:,})" for name, count in self.other_versions.most_common(3))
             parts.append(f"{_count_rows(self.other_versions.total())} of other versions: {listed}")
@@ -65,7 +75,7 @@ class LogReport:
 
 @dataclass(frozen=True)
 class LogRow:
-    """One row of a log that could be read."""
+    """One row of a log that could be read; the outcome is `LABEL` where it is the label of another row's event."""
 
     id: str
     time_us: int
@@ -112,17 +122,30 @@ class RowReader:
         if "version" in self.mapping.fields and not self._is_same_version(version):
             report.other_versions[str(version)] += 1
             return None
+        is_alone = self._has_label_alone(record)
+        given = self._read_value("time", record)
         try:
-            time_us = self.mapping.times.parse_time(self._read_value("time", record))
+            # A label that comes later may have no time of its own.
+            time_us = (
+                round(datetime.now(UTC).timestamp() * 1e6)
+                if is_alone and given in (None, "")
+                else self.mapping.times.parse_time(given)
+            )
         except ValueError as error:
             raise RowError("time", str(error)) from None
         time = EPOCH + timedelta(microseconds=time_us)
+        if time > datetime.now(UTC) + _AHEAD:
+            # In Greenwich's time, or in seconds: what was meant is not known.
+            raise RowError(
+                "time", f"{time:%Y-%m-%d %H:%M} UTC is in the future: zone: or format: of time: in the mapping"
+            )
         # Of early rows, too: it shows that a log is merely old.
-        report.newest = time if report.newest is None else max(report.newest, time)
-        if start_us is not None and time_us < start_us:
-            report.early += 1
-            return None
-        outcome = self._read_outcome(record)
+        if not is_alone:
+            report.newest = time if report.newest is None else max(report.newest, time)
+            if start_us is not None and time_us < start_us:
+                report.early += 1
+                return None
+        outcome = LABEL if is_alone else self._read_outcome(record)
         identifier = self._read_value("id", record)
         return LogRow(
             # The place in the file is an id as well, as long as labels are in the same row.
@@ -131,10 +154,15 @@ class RowReader:
             outcome=outcome,
             prediction=self._read_prediction(record) if outcome == "ok" else None,
             latency_ms=self._read_latency(record),
-            inputs=self._read_inputs(record),
+            inputs=None if outcome == LABEL else self._read_inputs(record),
             label=self._read_label(record, where, report),
             where=where,
         )
+
+    def _has_label_alone(self, record: Mapping[str, Any]) -> bool:
+        """Return True for the label of another row: it has an id, and neither a prediction nor an outcome."""
+        names = ("id", "label", "prediction", "probabilities", "outcome")
+        return [self._read_value(name, record) not in (None, "") for name in names] == [True, True, False, False, False]
 
     def _read_value(self, name: str, record: Mapping[str, Any]) -> Any:
         entry = self.mapping.fields.get(name)

@@ -98,3 +98,30 @@ def test_a_log_of_pandas_with_times_of_a_zone_is_read(tmp_path: Path) -> None:
     _, events, _ = convert(converter("time: time\nprediction: species\n"), tmp_path, tmp_path / "log.parquet")
     assert events.time[0] == np.datetime64("2026-01-05T10:00:00")
     assert events.label.tolist() == list(SPECIES)
+
+
+def test_one_id_is_one_event(tmp_path: Path) -> None:
+    """Retries of a client, and a copy of the file next to it; the label of a repeated row counts."""
+    rows = log(100)
+    for row in rows[:50]:
+        row["actual"] = None
+    (tmp_path / "logs").mkdir()
+    write(tmp_path / "logs/a.jsonl", rows[:60])
+    write(tmp_path / "logs/b.jsonl", [*log(100)[40:], *log(1)])
+    report, events, labels = convert(converter(PLAIN), tmp_path, *sorted((tmp_path / "logs").iterdir()))
+    assert events.id.tolist() == [f"r{n}" for n in range(100)]
+    assert (report.rows, report.events, report.repeated) == (121, 100, 21)
+    assert "21 rows repeated by id and counted once" in report.describe_losses()
+    assert {"r41", "r43"} <= set(labels)
+
+
+@pytest.mark.parametrize("name", ["a-labels.jsonl", "z-labels.jsonl"])
+def test_labels_that_come_later_are_a_file_of_ids_and_labels(tmp_path: Path, name: str) -> None:
+    rows = [{**row, "actual": None} for row in log(10)]
+    (tmp_path / "logs").mkdir()
+    write(tmp_path / "logs/log.jsonl", rows)
+    write(tmp_path / "logs" / name, [{"id": f"r{n}", "actual": SPECIES[0]} for n in range(4)])
+    report, events, labels = convert(converter(PLAIN), tmp_path, *sorted((tmp_path / "logs").iterdir()))
+    assert (len(events), sorted(labels), report.labels_alone) == (10, ["r0", "r1", "r2", "r3"], 4)
+    assert report.describe_losses() == "4 rows with a label and no prediction"
+    assert report.newest == BEGIN + timedelta(seconds=9)

@@ -116,3 +116,25 @@ def test_a_character_that_is_being_written_hides_no_rows(tmp_path: Path) -> None
     (tmp_path / "a.csv").write_bytes("a,b\n1,2\n3,Ö".encode()[:-1])
     (batch,) = iterate_records(tmp_path / "a.csv", ["a"])
     assert batch.records[0] == {"a": "1"}
+
+
+@pytest.mark.parametrize("name", ["a.csv.gz", "a.jsonl.gz"])
+def test_a_compressed_file_that_is_cut_short_ends_where_it_can_not_be_read(tmp_path: Path, name: str) -> None:
+    """As one that is being rotated: the other files of the log are read all the same."""
+    rows = [f"{number},{number * 7919 % 10007}" for number in range(12_000)]
+    lines = ["a,b", *rows] if "csv" in name else [f'{{"a": "{row}"}}' for row in rows]
+    packed = gzip.compress("\n".join(lines).encode())
+    (tmp_path / name).write_bytes(packed[: len(packed) // 2])
+    batches = list(iterate_records(tmp_path / name))
+    records = [record for batch in batches for record in batch.records]
+    assert 5_000 < len(records) < 11_000
+    assert None not in records[:-2]
+    assert records[-1] is None
+    assert batches[-1].why_unreadable.endswith("or the compressed file is cut short")
+
+
+def test_an_array_of_json_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a log.json").write_text('[\n{"a": 1},\n{"a": 2}\n]')
+    with pytest.raises(MLScaleError, match="is an array of JSON") as caught:
+        list(iterate_records(tmp_path / "a log.json"))
+    assert caught.value.fix == f"jq -c '.[]' '{tmp_path}/a log.json' > '{tmp_path}/a log.jsonl'"

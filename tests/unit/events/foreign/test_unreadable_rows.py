@@ -2,6 +2,8 @@
 
 import gzip
 import json
+import re
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -92,3 +94,15 @@ def test_a_mapping_that_does_not_fit_the_model_is_an_error() -> None:
         converter(PLAIN + INPUTS, encoder=encode_images())
     with pytest.raises(MLScaleError, match="not read for the task type segmentation"):
         converter(PLAIN, "segmentation")
+
+
+def test_a_time_in_the_future_is_reported_and_no_event(tmp_path: Path) -> None:
+    """A wrong zone, or a unit that is taken for another one: a window would begin or end at the wrong time."""
+    rows = log(10)
+    rows[3]["time"] = (datetime.now(UTC) + timedelta(hours=9)).isoformat()
+    rows[4]["time"] = (datetime.now(UTC) + timedelta(seconds=30)).isoformat()
+    report, events, _ = convert(converter(PLAIN), tmp_path, write(tmp_path / "log.jsonl", rows))
+    assert len(events) == 9
+    assert re.search(
+        "by the time .* is in the future: zone: or format: of time: in the mapping", report.describe_losses()
+    )
