@@ -28,7 +28,7 @@ _REFERENCE = re.compile(r"[\w.-]+(?:@[\w-]+|:v?(?:\d+|PLACE)|:latest)|\d\w{5,}")
 _SEPARATORS = (", ", "; ", ": ", "   ")
 PROGRAMS = frozenset(
     """
-    apt apt-get cd chmod cp curl eval export find gunzip gzip iconv kill ls mkdir mlscale mpirun mv
+    apt apt-get cd chmod cp curl eval export find gunzip gzip iconv jq kill ls mkdir mlscale mpirun mv
     pip python rm sbatch scontrol sh sinfo srun tar torchrun truncate unset wandb
     """.split()  # noqa: SIM905
 )
