@@ -2,13 +2,16 @@
 
 import ast
 import os
+import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import hydra
+import omegaconf
 import pytest
 
 from mlscale.config.names import private_names
@@ -88,18 +91,25 @@ def test_a_name_that_is_gone_ends_with_the_version_to_install(monkeypatch: pytes
         check_private_names({"train", "strategy=fsdp"})
 
 
-def test_a_name_of_hydra_that_is_gone_ends_with_the_version_too(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("library", "name", "fix"),
+    [(hydra, "create_config_search_path", "hydra-core==1.3.8"), (omegaconf, "_get_flag", "omegaconf==2.3.1")],
+)
+def test_a_name_that_composing_needs_ends_with_the_version_too(
+    library: ModuleType, name: str, fix: str, tmp_path: Path
+) -> None:
     """Configurations are composed before a command checks the names."""
-    shutil.copytree(Path(hydra.__file__).parent, tmp_path / "hydra", ignore=shutil.ignore_patterns("__pycache__"))
-    for file in (tmp_path / "hydra").rglob("*.py"):
-        file.write_text(file.read_text("utf-8").replace("create_config_search_path", "make_search_path"), "utf-8")
+    copy = tmp_path / library.__name__
+    shutil.copytree(Path(str(library.__file__)).parent, copy, ignore=shutil.ignore_patterns("__pycache__"))
+    for file in copy.rglob("*.py"):
+        file.write_text(re.sub(rf"\b{name}\b", "_gone", file.read_text("utf-8")), "utf-8")
     done = subprocess.run(
         [sys.executable, "-m", "mlscale", "+recipe=resnet"],
         cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(tmp_path)}, capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == Exit.ENVIRONMENT
-    assert "has no create_config_search_path" in done.stderr
-    assert "pip install hydra-core==1.3.8" in done.stderr
+    assert f"has no {name}" in done.stderr
+    assert f"pip install {fix}" in done.stderr
 
 
 if __name__ == "__main__":

@@ -36,6 +36,7 @@ from mlscale.config.composition.hydra_errors import check_options, explain_refus
 from mlscale.config.composition.hydra_keys import check_file_content
 from mlscale.config.composition.request import APPENDED, Request
 from mlscale.config.composition.user_files import check_content, check_recipe, check_text, create_yaml_error
+from mlscale.config.names.private_names import check_private_names
 from mlscale.config.names.suggest import find_nearest
 from mlscale.config.schema.model_arguments import REFERENCES
 from mlscale.config.schema.roots import COMMAND_BASES, COMMAND_GROUP, TAKES_MODEL, Roots, get_shipped_folder
@@ -141,6 +142,7 @@ def _report_refusals(request: Request) -> Iterator[None]:
     except MLScaleError:
         raise
     except Exception as error:
+        check_private_names(())  # OmegaConf reports one that is gone as a key
         if (refusal := explain_refusal(error, request.overrides, request.roots)) is not None:
             raise refusal from error
         first = next(iter(str(error).strip().splitlines()), "")
