@@ -14,7 +14,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from mlscale.culprit import find_innermost_call, find_user_line
 from mlscale.errors import MLScaleError
-from mlscale.export.served_module import NO_RANDOM, ServedModule, build_example_tensors, trace_quietly
+from mlscale.export.served_module import NO_RANDOM, UNPACKED, ServedModule, build_example_tensors, trace_quietly
 
 if TYPE_CHECKING:
     import onnx
@@ -104,8 +104,7 @@ def _explain_trace_error(error: BaseException) -> MLScaleError:
     why, fix = shorten(f"{type(error).__name__}: {lines[0] if lines else ''}", 300, placeholder=" …"), _TRACEABLE
     values = [value for frame, _ in traceback.walk_tb(error.__traceback__) for value in frame.f_locals.values()]
     if any(isinstance(value, PackedSequence) for value in values) or "pack_padded_sequence" in where:
-        why = "a packed sequence has another length for each batch, which a graph can't"
-        fix = "give the padded sequence to the layer, and take each sample's last step by its length"
+        why, fix = "a packed sequence has another length for each batch, which a graph can't", UNPACKED
     elif type(error).__name__ == "GuardOnDataDependentSymNode":
         why = "Python code decides by the values of a tensor, which a graph can't"
     elif operator := re.match(r"No ONNX function found for <OpOverload\(op='([^']+)'", str(error)):

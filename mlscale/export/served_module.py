@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import traceback
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr
@@ -15,6 +16,7 @@ from pytorch_lightning import LightningModule
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from mlscale.culprit import find_user_line
 from mlscale.data.encoders.encoder import INPUT, Encoder, TensorSpec
 from mlscale.data.encoders.image_encoder import ImageEncoder
 from mlscale.errors import MLScaleError
@@ -22,6 +24,7 @@ from mlscale.task_types.registry import resolve_task_type
 from mlscale.task_types.task_type import TaskType
 
 NO_RANDOM = "leave out of forward what is random: F.dropout(x, training=self.training), no torch.rand"
+UNPACKED = "give the padded sequence to the layer, and take each sample's last step by its length"
 EXAMPLES = 2
 """Samples of the example batch: torch.export treats a size of 1 as a constant."""
 
@@ -109,16 +112,25 @@ def trace_quietly() -> Iterator[None]:
 
 @contextmanager
 def _explain_own_step(task: nn.Module) -> Iterator[None]:
-    """Raise an error that explains what a user's own `predict_step` gets and returns, where it fails."""
+    """Raise an error that explains what a user's own `predict_step` gets and returns, or which line fails for zeros."""
     step: Any = getattr(type(task), "predict_step", None)
     try:
         yield
     except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
         is_own = step not in (None, LightningModule.predict_step) and not step.__module__.startswith("mlscale.")
-        if not is_own or resolve_task_type(task) is None:
-            raise
-        name = f"{type(task).__module__}.{type(task).__qualname__}"
         first = (str(error).strip() or "no message").splitlines()[0]
+        if not is_own or resolve_task_type(task) is None:
+            if not (line := find_user_line(error)):
+                raise
+            raise MLScaleError(
+                "the model fails for a batch of zeros",
+                where=line,
+                why=f"its outputs are found with one, and a client may send one: {type(error).__name__}: {first}",
+                fix=UNPACKED
+                if "nn/utils/rnn.py" in "".join(traceback.format_tb(error.__traceback__))
+                else "let forward take zeros: a text without tokens, a black image",
+            ) from error
+        name = f"{type(task).__module__}.{type(task).__qualname__}"
         raise MLScaleError(
             f"{name}.predict_step does not give the outputs of a batch by name",
             where="task",

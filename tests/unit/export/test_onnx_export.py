@@ -123,6 +123,31 @@ class Packed(nn.Module):
         return nn.utils.rnn.pad_packed_sequence(self.layer(packed)[0], batch_first=True)[0].flatten(1)
 
 
+class Measured(Packed):
+    """Packs as many steps as a sample has that are not zero."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        packed = nn.utils.rnn.pack_sequence([row[row.sum(1) != 0] for row in x[:, 0]], enforce_sorted=False)
+        return nn.utils.rnn.pad_packed_sequence(self.layer(packed)[0], batch_first=True)[0].flatten(1)
+
+
+class Logarithm(nn.Module):
+    """Takes no zeros."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if (x == 0).any():
+            raise ValueError("0 has no logarithm")
+        return x.flatten(1).log()
+
+
+@pytest.mark.parametrize(("model", "fix"), [(Measured, "give the padded sequence"), (Logarithm, "forward take zeros")])
+def test_a_model_that_fails_for_zeros_is_named_by_its_line(model: Any, fix: str) -> None:
+    with pytest.raises(MLScaleError, match="fails for a batch of zeros") as caught:
+        build_module(model(), (1, 2, 2))
+    assert re.fullmatch(r".*test_onnx_export\.py:\d+, in forward", caught.value.where)
+    assert fix in caught.value.fix
+
+
 class BuiltIn(nn.Module):
     """Works for the example's batch size alone."""
 
