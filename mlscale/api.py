@@ -46,7 +46,7 @@ def compose(overrides: Sequence[str] = (), *, command: str = "train") -> DictCon
     # Both before torch is imported: OpenMP reads its wait policy once, and targets are searched on sys.path.
     make_user_code_importable()
     wait_passively()
-    with defer_garbage_collection(), offer_fixes(overrides):
+    with defer_garbage_collection(), offer_fixes(overrides, command):
         return compose_command_config(_parse_overrides(command, overrides))
 
 

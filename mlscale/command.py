@@ -32,7 +32,7 @@ def run_config_command(command: str, argv: Sequence[str]) -> int:
     """
     wait_passively()
     # Composing makes many objects that stay: no garbage collection until it is done.
-    with defer_garbage_collection(), offer_fixes(argv):
+    with defer_garbage_collection(), offer_fixes(argv, command):
         request = parse_command_line(command, argv)
     if request.help:
         from mlscale.help import format_config_command_help
@@ -55,7 +55,7 @@ def run_config_command(command: str, argv: Sequence[str]) -> int:
         request = resolve_base_config(request)
         return _run_sweep(request) if request.multirun else _run_hydra_flags(request)
     try:
-        with defer_garbage_collection(), offer_fixes(argv):
+        with defer_garbage_collection(), offer_fixes(argv, command):
             cfg = api.compose_command_config(request)
     except MLScaleError as error:
         if external is not None:
@@ -130,7 +130,7 @@ def _run_sweep(request: Request) -> int:
 
     register_sweep_dir()
     # Before the sweep has a folder: a mistake that every job has is reported once and leaves nothing.
-    with offer_fixes(request.typed):
+    with offer_fixes(request.typed, request.command):
         check_sweep(request)
     os.umask(0o077)  # Hydra makes the sweep's folder
     sweep = Sweep(request)

@@ -40,7 +40,7 @@ def main(argv: Sequence[str]) -> int:
     # Passed on: the parser of configs reads the flag itself.
     folders = [word for folder in options.config_dir for word in ("--config-dir", folder)]
     words = [*options.overrides, *folders]
-    with offer_fixes(words):
+    with offer_fixes(words, command):
         request = parse_command_line(command, words)
         if options.action == "check":
             return print_answer(_check_request(request), options.output)

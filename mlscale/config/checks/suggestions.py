@@ -112,9 +112,10 @@ def _iterate_meanings(path: str, value: object, names: Names) -> Iterator[Sequen
     group = correct_front(head, names) if last in ("name", "type") else find_nearest(path, names.groups)
     option = suggest_option(group, value, names) if group else ""
     options = [Advice(option)] if option else []
-    is_whole = not head or is_listed(path) or bool(find_value_meaning(path, value))
+    is_meant = bool(find_value_meaning(path, value))
+    is_whole = not head or is_listed(path) or is_meant
     direct = [] if head else [advice for advice in same_keys if advice.fix.partition("=")[0].count(".") == 1]
-    yield direct or [*(() if head else same_keys), *(foreign if is_whole else ()), *options]
+    yield direct or [*(() if head or is_meant else same_keys), *(foreign if is_whole else ()), *options]
     yield [*fixes, *in_group] if near else []
     yield [*typos, *same_keys, *foreign]
     yield advise(same - {*here}, exact=True)

@@ -12,6 +12,7 @@ import re
 import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from mlscale.config.composition.hydra_keys import SEARCHED, check_effect
 from mlscale.config.composition.reference_argument import (
@@ -26,6 +27,9 @@ from mlscale.config.schema.model_arguments import REF, REFERENCES
 from mlscale.config.schema.roots import BASE_GROUPS, Roots, find_roots
 from mlscale.errors import MLScaleError, raise_all
 
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE)
 _OVERRIDE = re.compile(r"^(?P<sign>\+\+|\+|~)?(?P<key>[^=\s]+?)(?:=(?P<value>.*))?$", re.DOTALL)
 _INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
@@ -37,7 +41,7 @@ def parse_command_line(command: str, argv: Sequence[str]) -> Request:
     Raises:
         MLScaleError: for words that are neither, all of them at once.
     """
-    known, words = _parse_flags(argv)
+    known, words = parse_flags(argv)
     raise_all(list(_check_flags(known)))
     roots = find_roots(known.config_dir)
     effects = (problem for word in words for problem in check_effect(word, multirun=known.multirun))
@@ -68,7 +72,25 @@ def build_request(command: str, words: Sequence[str], roots: Roots) -> Request:
     return Request(command, tuple(words), tuple(overrides), roots)
 
 
-def _parse_flags(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+def check_overrides(
+    command: str, words: Sequence[str], roots: Roots
+) -> tuple[Request, DictConfig | None, Sequence[MLScaleError]]:
+    """Return the request for overrides alone, its config, None if it can't be composed, and the problems of both."""
+    from mlscale.config.checks.check import check_config  # only where something is wrong
+    from mlscale.config.composition.compose import compose_config
+
+    request, cfg = Request(command, (), (), roots), None
+    try:
+        request = build_request(command, words, roots)
+        cfg = compose_config(request)
+    except MLScaleError as error:
+        return request, cfg, list(error.list_problems())
+    groups, files = roots.get_command_groups(command), roots.list_command_files(command)
+    return request, cfg, check_config(cfg, groups=groups, command=command, command_files=files)
+
+
+def parse_flags(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+    """Return the flags, and the other words."""
     # No abbreviations: `--mult` would be accepted now, and break as soon as Hydra has a second flag with that start.
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     parser.add_argument("--help", "-h", action="store_true")
@@ -156,21 +178,13 @@ def _check_words(command: str, words: Sequence[str], roots: Roots) -> Iterator[M
 
 def _suggest_setting(command: str, key: str, value: str, words: Sequence[str], roots: Roots) -> tuple[str, str]:
     """Return the override that a flag means, and why: as the check answers it where it is typed as a setting."""
-    from mlscale.config.checks.check import check_config  # only where something is wrong
-    from mlscale.config.composition.compose import compose_config
     from mlscale.config.composition.offered_fixes import drop_fixes_in_force
 
-    setting, cfg = f"{key}={value or 'true'}", None
+    setting = f"{key}={value or 'true'}"
     if not key or not _OVERRIDE.match(setting):
         return "", ""
     selected = [word for word in words if word.lstrip("+").partition("=")[0] in roots.groups and "=" in word]
-    request = Request(command, (), (), roots)
-    try:
-        request = build_request(command, [*selected, setting], roots)
-        cfg = compose_config(request)
-        problems: Sequence[MLScaleError] = check_config(cfg, groups=roots.get_command_groups(command), command=command)
-    except MLScaleError as error:
-        problems = error.list_problems()
+    request, cfg, problems = check_overrides(command, [*selected, setting], roots)
     if cfg is None and not any(key in problem.what for problem in problems):
         # What is selected is wrong itself, and is reported next.
         return _suggest_setting(command, key, value, (), roots) if selected else ("", "")

@@ -8,13 +8,15 @@ from __future__ import annotations
 import contextlib
 import re
 import shlex
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from mlscale.config.checks.suggestions import get_option_types
 from mlscale.config.composition.option_files import find_selecting_option
 from mlscale.config.composition.request import APPENDED, Request
+from mlscale.config.schema.model_arguments import REFERENCES
+from mlscale.config.schema.roots import find_roots
 from mlscale.errors import Exit, MLScaleError
 
 if TYPE_CHECKING:
@@ -33,8 +35,8 @@ _IS_NAME = re.compile(r"unknown (key|flag|word) ")  # of these the page has the 
 
 
 @contextlib.contextmanager
-def offer_fixes(typed: Sequence[str]) -> Iterator[None]:
-    """Leave each error that is raised inside those lines of its fix that are to be typed, and were not.
+def offer_fixes(typed: Sequence[str], command: str) -> Iterator[None]:
+    """Leave each error that is raised inside those lines of its fix that are to be typed, were not, and pass the check.
 
     Args:
         typed: the words after the command.
@@ -42,17 +44,23 @@ def offer_fixes(typed: Sequence[str]) -> Iterator[None]:
     try:
         yield
     except MLScaleError as error:
+        _check_words.cache_clear()  # files may have changed since
         words_before = {word.lstrip("+") for word in typed}
         fixes = [problem.fix.partition("\n")[0] for problem in error.list_problems()]
-        chosen = [word for fix in fixes for word in _read_words(fix) if "." not in word.partition("=")[0]]
+        wrong = {problem.where.removeprefix("command line: ") for problem in error.list_problems()}
+        rest = [*(word for word in typed if word not in wrong), *(word for fix in fixes for word in _read_words(fix))]
         for problem in error.list_problems() if error.exit == Exit.USER else ():
             lines, reasons = [], [problem.why]
             for line in filter(None, problem.fix.split("\n")):
+                objection = _find_objection(line, rest, command)
+                if objection is not None and objection.fix:  # `metrics=accuracy` is metric=val/accuracy
+                    line = objection.fix.partition("\n")[0]
+                    objection = _find_objection(line, rest, command)
                 words = {word.lstrip("+") for word in _read_words(line)}
                 if not words and "<" not in line and (not _TYPED.match(line) or _SHOWN.match(line)):
                     reasons.append(line)
-                elif option := next((option for option in chosen if not _fits_option(words, option)), ""):
-                    reasons.append(f"{line} is not a key of {option}")
+                elif objection is not None:
+                    reasons.append(f"{objection.what}, {objection.why}".removesuffix(", "))
                 elif not words or not words <= words_before:
                     lines.append(line)
             if not lines:
@@ -61,11 +69,27 @@ def offer_fixes(typed: Sequence[str]) -> Iterator[None]:
         raise
 
 
-def _fits_option(words: Collection[str], option: str) -> bool:
-    """Return whether each word of a fix sets another group, or a key of the option that another fix chooses."""
-    group, _, name = option.partition("=")
-    keys = [word.partition("=")[0] for word in words if word.startswith(f"{group}.")]
-    return set(keys) <= set(get_option_types(group, name) or keys)
+def _find_objection(line: str, rest: Sequence[str], command: str) -> MLScaleError | None:
+    """Return why what a line sets is refused itself, with the other words that are to be typed; None if it is not."""
+    sweep = line.removeprefix("-m ")
+    words = [word if sweep == line else word.partition(",")[0] for word in _read_words(sweep)]
+    keys = {word.lstrip("+~").partition("=")[0] for word in words}
+    if not words or command in REFERENCES:  # the config of a run is not read again
+        return None
+    if not set(words) <= set(rest):  # else all are checked at once
+        rest = [*(word for word in rest if word.lstrip("+~").partition("=")[0] not in keys), *words]
+    named = "|".join(rf"(?<![\w.]){re.escape(key)}(?![\w.])" for key in keys)
+    problems = _check_words(tuple(rest), command)
+    return next((problem for problem in problems if re.search(named, f"{problem.what} {problem.where}")), None)
+
+
+@lru_cache(maxsize=1)
+def _check_words(words: Sequence[str], command: str) -> Sequence[MLScaleError]:
+    from mlscale.config.composition.argv import check_overrides, parse_flags
+
+    known, typed = parse_flags(words)
+    overrides = [word for word in typed if _OVERRIDE.fullmatch(word)]
+    return check_overrides(command, overrides, find_roots(known.config_dir))[2]
 
 
 def drop_fixes_in_force(problems: Sequence[MLScaleError], request: Request, cfg: DictConfig | None) -> None:

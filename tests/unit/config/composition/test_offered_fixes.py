@@ -32,7 +32,18 @@ from mlscale.errors import MLScaleError
             ["-m trainer.limit_train_batches=5,6,7, which runs one job for each"],
         ),
         ("resnet", "lr_scheduler_type=cosine warmup_ratio=0.1", ["scheduler=cosine", ""]),  # which has no pct_start
-        ("resnet", "--warmup_ratio 0.1 --lr_scheduler_type linear", ["", "scheduler=warmup_linear"]),
+        (
+            "resnet",
+            "--warmup_ratio 0.1 --lr_scheduler_type linear",
+            ["scheduler.warmup=0.1", "scheduler=warmup_linear"],
+        ),
+        # What is offered is refused itself: a key of another option, of another launcher, a device that is none.
+        ("resnet", "optimizer.betas=0.9,0.95", [""]),
+        ("resnet", "trainer.num_nodes=2", [""]),
+        ("resnet", "--num_nodes 2", [""]),
+        ("resnet", "trainer.devices=0,1", [""]),
+        ("resnet", "metrics=[accuracy] epochs=3", ["metric=val/accuracy", "trainer.max_epochs=3"]),
+        ("resnet", "verbose=0", ["~callbacks.progress"]),
         ("resnet", "optimizer=adamww model=vitt", ["optimizer=adamw", "model=vit"]),
     ],
 )
