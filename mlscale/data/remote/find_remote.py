@@ -25,10 +25,11 @@ from mlscale.data.remote.addresses import (
     join_address,
     mask_address,
 )
-from mlscale.data.remote.remote_index import IndexedShard, read_small_file
+from mlscale.data.remote.remote_index import IndexedShard, find_cached_stat, read_small_file
 from mlscale.data.remote.remote_shard import ContentCheck, RemoteAccess
 from mlscale.data.remote.shard_cache import ShardCache
 from mlscale.data.remote.transfers import Attempts, RemoteStat, RetryLimits, Store, describe_error
+from mlscale.data.shards.system_files import report_once
 from mlscale.errors import Exit, MLScaleError, raise_all
 
 _THREADS = 16
@@ -76,9 +77,15 @@ def find_remote_shards(entry: str, where: str, names: re.Pattern[str], access: R
         else:
             stats |= _list_folder(store, part, access, where, names, digests)
     unknown = [address for address, stat in stats.items() if stat is None]
-    known = {**stats, **_read_stats(store, unknown, access, where, entry)}
-    if known and not digests:
-        digests = _read_digests(store, join_address(next(iter(known)), ""), access, where)
+    try:
+        known = {**stats, **_read_stats(store, unknown, access, where, entry)}
+        if known and not digests:
+            digests = _read_digests(store, join_address(next(iter(known)), ""), access, where)
+    except MLScaleError as error:
+        known = {address: find_cached_stat(address, access) for address in stats}
+        if error.exit != Exit.ENVIRONMENT or None in known.values():
+            raise
+        report_once(f"remote    {error.what}: the shards are read from the cache, as they were")
     return [
         IndexedShard(
             name=identify_shard(address),

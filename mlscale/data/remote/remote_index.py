@@ -9,6 +9,7 @@ import hashlib
 import os
 import zlib
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -17,7 +18,7 @@ import numpy as np
 from mlscale.data.cache_folder import get_cache_dir
 from mlscale.data.remote.addresses import get_file_name, identify_shard, join_address, mask_address
 from mlscale.data.remote.remote_shard import RemoteAccess, RemoteShard
-from mlscale.data.remote.transfers import Attempts, StatusError, Store
+from mlscale.data.remote.transfers import Attempts, RemoteStat, StatusError, Store
 from mlscale.data.shards.index_builder import Scanner, keep_small_members
 from mlscale.data.shards.index_files import (
     INDEX_FOLDER_NAME,
@@ -65,6 +66,15 @@ class IndexedShard(RemoteShard):
             (0o100644, 0, 0, 1, 0, 0, self.stat.size, 0, 0, 0), {"st_mtime_ns": 0, "st_ctime_ns": 0}
         )
         save_index(self.get_index_path(), get_file_name(self.address), status, index, container, self.stat.etag)
+
+
+def find_cached_stat(address: str, access: RemoteAccess) -> RemoteStat | None:
+    """Return the state of a shard of which the cache has a whole copy, compared when it came; None without one."""
+    shard = IndexedShard(identify_shard(address), "", address=address, access=access)
+    if (saved := use_index(partial(load_index, shard.get_index_path()), [])) is None:
+        return None
+    stat = RemoteStat(saved.about["size"], saved.about.get("etag"))
+    return stat if (access.cache.folder / replace(shard, stat=stat).copy_name).is_file() else None
 
 
 def _has_right_members(index: ShardIndex, scanner: Scanner, handle: int) -> bool:

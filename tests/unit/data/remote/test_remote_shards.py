@@ -20,7 +20,7 @@ from mlscale.data.shards.shard_paths import find_shards
 from mlscale.data.tfrecord.record_framing import build_record
 from mlscale.errors import Exit, MLScaleError
 from tests.unit.data.conftest import picture, write_shards
-from tests.unit.data.remote.faulty_server import Faults
+from tests.unit.data.remote.faulty_server import Faults, serve_folder
 
 Serve = Callable[..., tuple[str, Faults]]
 Batches = list[tuple[list[str], bytes, bytes]]
@@ -59,6 +59,22 @@ def test_the_same_facts_and_batches_as_from_files(folder: Path, serve: Serve, lo
     faults.sent.clear()
     assert list_batches(open_remote(url)) == list_batches(WebDataset(folder / "train", folder / "val", batch_size=24))
     assert sum(faults.sent.values()) <= 100 * len(sizes)
+
+
+def test_a_complete_cache_is_read_while_its_server_is_away(
+    folder: Path, local: WebDataset, cache: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with serve_folder(folder, Faults()) as (url, _):
+        assert list_batches(open_remote(url)) == list_batches(local)
+        assert len(list(open_remote(url).val_dataloader())) > 0
+    away = open_remote(url)
+    assert list_batches(away) == list_batches(WebDataset(folder / "train", folder / "val", batch_size=24))
+    assert [batch["key"] for batch in away.val_dataloader()] == [batch["key"] for batch in local.val_dataloader()]
+    assert "the shards are read from the cache, as they were" in capsys.readouterr().err
+    next((cache / "shards").glob("*.tar")).unlink()
+    with pytest.raises(MLScaleError) as caught:
+        open_remote(url).facts()
+    assert caught.value.exit is Exit.ENVIRONMENT
 
 
 def test_a_run_of_files_is_resumed_from_a_server(folder: Path, serve: Serve, local: WebDataset) -> None:
