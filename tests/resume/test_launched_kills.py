@@ -18,4 +18,4 @@ def test_kills_in_every_layout(
     monkeypatch.setenv("MLSCALE_CACHE", str(bundled))
     has_slurm = os.geteuid() == 0 and all(shutil.which(name) for name in ("slurmctld", "slurmd", "srun"))
     layouts = [layout for layout in RANKS if not is_local(layout) and (layout != "slurm" or has_slurm)]
-    kill_runs(layouts, tmp_path, capsys)
+    kill_runs(layouts, 4, tmp_path, capsys)
