@@ -10,6 +10,7 @@ import pytest
 from scripts.bench_resume import main
 from scripts.resume_layouts import RANKS, is_local
 
+
 def kill_runs(layouts: list[str], kills: int, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Kill runs in these layouts, in turn, and expect that each resumes as if nothing had been."""
     code = main([f"--kills={kills}", f"--layouts={','.join(layouts)}", "--seed=1", f"--keep={folder / 'bench'}"])
