@@ -236,8 +236,10 @@ class NamedParts(Callback):
                     _time_method(profiler, callback, method, f"[Callback]{type(callback).__name__}.{method}")
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: object, batch_idx: int) -> None:
+        model: Any = trainer.strategy.model
         # Before each step: after one of manual optimization Lightning switches it on.
-        trainer.strategy.model.require_backward_grad_sync = False  # type: ignore[union-attr]
+        if isinstance(model, DistributedDataParallel):
+            model.require_backward_grad_sync = False
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         trainer.profiler.start(VALIDATION)  # type: ignore[attr-defined]  # set by a connector
