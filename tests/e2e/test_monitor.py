@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -221,6 +222,22 @@ def test_events_that_another_server_wrote_are_monitored(
     with pytest.raises(MLScaleError, match="no events at") as caught:
         commands.run_command("monitor", [*house.words(f"events={tmp_path}/logs.csv"), "mapping=mapping.yaml"])
     assert caught.value.fix == f"events={tmp_path}/log.csv"
+
+
+def test_a_log_is_shown_as_it_is_read(
+    house: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_log(house, tmp_path / "log.csv", house.pixels)
+    Path("mapping.yaml").write_text(MAPPING)
+    words = house.words()[:2]
+    assert main(["events", "check", "log.csv", *words, "rows=2"]) == 4
+    shown = capsys.readouterr().out
+    assert "401 rows are 400 events of resnet:v1 and 200 labels; 1 row can't be read by the time" in shown
+    for line in (r"entry +row 1 +row 2$", r"id +r398 +r399$", r"outcome +ok +ok$", r"latency_ms +3.5 +3.5$"):
+        assert re.search(f"^{line}", shown, re.MULTILINE), shown
+    assert main(["events", "check", "logs.csv", *words]) == 2
+    assert f"fix:   events={tmp_path}/log.csv" in capsys.readouterr().err
 
 
 def test_a_log_of_a_model_that_got_worse_and_one_that_is_old(
