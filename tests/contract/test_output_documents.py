@@ -46,8 +46,8 @@ def validate_output(document: Any) -> None:
 
 def test_every_action_has_a_schema() -> None:
     actions = [(name, action) for name, command in COMMANDS.items() for action in command.actions]
-    # `mlscale data` prints results, as commands with a config do.
-    kinds = {f"{name}-{action}" if action else name for name, action in actions if name != "data"}
+    # These print results, as commands with a config do.
+    kinds = {f"{name}-{action}" if action else name for name, action in actions if name not in ("data", "events")}
     assert kinds - _WITHOUT - _OTHER == set(contracts.list_output_kinds()) - {"error", "multirun"}
     assert not set(contracts.list_output_kinds()) & set(contracts.FORMATS)
     for name, action in actions:

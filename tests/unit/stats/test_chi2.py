@@ -60,4 +60,4 @@ def test_five_are_enough_for_a_cell(rare: int, cells: int) -> None:
 def test_counts_are_not_negative_and_finite(wrong: float) -> None:
     for sides in (([1.0, wrong], [1.0, 2.0]), ([1.0, 2.0], [1.0, wrong])):
         with pytest.raises(ValueError, match="none of them negative, infinite or NaN"):
-            run_chi2_test(*map(np.array, sides))
+            run_chi2_test(np.array(sides[0]), np.array(sides[1]))
