@@ -48,7 +48,7 @@ def compose_from_overrides(command: str, overrides: Sequence[str]) -> DictConfig
 def compose_checked(request: Request) -> DictConfig:
     """Return the checked config of one command."""
     from mlscale.config.composition.compose import compose_config
-    from mlscale.config.composition.offered_fixes import drop_fixes_in_force
+    from mlscale.config.composition.fixes_in_force import drop_fixes_in_force
 
     try:
         cfg = compose_config(request)
@@ -81,7 +81,7 @@ def find_problems(
 ) -> list[MLScaleError]:
     """Return the problems of tier 1 of a composed config; `left_over` as for `check_config`."""
     from mlscale.config.checks.check import check_config
-    from mlscale.config.composition.offered_fixes import drop_fixes_in_force
+    from mlscale.config.composition.fixes_in_force import drop_fixes_in_force
     from mlscale.config.composition.origin import create_origin_lookup
 
     problems = check_config(

@@ -178,7 +178,7 @@ def _check_words(command: str, words: Sequence[str], roots: Roots) -> Iterator[M
 
 def _suggest_setting(command: str, key: str, value: str, words: Sequence[str], roots: Roots) -> tuple[str, str]:
     """Return the override that a flag means, and why: as the check answers it where it is typed as a setting."""
-    from mlscale.config.composition.offered_fixes import drop_fixes_in_force
+    from mlscale.config.composition.fixes_in_force import drop_fixes_in_force
 
     setting = f"{key}={value or 'true'}"
     if not key or not _OVERRIDE.match(setting):
