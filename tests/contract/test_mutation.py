@@ -124,22 +124,6 @@ def mutate(*words: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(1200)
-def test_most_faults_of_the_gate_the_detectors_the_order_resuming_and_the_check_are_noticed() -> None:
-    """As many of each as fit into 15 seconds; all files are nightly."""
-    files = (
-        "retrain/gate/promotion_decision",
-        "monitor/alert_rule",
-        "monitor/window_check",
-        "data/order/keyed_permutation",
-        "runs/resume_plan",
-        "train/checkpoint/exact_resume",
-        "config/checks/node_check",
-    )
-    mutate(*(f"mlscale/{file}.py" for file in files), "--seconds", "15")
-
-
 _PARTS = 8
 
 
