@@ -108,7 +108,7 @@ def test_targets_exist_and_each_equivalent_has_a_reason() -> None:
         assert all(target.equivalent.values())
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_each_equivalent_is_a_fault_that_can_be_put_in() -> None:
     """A function that was renamed or moved leaves its entries behind."""
     for target in load_targets():
