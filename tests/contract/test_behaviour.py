@@ -50,8 +50,7 @@ def test_a_changed_digest_and_a_part_that_is_not_recorded_fail(tmp_path: Path) -
     recorded.write_text(weights.replace("a", "b", 1) if "a" in weights else weights.replace("1", "2", 1))
     code, printed = type_words("compare", part)
     assert (code, f"{part:24} DIFFERS" in printed) == (1, True), printed
-    assert len([line for line in printed.splitlines() if line.lstrip().startswith("+")]) == 1, (
-        printed
-    )  # the rest agrees
+    shown = [line for line in printed.splitlines() if line.lstrip().startswith("+")]
+    assert len(shown) == 1, printed  # the rest agrees
     code, printed = type_words("compare", "help")
     assert (code, "is not recorded" in printed) == (1, True), printed
