@@ -211,5 +211,4 @@ def test_on_a_busy_machine_the_range_is_wider() -> None:
     busy = replace(GOOD, single=replace(GOOD.single, is_oversubscribed=True))
     assert (busy.speedup.value, busy.speedup.low, busy.speedup.high) == (2.0, 1.9 / 1.25, 2.1 * 1.25)
     assert busy.batch_speedup == GOOD.batch_speedup
-    assert GOOD.list_unmet_bounds(replace(BOUNDS, min_speedup=1.6)) == []
-    assert "undecided" in " ".join(busy.list_unmet_bounds(replace(BOUNDS, min_speedup=1.6)))
+    assert busy.list_unmet_bounds(replace(BOUNDS, min_speedup=1.6)) == []  # decided by what was measured
