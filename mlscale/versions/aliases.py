@@ -65,7 +65,7 @@ class Aliases:
 
         Raises:
             CorruptAliasesError: the file is cut short or corrupt.
-        MLScaleError: it is of a later format.
+            MLScaleError: it can't be read, as without permission, or is of a later format.
         """
         path = folder / FILE
         if not path.exists():
@@ -73,6 +73,8 @@ class Aliases:
         try:
             document = read_json(path)
         except MLScaleError as error:
+            if isinstance(error.__cause__, OSError):  # a disk or a server that is away: the file may be whole
+                raise
             raise CorruptAliasesError(folder, error.why or error.what) from error
         expect_format("aliases", document, str(path))
         try:

@@ -260,7 +260,9 @@ class LocalRegistry:
             try:
                 aliases = self.get_aliases(version.name)
             except CorruptAliasesError:
-                # The version is named, so the user knows the champion: the other aliases can be given again.
+                if replacing:  # a program's comparison, which knows nothing of the other aliases
+                    raise
+                # A person names the champion: the other aliases can be given again.
                 corrupt = self._get_model_folder(version.name) / ALIASES
                 corrupt.replace(corrupt.with_suffix(".corrupt"))
                 aliases = Aliases()

@@ -313,3 +313,21 @@ def test_what_is_published_is_for_its_owner_alone(registry: LocalRegistry, publi
     modes = {path.name: path.stat().st_mode & 0o777 for path in registry.root.rglob("*")}
     assert all(mode & 0o077 == 0 for mode in modes.values()), modes
     assert modes["model.ckpt"] == 0o400
+
+
+def test_aliases_are_set_aside_by_a_person_alone_and_only_where_they_are_corrupt(
+    registry: LocalRegistry, publish: Publish
+) -> None:
+    publish("a", aliases=["champion"])
+    publish("b")
+    file = publish("c").path.parent / "aliases.json"
+    whole = file.read_text()
+    file.write_text(whole[:30])
+    with pytest.raises(MLScaleError, match="aliases of a model are corrupt"):
+        registry.promote("resnet:v2", replacing="resnet:v1")
+    assert file.read_text() == whole[:30]
+    file.unlink()
+    file.mkdir()  # can't be read, and is not corrupt
+    with pytest.raises(MLScaleError, match=r"can't read aliases\.json"):
+        registry.promote("resnet:v2")
+    assert file.is_dir()
