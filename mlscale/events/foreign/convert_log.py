@@ -224,9 +224,12 @@ class LogConverter:
 
 
 def _mark_repeated(rows: Sequence[LogRow], ids: set[int], report: LogReport) -> Iterator[LogRow]:
-    """Yield the rows; of an id that was seen, as a retry or in a copy of the file, only the label, if there is one."""
+    """Yield the rows; of an id that was seen with this outcome, as in a copy of the file, only the label, if any.
+
+    A retry that is answered after a failure counts: its prediction is the only one.
+    """
     for row in rows:
-        key = hash(row.id)  # there may be millions
+        key = hash((row.id, row.outcome))  # there may be millions
         if row.outcome == LABEL or key not in ids:
             report.labels_alone += row.outcome == LABEL
             if row.outcome != LABEL:

@@ -111,11 +111,13 @@ def iterate_records(file: Path, columns: Sequence[str] | None = None) -> Iterato
             yield RecordBatch(file, first, batch, why)
             first += len(batch)
     except JsonArrayError:
-        lines = shlex.quote(str(file.with_suffix(".jsonl")))
+        # Another name in any case: `jq … a.jsonl > a.jsonl` would empty the log.
+        lines = shlex.quote(str(file.with_name(f"{file.name.partition('.')[0]}-lines.jsonl")))
+        read = "gzip -dc {} | jq -c '.[]'" if file.suffix.lower() == ".gz" else "jq -c '.[]' {}"
         raise MLScaleError(
             f"{file.name} is an array of JSON, not an object on each line",
             where=str(file),
-            fix=f"jq -c '.[]' {shlex.quote(str(file))} > {lines}",
+            fix=f"{read.format(shlex.quote(str(file)))} > {lines}",
         ) from None
     except (OSError, ValueError, csv.Error, zlib.error) as error:  # pyarrow's errors are ValueErrors
         raise MLScaleError(

@@ -137,7 +137,7 @@ class RowReader:
         if time > datetime.now(UTC) + _AHEAD:
             # In Greenwich's time, or in seconds: what was meant is not known.
             raise RowError(
-                "time", f"{time:%Y-%m-%d %H:%M} UTC is in the future: zone: or format: of time: in the mapping"
+                "time", f"{time:%Y-%m-%d %H:%M} UTC is in the future: the mapping needs the zone or the format of time"
             )
         # Of early rows, too: it shows that a log is merely old.
         if not is_alone:

@@ -125,3 +125,16 @@ def test_labels_that_come_later_are_a_file_of_ids_and_labels(tmp_path: Path, nam
     assert (len(events), sorted(labels), report.labels_alone) == (10, ["r0", "r1", "r2", "r3"], 4)
     assert report.describe_losses() == "4 rows with a label and no prediction"
     assert report.newest == BEGIN + timedelta(seconds=9)
+
+
+def test_an_answer_after_a_failure_of_the_same_id_counts(tmp_path: Path) -> None:
+    rows = log(4)
+    for row in rows:
+        row["status"] = 200
+    failed = {**rows[1], "status": 503, "species": None, "actual": None}
+    path = write(tmp_path / "log.jsonl", [rows[0], failed, failed, rows[1], rows[1], *rows[2:]])
+    report, events, _ = convert(converter(PLAIN + "outcome: status\n"), tmp_path, path)
+    assert sorted(zip(events.id.tolist(), events.outcome.tolist(), strict=True)) == [
+        ("r0", "ok"), ("r1", "failed"), ("r1", "ok"), ("r2", "ok"), ("r3", "ok"),
+    ]  # fmt: skip
+    assert report.repeated == 2

@@ -137,4 +137,11 @@ def test_an_array_of_json_is_named(tmp_path: Path) -> None:
     (tmp_path / "a log.json").write_text('[\n{"a": 1},\n{"a": 2}\n]')
     with pytest.raises(MLScaleError, match="is an array of JSON") as caught:
         list(iterate_records(tmp_path / "a log.json"))
-    assert caught.value.fix == f"jq -c '.[]' '{tmp_path}/a log.json' > '{tmp_path}/a log.jsonl'"
+    assert caught.value.fix == f"jq -c '.[]' '{tmp_path}/a log.json' > '{tmp_path}/a log-lines.jsonl'"
+    for name, read in (("a.jsonl", "jq -c '.[]' {}"), ("a.jsonl.gz", "gzip -dc {} | jq -c '.[]'")):
+        content = b'[{"a": 1}]'
+        (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
+        with pytest.raises(MLScaleError, match="is an array of JSON") as caught:
+            list(iterate_records(tmp_path / name))
+        # Never onto itself, which would empty it.
+        assert caught.value.fix == f"{read.format(tmp_path / name)} > {tmp_path}/a-lines.jsonl"

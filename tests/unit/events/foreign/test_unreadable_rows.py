@@ -104,5 +104,5 @@ def test_a_time_in_the_future_is_reported_and_no_event(tmp_path: Path) -> None:
     report, events, _ = convert(converter(PLAIN), tmp_path, write(tmp_path / "log.jsonl", rows))
     assert len(events) == 9
     assert re.search(
-        "by the time .* is in the future: zone: or format: of time: in the mapping", report.describe_losses()
+        "by the time .* is in the future: the mapping needs the zone or the format of time", report.describe_losses()
     )
