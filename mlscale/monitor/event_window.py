@@ -65,7 +65,7 @@ class EventWindow:
         newest: the time of the latest event; None without any.
         times: of the n events, datetime64[us], UTC.
         earlier: events of the same hours of earlier weeks, and of the week before; in the first week of a version the
-            inputs of any one, which do not depend on it. None where there is no week of them.
+            inputs of any one, which do not depend on it. None without a week of them.
         skipped: the number of files that could not be read.
         others: the events of other versions, where there are too few: of the latest 10,000, their number by version.
     """

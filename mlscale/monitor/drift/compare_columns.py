@@ -90,7 +90,7 @@ def compare_columns(
     if ratio > 1:
         results = [
             column
-            if seasonal is not None and comparison.sketch.name in seasonal.same_hours
+            if seasonal is not None and _has_season(comparison, seasonal)
             else [_hold_back(result, comparison, ratio, limits.fdr / len(comparisons)) for result in column]
             for column, comparison in zip(results, comparisons, strict=True)
         ]
@@ -114,11 +114,9 @@ def _compare_column(sketch: ColumnSketch, sample: Column | None, label: str) -> 
 def _consider_season(comparison: _Comparison, seasonal: SeasonalReference) -> _Comparison:
     """Compare the distribution with earlier events of the same hours, and their week with the reference."""
     window, sketch = comparison.window, comparison.sketch
-    hours, week = seasonal.same_hours.get(sketch.name), seasonal.week.get(sketch.name)
-    if window is None or hours is None or week is None:
+    if window is None or not _has_season(comparison, seasonal):
         return comparison
-    if {hours.dtype.kind, week.dtype.kind} != {window.values.dtype.kind}:  # of another version, with other inputs
-        return comparison
+    hours, week = seasonal.same_hours[sketch.name], seasonal.week[sketch.name]
     # The distribution is the last result of a column; the quality of the data has no season.
     *quality, now = comparison.results
     by_hours = _compare_column(_sketch_like(sketch, hours), window.values, now.label)
@@ -132,6 +130,13 @@ def _consider_season(comparison: _Comparison, seasonal: SeasonalReference) -> _C
     p_lasting = lasting.p / _WEEK_SHARE
     result = replace(lasting, p=p_lasting) if p_lasting < p else replace(earlier, p=p)
     return replace(comparison, results=[*quality, result])
+
+
+def _has_season(comparison: _Comparison, seasonal: SeasonalReference) -> bool:
+    """Return whether there are earlier values of the column, of its kind: those of another version may be texts."""
+    sides = [side.get(comparison.sketch.name) for side in (seasonal.same_hours, seasonal.week)]
+    kinds = {None if side is None else side.dtype.kind for side in sides}
+    return comparison.window is not None and kinds == {comparison.window.values.dtype.kind}
 
 
 def _sketch_like(sketch: ColumnSketch, values: Column) -> ColumnSketch:

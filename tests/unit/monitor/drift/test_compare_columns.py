@@ -375,3 +375,5 @@ def test_a_column_without_a_week_is_held_back_next_to_others_that_have_one() -> 
     texts = {"input.c0": np.array(["a", "b"] * 200, object)}
     (found, _) = compare(reference, table, times=UNKNOWN, seasonal=SeasonalReference(texts, texts))
     assert found.is_detected
+    (held, _) = compare(reference, table, times=MINUTES[:300], seasonal=SeasonalReference(texts, texts))
+    assert held.may_be_cycle
