@@ -87,7 +87,7 @@ def test_the_rank_that_others_wait_for(
     )
     ranks = build_profile_probe(cfg, None).measure_shares(8)
     assert len(ranks) == 2
-    assert (EXCHANGE in ranks[0]) == (where != "manual")  # no hook tells where a manual one would be
+    assert (EXCHANGE in ranks[0]) == (where != "manual")  # no hook shows where a manual one would be
     straggler = find_straggler(ranks, RANKS, COMPUTE)
     if largest is None:
         # Data of one's own that states no length: the loader's counts. All ranks validate, and none waits for long.

@@ -65,7 +65,8 @@ def _check_log(options: Options) -> Result:
 def _tabulate_rows(log: ConvertedLog, model: str, count: int) -> list[TableBlock]:
     """Return a table of the latest events: a line for each entry, a column for each event."""
     events = log.store.read(model, last=count)
-    rows = [_list_entries(events, index, log.store.read_labels_by_id(model)) for index in range(len(events))]
+    labels = log.store.read_labels_by_id(model)
+    rows = [_list_entries(events, index, labels) for index in range(len(events))]
     lines = [(name, *(row.get(name, "") for row in rows)) for name in (rows[0] if rows else {})]
     header = ("entry", *(f"row {number}" for number in range(1, len(rows) + 1)))
     return [TableBlock("The latest rows as they are read", header, lines, terminal=True)] if lines else []
