@@ -57,6 +57,7 @@ class EventBatch:
         is_finite: False for predictions that are not finite, which failed; None where all are finite.
         latency_ms: of each.
         outcome: ok, rejected or failed, for all.
+        groups: the user or session of each, whose samples may be alike; None where it is not known.
     """
 
     ids: Sequence[str]
@@ -67,6 +68,7 @@ class EventBatch:
     is_finite: NDArray[np.bool_] | None
     latency_ms: Sequence[float] | NDArray[np.float32]
     outcome: str
+    groups: Sequence[str | None] | None = None
 
     @property
     def bytes(self) -> int:
@@ -127,7 +129,8 @@ def _merge_batches(batches: list[EventBatch]) -> EventBatch:
         finite = np.concatenate(list(parts))
     ids = [id_ for batch in batches for id_ in batch.ids]
     latency = [value for batch in batches for value in batch.latency_ms]
-    return EventBatch(ids, first.time_us, first.subject, samples, predictions, finite, latency, first.outcome)
+    groups = [group for batch in batches for group in batch.groups or [None] * len(batch.ids)]
+    return EventBatch(ids, first.time_us, first.subject, samples, predictions, finite, latency, first.outcome, groups)
 
 
 def _join_column(parts: Sequence[list[Any] | NDArray[Any]]) -> list[Any] | NDArray[Any]:
@@ -153,6 +156,7 @@ def _build_table(model: str, batch: EventBatch, parts: Sequence[EventBatch], sam
         "sample_kind": kinds,
         "latency_ms": pa.array(batch.latency_ms, pa.float32()),
         "outcome": pa.array(np.where(is_ok, "ok", "failed" if batch.outcome == "ok" else batch.outcome), pa.string()),
+        "group": pa.array(batch.groups or [None] * n, pa.string()),
     }
     if batch.samples is not None:
         columns |= _build_quantities(INPUT, subject.summary.summarize_samples(batch.samples), np.ones(n, np.bool_))

@@ -69,6 +69,7 @@ class EventWriter:
         is_finite: NDArray[np.bool_] | None = None,
         latency_ms: Sequence[float] | NDArray[np.float32] | float = 0.0,
         outcome: str = "ok",
+        groups: Sequence[str | None] | None = None,
         time_us: int | None = None,
     ) -> bool:
         """Queue n events of one version, without waiting; return False if they are dropped, since the queue is full.
@@ -83,11 +84,12 @@ class EventWriter:
             is_finite: False for predictions that are not finite, which failed, bool (n,); None where all are.
             latency_ms: of each event, or one for all.
             outcome: ok, rejected or failed.
+            groups: the user or session of each event; None where it is not known.
             time_us: time of the answers, microseconds since 1970 UTC; now by default.
         """
         latency = [latency_ms] * len(ids) if isinstance(latency_ms, float | int) else latency_ms
         when = time.time_ns() // 1000 if time_us is None else time_us
-        batch = EventBatch(ids, when, subject, samples, predictions, is_finite, latency, outcome)
+        batch = EventBatch(ids, when, subject, samples, predictions, is_finite, latency, outcome, groups)
         size = batch.bytes
         # The lock is held only for the exchange of the list: `add_events` must not wait for the disk.
         with self._change:

@@ -35,6 +35,7 @@ EVENT = pa.schema(
         ("sample_kind", pa.string()),
         ("latency_ms", pa.float32()),
         ("outcome", pa.string()),
+        ("group", pa.string()),
     ]
 )
 LABEL = pa.schema(
@@ -115,8 +116,8 @@ def _select_columns(schema: pa.Schema, table: pa.Table, *, has_quantities: bool)
     # By name: a file may have more columns, and another order.
     arrays, fields = [], []
     for field in schema:
-        # The only column that may not have been read; a file that lacks another one is not of this stream.
-        absent = field.name == "sample" and field.name not in table.schema.names
+        # Not read, or of before there were groups; a file that lacks another column is not of this stream.
+        absent = field.name in ("sample", "group") and field.name not in table.schema.names
         arrays.append(pa.nulls(len(table), field.type) if absent else table[field.name].cast(field.type))
         fields.append(field)
     for name in filter(is_quantity, table.schema.names if has_quantities else ()):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mlscale.monitor.drift.column_drift import Column
+from mlscale.monitor.drift.column_drift import GROUP, Column
 from mlscale.reference.column_sketch import ColumnSketch, NumberSketch
 from mlscale.task_types.event_forms import AnswerNames, JsonValue
 from mlscale.task_types.task_type import TaskType
@@ -27,9 +27,11 @@ _GRID = 1e-4  # of a confidence: another CPU computes the last digits differentl
 
 
 def collect_columns(events: Events) -> dict[str, Column]:
-    """Return the columns of events by the names of a reference's sketches, (n,) each."""
+    """Return the columns of events by the names of a reference's sketches, (n,) each, and `GROUP` if one has any."""
     columns = {f"input.{name}": values for name, values in events.inputs.items()}
     columns |= {f"output.{name}": values for name, values in events.outputs.items()}
+    if events.table["group"].null_count < len(events):
+        columns[GROUP] = events.get_column("group")
     confidence = columns.get(_CONFIDENCE)
     if confidence is not None and confidence.dtype.kind == "f":
         columns[_CONFIDENCE] = round_confidence(confidence)

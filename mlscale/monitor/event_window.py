@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlscale.monitor.drift import SeasonalReference
-from mlscale.monitor.drift.column_drift import Column
+from mlscale.monitor.drift.column_drift import GROUP, Column
 from mlscale.monitor.event_columns import EventScorer, collect_columns
 from mlscale.task_types.event_forms import JsonValue
 
@@ -176,7 +176,7 @@ def _read_season(
         if earlier is not None:
             parts = [collect_columns(_join_blocks(part)) for part in earlier]
             return SeasonalReference(
-                *({name: values for name, values in part.items() if name.startswith(prefix)} for part in parts)
+                *({name: values for name, values in part.items() if name.startswith((prefix, GROUP))} for part in parts)
             )
     return None
 

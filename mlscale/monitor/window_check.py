@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from mlscale.errors import MLScaleError
 from mlscale.monitor.baseline import Baseline
 from mlscale.monitor.drift import ColumnDrift, DriftLimits, compare_columns, select_farthest_results
-from mlscale.monitor.drift.column_drift import QUALITY
+from mlscale.monitor.drift.column_drift import GROUP, QUALITY
 from mlscale.monitor.event_window import EventWindow
 from mlscale.reference.column_sketch import CategorySketch, ScoreReference
 from mlscale.report import format_number, text
@@ -155,7 +155,7 @@ def check_rules(baseline: Baseline, window: EventWindow, limits: MonitorLimits) 
         baseline = baseline.match_lengths(lengths.astype(np.float64))
     columns = _compare_window(baseline, window, limits) if enough else ()
     results = [
-        check_drift(columns, window.answered, limits),
+        check_drift(columns, window.answered, limits, has_groups=GROUP in window.columns),
         _check_degradation(baseline, window, limits),
         _check_latency(window, limits),
         _check_failure_share(window, limits),
@@ -188,13 +188,16 @@ def _list_names(names: Collection[str]) -> str:
     return ", ".join(sorted(names)[:5]) or "none"
 
 
-def check_drift(columns: tuple[ColumnDrift, ...], events: int, limits: MonitorLimits) -> RuleResult:
+def check_drift(
+    columns: tuple[ColumnDrift, ...], events: int, limits: MonitorLimits, *, has_groups: bool = False
+) -> RuleResult:
     """Return the result of the rule 'drift'.
 
     Args:
         columns: of the window, compared with the reference; empty where there are too few events.
         events: answered ones of the window.
         limits: the limits.
+        has_groups: the events have a group, such as their user.
     """
     if not columns:
         few = f"too few events for drift ({events:,} of {limits.min_events:,})"
@@ -220,7 +223,11 @@ def check_drift(columns: tuple[ColumnDrift, ...], events: int, limits: MonitorLi
     # Of detected columns alone: a large distance of few events may be chance.
     level = max((column.distance for column in detected), default=0.0) / limits.min_distance
     is_weak = min((column.q for column in over), default=0.0) > limits.fdr * _STRONG
-    return RuleResult("drift", level, _describe_drift(over, detected, held, events), metrics, is_weak)
+    sentence = _describe_drift(over, detected, held, events)
+    # Without a group each event counts as a user of its own. Broken data is broken, whoever sent it.
+    if not has_groups and any(column.kind not in QUALITY for column in over):
+        sentence += ", whether a few users caused it is unknown (events without a group)"
+    return RuleResult("drift", level, sentence, metrics, is_weak)
 
 
 def _describe_drift(over: list[ColumnDrift], detected: list[ColumnDrift], held: list[ColumnDrift], events: int) -> str:

@@ -30,6 +30,7 @@ class InferenceJob:
         ids: one for each sample.
         arrived: `time.perf_counter` at the last byte of the request.
         done: called with the outputs or the error, the start of its batch (`time.perf_counter`) and its seconds.
+        group: the user or session that sent it; None where it is not known.
     """
 
     model: ServedModel
@@ -37,6 +38,7 @@ class InferenceJob:
     ids: Sequence[str]
     arrived: float
     done: Callable[[Outputs | Exception, float, float], None]
+    group: str | None = None
 
 
 class _Part(NamedTuple):

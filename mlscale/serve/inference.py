@@ -18,7 +18,7 @@ from mlscale.events.event_writer import EventWriter
 from mlscale.serve.batcher import Batcher, InferenceJob
 from mlscale.serve.http.exchange import COMPRESSED_TO, Exchange, compress_body
 from mlscale.serve.http.request_error import Refused
-from mlscale.serve.http.request_log import draw_id, format_trace, read_client_id, read_request_id
+from mlscale.serve.http.request_log import draw_id, format_trace, read_client_id, read_group, read_request_id
 from mlscale.serve.http.responses import ResponseSender, check_method
 from mlscale.serve.protocol import image_input as images
 from mlscale.serve.protocol.predict_route import describe_large_body
@@ -171,7 +171,8 @@ class Inference:
         ids = self._build_ids(named, getattr(request, "ids", ()), samples.size)
         exchange.id = ids[0]
         done = partial(self._send_result, exchange, model, protocol, request, ids)
-        self.batcher.submit_job(InferenceJob(model, samples, ids, exchange.arrived, done))
+        job = InferenceJob(model, samples, ids, exchange.arrived, done, read_group(exchange.headers))
+        self.batcher.submit_job(job)
 
     def _decode_files(
         self,
@@ -281,6 +282,7 @@ class Inference:
             predictions=outputs.columns,
             is_finite=outputs.finite,
             latency_ms=latency,
+            groups=[job.group for job in jobs for _ in job.ids],
         )
 
     def _reject_request(self, exchange: Exchange, refused: Refused) -> None:

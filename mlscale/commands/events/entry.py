@@ -81,6 +81,7 @@ def _list_entries(events: Events, index: int, labels: Mapping[str, object]) -> d
         "prediction": events.predictions[index],
         "label": labels.get(id_),
         "latency_ms": float(events.latency_ms[index]),
+        "group": events.get_column("group")[index],
         **{f"input {name}": column[index] for name, column in events.inputs.items()},
         **{f"output {name}": column[index] for name, column in events.outputs.items()},
     }

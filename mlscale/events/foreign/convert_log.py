@@ -216,6 +216,7 @@ class LogConverter:
             is_finite=None,
             latency_ms=np.array([row.latency_ms for row in rows], np.float32),
             outcome=outcome,
+            groups=[row.group for row in rows],
         )
         (table,) = build_event_tables(self.model, [batch], 0.0)
         # A batch has one time, and each row of a log its own.

@@ -105,7 +105,7 @@ def _shorten(text: str) -> str:
     return repr(text if len(text) <= 40 else text[:39] + "…")
 
 
-ENTRIES = ("time", "prediction", "id", "version", "confidence", "probabilities", "label", "latency", "outcome")
+ENTRIES = ("time", "prediction", "id", "version", "confidence", "probabilities", "label", "latency", "outcome", "group")
 LATENCY_UNITS = {"ms": 1.0, "s": 1e3, "us": 1e-3, "ns": 1e-6}  # in milliseconds
 OUTCOMES = ("ok", "rejected", "failed")
 _COMMON = ("field", "constant", "scale", "values")

@@ -85,6 +85,7 @@ class LogRow:
     inputs: Any
     label: Any
     where: RecordPlace
+    group: str | None = None
 
 
 class RowError(ValueError):
@@ -146,7 +147,7 @@ class RowReader:
                 report.early += 1
                 return None
         outcome = LABEL if is_alone else self._read_outcome(record)
-        identifier = self._read_value("id", record)
+        identifier, group = self._read_value("id", record), self._read_value("group", record)
         return LogRow(
             # The place in the file is an id as well, as long as labels are in the same row.
             id=where.id if identifier in (None, "") else str(identifier),
@@ -157,6 +158,7 @@ class RowReader:
             inputs=None if outcome == LABEL else self._read_inputs(record),
             label=self._read_label(record, where, report),
             where=where,
+            group=None if group in (None, "") else str(group),
         )
 
     def _has_label_alone(self, record: Mapping[str, Any]) -> bool:

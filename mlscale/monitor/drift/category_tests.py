@@ -15,9 +15,11 @@ from mlscale.monitor.drift.number_tests import compare_missing_share
 from mlscale.reference.column_sketch import CategorySketch
 from mlscale.stats.autocorrelation import estimate_correlation_time
 from mlscale.stats.chi2 import run_chi2_test
+from mlscale.stats.design_effect import estimate_group_time
 from mlscale.stats.exceedances import compute_exceedance_p
 
 _SHARES = {"shares": 0.82, "new category": 0.1, "missing": 0.05, "collapse": 0.03}  # as in `number_tests`
+_FREQUENT = 5  # categories whose dependence within groups is estimated
 _COLLAPSED, _MIXED = 0.95, 0.8  # shares of the most frequent class: of a collapse, and at most of its reference
 
 
@@ -29,17 +31,27 @@ class CategoryWindow:
         sketch: of the reference, with at least one value.
         values: in the order of time, strings (n,).
         counts: of each category.
+        groups: of the values, int64 (n,); None where they are not known.
     """
 
     sketch: CategorySketch
     values: NDArray[np.object_]
     counts: Counter[str]
+    groups: NDArray[np.int64] | None = None
 
     @cached_property
     def correlation_time(self) -> float:
         """The number of values that are worth an independent one."""
         index = {category: number for number, (category, _) in enumerate(self.counts.most_common())}
-        return estimate_correlation_time(np.fromiter(map(index.__getitem__, self.values), np.float64, len(self.values)))
+        time = estimate_correlation_time(np.fromiter(map(index.__getitem__, self.values), np.float64, len(self.values)))
+        # χ² is of all categories: the one that differs most between groups decides.
+        return max(time, *(self.estimate_group_time(category) for category, _ in self.counts.most_common(_FREQUENT)))
+
+    def estimate_group_time(self, category: str) -> float:
+        """Return the design effect of groups on the share of a category; 1 where they are not known."""
+        if self.groups is None:
+            return 1.0
+        return estimate_group_time((self.values == category).astype(np.float64), self.groups)
 
     @cached_property
     def effective(self) -> float:
@@ -60,7 +72,7 @@ class CategoryWindow:
 
 
 def compare_category_column(
-    sketch: CategorySketch, sample: NDArray[np.object_], label: str
+    sketch: CategorySketch, sample: NDArray[np.object_], label: str, groups: NDArray[np.int64] | None = None
 ) -> tuple[CategoryWindow | None, list[ColumnDrift]]:
     """Return the results of all tests of a column, and what they were computed from; see `compare_number_column`.
 
@@ -68,11 +80,14 @@ def compare_category_column(
         sketch: of the reference.
         sample: in the order of time, strings (n,); None where missing.
         label: of the column, for sentences.
+        groups: as of `compare_number_column`.
     """
     is_missing = np.array([value is None for value in sample.tolist()], bool)
-    values = sample[~is_missing] if is_missing.any() else sample
-    window = CategoryWindow(sketch, values, Counter(values.tolist())) if len(values) and sketch.known else None
-    results = list(compare_missing_share(sketch, sample, is_missing, label, _SHARES["missing"]))
+    results = list(compare_missing_share(sketch, sample, is_missing, label, _SHARES["missing"], groups))
+    if is_missing.any():
+        sample, groups = sample[~is_missing], None if groups is None else groups[~is_missing]
+    has_values = len(sample) and sketch.known
+    window = CategoryWindow(sketch, sample, Counter(sample.tolist()), groups) if has_values else None
     if window is not None:
         results += _find_collapse(window, label)
         results += _find_new_category(window, label)
@@ -149,7 +164,8 @@ def _find_new_category(window: CategoryWindow, label: str) -> Iterator[ColumnDri
     known = min(sketch.counts.values(), default=0) if sketch.other else 0
     # Every event counts: a category that begins in the middle of the window looks persistent.
     scale, n = sketch.effective / sketch.known, len(window.values)
-    p = float(compute_exceedance_p(count, n, known * scale, sketch.effective))
+    time = window.estimate_group_time(category)
+    p = float(compute_exceedance_p(count / time, n / time, known * scale, sketch.effective))
     # Any category that is as rare in both could have been in the window alone: the chance that one of them is.
     sums = (window.counts[name] + sketch.counts.get(name, 0) for name in {*window.counts, *sketch.counts})
     others = sketch.other + sum((n / (n + sketch.effective)) ** (both - count) for both in sums if both >= count)

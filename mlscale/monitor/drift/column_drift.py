@@ -17,6 +17,9 @@ DriftKind = Literal["distribution", "tails", "missing", "range", "constant", "un
 QUALITY: tuple[DriftKind, ...] = ("type", "constant", "unit", "missing", "new category", "range")
 """The kinds that concern the quality of the data, which no cycle explains; the others concern its distribution."""
 
+GROUP = "group"
+"""The name of the column with the group of each event, such as its user; it is not compared."""
+
 Column = NDArray[np.float64] | NDArray[np.object_]
 """The values of a column: float64, NaN where missing; or strings, None where missing."""
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlscale.monitor.drift.category_tests import CategoryWindow, compare_category_column
-from mlscale.monitor.drift.column_drift import QUALITY, Column, ColumnDrift
+from mlscale.monitor.drift.column_drift import GROUP, QUALITY, Column, ColumnDrift
 from mlscale.monitor.drift.number_tests import NumberWindow, compare_number_column
 from mlscale.monitor.drift.seasonal_reference import SeasonalReference, compute_cycle_ratio, exceeds_any_cycle
 from mlscale.reference.column_sketch import (
@@ -69,15 +69,17 @@ def compare_columns(
 
     Args:
         sketches: of the reference.
-        columns: of the window by name, in the order of time, (n,) each.
+        columns: of the window by name, in the order of time, (n,) each; `GROUP` is that of each event, if known.
         times: of the events, datetime64[us] (n,); empty if not known.
         limits: of drift.
         seasonal: earlier events, once there is a week of them.
         labels: names of the columns in sentences; by default without the group.
     """
-    labels = labels or {}
+    labels, groups = labels or {}, _number_groups(columns)
     comparisons = [
-        _compare_column(sketch, columns.get(sketch.name), labels.get(sketch.name, sketch.name.partition(".")[2]))
+        _compare_column(
+            sketch, columns.get(sketch.name), labels.get(sketch.name, sketch.name.partition(".")[2]), groups
+        )
         for sketch in sketches
     ]
     # Before the procedure below: it must see the p-values that decide.
@@ -101,14 +103,26 @@ def compare_columns(
     return (*broken, *(result for result in every if result.kind not in QUALITY))
 
 
-def _compare_column(sketch: ColumnSketch, sample: Column | None, label: str) -> _Comparison:
+def _number_groups(columns: Mapping[str, Column]) -> NDArray[np.int64] | None:
+    """Return the number of the group of each event; one without has its own; None if all are of one, or of none."""
+    if GROUP not in columns:
+        return None
+    numbers: dict[object, int] = {}
+    names = (at if name is None else name for at, name in enumerate(columns[GROUP].tolist()))
+    every = np.array([numbers.setdefault(name, len(numbers)) for name in names], np.int64)
+    return every if len(numbers) > 1 else None
+
+
+def _compare_column(
+    sketch: ColumnSketch, sample: Column | None, label: str, groups: NDArray[np.int64] | None
+) -> _Comparison:
     is_number = isinstance(sketch, NumberSketch)
     if sample is None or is_number != (sample.dtype.kind in "fiu"):
         broken = ColumnDrift(sketch.name, label, "type", 0.0, 1.0, 1.0, 0.0, sketch, None, 0.0)
         return _Comparison(sketch, None, [broken])
     if isinstance(sketch, CategorySketch):
-        return _Comparison(sketch, *compare_category_column(sketch, sample.astype(object, copy=False), label))
-    return _Comparison(sketch, *compare_number_column(sketch, sample.astype(np.float64, copy=False), label))
+        return _Comparison(sketch, *compare_category_column(sketch, sample.astype(object, copy=False), label, groups))
+    return _Comparison(sketch, *compare_number_column(sketch, sample.astype(np.float64, copy=False), label, groups))
 
 
 def _consider_season(comparison: _Comparison, seasonal: SeasonalReference) -> _Comparison:
@@ -119,8 +133,9 @@ def _consider_season(comparison: _Comparison, seasonal: SeasonalReference) -> _C
     hours, week = seasonal.same_hours[sketch.name], seasonal.week[sketch.name]
     # The distribution is the last result of a column; the quality of the data has no season.
     *quality, now = comparison.results
-    by_hours = _compare_column(_sketch_like(sketch, hours), window.values, now.label)
-    by_week = _compare_column(sketch, week, now.label)
+    like = _sketch_like(sketch, hours, _number_groups(seasonal.same_hours))
+    by_hours = _compare_column(like, window.values, now.label, window.groups)
+    by_week = _compare_column(sketch, week, now.label, _number_groups(seasonal.week))
     # Without values on one side there may be a result about missing ones, or none at all.
     if by_hours.window is None or by_week.window is None:
         return comparison
@@ -139,10 +154,15 @@ def _has_season(comparison: _Comparison, seasonal: SeasonalReference) -> bool:
     return comparison.window is not None and kinds == {comparison.window.values.dtype.kind}
 
 
-def _sketch_like(sketch: ColumnSketch, values: Column) -> ColumnSketch:
+def _sketch_like(sketch: ColumnSketch, values: Column, groups: NDArray[np.int64] | None) -> ColumnSketch:
+    like: ColumnSketch
     if isinstance(sketch, NumberSketch):
-        return build_number_sketch(sketch.name, sketch.group, values.astype(np.float64, copy=False), sketch.unit)
-    return build_category_sketch(sketch.name, sketch.group, values.tolist())
+        like = build_number_sketch(sketch.name, sketch.group, values.astype(np.float64, copy=False), sketch.unit)
+    else:
+        like = build_category_sketch(sketch.name, sketch.group, values.tolist())
+    # A sketch knows no groups: compared with itself, the window of its values has their effective number.
+    window = None if groups is None else _compare_column(like, values, "", groups).window
+    return like if window is None else replace(like, effective=min(like.effective, window.effective))
 
 
 def _judge_results(results: Sequence[Sequence[ColumnDrift]], fdr: float) -> list[list[ColumnDrift]]:

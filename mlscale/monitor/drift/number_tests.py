@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from mlscale.monitor.drift.column_drift import Column, ColumnDrift
 from mlscale.reference.column_sketch import ColumnSketch, NumberSketch
-from mlscale.stats.autocorrelation import estimate_correlation_time
+from mlscale.stats.design_effect import estimate_dependence, estimate_group_time
 from mlscale.stats.exceedances import compute_exceedance_p
 from mlscale.stats.ks import MAX_EXACT_PAIRS, compute_exact_ks_p, compute_ks_p
 
@@ -57,11 +57,13 @@ class NumberWindow:
         sketch: of the reference, with at least one value.
         values: in the order of time, float64 (n,).
         ordered: the same, sorted.
+        groups: of the values, int64 (n,); None where they are not known.
     """
 
     sketch: NumberSketch
     values: NDArray[np.float64]
     ordered: NDArray[np.float64]
+    groups: NDArray[np.int64] | None = None
 
     @cached_property
     def correlation_time(self) -> float:
@@ -72,7 +74,7 @@ class NumberWindow:
         is_clippable = low < high and np.isfinite(low) and np.isfinite(high)
         # A column that is mostly one value, or infinite: the rest of it against that.
         scores = np.clip(self.values, low, high) if is_clippable else (self.values > self.median).astype(np.float64)
-        return estimate_correlation_time(scores)
+        return estimate_dependence(scores, self.groups)
 
     @cached_property
     def effective(self) -> float:
@@ -121,7 +123,7 @@ class NumberWindow:
 
 
 def compare_number_column(
-    sketch: NumberSketch, sample: NDArray[np.float64], label: str
+    sketch: NumberSketch, sample: NDArray[np.float64], label: str, groups: NDArray[np.int64] | None = None
 ) -> tuple[NumberWindow | None, list[ColumnDrift]]:
     """Return the results of all tests of a column, those of its quality first, and what they were computed from.
 
@@ -129,11 +131,13 @@ def compare_number_column(
         sketch: of the reference.
         sample: in the order of time, float64 (n,); NaN where missing.
         label: of the column, for sentences.
+        groups: such as users, of which each may be like itself, int64 (n,); None where they are not known.
     """
     is_missing = np.isnan(sample)
-    values = sample[~is_missing] if is_missing.any() else sample
-    window = NumberWindow(sketch, values, np.sort(values)) if len(values) and sketch.known else None
-    results = list(compare_missing_share(sketch, sample, is_missing, label, _SHARES["missing"]))
+    results = list(compare_missing_share(sketch, sample, is_missing, label, _SHARES["missing"], groups))
+    if is_missing.any():
+        sample, groups = sample[~is_missing], None if groups is None else groups[~is_missing]
+    window = NumberWindow(sketch, sample, np.sort(sample), groups) if len(sample) and sketch.known else None
     if window is not None:
         results += _find_constant(window, label)
         results += _find_unit(window, label)
@@ -202,8 +206,7 @@ def _compare_tails(window: NumberWindow, label: str) -> ColumnDrift:
     sketch, n = window.sketch, len(window.values)
     index = round(_TAIL * (len(sketch.values) - 1))
     low, high = window.count_outside(index)
-    # As many of the reference are beyond a threshold of the same rank on both sides.
-    p = _compute_outside_p(window, (low, high), int(sketch.ranks[index]))
+    p = _compute_outside_p(window, (low, high), index)
     before, now = 2 * int(sketch.ranks[index]) / sketch.known, (low + high) / n
     return ColumnDrift(
         sketch.name,
@@ -231,18 +234,23 @@ def _find_values_out_of_range(window: NumberWindow, label: str) -> Iterator[Colu
         yield ColumnDrift(sketch.name, label, "range", 0.0, share, share, p, sketch, window.values, window.effective)
 
 
-def _compute_outside_p(window: NumberWindow, outside: tuple[int, int], reference: int) -> float:
-    """Return twice the chance of so many values on one side, where `reference` samples are beyond each of the two; the
+def _compute_outside_p(window: NumberWindow, outside: tuple[int, int], index: int) -> float:
+    """Return twice the chance of so many values on one side, beyond the sketch's value at `index` from its end; the
     callers limit it to 1.
     """
     sketch, n = window.sketch, len(window.values)
-    most = max(outside)
+    # As many of the reference are beyond a threshold of the same rank on both sides.
+    most, reference = max(outside), int(sketch.ranks[index])
     # Both sides have the same expectation: the larger count decides, and mostly there is nothing to test.
     if most * sketch.known <= reference * n:
         return 1.0
-    scale = sketch.effective / sketch.known
-    count = most / window.correlation_time
-    return 2 * float(compute_exceedance_p(count, window.effective, reference * scale, sketch.effective))
+    scale, time = sketch.effective / sketch.known, window.correlation_time
+    if window.groups is not None:
+        # One user may have all extreme values, however little users differ otherwise.
+        low, high = sketch.values[index], sketch.values[-1 - index]
+        is_beyond = window.values < low if outside[0] == most else window.values > high
+        time = max(time, estimate_group_time(is_beyond.astype(np.float64), window.groups))
+    return 2 * float(compute_exceedance_p(most / time, n / time, reference * scale, sketch.effective))
 
 
 def _find_constant(window: NumberWindow, label: str) -> Iterator[ColumnDrift]:
@@ -282,7 +290,12 @@ def _find_unit(window: NumberWindow, label: str) -> Iterator[ColumnDrift]:
 
 
 def compare_missing_share(
-    sketch: ColumnSketch, sample: Column, is_missing: NDArray[np.bool_], label: str, share: float
+    sketch: ColumnSketch,
+    sample: Column,
+    is_missing: NDArray[np.bool_],
+    label: str,
+    share: float,
+    groups: NDArray[np.int64] | None = None,
 ) -> Iterator[ColumnDrift]:
     """Yield a result where values are missing, by Fisher's exact test.
 
@@ -292,12 +305,15 @@ def compare_missing_share(
         is_missing: bool (n,).
         label: of the column, for sentences.
         share: of the column's false-discovery budget.
+        groups: of the samples, (n,); None where they are not known.
     """
     count, n = int(is_missing.sum()), len(sample)
     if not count or not sketch.samples:
         return
     # Values that are missing now and then may be missing in bursts. Where none were missing before, any are news.
-    time = estimate_correlation_time(is_missing.astype(np.float64)) if sketch.missing else 1.0
+    scores = is_missing.astype(np.float64)
+    time = estimate_dependence(scores, groups) if sketch.missing else 1.0
+    time = max(time, 1.0 if groups is None else estimate_group_time(scores, groups))
     scale = sketch.effective / sketch.known if sketch.known else 1.0
     p = float(compute_exceedance_p(count / time, n / time, sketch.missing * scale, sketch.samples * scale))
     before, now = sketch.missing / sketch.samples, count / n

@@ -30,6 +30,12 @@ def read_request_id(headers: Mapping[bytes, bytes]) -> str:
     return given.decode() if _ID.fullmatch(given) else ""
 
 
+def read_group(headers: Mapping[bytes, bytes]) -> str | None:
+    """Return the header `mlscale-group`: the user or session of a request; None where it is absent or not valid."""
+    given = headers.get(b"mlscale-group", b"")
+    return given.decode() if _ID.fullmatch(given) else None
+
+
 def read_client_id(headers: Mapping[bytes, bytes]) -> str:
     """Return the id of a request that is refused, by its headers; '' where the client has sent none."""
     named = headers.get(b"mlscale-id", b"")

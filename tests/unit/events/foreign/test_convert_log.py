@@ -64,6 +64,12 @@ def test_versions_outcomes_and_early_rows(tmp_path: Path) -> None:
     assert report.unreadable == {"prediction": 1}
 
 
+def test_the_group_of_a_row_is_its_user(tmp_path: Path) -> None:
+    rows = [{**row, "user": user} for row, user in zip(log(3), ("ann", 7, None), strict=True)]
+    _, events, _ = convert(converter(PLAIN + "group: user\n"), tmp_path, write(tmp_path / "log.jsonl", rows))
+    assert events.get_column("group").tolist() == ["ann", "7", None]
+
+
 def test_columns_that_are_not_mapped_are_known(tmp_path: Path) -> None:
     made = converter(PLAIN + "inputs: {sex: sex}\n")
     names = ("input.sex", "input.island", "output.label", "output.confidence")

@@ -83,6 +83,16 @@ def test_an_id_of_any_script_is_the_same_in_header_answer_event_and_label(server
     assert (wrong.status, "the header mlscale-id is not UTF-8" in wrong.json["error"]) == (400, True)
 
 
+def test_the_group_of_a_request_is_that_of_each_event(server: Server) -> None:
+    body = {"inputs": pixels(2).tolist(), "id": "of-ann"}
+    assert server.ask("/predict", body, {"mlscale-group": "ann"}).status == 200
+    assert server.ask("/predict", {**body, "id": "of-none"}, {"mlscale-group": "two words"}).status == 200
+    wait_for(lambda: "of-none-1" in events_of(server).read("digits").id)
+    events = events_of(server).read("digits")
+    groups = dict(zip(events.id, events.get_column("group"), strict=True))
+    assert [groups[f"of-{name}-{row}"] for name in ("ann", "none") for row in (0, 1)] == ["ann", "ann", None, None]
+
+
 @pytest.mark.parametrize(
     ("body", "headers", "status", "reported"),
     [
