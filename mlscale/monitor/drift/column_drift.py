@@ -13,8 +13,13 @@ from mlscale.reference.column_sketch import ColumnSketch, NumberSketch
 from mlscale.report import format_number
 from mlscale.report.text import format_percent
 
-DriftKind = Literal["distribution", "tails", "missing", "range", "constant", "unit", "new category", "type"]
-QUALITY: tuple[DriftKind, ...] = ("type", "constant", "unit", "missing", "new category", "range")
+DriftKind = Literal[
+    "distribution", "tails", "missing", "range", "constant", "unit", "new category", "type",
+    "stuck", "repeated", "clipped", "rounded",
+]  # fmt: skip
+QUALITY: tuple[DriftKind, ...] = (
+    "type", "constant", "repeated", "stuck", "unit", "missing", "new category", "range", "clipped", "rounded",
+)  # fmt: skip
 """The kinds that concern the quality of the data, which no cycle explains; the others concern its distribution."""
 
 GROUP = "group"
@@ -94,6 +99,14 @@ class ColumnDrift:
                 return f"{self.label} looks like another unit ({before} → {now}, as after {self.category})"
             case "constant":
                 return f"{self.label} is constant ({format_number(self.now, 3)})"
+            case "stuck":
+                return f"{self.label} is stuck at {format_number(self.now, 3)} for {self.before:,.0f} events in a row"
+            case "repeated":
+                return f"{self.label} is the one before in {before}, up to {self.now:,.0f} times in a row"
+            case "clipped":
+                return f"{self.label} is clipped at {format_number(self.now, 3)} ({self.before:,.0f} events)"
+            case "rounded":
+                return f"{self.label} is rounded to {self.now:.0f} decimals"
             case "missing":
                 return f"{self.label} is missing in {now}, {before} before"
             case "range":

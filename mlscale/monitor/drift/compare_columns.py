@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from mlscale.monitor.drift.category_tests import CategoryWindow, compare_category_column
 from mlscale.monitor.drift.column_drift import GROUP, QUALITY, Column, ColumnDrift
 from mlscale.monitor.drift.number_tests import NumberWindow, compare_number_column
+from mlscale.monitor.drift.piece_tests import find_piece_faults, find_repeated_rows
 from mlscale.monitor.drift.seasonal_reference import SeasonalReference, compute_cycle_ratio, exceeds_any_cycle
 from mlscale.reference.column_sketch import (
     CategorySketch,
@@ -82,6 +83,11 @@ def compare_columns(
         )
         for sketch in sketches
     ]
+    repeated = find_repeated_rows(sketches, columns)
+    comparisons = [
+        replace(of, results=[repeated, *of.results]) if repeated and of.sketch is repeated.reference else of
+        for of in comparisons
+    ]
     # Before the procedure below: it must see the p-values that decide.
     if seasonal is not None:
         comparisons = [_consider_season(comparison, seasonal) for comparison in comparisons]
@@ -122,7 +128,10 @@ def _compare_column(
         return _Comparison(sketch, None, [broken])
     if isinstance(sketch, CategorySketch):
         return _Comparison(sketch, *compare_category_column(sketch, sample.astype(object, copy=False), label, groups))
-    return _Comparison(sketch, *compare_number_column(sketch, sample.astype(np.float64, copy=False), label, groups))
+    window, results = compare_number_column(sketch, sample.astype(np.float64, copy=False), label, groups)
+    # The distribution stays the last result.
+    pieces = [] if window is None else find_piece_faults(window, label)
+    return _Comparison(sketch, window, [*pieces, *results])
 
 
 def _consider_season(comparison: _Comparison, seasonal: SeasonalReference) -> _Comparison:

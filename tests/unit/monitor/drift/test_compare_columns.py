@@ -299,6 +299,7 @@ def test_the_quality_of_the_data_comes_first_the_worst_of_a_kind_before_others()
         ("missing", "c1"),
         ("missing", "c2"),
         ("missing", "c0"),
+        ("rounded", "c4"),
         *(("distribution", f"c{c}") for c in range(5)),
     ]
     absent = results[0]

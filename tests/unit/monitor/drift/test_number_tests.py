@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.stats import ks_2samp, norm
 
 from mlscale.monitor.drift.column_drift import ColumnDrift
-from mlscale.monitor.drift.number_tests import NumberWindow, compare_number_column
+from mlscale.monitor.drift.number_tests import _SHARES, NumberWindow, compare_number_column
 from mlscale.reference.column_sketch import NumberSketch, build_number_sketch
 from mlscale.stats.autocorrelation import estimate_correlation_time
 from mlscale.stats.exceedances import compute_exceedance_p
@@ -153,8 +153,8 @@ def test_a_shift_is_tested_by_ranks(effective: float, digits: int) -> None:
     window, found = measure(sketch, values), compare(sketch, values)["distribution"]
     p = compute_rank_p(reference, window, effective)
     assert 0 < p < float(compute_ks_p(window.distance, effective, window.effective))
-    # Ranks and the distribution function have 0.4 of the budget each.
-    assert found.p == pytest.approx(min(1, p / 0.4))
+    # Ranks and the distribution function have a share of the budget each.
+    assert found.p == pytest.approx(min(1, p / _SHARES["location"]))
     assert (found.before, found.now) == (sketch.median, window.median)
     assert (found.distance, found.shift, found.effective) == (window.distance, window.shift, window.effective)
     assert (found.name, found.label) == ("input.a", "a")
@@ -167,7 +167,7 @@ def test_a_spread_is_tested_by_the_distribution_function(effective: float) -> No
     window, found = measure(sketch, values), compare(sketch, values)["distribution"]
     p = float(compute_ks_p(window.distance, effective, window.effective))
     assert 0 < p < compute_rank_p(reference, window, effective)
-    assert found.p == pytest.approx(p / 0.4)
+    assert found.p == pytest.approx(p / _SHARES["function"])
 
 
 @pytest.mark.parametrize(("m", "n", "is_exact"), [(5, 3, True), (100, 100, True), (101, 100, False)])
@@ -179,7 +179,7 @@ def test_few_numbers_are_tested_exactly(m: int, n: int, is_exact: bool) -> None:
     approximate = float(compute_ks_p(window.distance, 4 * m, window.effective))
     exact = float(ks_2samp(reference, values, method="exact").pvalue)
     assert approximate < exact
-    assert found.p == pytest.approx(min(1, (exact if is_exact else approximate) / 0.4))
+    assert found.p == pytest.approx(min(1, (exact if is_exact else approximate) / _SHARES["function"]))
     endless = np.append(values[1:], np.inf)
     assert compare(build_sketch(reference, 4 * m), endless)["distribution"].p <= 1
 
@@ -189,7 +189,7 @@ def test_a_part_of_a_reference_has_no_exact_test() -> None:
     values = np.linspace(-0.1, 0.1, 30)[np.random.default_rng(1).permutation(30)]
     window = measure(part, values)
     approximate = float(compute_ks_p(window.distance, 400, window.effective))
-    assert compare(part, values)["distribution"].p == pytest.approx(approximate / 0.4)
+    assert compare(part, values)["distribution"].p == pytest.approx(approximate / _SHARES["function"])
 
 
 def test_a_constant_reference_is_compared_by_its_distribution_function() -> None:
