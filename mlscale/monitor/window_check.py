@@ -239,7 +239,8 @@ def _describe_drift(over: list[ColumnDrift], detected: list[ColumnDrift], held: 
         _list_changes(f"{group} drifted", [column for column in changed if column.group == group])
         for group in ("inputs", "outputs")
     ]
-    phrases = list(filter(None, phrases)) or [f"{'drift undecided' if held else 'no drift'} in {events:,} events"]
+    none = "drift undecided" if held else "no drift of single columns"
+    phrases = list(filter(None, phrases)) or [f"{none} in {events:,} events"]
     small = [column for column in detected if column not in over]
     if small:
         phrases.append(_list_changes("detected, too small for an alert", small))
@@ -286,7 +287,8 @@ def _check_degradation(baseline: Baseline, window: EventWindow, limits: MonitorL
         return RuleResult("degradation", None, f"{sentence} (too few for a comparison)", metrics)
     # What is lost at the least, at this confidence, so chance raises no alert.
     level = max(0.0, change.loss / limits.tolerance)
-    return RuleResult("degradation", level, sentence + (": degradation" if level >= 1 else ""), metrics)
+    worse = ", surely worse, not surely by more than the tolerance" if level > 0 else ""
+    return RuleResult("degradation", level, sentence + (": degradation" if level >= 1 else worse), metrics)
 
 
 def _check_latency(window: EventWindow, limits: MonitorLimits) -> RuleResult | None:

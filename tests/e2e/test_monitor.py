@@ -101,7 +101,7 @@ def test_clean_traffic_is_quiet(house: House) -> None:
             result = commands.run_command("monitor", house.words(f"alert.webhook={receiver.url}", "latency.p99_ms=50"))
     assert result.ok
     assert (receiver.asked, result.metrics["drift"], result.metrics["degradation"]) == (0, 0, 0)
-    assert result.sentence.startswith("resnet:v1: no drift in 400 events, accuracy 9")
+    assert result.sentence.startswith("resnet:v1: no drift of single columns in 400 events, accuracy 9")
 
 
 def test_drift_that_is_no_degradation_is_reported_as_such_once_and_then_over(house: House) -> None:
@@ -212,7 +212,7 @@ def test_events_that_another_server_wrote_are_monitored(
     Path("mapping.yaml").write_text(MAPPING)
     result = commands.run_command("monitor", [*words, "mapping=mapping.yaml"])
     assert result.ok
-    assert "no drift in 400 events, accuracy 9" in result.sentence
+    assert "no drift of single columns in 400 events, accuracy 9" in result.sentence
     assert "1 row can't be read by the time (line 402 of log.csv: 'later' is not a time)" in result.sentence
     assert (result.metrics["log_rows"], result.metrics["unreadable_rows"]) == (401, 1)
     assert result.metrics["labelled_events"] == 200
@@ -254,7 +254,7 @@ def test_a_log_of_a_model_that_got_worse_and_one_that_is_old(
     assert "no data (0 events in the window" in reported.sentence
     assert "window.hours=null takes all" in reported.sentence
     words = [*house.words(f"events={old}"), "mapping=mapping.yaml", "window.hours=null", "alert.state=state.json"]
-    assert "no drift in 400 events" in commands.run_command("monitor", words).sentence
+    assert "no drift of single columns in 400 events" in commands.run_command("monitor", words).sentence
 
 
 def test_degradation_needs_labels(house: House, capsys: pytest.CaptureFixture[str]) -> None:
@@ -365,7 +365,7 @@ def test_watching_until_reported_to_end(house: House) -> None:
         assert "watching resnet@champion, every 0.2 s, metrics at http://127.0.0.1:" in begun
         with urllib.request.urlopen(begun.split()[-1], timeout=10) as response:
             assert b"mlscale_monitor_window_events" in response.read()
-        assert "no drift in 400 events" in process.stderr.readline()
+        assert "no drift of single columns in 400 events" in process.stderr.readline()
         house.ask(brighter(house.pixels), seed=8, n=1200)
         end = time.monotonic() + 60
         while not receiver.alerts and time.monotonic() < end:

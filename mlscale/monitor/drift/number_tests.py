@@ -24,8 +24,9 @@ from mlscale.stats.ks import MAX_EXACT_PAIRS, compute_exact_ks_p, compute_ks_p
 # The share of a column's false-discovery budget that each test may use; together 1, so that the smallest of the
 # quotients p / share is a valid p-value of the column, whatever the dependence (weighted Bonferroni).
 _SHARES = {
-    "function": 0.39,
-    "location": 0.39,
+    "function": 0.29,
+    "location": 0.34,
+    "spread": 0.15,
     "tails": 0.1,
     "missing": 0.04,
     "range": 0.03,
@@ -96,6 +97,11 @@ class NumberWindow:
         return len(self.values) / self.correlation_time
 
     @cached_property
+    def deviation_time(self) -> float:
+        """The number of distances from the median that are worth an independent one."""
+        return estimate_dependence(abs(self.scores - np.median(self.scores)), self.groups)
+
+    @cached_property
     def counts(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """The number of values below, and up to, each value of the sketch; int64 (m,) each."""
         below = np.searchsorted(self.ordered, self.sketch.values, "left")
@@ -163,11 +169,14 @@ def compare_number_column(
 def _compute_distribution_p(window: NumberWindow) -> float:
     """Return the chance of such a difference of the distributions where nothing has changed.
 
-    By the Kolmogorov–Smirnov test, and by the rank-sum test (Mann and Whitney, 1947), which finds smaller shifts; both
-    at the effective sizes of window and reference.
+    By the Kolmogorov–Smirnov test, the rank-sum test (Mann and Whitney, 1947), which finds smaller shifts, and Mood's
+    (On the asymptotic efficiency of certain nonparametric two-sample tests, 1954), which finds smaller changes of the
+    deviation; all at the effective sizes of window and reference.
     """
-    shares = _SHARES["function"], _SHARES["location"]
-    return min(1.0, _compute_function_p(window) / shares[0], _compute_location_p(window) / shares[1])
+    p = min(_compute_function_p(window) / _SHARES["function"], _compute_location_p(window) / _SHARES["location"])
+    # Of p-values that matter, and that decide.
+    spread = _compute_spread_p(window, least=min(0.001, p * _SHARES["spread"]))
+    return min(1.0, p, spread / _SHARES["spread"])
 
 
 def _compute_function_p(window: NumberWindow) -> float:
@@ -192,6 +201,21 @@ def _compute_location_p(window: NumberWindow) -> float:
     pairs = 2 * len(window.ordered) * len(below)
     larger = 1 - float(below.sum() + up_to.sum()) / pairs
     return math.erfc(abs(larger - 0.5) / math.sqrt(2 * variance))
+
+
+def _compute_spread_p(window: NumberWindow, least: float) -> float:
+    """Return the p-value of the squared distances of ranks from the middle one; below `least` with more care."""
+    below, up_to = window.counts
+    ranks = window.sketch.below + window.sketch.up_to  # 0 to 2
+    now = (below + up_to) / len(window.ordered)
+    z = abs(float((ranks - 1) @ (now - ranks))) / (2 * len(ranks)) * math.sqrt(180)
+
+    def compute_p(effective: float) -> float:
+        return math.erfc(z / math.sqrt(2 * (1 / window.sketch.effective + 1 / effective)))
+
+    p = compute_p(window.effective)
+    # Deviations may be remembered longer than the values, as those of prices are.
+    return p if p > least else max(p, compute_p(len(window.values) / window.deviation_time))
 
 
 def _compare_distribution(window: NumberWindow, label: str) -> ColumnDrift:
@@ -311,7 +335,7 @@ def compare_missing_share(
     share: float,
     groups: NDArray[np.int64] | None = None,
 ) -> Iterator[ColumnDrift]:
-    """Yield a result where values are missing, by Fisher's exact test.
+    """Yield a result where values are missing, now or before, by Fisher's exact test.
 
     Args:
         sketch: of the reference.
@@ -322,15 +346,17 @@ def compare_missing_share(
         groups: of the samples, (n,); None where they are not known.
     """
     count, n = int(is_missing.sum()), len(sample)
-    if not count or not sketch.samples:
+    if not n or not sketch.samples or not (count or sketch.missing):
         return
     # Values that are missing now and then may be missing in bursts. Where none were missing before, any are news.
     scores = is_missing.astype(np.float64)
     time = estimate_dependence(scores, groups) if sketch.missing else 1.0
     time = max(time, 1.0 if groups is None else estimate_group_time(scores, groups))
     scale = sketch.effective / sketch.known if sketch.known else 1.0
-    p = float(compute_exceedance_p(count / time, n / time, sketch.missing * scale, sketch.samples * scale))
     before, now = sketch.missing / sketch.samples, count / n
+    many, few = (count, sketch.missing) if now >= before else (n - count, sketch.known)
+    p = float(compute_exceedance_p(many / time, n / time, few * scale, sketch.samples * scale))
+    p *= 2 if sketch.missing else 1  # more or fewer
     yield ColumnDrift(
         sketch.name,
         label,

@@ -40,7 +40,8 @@ def test_every_column_is_compared() -> None:
 def test_what_is_detected_below_the_distance_is_reported_and_no_alert() -> None:
     quiet = get_drift(window(20_000, seed=1, shift=0.12))
     assert 0 < (quiet.level or 0) < 1
-    assert quiet.sentence.startswith("no drift in 20,000 events, detected, too small for an alert (brightness of ")
+    begin = "no drift of single columns in 20,000 events, detected, too small for an alert (brightness of "
+    assert quiet.sentence.startswith(begin)
     assert quiet.metrics["detected_columns"] == 3
     loud = get_drift(window(5_000, seed=1, shift=0.4))
     assert loud.is_over

@@ -173,7 +173,7 @@ def test_clean_traffic_raises_no_alarm(name: str, open_service: Callable[[str], 
     service.answer(labelled=0 if name in ("language", "tensors", "segmentation") else LABELLED)
     seen = service.look()
     assert [result.rule for result in seen.results if result.is_over] == [], seen.sentence
-    assert seen.sentence.startswith("m:v1: no drift in 500 events")
+    assert seen.sentence.startswith("m:v1: no drift of single columns in 500 events")
     assert (seen.find_result("degradation") is None) == (name == "tensors")
 
 

@@ -24,7 +24,7 @@ def signal(seen: WindowCheck, rule: str) -> RuleResult:
 def test_all_is_well() -> None:
     seen = check_rules(baseline(), window(1000, seed=1, labelled=300), MonitorLimits(p99_ms=50))
     assert [each.rule for each in seen.results if each.is_over] == []
-    assert seen.sentence.startswith("m:v1: no drift in 1,000 events, accuracy 9")
+    assert seen.sentence.startswith("m:v1: no drift of single columns in 1,000 events, accuracy 9")
     assert "of 300 labelled, reference 99 %, p99 " in seen.sentence
     metrics = seen.metrics
     assert [metrics[name] for name in ("drift", "degradation", "latency", "failures", "no_data")] == [0] * 5
@@ -149,7 +149,8 @@ def test_the_metrics_of_all_rules_by_name_and_value() -> None:
         binomtest(5, 105).proportion_ci(method="wilson").low / 0.05
     )
     assert checked.sentence == (
-        "m:v1: no drift in 100 events, accuracy 90 % of 50 labelled, reference 99 %, p99 "
+        "m:v1: no drift of single columns in 100 events, accuracy 90 % of 50 labelled, reference 99 %, "
+        "surely worse, not surely by more than the tolerance, p99 "
         f"{checked.metrics['p99_latency_ms']:.3g} ms, 4.76 % of 105 requests rejected or failed"
     )
 

@@ -22,7 +22,8 @@ def compare(sketch: NumberSketch, is_missing: NDArray[np.bool_], share: float = 
 
 
 def test_where_nothing_is_missing_there_is_no_result() -> None:
-    assert compare(build_sketch(100, 10, 90), np.zeros(50, bool)) == []
+    assert compare(build_sketch(100, 0, 90), np.zeros(50, bool)) == []
+    assert compare(build_sketch(100, 10, 90), np.zeros(0, bool)) == []
     assert compare(build_sketch(0, 0, 0), np.ones(50, bool)) == []
 
 
@@ -43,7 +44,7 @@ def test_dependent_samples_count_less() -> None:
     assert time > 4
     # 500 known samples are worth 250: so 10 that are missing are worth 5.
     (found,) = compare(build_sketch(510, 10, 250), is_missing, share=0.1)
-    p = float(compute_exceedance_p(100 / time, 400 / time, 5, 255))
+    p = 2 * float(compute_exceedance_p(100 / time, 400 / time, 5, 255))  # more or fewer
     assert 0 < p < 0.01
     assert found.p == pytest.approx(p / 0.1)
     assert found.effective == pytest.approx(400 / time)
@@ -51,9 +52,14 @@ def test_dependent_samples_count_less() -> None:
     assert found.distance == pytest.approx(0.25 - 10 / 510)
 
 
-def test_fewer_missing_values_are_no_problem() -> None:
+def test_fewer_missing_values_are_reported_and_no_alert() -> None:
     (found,) = compare(build_sketch(100, 50, 50), np.arange(40) % 10 == 0)
-    assert (found.before, found.now, found.distance, found.p) == (0.5, 0.1, 0, 1)
+    assert (found.before, found.now, found.distance) == (0.5, 0.1, 0)
+    # Of 90 known values 36 or more are in the window.
+    assert found.p == pytest.approx(2 * hypergeom.sf(35, 140, 86, 40) / 0.05)
+    (none,) = compare(build_sketch(100, 50, 50), np.zeros(400, bool))
+    assert none.p < 1e-20
+    assert none.format_change().startswith("a is missing in 0 %, 50 % before, q ")
 
 
 def test_a_column_that_never_had_values() -> None:

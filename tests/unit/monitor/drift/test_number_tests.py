@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from scipy.stats import ks_2samp, norm
+from scipy.stats import ks_2samp, mood, norm
 
 from mlscale.monitor.drift.column_drift import ColumnDrift
-from mlscale.monitor.drift.number_tests import _SHARES, NumberWindow, compare_number_column
+from mlscale.monitor.drift.number_tests import _SHARES, NumberWindow, _compute_spread_p, compare_number_column
 from mlscale.reference.column_sketch import NumberSketch, build_number_sketch
 from mlscale.stats.autocorrelation import estimate_correlation_time
 from mlscale.stats.exceedances import compute_exceedance_p
@@ -154,19 +154,48 @@ def test_a_shift_is_tested_by_ranks(effective: float, digits: int) -> None:
     p = compute_rank_p(reference, window, effective)
     assert 0 < p < float(compute_ks_p(window.distance, effective, window.effective))
     # Ranks and the distribution function have a share of the budget each.
-    assert found.p == pytest.approx(min(1, p / _SHARES["location"]))
+    assert found.p == pytest.approx(min(1, p / _SHARES["location"], _compute_spread_p(window, 0) / _SHARES["spread"]))
     assert (found.before, found.now) == (sketch.median, window.median)
     assert (found.distance, found.shift, found.effective) == (window.distance, window.shift, window.effective)
     assert (found.name, found.label) == ("input.a", "a")
 
 
+@pytest.mark.parametrize("factor", [0.8, 1.2])
+def test_a_change_of_the_deviation_by_a_fifth_is_tested_by_ranks_from_the_middle(factor: float) -> None:
+    reference = draw(5000)
+    sketch, values = build_sketch(reference), draw(1000, 1) * factor
+    window, found = measure(sketch, values), compare(sketch, values)["distribution"]
+    assert found.p == pytest.approx(_compute_spread_p(window, 0) / _SHARES["spread"], rel=1e-3)
+    # Mood's test has the ranks of both samples together: those of the reference alone differ little.
+    assert math.log(_compute_spread_p(window, 0)) == pytest.approx(math.log(mood(values, reference).pvalue), rel=0.15)
+    assert found.p < 1e-5
+
+
+def test_the_p_value_of_a_deviation_holds() -> None:
+    """One of a hundred clean windows has a p-value of the test below a hundredth, with ties and without."""
+    for digits in (9, 0):
+        reference = build_sketch(draw(2000).round(digits))
+        windows = [measure(reference, draw(500, 10 + seed).round(digits)) for seed in range(400)]
+        assert sum(_compute_spread_p(window, 0) < 0.01 for window in windows) <= 11
+
+
+def test_deviations_that_are_remembered_count_less() -> None:
+    """Prices: independent changes, in calm times and in wild ones."""
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=1000) * np.repeat(rng.choice([0.5, 1.5], 20), 50)
+    window = measure(build_sketch(rng.normal(size=5000) * rng.choice([0.5, 1.5], 5000)), values)
+    assert window.correlation_time < 3 < window.deviation_time
+    assert _compute_spread_p(window, 1) > _compute_spread_p(window, 0)
+
+
 @pytest.mark.parametrize("effective", [300, 100])
-def test_a_spread_is_tested_by_the_distribution_function(effective: float) -> None:
-    reference, values = draw(300), draw(200, 1) * 0.6
+def test_another_form_is_tested_by_the_distribution_function(effective: float) -> None:
+    # Of the same median and deviation, but of two humps.
+    reference, values = draw(300), np.sign(draw(200, 1)) * 0.7
     sketch = build_sketch(reference, effective)
     window, found = measure(sketch, values), compare(sketch, values)["distribution"]
     p = float(compute_ks_p(window.distance, effective, window.effective))
-    assert 0 < p < compute_rank_p(reference, window, effective)
+    assert 0 < p < min(compute_rank_p(reference, window, effective), _compute_spread_p(window, 0))
     assert found.p == pytest.approx(p / _SHARES["function"])
 
 
@@ -179,7 +208,8 @@ def test_few_numbers_are_tested_exactly(m: int, n: int, is_exact: bool) -> None:
     approximate = float(compute_ks_p(window.distance, 4 * m, window.effective))
     exact = float(ks_2samp(reference, values, method="exact").pvalue)
     assert approximate < exact
-    assert found.p == pytest.approx(min(1, (exact if is_exact else approximate) / _SHARES["function"]))
+    spread = _compute_spread_p(window, 0) / _SHARES["spread"]
+    assert found.p == pytest.approx(min(1, (exact if is_exact else approximate) / _SHARES["function"], spread))
     endless = np.append(values[1:], np.inf)
     assert compare(build_sketch(reference, 4 * m), endless)["distribution"].p <= 1
 
@@ -189,7 +219,8 @@ def test_a_part_of_a_reference_has_no_exact_test() -> None:
     values = np.linspace(-0.1, 0.1, 30)[np.random.default_rng(1).permutation(30)]
     window = measure(part, values)
     approximate = float(compute_ks_p(window.distance, 400, window.effective))
-    assert compare(part, values)["distribution"].p == pytest.approx(approximate / _SHARES["function"])
+    p = min(approximate / _SHARES["function"], _compute_spread_p(window, 0) / _SHARES["spread"])
+    assert compare(part, values)["distribution"].p == pytest.approx(p)
 
 
 def test_a_constant_reference_is_compared_by_its_distribution_function() -> None:
