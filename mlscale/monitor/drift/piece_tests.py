@@ -108,10 +108,12 @@ def _find_clipping(window: NumberWindow, label: str) -> Iterator[ColumnDrift]:
         many = before * sketch.effective
         # Memory makes no values equal, but those that often are come in bursts.
         time = max(time, window.correlation_time) if many else time
+        is_end = window.values == ordered[end]
         if window.groups is not None:
-            is_end = (window.values == ordered[end]).astype(np.float64)
-            time = max(time, estimate_group_time(is_end, window.groups))
-        chance = 2 * float(compute_exceedance_p((count - 1) / time, n / time, many, sketch.effective))
+            time = max(time, estimate_group_time(is_end.astype(np.float64), window.groups))
+        # A run counts once: it may be a user's, and one that is too long is stuck.
+        runs = np.count_nonzero(is_end[1:] & ~is_end[:-1])
+        chance = 2 * float(compute_exceedance_p(runs / time, n / time, many, sketch.effective))
         yield _build_result(window, label, "clipped", max(0.0, count / n - before), float(ordered[end]), count, chance)
 
 

@@ -8,10 +8,10 @@ import pytest
 from numpy.typing import NDArray
 
 from mlscale.monitor.drift import ColumnDrift, DriftLimits, compare_columns
-from mlscale.reference.column_sketch import build_category_sketch, build_number_sketch
+from mlscale.reference.column_sketch import ColumnSketch, build_category_sketch, build_number_sketch
 
 Values = NDArray[np.float64]
-SKETCHES = [
+SKETCHES: list[ColumnSketch] = [
     *(
         build_number_sketch(f"input.c{number}", "inputs", np.random.default_rng(number).normal(size=5000))
         for number in range(3)
@@ -101,7 +101,8 @@ def test_clean_windows_have_no_damage(rho: float) -> None:
 
 
 def rain(rng: np.random.Generator, n: int) -> Values:
-    return np.maximum(0, draw(n, int(rng.integers(1000)), 0.9)["input.c0"])
+    values: Values = draw(n, int(rng.integers(1000)), 0.9)["input.c0"]
+    return np.maximum(0, values)
 
 
 def read_often(rng: np.random.Generator, n: int) -> Values:
@@ -109,11 +110,16 @@ def read_often(rng: np.random.Generator, n: int) -> Values:
     return np.repeat(rng.normal(size=n), rng.integers(1, 6, n))[:n]
 
 
+def send_constants(rng: np.random.Generator, n: int) -> Values:
+    """Users that send fifty events in a row with what never changes of them."""
+    return np.repeat(rng.normal(size=n), 1 + rng.geometric(1 / 50, n))[:n]
+
+
 def counts(rng: np.random.Generator, n: int) -> Values:
     return rng.poisson(2, n).astype(np.float64)
 
 
-@pytest.mark.parametrize("draw_values", [rain, read_often, counts])
+@pytest.mark.parametrize("draw_values", [rain, read_often, send_constants, counts])
 def test_values_that_are_usually_equal_are_not_damaged(draw_values: Any) -> None:
     rng = np.random.default_rng(3)
     sketches = [build_number_sketch("input.c0", "inputs", rng.permutation(draw_values(rng, 20_000)))]
