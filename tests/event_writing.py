@@ -36,6 +36,7 @@ def add_classified(
     latency_ms: NDArray[np.float32] | float = 0.0,
     outcome: str = "ok",
     time_us: int | None = None,
+    groups: Sequence[str | None] | None = None,
 ) -> bool:
     """Add events of inputs and probabilities, as `EventWriter.add_events` takes them."""
     predictions: dict[str, Any] | None = None
@@ -50,6 +51,7 @@ def add_classified(
         latency_ms=latency_ms,
         outcome=outcome,
         time_us=time_us,
+        groups=groups,
     )
 
 

@@ -30,7 +30,7 @@ from mlscale.errors import MLScaleError
 from mlscale.file_locks import hold_lock
 from mlscale.runs.identity import generate_id, get_current_time
 
-PROMOTED, REJECTED, TOO_FEW, OVERTAKEN = "promoted", "rejected", "too few", "overtaken"
+PROMOTED, REJECTED, REVIEW, TOO_FEW, OVERTAKEN = "promoted", "rejected", "review", "too few", "overtaken"
 FAILED, INTERRUPTED = "failed", "interrupted"
 RUNNING = "running"  # in turn.json only: the journal has turns that have ended
 _RECORD = "turn.json"
@@ -45,8 +45,8 @@ class RetrainingCycle:
         model: its name.
         champion: the version to improve on.
         begun, ended: ISO 8601 with the time zone.
-        decision: promoted, rejected, too few (labels), overtaken (another champion was promoted meanwhile), failed, or
-            interrupted.
+        decision: promoted, rejected, review (a person has to decide), too few (labels), overtaken (another champion was
+            promoted meanwhile), failed, or interrupted.
         reason: the reason in words.
         challenger: the new version; None where none was made.
         run: id and path of its training run.

@@ -89,6 +89,7 @@ class _Selected:
     sample: Any
     label: Any
     digest: int
+    side: bytes
 
 
 def select_labelled_window(
@@ -97,7 +98,8 @@ def select_labelled_window(
     """Return the latest samples that can be used for training.
 
     The same input counts once, with its latest label: a copy adds no information, and must not be on both sides of the
-    split. The side follows from the bytes of the input and the model's name only, so it never changes in later cycles.
+    split. The side follows from the bytes of the input, or from its group where it has one, and the model's name only,
+    so it never changes in later cycles: what one user sends again, nearly the same, is never on both sides.
     What an earlier window of the champion's lineage holds is a part of its data, and would count twice; with another
     label it is new.
 
@@ -110,6 +112,7 @@ def select_labelled_window(
         earlier: digests of labelled samples of the windows that the champion was trained on.
     """
     samples, kinds = (events.table[name].to_pylist() for name in ("sample", "sample_kind"))
+    groups = events.table["group"].to_pylist()
     truth = events.truth.tolist() if servable.task_type.needs_label else [None] * len(events)
     taken: dict[bytes, _Selected] = {}
     known: set[bytes] = set()
@@ -133,22 +136,23 @@ def select_labelled_window(
         elif len(taken) == most:
             left_out["older than the latest"] += 1
         else:
-            taken[digest] = _Selected(row, sample, label, labelled)
+            side = compute_sample_digest(groups[row].encode(), model) if groups[row] else digest
+            taken[digest] = _Selected(row, sample, label, labelled, side)
     # Back to oldest first.
-    selected = list(reversed(taken.items()))
+    selected = list(reversed(taken.values()))
     times = events.time
     return LabelledWindow(
-        samples=[one.sample for _, one in selected],
-        labels=[one.label for _, one in selected],
+        samples=[one.sample for one in selected],
+        labels=[one.label for one in selected],
         # The 8 bytes of a digest are uniform from 0 to 2**64 - 1.
-        held_out=np.array([int.from_bytes(digest) < held_out * 2**64 for digest, _ in selected], bool),
-        since=_format_time(times[selected[0][1].row]) if selected else "",
-        until=_format_time(times[selected[-1][1].row]) if selected else "",
+        held_out=np.array([int.from_bytes(one.side) < held_out * 2**64 for one in selected], bool),
+        since=_format_time(times[selected[0].row]) if selected else "",
+        until=_format_time(times[selected[-1].row]) if selected else "",
         labelled=len(events),
         left_out=dict(left_out),
-        new_categories=count_new_categories((one.sample for _, one in selected), servable),
-        facts=_collect_facts(events, servable, [one.row for _, one in selected]),
-        digests=np.array([one.digest for _, one in selected], np.uint64),
+        new_categories=count_new_categories((one.sample for one in selected), servable),
+        facts=_collect_facts(events, servable, [one.row for one in selected]),
+        digests=np.array([one.digest for one in selected], np.uint64),
     )
 
 

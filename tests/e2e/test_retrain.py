@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from sklearn.datasets import load_digits
 
 from mlscale import commands
+from mlscale.cli import main
 from mlscale.errors import MLScaleError
 from mlscale.events.store import EventStore
 from mlscale.export.servable import load
@@ -360,6 +361,23 @@ def test_swapped_classes_stop_the_cycle_until_a_person_declares_them_relabelled(
     result = place.turn("force=true", "gate.relabelled=[3,7]")
     assert result.ok, result.sentence
     assert place.champion == "digits:v3"
+
+
+@pytest.mark.slow
+def test_swapped_classes_of_a_camera_that_has_moved_are_for_a_person(place: Place) -> None:
+    # What was seen before is not harmed: nothing but the window's own labels shows it.
+    raw, truth = digits(1000)
+    place.serve(np.roll(raw, 1, axis=2), [{"3": "7", "7": "3"}.get(name, name) for name in truth])
+    result = place.turn("gate.max_drop=0.2", "gate.max_class_drop=0.9")
+    assert not result.ok
+    (line,) = place.journal
+    validate("turn", line)
+    assert line["decision"] == "review", line["reason"]
+    assert "that the champion predicts as" in result.sentence
+    assert result.sentence.partition(". Held-out")[0].endswith("If they are right: mlscale versions promote digits:v2")
+    assert place.champion == "digits:v1"
+    assert main(["versions", "promote", "digits:v2", *place.words[3:]]) == 0
+    assert place.champion == "digits:v2"
 
 
 @pytest.mark.slow

@@ -192,11 +192,18 @@ def _apply_gate_decision(
     registry: LocalRegistry, champion: Version, judged: GateDecision, running: RunningCycle
 ) -> None:
     """Promote the challenger if it passes every gate and the champion was not changed meanwhile."""
-    from mlscale.retrain.journal import OVERTAKEN, PROMOTED, REJECTED
+    from mlscale.retrain.journal import OVERTAKEN, PROMOTED, REJECTED, REVIEW
     from mlscale.versions.version_reference import CHAMPION
 
     if judged.objections:
         running.end_cycle(REJECTED, "; ".join(judged.objections))
+        return
+    if judged.doubts:
+        running.end_cycle(
+            REVIEW,
+            f"all gates passed, but {'; '.join(judged.doubts)}: the labels are wrong, or what is right has changed. If "
+            f"they are right: mlscale versions promote {running.cycle.challenger}",
+        )
         return
     try:
         # The registry refuses if the champion was replaced since it was compared.

@@ -22,7 +22,7 @@ from mlscale.commands.retrain.cycle_steps import RunningCycle, is_promoted, resu
 from mlscale.errors import STOPS, Exit, MLScaleError
 from mlscale.launch.start_notices import print_masked_lines
 from mlscale.report import Result, save_result
-from mlscale.retrain.journal import FAILED, OVERTAKEN, PROMOTED, REJECTED, RetrainingCycle
+from mlscale.retrain.journal import FAILED, OVERTAKEN, PROMOTED, REJECTED, REVIEW, RetrainingCycle
 from mlscale.secrets.mask import Masker
 
 if TYPE_CHECKING:
@@ -199,4 +199,6 @@ def find_pause(
 
 def _counts_for_pause(cycle: RetrainingCycle) -> bool:
     # The window is noted when the training begins: what fails earlier has cost nothing, and is repaired by a user.
-    return cycle.decision in (PROMOTED, REJECTED, OVERTAKEN) or (cycle.decision == FAILED and bool(cycle.window))
+    return cycle.decision in (PROMOTED, REJECTED, REVIEW, OVERTAKEN) or (
+        cycle.decision == FAILED and bool(cycle.window)
+    )

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mlscale.data.encoders.summaries.text_summary import create_summary
 from mlscale.data.encoders.text_encoder import convert_to_bytes
 from mlscale.data.encoders.token_encoders import TokenDocumentEncoder
 from mlscale.errors import MLScaleError
+from mlscale.evaluate.slices import SliceColumns
 from mlscale.export.servable import Servable
 from mlscale.predict.batch_models import mark_infinite_outputs
 from mlscale.task_types.collected_samples import Columns
+from mlscale.task_types.event_forms import SummaryColumns
 
 LabelledSamples = Iterable[tuple[Sequence[Any] | NDArray[Any], NDArray[Any]]]
 """Batches of raw samples, as a client sends them, with the truth in the task type's form, numbered as the model does:
@@ -31,6 +34,7 @@ class PairedColumns:
         rows: the indices of the samples among those that were given, int64 (n,).
         left_out: samples that a model does not take, or for which the champion's output is not finite.
         not_finite: samples for which the challenger's output alone is not finite; they are not among the n.
+        inputs: the samples as columns by name (`create_summary`); empty unless they were asked for.
     """
 
     first: Columns
@@ -38,6 +42,7 @@ class PairedColumns:
     rows: NDArray[np.int64]
     left_out: int
     not_finite: int
+    inputs: SliceColumns = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -68,8 +73,12 @@ def check_same_names(champion: Servable, challenger: Servable) -> None:
     )
 
 
-def collect_paired_columns(champion: Servable, challenger: Servable, samples: LabelledSamples) -> PairedColumns | None:
+def collect_paired_columns(
+    champion: Servable, challenger: Servable, samples: LabelledSamples, *, with_inputs: bool = False
+) -> PairedColumns | None:
     """Predict all samples by both models, in one pass, so that they are decoded once; None if there are none."""
+    summary = create_summary(champion.encoder)
+    inputs: list[SummaryColumns] = []
     sides: tuple[list[Columns], list[Columns]] = ([], [])
     rows: list[NDArray[np.int64]] = []
     start = left_out = not_finite = 0
@@ -84,11 +93,16 @@ def collect_paired_columns(champion: Servable, challenger: Servable, samples: La
             for side, outputs in zip(sides, (before, after), strict=True):
                 side.append(_build_columns(champion, outputs, is_kept, truth[is_kept]))
             rows.append(start + np.flatnonzero(is_kept))
+            if with_inputs:
+                usable = [raw[row] for row in np.flatnonzero(is_kept).tolist()]
+                inputs.append(summary.summarize_samples(champion.pack_samples(usable)))
         start += len(raw)
     if not rows:
         return None
     first, second = map(_concatenate_columns, sides)
-    return PairedColumns(first, second, np.concatenate(rows), left_out, not_finite)
+    names = inputs[0] if inputs else ()
+    columns: SliceColumns = {name: [value for part in inputs for value in part[name]] for name in names}
+    return PairedColumns(first, second, np.concatenate(rows), left_out, not_finite, columns)
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,6 +15,7 @@ from mlscale.export.servable import Servable, drop_bad_rows
 from mlscale.retrain.gate.class_comparison import ClassComparison, compare_classes
 from mlscale.retrain.gate.gate_limits import GateLimits, find_relabelled_numbers, format_name_list
 from mlscale.retrain.gate.group_changes import CLASS, HELD, GroupChange
+from mlscale.retrain.gate.label_doubts import list_label_doubts
 from mlscale.retrain.gate.overall_change import OverallChange, compare_overall
 from mlscale.retrain.gate.paired_columns import (
     LabelledSamples,
@@ -34,12 +35,14 @@ class GateDecision:
     Attributes:
         metrics: the metrics, name_unit to value.
         objections: reasons against the challenger; empty: it passes all gates.
+        doubts: about the window's labels, which a person has to settle before a challenger that passes is promoted.
         metric: that both are compared by; its name is in the names of `metrics`.
         classes: the comparison of classes and slices.
     """
 
     metrics: dict[str, float]
     objections: tuple[str, ...]
+    doubts: tuple[str, ...]
     metric: MetricDefinition
     classes: ClassComparison
 
@@ -60,7 +63,8 @@ def decide_promotion(
     On the original data it must not be worse than `max_drop`: the lower end of a one-sided interval of the paired
     difference must lie above that; and no class and no slice may be worse (`group_changes`). One sample on one thread
     must take at most `max_latency_ratio` times the champion's CPU time: the interval of the ratio must lie below that.
-    What is undecided for all samples, or about the time, keeps the champion.
+    What is undecided for all samples, or about the time, keeps the champion. A challenger that passes all of it is for
+    a person to decide on where the window's labels are in doubt (`label_doubts`).
 
     Args:
         champion, challenger: as they are served.
@@ -79,9 +83,11 @@ def decide_promotion(
     ignored = find_relabelled_numbers(champion.task_type, champion.names, limits.relabelled)
     # One sample is enough for the time, and any sample has the shape of all.
     batches = list(window)
-    now = _require_samples(collect_paired_columns(champion, challenger, batches), "window", "held-out window")
+    is_one_class = champion.task_type.is_one_class
+    held_out = collect_paired_columns(champion, challenger, batches, with_inputs=is_one_class)
+    now = _require_samples(held_out, "window", "held-out window")
     # Only the search for relabelled classes reads it, and that needs one class for each sample.
-    learned = collect_paired_columns(champion, challenger, trained) if champion.task_type.is_one_class else None
+    learned = collect_paired_columns(champion, challenger, trained, with_inputs=True) if is_one_class else None
     before, others = None, None
     if limits.old:
         every = collect_paired_columns(champion, challenger, original)
@@ -100,7 +106,12 @@ def decide_promotion(
         **_build_time_metrics(times),
     }
     objections = list_objections(current, others, classes, times, limits, not_finite)
-    return GateDecision(metrics, tuple(objections), current.metric, classes)
+    doubts: list[str] = []
+    # Where all of what is right has changed, nothing is left that the window could contradict.
+    if is_one_class and before is not None:
+        parts = [now] if learned is None else [now, learned]
+        doubts = list_label_doubts(parts, before, champion.task_type.list_class_names(champion.names), ignored)
+    return GateDecision(metrics, tuple(objections), tuple(doubts), current.metric, classes)
 
 
 def _compare_all(servable: Servable, columns: PairedColumns, limits: GateLimits) -> OverallChange:

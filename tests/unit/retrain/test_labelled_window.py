@@ -33,7 +33,9 @@ class Filled:
     def __init__(self, root: Path) -> None:
         self.store, self.count = EventStore(root), 0
 
-    def add(self, raw: NDArray[Any], truth: list[str], share: float = 1.0) -> None:
+    def add(
+        self, raw: NDArray[Any], truth: list[str], share: float = 1.0, groups: list[str | None] | None = None
+    ) -> None:
         ids = [f"{self.count + number}" for number in range(len(raw))]
         writer = self.store.open_writer("pets", sample_share=share)
         probabilities = np.full((len(raw), 2), 0.5, np.float32)
@@ -45,6 +47,7 @@ class Filled:
             labels=["cat"] * len(raw),
             probabilities=probabilities,
             time_us=1_700_000_000_000_000 + self.count * _MINUTE,
+            groups=groups,
         )
         writer.close()
         self.store.add_labels("pets", ids, truth)
@@ -157,6 +160,16 @@ def test_the_latest_are_taken(events: Filled) -> None:
     found = events.window(most=5)
     assert found.labels == ["dog"] * 5
     assert found.left_out == {"older than the latest": 5}
+
+
+def test_what_a_user_sends_again_nearly_the_same_is_on_one_side(events: Filled) -> None:
+    raw = np.repeat(images(50), 10, axis=0)
+    raw[:, 0, 0, 0] = np.tile(np.arange(10, dtype=np.uint8), 50)
+    events.add(raw, ["cat"] * 500, groups=[f"user {number // 10}" for number in range(500)])
+    window = events.window()
+    sides = window.held_out.reshape(50, 10)
+    assert (sides == sides[:, :1]).all()
+    assert 0.1 < sides[:, 0].mean() < 0.5
 
 
 def test_a_sample_never_changes_sides(events: Filled) -> None:

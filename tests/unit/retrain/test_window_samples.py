@@ -32,6 +32,7 @@ def write_events(encoder: Encoder, samples: Sequence[Any], labels: Sequence[Any]
         "sample": pa.array(contents, pa.binary()),
         "sample_kind": pa.array([summary.sample_kind] * len(samples)),
         "truth": pa.array([json.dumps(label) for label in labels]),
+        "group": pa.nulls(len(samples), pa.string()),
     }
     return Events(pa.table(columns))
 
