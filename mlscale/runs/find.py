@@ -7,6 +7,7 @@ from pathlib import Path
 
 from mlscale.atomic_files import ASIDE
 from mlscale.config.names.suggest import find_nearest
+from mlscale.config.schema.local_paths import expect_local_path
 from mlscale.errors import MLScaleError
 from mlscale.runs.folder import RunFolder
 from mlscale.runs.job_record import is_cloud_run
@@ -28,8 +29,11 @@ def find_run(ref: str | Path, root: str | Path = "runs") -> RunFolder:
     """
     text = str(ref)
     if is_remote(text):
-        exact, _ = match_runs(text.rstrip("/").rpartition("/")[2], root)
-        return exact[0] if exact else RunFolder.open(fetch_run(text, Path(root)))
+        address = text.rstrip("/")
+        exact, _ = match_runs(address.rpartition("/")[2], root)
+        # By what it records: another run may have this name, and the last one is always called so.
+        here = (run for run in exact if run.run.get("checkpoint_store") == address)
+        return next(here, None) or RunFolder.open(fetch_run(text, Path(root)))
     if text and is_run_folder(Path(text)):
         return RunFolder.open(text)
     if Path(text).name == RUN and Path(text).is_file():
@@ -58,7 +62,11 @@ def find_run_of_path(path: Path) -> str | None:
 def match_runs(text: str, root: str | Path = "runs") -> tuple[list[RunFolder], list[RunFolder]]:
     """Return the runs that `text` names in full (an id, a folder's name, or 'last'), and those whose id or folder name
     begins with it.
+
+    Raises:
+        MLScaleError: `root` is an address.
     """
+    expect_local_path("runs_dir", str(root), f"command line: runs_dir={root}", "the folder of runs")
     runs = list_runs(root)
     if text == LAST:
         _report_corrupted(find_corrupted_runs(root), runs)

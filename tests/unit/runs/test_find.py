@@ -26,6 +26,12 @@ def test_a_process_never_makes_an_id_twice() -> None:
     assert ids == sorted(set(ids))
 
 
+def test_the_folder_of_runs_is_not_an_address(start: Start) -> None:
+    start("digits")
+    with pytest.raises(MLScaleError, match=r"runs_dir takes a path of this machine, not an address of 'gs:'"):
+        find_run("last", "gs://bucket/runs")
+
+
 def test_find(start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = tmp_path / "runs"
     first = start("digits")

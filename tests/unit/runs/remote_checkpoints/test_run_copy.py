@@ -53,6 +53,13 @@ def test_a_run_is_opened_by_its_address(run: RunFolder, tmp_path: Path, capsys: 
     assert [path.name for path in opened.path.parent.iterdir()] == [opened.path.name]
 
 
+@pytest.mark.parametrize("name", ["last", "id", "folder"])
+def test_an_address_never_means_another_run_of_this_machine(name: str, run: RunFolder) -> None:
+    names = {"last": "last", "id": run.id, "folder": run.path.name}
+    with pytest.raises(MLScaleError, match="no run at this address"):
+        find_run(f"s3://{BUCKET}/other/{names[name]}", run.path.parents[1])
+
+
 def test_a_copied_bucket_is_used_from_then_on(run: RunFolder, bucket: Any, tmp_path: Path) -> None:
     for name in ("run.json", "config.yaml", "derived.yaml"):
         source = {"Bucket": BUCKET, "Key": f"mine/{run.id}/run/{name}"}
