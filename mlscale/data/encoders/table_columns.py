@@ -342,10 +342,12 @@ def fit_column(name: str, given: Column, categorical: bool, unit: str, where: st
     # Of fewer than 20 rows most values may differ by chance.
     many = len(category.values) > _MAX_CATEGORIES or (len(values) >= 20 and len(category.values) > len(values) / 2)
     key = suggest_number_keys(values) if texts and not are_codes(texts) else None
-    if key or (key == "" and not many):
+    if key is not None:
         other = next(text for text in texts if text is not None and parse_number(text) is None)
         accepted = f"{format_override('data.categorical', [name])}, which takes all of them for categories"
         ignored = f"{format_override('data.ignore', [name])}, which leaves it out"
+        # What to do with the texts comes first: a column of numbers is rarely one to leave out.
+        ignored = f"write it as numbers alone; or {ignored}" if many else ignored
         raise MLScaleError(
             f"the column {name!r} holds numbers and other texts",
             where=where,
