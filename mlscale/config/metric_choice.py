@@ -112,7 +112,9 @@ def describe_classes(cfg: DictConfig) -> str:
     task_type = resolve_configured_type(cfg)
     if task_type is None or not task_type.is_one_class:
         return ""
-    return describe_imbalance(cfg.derived.get("class_counts") or (), cfg.derived.get("class_names") or ())
+    shares = describe_imbalance(cfg.derived.get("class_counts") or (), cfg.derived.get("class_names") or ())
+    # Those of validation, which the metric is of, may differ.
+    return f"{shares} of the training samples" if shares else ""
 
 
 def resolve_configured_type(cfg: DictConfig) -> TaskType | None:

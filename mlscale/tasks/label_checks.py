@@ -6,18 +6,18 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from mlscale.errors import MLScaleError
 
 
 def check_smoothing(label_smoothing: float) -> None:
-    """Let torch refuse a share that is none, when a task is built and not at its first batch.
+    """Refuse what is not a share when a task is built: torch refuses it at the first batch, and ignores a negative one.
 
     Raises:
-        RuntimeError: it is below 0 or above 1.
+        ValueError: it is below 0 or above 1.
     """
-    functional.cross_entropy(torch.zeros(1, 2), torch.zeros(1, dtype=torch.long), label_smoothing=label_smoothing)
+    if not 0 <= label_smoothing <= 1:
+        raise ValueError(f"label_smoothing must be a share, from 0 to 1. It is {label_smoothing}")
 
 
 def check_logits(logits: int, classes: int | None) -> None:

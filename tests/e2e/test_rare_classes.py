@@ -15,7 +15,7 @@ import mlscale
 from mlscale.errors import MLScaleError
 
 SLOW = pytest.mark.slow
-SHARES = "10.0 % ja; always nein would reach 90.0 %"
+SHARES = "10.0 % ja; always nein would reach 90.0 % of the training samples"
 TRAINED = ["trainer.max_epochs=1", "callbacks=[checkpoint]", "snapshot=false", "data.batch_size=16"]
 
 

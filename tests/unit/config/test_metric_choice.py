@@ -140,7 +140,7 @@ def test_a_rare_class_is_judged_by_more_than_accuracy(words: list[str], counts: 
 def test_classes_are_described_for_tasks_of_one_class() -> None:
     cfg = config()
     cfg.derived.class_counts, cfg.derived.class_names = [960, 40], ["nein", "ja"]
-    assert describe_classes(cfg) == "4.0 % ja; always nein would reach 96.0 %"
+    assert describe_classes(cfg) == "4.0 % ja; always nein would reach 96.0 % of the training samples"
     other = config("task=segmentation")
     other.derived.class_counts = [960, 40]  # pixels
     assert describe_classes(other) == describe_classes(config()) == ""

@@ -51,4 +51,4 @@ def test_the_shares_of_rare_classes_are_named() -> None:
     cfg = OmegaConf.create({"task": task, "metric": "val/auc", "derived": derived, "trainer": {}, "seed": 0,
                             "precision": {"value": "32-true"}})  # fmt: skip
     (line,) = (line for line in format_start_lines(cfg, FACTS) if line.startswith("classes"))
-    assert line == "classes   4.0 % ja; always nein would reach 96.0 %; judged by val/auc"
+    assert line == "classes   4.0 % ja; always nein would reach 96.0 % of the training samples; judged by val/auc"

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from mlscale.errors import MLScaleError
 from mlscale.tasks import MLP, Classification
 from mlscale.tasks.batch import Batch
-from mlscale.tasks.label_checks import check_logits
+from mlscale.tasks.label_checks import check_logits, check_smoothing
 from tests.unit.fitting import SGD, Loader, batches, classifier, fit, trainer
 
 
@@ -241,3 +241,9 @@ def test_classes_that_are_missing_in_validation_count_in_no_metric() -> None:
     three.model.bias.data[:] = torch.tensor([0.0, 1.0, 0.0])  # type: ignore[operator]
     (metrics,) = trainer().validate(three, Loader([{**data[0], "y": torch.tensor([1, 1, 1, 1])}]), verbose=False)
     assert metrics["val/balanced_accuracy"] == 1
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.5, float("nan")])
+def test_smoothing_is_a_share(share: float) -> None:
+    with pytest.raises(ValueError, match="label_smoothing must be a share"):
+        check_smoothing(share)

@@ -71,5 +71,5 @@ def test_the_shares_of_rare_classes_are_named_at_the_end(tmp_path: Path, auc: fl
     cfg = OmegaConf.create({"name": "run", "metric": "val/auc", "task": task, "derived": derived})
     folder: Any = SimpleNamespace(path=tmp_path)
     sentence = build_train_result(cfg, folder).sentence
-    assert sentence.endswith("after 10 steps; 4.0 % ja; always nein would reach 96.0 %")
+    assert sentence.endswith("after 10 steps; 4.0 % ja; always nein would reach 96.0 % of the training samples")
     assert ("validation has one class alone" in sentence) is (auc is None)
