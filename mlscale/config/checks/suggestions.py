@@ -137,7 +137,7 @@ def _measure(path: str, name: str) -> int | None:
     is_there = fold_name(head) == fold_name(front) or bool(head and f".{head}." in f".{front}.")  # `checkpoint.keep`
     near = _measure_last(last, other, own=bool(head)) if is_there else None
     # Compared as a whole, too: a dot that is missing or in the wrong place (`trainermax_epochs`) changes both parts.
-    limit = 2 if len(fold_name(last if is_there else path)) > 3 + 2 * (not is_there) else 0
+    limit = 2 if len(fold_name(last if is_there else path)) > 5 else 0
     edits = compute_distance(fold_name(path), fold_name(name), limit)
     return min(edits, limit + 1 if near is None else near) if near is not None or edits <= limit else None
 
