@@ -67,7 +67,7 @@ def test_sentences_are_compared_with_sentences(form: str, tmp_path: Path) -> Non
         "pages": [b" ".join(sentences[start : start + 40]) for start in range(0, 400, 40)],
     }[form]
     baseline, words = build_baseline(documents, tmp_path)
-    clean = check(baseline, words, draw_sentences(300, 2))
+    clean = check(baseline, words, draw_sentences(300, 4))
     assert clean.metrics["detected_columns"] == 0, clean.sentence
     assert clean.metrics["degradation"] == 0
     other = check(baseline, words, draw_sentences(300, 3, [b"jazz", b"quiz", b"taxi", *WORDS[:5]]))
