@@ -30,7 +30,7 @@ MISSING_TEXTS = frozenset(
 """Texts of a feature that stand for a missing value, in files of any format and in rows of a request."""
 
 _MOST_SHOWN = 20
-_MOST_WORDS = 20  # that are proposed as missing values
+_MOST_WORDS = 20
 """Texts for a missing value that a column has; more of them, or over 20 characters, are content."""
 _GROUPED = re.compile(r"[+-]?\d{1,3}(?:([,' \u00a0\u202f])\d{3})(?:\1\d{3})*(\.\d+)?")
 _DECIMAL_COMMA = re.compile(r"[+-]?(?:\d*|\d{1,3}(?:\.\d{3})+),\d+|[+-]?\d{1,3}(?:\.\d{3}){2,}")

@@ -100,7 +100,7 @@ def find_mixed_classes(
     is_right = truth == predicted
     for number in np.flatnonzero(np.bincount(predicted, minlength=count) >= _FEWEST_IN_SLICE).tolist():
         inside = predicted == number
-        # Where the champion knows little of the window it is no witness.
+        # A champion that knows little of the window is not a witness.
         if not _is_known(is_right[~inside], count):
             continue
         others = np.bincount(truth[inside & ~is_right], minlength=count)

@@ -1,4 +1,4 @@
-"""Users are alike: what a few of them send is no drift, and what all of them send is."""
+"""Users are alike: what a few of them send is not drift, and what all of them send is."""
 
 from pathlib import Path
 from typing import Any

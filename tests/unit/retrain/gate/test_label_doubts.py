@@ -18,7 +18,7 @@ NONE = np.zeros(0, np.int64)
 
 
 def part(truth: NDArray[np.int64], predicted: NDArray[np.int64]) -> PairedColumns:
-    """Samples of which both models say the same; the values of one column tell them apart."""
+    """Samples that both models predict alike; the values of one column distinguish them."""
     sides: Columns = {"truth": truth, "predicted": predicted, "confidence": np.full(len(truth), 0.9, np.float32)}
     return PairedColumns(sides, sides, np.arange(len(truth)), 0, 0, {"age": list(range(len(truth)))})
 
