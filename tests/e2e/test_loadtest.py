@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -83,9 +84,13 @@ def test_a_client_at_its_limit_leaves_it_undecided_and_its_advice_decides_it(
         sentence = printed["sentence"]
         assert "the objective is undecided: the client was the limit: it " in sentence
         assert "users=25" in sentence
-        rate = next(word for word in sentence.replace(",", " ").split() if word.startswith("rate="))
-        assert main([*words[:-1], "slo.p99_ms=5000", rate]) == 0
-        assert "the objective is met" in capsys.readouterr().out
+        for _ in range(6):  # a machine that got busier meanwhile says so, and advises a lower rate
+            code = main([*words[:-1], "slo.p99_ms=5000", re.findall(r"(?:try|or) (rate=\d+)", sentence)[-1]])
+            sentence = capsys.readouterr().out
+            if "this machine is too busy" not in sentence:
+                break
+        assert code == 0, sentence
+        assert "the objective is met" in sentence
 
 
 @pytest.mark.nightly  # two processes keep a core busy, and Locust needs minutes of what is left on a slow machine
