@@ -18,8 +18,9 @@ from mlscale.reference.column_sketch import NumberSketch, ScoreReference
 
 Floats = NDArray[np.float64]
 UNKNOWN_WORDS = "input.unknown_words"
-_FEWEST, _SHARE = 32, 8
-"""The least passages that a document is compared with, and which part of all of them."""
+_FEWEST, _ENOUGH, _SHARE = 4, 64, 8
+"""The passages that a document is compared with: at least so many, more until the weights of all are worth so many
+values, but no more than this part of all."""
 _STANDARD_ERRORS = 2.0
 
 
@@ -81,15 +82,20 @@ class PassageRows:
         known, m = lengths[lengths > 0], len(self.lengths)
         if not len(known):
             return np.ones(m)
-        nearest = min(m, max(_FEWEST, m // _SHARE))
         order = np.argsort(self.lengths, kind="stable")
         at = np.searchsorted(self.lengths[order], known)
-        start = np.clip(at - nearest // 2, 0, m - nearest)
-        # The neighbours of a document are a run of ranks: their ends are counted, and summed up once.
-        changes = np.bincount(start, minlength=m + 1) - np.bincount(start + nearest, minlength=m + 1)
-        weights = np.empty(m)
-        weights[order] = np.cumsum(changes)[:m]
-        return weights
+        # As few neighbours as make enough values: further ones are of other lengths, with other shares of full stops.
+        nearest, most = _FEWEST, min(m, max(_ENOUGH // 2, m // _SHARE))
+        while True:
+            nearest = min(nearest, most)
+            start = np.clip(at - nearest // 2, 0, m - nearest)
+            # The neighbours of a document are a run of ranks: their ends are counted, and summed up once.
+            changes = np.bincount(start, minlength=m + 1) - np.bincount(start + nearest, minlength=m + 1)
+            weights = np.empty(m)
+            weights[order] = np.cumsum(changes)[:m]
+            if nearest == most or weights.sum() ** 2 >= _ENOUGH * (weights @ weights):
+                return weights
+            nearest *= 2
 
     def build_sketches(self, weights: Floats, names: Collection[str] | None = None) -> tuple[NumberSketch, ...]:
         """Return a sketch of each column, or of those of these names."""

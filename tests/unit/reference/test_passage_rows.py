@@ -41,6 +41,16 @@ def test_documents_of_two_lengths_weigh_both() -> None:
     assert mean == pytest.approx(0.75 * (2 + 20 / 32) + 0.25 * (2 + 20 / 2048), abs=0.05)
 
 
+def test_documents_of_many_lengths_are_compared_with_the_same_lengths() -> None:
+    # The share of full stops is one by the length: passages of other lengths would be called drift.
+    rows = build_rows(1000)
+    lengths = np.random.default_rng(1).uniform(24, 160, 300)
+    weights = rows.weigh_by_length(lengths)
+    drawn = np.repeat(rows.lengths, weights.astype(int))
+    for share in (0.05, 0.25, 0.5, 0.75, 0.95):
+        assert np.quantile(drawn, share) == pytest.approx(np.quantile(lengths, share), rel=0.05)
+
+
 def test_without_lengths_all_passages_count_alike() -> None:
     rows = build_rows()
     assert rows.weigh_by_length(np.array([np.nan])).tolist() == [1.0] * 400
