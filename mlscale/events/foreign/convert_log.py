@@ -16,7 +16,7 @@ from mlscale.data.encoders.encoder import EncodedSamples, Encoder, select_sample
 from mlscale.data.encoders.summaries.input_summary import TableSummary
 from mlscale.errors import MLScaleError, raise_all
 from mlscale.events.event_rows import EventBatch, EventSubject, build_event_tables
-from mlscale.events.foreign.event_mapping import OUTCOMES, AbsentFieldError, EventMapping, find_value
+from mlscale.events.foreign.event_mapping import OUTCOMES, AbsentFieldError, EventMapping, find_value, split_request
 from mlscale.events.foreign.log_files import RecordBatch, RecordPlace, iterate_records
 from mlscale.events.foreign.log_rows import EPOCH, LABEL, LogReport, LogRow, RowError, RowReader, list_input_names
 from mlscale.events.foreign.logged_predictions import build_prediction_columns, require_supported
@@ -86,10 +86,11 @@ class LogConverter:
         for file in files:
             # One batch in memory at a time; its events are on the disk before the next one is read.
             for batch in iterate_records(file, tuple(paths.values())):
-                records = [record for record in batch.records if record is not None]
+                rows_read = list(_split_requests(batch, tuple(paths.values())))
+                records = [record for _, record in rows_read if not isinstance(record, RowError)]
                 unseen = {key: path for key, path in unseen.items() if not _has_path(records, path)}
                 has_records |= bool(records)
-                rows = list(self._read_rows(batch, start_us, report))
+                rows = list(self._read_rows(rows_read, start_us, report))
                 # What each event needs is missed at once, not after hours; a file of labels alone has neither.
                 if not any(row.outcome == LABEL for row in rows):
                     self._raise_for_absent({k: p for k, p in unseen.items() if k in ("time", "prediction")}, file)
@@ -144,13 +145,12 @@ class LogConverter:
             )
         raise_all(problems)
 
-    def _read_rows(self, batch: RecordBatch, start_us: int | None, report: LogReport) -> Iterator[LogRow]:
-        for number, record in enumerate(batch.records, batch.first):
+    def _read_rows(self, records: Sequence[PlacedRecord], start_us: int | None, report: LogReport) -> Iterator[LogRow]:
+        for where, record in records:
             report.rows += 1
-            where = RecordPlace(batch.file, number)
             try:
-                if record is None:
-                    raise RowError("line", batch.why_unreadable)
+                if isinstance(record, RowError):
+                    raise record
                 row = self._reader.read_row(record, where, start_us, report)
             except RowError as error:
                 report.add_unreadable(error.what, where, str(error))
@@ -222,6 +222,28 @@ class LogConverter:
         # A batch has one time, and each row of a log its own.
         times = pa.array([row.time_us for row in rows], pa.int64()).cast(table.schema.field("time").type)
         return table.set_column(table.schema.get_field_index("time"), table.schema.field("time"), times)
+
+
+PlacedRecord = tuple[RecordPlace, Mapping[str, Any] | RowError]
+
+
+def _split_requests(batch: RecordBatch, paths: Sequence[str]) -> Iterator[PlacedRecord]:
+    """Yield the records of a batch, of a request with several samples one for each."""
+    for number, record in enumerate(batch.records, batch.first):
+        where = RecordPlace(batch.file, number)
+        if record is None:
+            yield where, RowError("line", batch.why_unreadable)
+            continue
+        try:
+            samples = split_request(record, paths)
+        except ValueError as error:
+            yield where, RowError("samples", str(error))
+            continue
+        yield from (
+            [(where, record)]
+            if samples is None
+            else ((where._replace(sample=at), sample) for at, sample in enumerate(samples))
+        )
 
 
 def _mark_repeated(rows: Sequence[LogRow], ids: set[int], report: LogReport) -> Iterator[LogRow]:

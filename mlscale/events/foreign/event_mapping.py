@@ -1,12 +1,15 @@
 """The meaning of a log's columns: parsed from a mapping, which reads values and times of another server.
 
-Finds a value in a record by a dotted path: `data.inputs.0.age`, through objects, lists, and texts that hold them.
+Finds a value in a record by a dotted path: `data.inputs.0.age`, through objects, lists, and texts that hold them; a
+`*` in it stands for the number of each sample of a request.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta, tzinfo
@@ -116,6 +119,7 @@ _EXTRA = {
     "prediction": ("threshold", "positive"),
 }
 _LARGEST_FILE = 1 << 20
+_EACH = re.compile(r"\.\*(?:\.|$)")
 
 
 @dataclass(frozen=True)
@@ -342,6 +346,39 @@ def find_value(record: object, path: str) -> Any:
     if isinstance(record, str):
         return find_value(_decode_text(record), path)
     raise AbsentFieldError(path)
+
+
+def split_request(record: Mapping[str, Any], paths: Sequence[str]) -> list[Mapping[str, Any]] | None:
+    """Return a record for each sample of a request, with its value at each path that has a `*`; None without such.
+
+    Samples are the items of a list, or the lines of a text.
+
+    Raises:
+        ValueError: the lists differ in length.
+    """
+    columns: dict[str, list[Any]] = {}
+    for path, (start, rest) in ((path, found) for path in paths if len(found := _EACH.split(path, 1)) == 2):
+        with contextlib.suppress(AbsentFieldError):
+            columns[path] = [(item, rest) for item in _list_samples(find_value(record, start))]
+    if not columns:
+        return None
+    counts = {len(items): path for path, items in columns.items()}
+    if len(counts) > 1:
+        raise ValueError(" and ".join(f"{path} has {count:,} samples" for count, path in counts.items()))
+    samples: list[Mapping[str, Any]] = [dict(record) for _ in range(next(iter(counts)))]
+    for path, items in columns.items():
+        for sample, (item, rest) in zip(samples, items, strict=True):
+            with contextlib.suppress(AbsentFieldError):
+                sample[path] = find_value(item, rest) if rest else item  # type: ignore[index]
+    return samples
+
+
+def _list_samples(value: object) -> Sequence[Any]:
+    if isinstance(value, str):
+        value = _decode_text(value) if value.lstrip().startswith("[") else value.splitlines()
+    if not isinstance(value, list | tuple):
+        raise AbsentFieldError
+    return value
 
 
 @lru_cache(256)  # a record has many values in one text

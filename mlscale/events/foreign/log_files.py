@@ -36,17 +36,21 @@ class RecordPlace(NamedTuple):
     Attributes:
         file: which it is from.
         number: its place among the records, from 1 on.
+        sample: which of the request, from 0 on; None if a record is one sample.
     """
 
     file: Path
     number: int
+    sample: int | None = None
 
     @property
     def id(self) -> str:
         """The id of a record that has none: it stays the same, for monitors have stored it."""
-        return f"{self.file.name}, row {self.number:,}"
+        return f"{self.file.name}, row {self.number:,}{'' if self.sample is None else f', sample {self.sample}'}"
 
     def __str__(self) -> str:
+        if self.sample is not None:
+            return f"sample {self.sample} of {self._replace(sample=None)}"
         if _get_format(self.file) == ".json":  # a log holds JSON Lines under this ending, too
             return f"line {self.number} of {self.file.name}"
         return table_form.name_row(self.file.name, table_form.find_row_number(self.file, self.number))

@@ -148,6 +148,10 @@ class RowReader:
                 return None
         outcome = LABEL if is_alone else self._read_outcome(record)
         identifier, group = self._read_value("id", record), self._read_value("group", record)
+        # Samples of a request share its id, but for one by a path with a `*`.
+        is_shared = where.sample is not None and ".*" not in str(self.mapping.list_paths().get("id"))
+        if is_shared and identifier not in (None, ""):
+            identifier = f"{identifier}.{where.sample}"
         return LogRow(
             # The place in the file is an id as well, as long as labels are in the same row.
             id=where.id if identifier in (None, "") else str(identifier),

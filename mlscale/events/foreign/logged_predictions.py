@@ -66,14 +66,14 @@ def parse_prediction(
     Args:
         value: a class by name or number, names of labels, or numbers; None with `probabilities`.
         confidence: of the class, as it was logged.
-        probabilities: one for each class, a list or a text.
+        probabilities: one for each class: a list, a text, or an object by the name of the class.
         threshold: the value is a number, and from this one on the positive class.
         positive: the name of that class, with a threshold.
 
     Raises:
         ValueError: it is not a prediction of that type.
     """
-    shares = None if probabilities in (None, "") else _parse_shares(probabilities, len(names.labels))
+    shares = None if probabilities in (None, "") else _parse_shares(probabilities, names.labels)
     if isinstance(task_type, ClassificationType):
         return _parse_class(value, task_type, names, confidence, shares, threshold, positive)
     label = parse_logged_label(value, task_type, names)
@@ -155,12 +155,14 @@ def _find_class(value: object, names: AnswerNames) -> object:
     return value
 
 
-def _parse_shares(value: object, count: int) -> tuple[float, ...]:
+def _parse_shares(value: object, labels: Sequence[str]) -> tuple[float, ...]:
     items = parse_json_text(value)
+    if isinstance(items, dict):
+        items = [items[name] for name in labels if name in items] if len(items) == len(labels) else []
     if isinstance(items, str):
         items = items.split(",")
-    if not isinstance(items, list | tuple) or len(items) != count:
-        raise ValueError(f"probabilities are a number for each of {count} classes")
+    if not isinstance(items, list | tuple) or len(items) != len(labels):
+        raise ValueError(f"probabilities are a number for each of {len(labels)} classes")
     return tuple(_parse_share(item, "probabilities") for item in items)
 
 
