@@ -105,21 +105,24 @@ class EventScorer:
     task_type: TaskType
     names: AnswerNames
 
+    def select_events(self, events: Events, labels: Mapping[str, JsonValue]) -> Events:
+        """Return the events that have a label; where the task type needs none, all of them."""
+        if not self.task_type.needs_label:
+            return events
+        return events.where(np.array([id_ in labels for id_ in events.id.tolist()], bool))
+
     def score_events(self, events: Events, labels: Mapping[str, JsonValue]) -> NDArray[np.float64]:
-        """Return the scores of the events that have a label, in the order of time, (l,); NaN where a label does not fit
-        the prediction. Where the task type needs none, of all events.
+        """Return the scores of events, in the order of time, (l,); NaN where a label does not fit the prediction.
 
         Args:
-            events: that were answered.
+            events: of `select_events`.
             labels: by the id of the event, in the form of the task type.
         """
         if not self.task_type.needs_label:
             return self._score_pairs([(prediction, None) for prediction in events.predictions])
-        # Only these are parsed: most events have no label.
-        labelled = events.where(np.array([id_ in labels for id_ in events.id.tolist()], bool))
         parsed = _LabelParser(self)
-        truths = [parsed.parse_label(labels[id_]) for id_ in labelled.id.tolist()]
-        return self._score_pairs(list(zip(labelled.predictions, truths, strict=True)))
+        truths = [parsed.parse_label(labels[id_]) for id_ in events.id.tolist()]
+        return self._score_pairs(list(zip(events.predictions, truths, strict=True)))
 
     def _score_pairs(self, pairs: list[tuple[JsonValue, JsonValue]]) -> NDArray[np.float64]:
         scores = np.full(len(pairs), np.nan)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from mlscale.monitor.drift import SeasonalReference
 from mlscale.monitor.drift.column_drift import GROUP, Column
 from mlscale.monitor.event_columns import EventScorer, collect_columns
+from mlscale.stats.design_effect import number_groups
 from mlscale.task_types.event_forms import JsonValue
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ class EventWindow:
         columns: of the n events by the names of a reference's sketches, in the order of time, (n,) each.
         latency_ms: of each answer, float32 (n,).
         scores: of events with a label, float64 (l,), in the order of time; these events may be older than the n.
+        score_groups: the number of the group of each of these, (l,); None if not known.
         unscored: the number of labels that do not fit their prediction.
         rejected, failed: events that were not answered with a prediction.
         newest: the time of the latest event; None without any.
@@ -73,6 +75,7 @@ class EventWindow:
     columns: Mapping[str, Column] = field(repr=False)
     latency_ms: NDArray[np.float32] = field(repr=False)
     scores: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0), repr=False)
+    score_groups: NDArray[np.int64] | None = field(default=None, repr=False)
     unscored: int = 0
     rejected: int = 0
     failed: int = 0
@@ -151,12 +154,14 @@ def build_event_window(
         earlier: events, once there is a week of them.
     """
     outcome, answered = events.outcome, events.select_answered()
+    scored = scored.where(np.zeros(len(scored), bool)) if scorer is None else scorer.select_events(scored, labels)
     scores = np.zeros(0) if scorer is None else scorer.score_events(scored, labels)
     is_scored = ~np.isnan(scores)
     return EventWindow(
         columns=collect_columns(answered),
         latency_ms=answered.latency_ms,
         scores=scores[is_scored],
+        score_groups=number_groups(scored.get_column("group")[is_scored]),
         unscored=int((~is_scored).sum()),
         rejected=int((outcome == "rejected").sum()),
         failed=int((outcome == "failed").sum()),

@@ -18,7 +18,13 @@ from mlscale.reference.column_sketch import CategorySketch, ScoreReference
 from mlscale.report import format_number, text
 from mlscale.stats.autocorrelation import estimate_correlation_time
 from mlscale.stats.bootstrap import MIN_SAMPLES, bootstrap_intervals
-from mlscale.stats.intervals import Interval, compute_quantile_interval, compute_wilson_interval
+from mlscale.stats.design_effect import estimate_group_time
+from mlscale.stats.intervals import (
+    Interval,
+    compute_quantile_interval,
+    compute_share_interval,
+    compute_wilson_interval,
+)
 
 RULES = {
     "drift": "inputs or predictions have changed; that alone is not a degradation",
@@ -280,7 +286,7 @@ def _check_degradation(baseline: Baseline, window: EventWindow, limits: MonitorL
     if n < limits.min_labels:
         few = f"{shown} unknown ({n:,} {'labelled ' * needs_label}events of {limits.min_labels:,}{other})"
         return RuleResult("degradation", None, few, {**metrics, name: math.nan})
-    change = compare_scores(reference, window.scores, limits.confidence)
+    change = compare_scores(reference, window.scores, limits.confidence, window.score_groups)
     metrics |= {name: change.mean.value, f"{name}_low": change.mean.low, f"{name}_high": change.mean.high}
     sentence = change.describe_change(n, "labelled" if needs_label else "events") + other
     if math.isnan(change.loss):
@@ -373,7 +379,9 @@ class ScoreChange:
         return f"{format_number(value, 3)}{f' {unit}' if unit else ''}"
 
 
-def compare_scores(reference: ScoreReference, scores: NDArray[np.float64], confidence: float) -> ScoreChange:
+def compare_scores(
+    reference: ScoreReference, scores: NDArray[np.float64], confidence: float, groups: NDArray[np.int64] | None = None
+) -> ScoreChange:
     """Return the change of the mean score.
 
     Of 0 and 1 by Wilson's interval, with the reference's mean as exact. Of numbers both means have an interval, and
@@ -384,12 +392,15 @@ def compare_scores(reference: ScoreReference, scores: NDArray[np.float64], confi
         reference: the score of the reference.
         scores: of labelled events in the order of time, (l,), l ≥ 1, without NaN.
         confidence: of the intervals, two-sided.
+        groups: the number of each event's group, whose scores may be alike, (l,); None if not known.
     """
+    effect, n = 1.0 if groups is None else estimate_group_time(scores, groups), len(scores)
     if reference.is_binary:
-        mean = compute_wilson_interval(int(scores.sum()), len(scores), confidence)
+        share = float(scores.mean())
+        mean = compute_share_interval(share, effect * share * (1 - share) / n, n, confidence)
         lost = reference.mean - mean.high if reference.higher_is_better else mean.low - reference.mean
         return ScoreChange(reference, mean, lost)
-    mean = estimate_mean(scores, confidence, estimate_correlation_time(scores))
+    mean = estimate_mean(scores, confidence, max(effect, estimate_correlation_time(scores)))
     before = Interval(reference.mean, reference.mean, reference.mean)
     if len(reference.values):
         # The order of validation files has nothing to do with time.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,6 +41,18 @@ def estimate_group_time(scores: NDArray[np.float64], groups: NDArray[np.int64]) 
     effect = variance / (variance + within) * (squares / n - 1)
     # As many groups of one size are known as well.
     return min(1 + effect * (1 + _STANDARD_ERRORS * math.sqrt(2 * squares) / n), float(n))
+
+
+def number_groups(names: NDArray[Any] | None) -> NDArray[np.int64] | None:
+    """Return the number of each sample's group; None if all are of one, or of none.
+
+    Args:
+        names: of the groups, (n,); a sample without one, None, is a group of its own.
+    """
+    numbers: dict[object, int] = {}
+    each = (at if name is None else name for at, name in enumerate([] if names is None else names.tolist()))
+    every = np.array([numbers.setdefault(name, len(numbers)) for name in each], np.int64)
+    return every if len(numbers) > 1 else None
 
 
 def estimate_dependence(scores: NDArray[np.float64], groups: NDArray[np.int64] | None) -> float:

@@ -23,6 +23,7 @@ from mlscale.reference.column_sketch import (
     build_category_sketch,
     build_number_sketch,
 )
+from mlscale.stats.design_effect import number_groups
 from mlscale.stats.discoveries import apply_benjamini_hochberg
 
 # The p-value above which a window counts as similar to the reference, whatever earlier weeks were like.
@@ -76,7 +77,7 @@ def compare_columns(
         seasonal: earlier events, once there is a week of them.
         labels: names of the columns in sentences; by default without the group.
     """
-    labels, groups = labels or {}, _number_groups(columns)
+    labels, groups = labels or {}, number_groups(columns.get(GROUP))
     comparisons = [
         _compare_column(
             sketch, columns.get(sketch.name), labels.get(sketch.name, sketch.name.partition(".")[2]), groups
@@ -109,16 +110,6 @@ def compare_columns(
     return (*broken, *(result for result in every if result.kind not in QUALITY))
 
 
-def _number_groups(columns: Mapping[str, Column]) -> NDArray[np.int64] | None:
-    """Return the number of the group of each event; one without has its own; None if all are of one, or of none."""
-    if GROUP not in columns:
-        return None
-    numbers: dict[object, int] = {}
-    names = (at if name is None else name for at, name in enumerate(columns[GROUP].tolist()))
-    every = np.array([numbers.setdefault(name, len(numbers)) for name in names], np.int64)
-    return every if len(numbers) > 1 else None
-
-
 def _compare_column(
     sketch: ColumnSketch, sample: Column | None, label: str, groups: NDArray[np.int64] | None
 ) -> _Comparison:
@@ -142,9 +133,9 @@ def _consider_season(comparison: _Comparison, seasonal: SeasonalReference) -> _C
     hours, week = seasonal.same_hours[sketch.name], seasonal.week[sketch.name]
     # The distribution is the last result of a column; the quality of the data has no season.
     *quality, now = comparison.results
-    like = _sketch_like(sketch, hours, _number_groups(seasonal.same_hours))
+    like = _sketch_like(sketch, hours, number_groups(seasonal.same_hours.get(GROUP)))
     by_hours = _compare_column(like, window.values, now.label, window.groups)
-    by_week = _compare_column(sketch, week, now.label, _number_groups(seasonal.week))
+    by_week = _compare_column(sketch, week, now.label, number_groups(seasonal.week.get(GROUP)))
     # Without values on one side there may be a result about missing ones, or none at all.
     if by_hours.window is None or by_week.window is None:
         return comparison

@@ -25,14 +25,34 @@ def test_a_share_of_correct_predictions_loses_points() -> None:
     reference = ScoreReference("accuracy", True, "", True, True, 0.9, 1000, np.zeros(0))
     change = compare_scores(reference, np.repeat([1.0, 0.0], [80, 20]), 0.9)
     wilson = compute_wilson_interval(80, 100, 0.9)
-    assert (change.mean, change.loss) == (wilson, 0.9 - wilson.high)
+    assert (change.mean.low, change.mean.high) == pytest.approx((wilson.low, wilson.high))
+    assert change.loss == pytest.approx(0.9 - wilson.high)
     assert change.describe_change(100, "labelled") == "accuracy 80 % of 100 labelled, reference 90 %"
 
 
 def test_a_share_of_wrong_predictions_gains_them() -> None:
     reference = ScoreReference("error_rate", False, "", True, True, 0.1, 1000, np.zeros(0))
     change = compare_scores(reference, np.repeat([1.0, 0.0], [30, 70]), 0.95)
-    assert change.loss == compute_wilson_interval(30, 100).low - 0.1
+    assert change.loss == pytest.approx(compute_wilson_interval(30, 100).low - 0.1)
+
+
+@pytest.mark.parametrize("is_share", [True, False])
+def test_few_users_who_differ_are_no_degradation(is_share: bool) -> None:
+    exact = ScoreReference("accuracy", True, "", True, True, 0.9, 1000, np.zeros(0))
+    alarms, without, lost = 0, 0, 0
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        groups = rng.permutation(np.repeat(np.arange(20), 50))
+        # Of some users most answers are wrong; of numbers, some users have twice the error.
+        of_user = rng.beta(1.8, 0.2, 20) if is_share else rng.exponential(300, 20)
+        scores = (rng.random(1000) < of_user[groups]).astype(float) if is_share else of_user[groups] + rng.random(1000)
+        reference, limit = (exact, 0.02) if is_share else (errors(300, 5000), 0.05)
+        alarms += compare_scores(reference, scores, 0.95, groups).loss > limit
+        without += compare_scores(reference, scores, 0.95).loss > limit
+        worse = scores * 0.3 if is_share else scores * 6
+        lost += compare_scores(reference, worse, 0.95, groups).loss > limit
+    assert alarms <= 3 < 7 < without
+    assert lost >= 58
 
 
 def test_errors_that_grow_are_a_loss_relative_to_the_reference() -> None:
