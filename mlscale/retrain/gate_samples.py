@@ -17,6 +17,7 @@ from mlscale.data.map_dataset import DatasetData
 from mlscale.data.split_rows import SplitRows
 from mlscale.data.text.language_data import Blocks
 from mlscale.data.windows.joined_rows import JoinedRows, collect_raw_rows
+from mlscale.data.windows.window_folder import GROUP, read_window_facts
 
 RawBatch = tuple[list[Any], NDArray[Any]]
 """Raw samples, and the truth in the task type's form, n first."""
@@ -26,6 +27,17 @@ _BATCH = 256
 def iterate_held_out_samples(data: OrderedData) -> Iterator[RawBatch]:
     """Yield the held-out part of the latest window, in batches."""
     return _iterate_split(data, "val", is_window=True)
+
+
+def read_held_out_groups(data: OrderedData) -> NDArray[np.float64] | None:
+    """Return the number of the group of each of these samples, such as its user, (n,); None if not known."""
+    rows = data.get_rows("val") if isinstance(data, MemoryData) else None
+    if isinstance(data, DatasetData):
+        return None
+    # Of a window of texts, documents are compared.
+    numbers = np.arange(len(rows.documents)) if isinstance(rows, Blocks) else list_usable_rows(data, "val")
+    groups = read_window_facts(data.policy.windows[-1], (GROUP,), numbers)[GROUP]
+    return None if np.isnan(groups).any() else groups
 
 
 def iterate_trained_samples(data: OrderedData) -> Iterator[RawBatch]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mlscale.data.windows.window_folder import SampleFacts
+from mlscale.data.windows.window_folder import GROUP, SampleFacts
 from mlscale.retrain.window_samples import (
     NewCategories,
     check_mask_size,
@@ -22,6 +22,7 @@ from mlscale.retrain.window_samples import (
     count_new_categories,
     decode_event_sample,
 )
+from mlscale.stats.design_effect import number_groups
 
 if TYPE_CHECKING:
     from mlscale.events.event_table import Events
@@ -161,10 +162,13 @@ class _UnusableError(Exception):
 
 
 def _collect_facts(events: Events, servable: Servable, rows: list[int]) -> SampleFacts:
-    """Return the facts of raw samples that events have as columns; events of an earlier format have none."""
+    """Return the facts of raw samples that events have as columns, and the number of the group of each if known;
+    events of an earlier format have none."""
     columns = {name: f"input.{name}" for name in servable.encoder.fact_names}
     known = set(events.table.schema.names)
-    return {name: events.get_column(column)[rows] for name, column in columns.items() if column in known}
+    facts = {name: events.get_column(column)[rows] for name, column in columns.items() if column in known}
+    groups = number_groups(events.get_column(GROUP)[rows])
+    return facts if groups is None else {**facts, GROUP: groups.astype(np.float64)}
 
 
 def _decode_sample(content: bytes | None, kind: str, servable: Servable) -> Any:

@@ -54,7 +54,9 @@ class RetrainPlace:
         publish_servable(self.registry, run.path / "servable", run=run, name="m", aliases=("champion",))
         return run
 
-    def leave_events(self, samples: Sequence[Any], labels: Sequence[Any] | None) -> None:
+    def leave_events(
+        self, samples: Sequence[Any], labels: Sequence[Any] | None, groups: Sequence[str] | None = None
+    ) -> None:
         servable, store = self.champion, EventStore(self.folder / "events")
         writer = store.open_writer("m", sample_share=1.0)
         subject = build_event_subject(servable, "m:v1", "serve")
@@ -70,6 +72,7 @@ class RetrainPlace:
                 predictions=predictions,
                 latency_ms=np.zeros(len(ids), np.float32),
                 outcome="ok",
+                groups=None if groups is None else groups[start : start + len(ids)],
             )
         writer.close()
         if labels is not None:

@@ -77,7 +77,11 @@ def test_a_table_with_a_new_category(place: RetrainPlace) -> None:
     source = [f"data.train={place.folder}/train.csv", "data.target=risk", "data.ignore=[cost]"]
     place.train_champion("model=tabular", *TABLE, *source)
     rows = make_rows(300, ("Rome", "Oslo"), -1.0)
-    place.leave_events([{name: row[name] for name in ("age", "city")} for row in rows], [row["risk"] for row in rows])
+    inputs, users = (
+        [{name: row[name] for name in ("age", "city")} for row in rows],
+        [f"user {n % 30}" for n in range(300)],
+    )
+    place.leave_events(inputs, [row["risk"] for row in rows], users)
     result = place.retrain("passes=3", "gate.max_drop=0.1")
     check_cycle(place, result, "accuracy")
     assert "new categories, which neither model knows: city 'Oslo'" in result.sentence
@@ -86,6 +90,8 @@ def test_a_table_with_a_new_category(place: RetrainPlace) -> None:
     assert place.journal[0]["window"]["new_categories"]["city"]["Oslo"] > 100
     result = place.retrain("passes=40", "force=true", "gate.old=false")
     assert result.ok, result.sentence
+    # Users were compared, not their samples.
+    assert 5 <= result.metrics["window_groups"] <= 20
 
 
 @pytest.mark.slow

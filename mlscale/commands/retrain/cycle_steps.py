@@ -170,6 +170,7 @@ def _compare_with_champion(
         limits,
         trained=gate_samples.iterate_trained_samples(data),
         slices=gate_samples.list_original_slices(data),
+        groups=gate_samples.read_held_out_groups(data),
     )
 
 

@@ -163,6 +163,8 @@ def read_window_digests(windows: Iterable[str | Path]) -> set[int]:
     return {digest for file in files if file.is_file() for digest in np.load(file, allow_pickle=False).tolist()}
 
 
+GROUP = "group"
+"""The fact that is the number of a sample's group, such as its user."""
 SampleFacts = Mapping[str, NDArray[np.float64]]
 """Facts by name, float64 (n,), NaN where one is not known; see `EncodedSamples.facts`."""
 

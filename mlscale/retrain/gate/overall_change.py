@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from mlscale.retrain.gate.paired_columns import PairedColumns
 from mlscale.stats.bootstrap import MIN_SAMPLES, bootstrap_intervals
 from mlscale.stats.paired import compare_paired
-from mlscale.task_types.paired_metrics import MetricDefinition, compute_difference_p
+from mlscale.task_types.paired_metrics import MetricDefinition, PairedStatistics, compute_difference_p
 from mlscale.task_types.task_type import TaskType
 
 
@@ -28,7 +28,8 @@ class OverallChange:
         low: its lower end, one-sided; NaN with too few samples.
         p_better: the probability of such a difference, or a larger one, where the challenger is not better.
         gained, lost: samples that became better, and worse: negative flips.
-        needed: the fewest samples with which a challenger can be shown to be better.
+        needed: the fewest samples, or groups, with which a challenger can be shown to be better.
+        groups: the number of groups, such as users, whose samples are compared together; 0 without.
     """
 
     metric: MetricDefinition
@@ -41,13 +42,21 @@ class OverallChange:
     gained: int
     lost: int
     needed: int
+    groups: int = 0
 
 
 def compare_overall(
-    task_type: TaskType, columns: PairedColumns, *, alpha: float, tolerance: float, seed: int = 0
+    task_type: TaskType,
+    columns: PairedColumns,
+    *,
+    alpha: float,
+    tolerance: float,
+    seed: int = 0,
+    groups: NDArray[np.float64] | None = None,
 ) -> OverallChange:
     """Compare two models on all samples. Right and wrong predictions by McNemar's mid-p test and Tango's interval; any
     other metric by a paired bootstrap and a permutation test, numbers also by a test that takes skewness into account.
+    Samples of a group are alike: groups are drawn and exchanged as wholes then, of right and wrong predictions, too.
 
     Args:
         task_type: of both models.
@@ -55,14 +64,20 @@ def compare_overall(
         alpha: 1 - confidence of the lower end.
         tolerance: scores that differ by no more are no flip; see `compute_flip_tolerance`.
         seed: of the draws.
+        groups: of the samples, (n,); None if each is one of its own.
     """
     first, second = compute_scores(task_type, columns)
     gained, lost = (
         int((sign * (second - first) > compute_flip_tolerance(task_type, first, tolerance)).sum()) for sign in (1, -1)
     )
+    if groups is not None and len(np.unique(groups)) == len(groups):
+        groups = None
+    if task_type.exact_metric is None:
+        paired = task_type.build_paired_statistics(columns.first, columns.second)
+        return _compare_metrics(task_type, paired, columns, (gained, lost), alpha, seed, groups)
+    before, after = (task_type.mark_correct(side) for side in (columns.first, columns.second))
     # Right and wrong predictions have tests of their own, which need no random draws.
-    if task_type.exact_metric is not None:
-        before, after = (task_type.mark_correct(side) for side in (columns.first, columns.second))
+    if groups is None:
         pairs = compare_paired(before, after, confidence=1 - alpha)
         return OverallChange(
             task_type.exact_metric,
@@ -77,7 +92,10 @@ def compare_overall(
             # So many gained, and none lost, have a mid-p value of 0.5 ** (n + 1).
             max(1, math.ceil(-math.log2(alpha) - 1 - 1e-9)),
         )
-    return _compare_metrics(task_type, columns, (gained, lost), alpha, seed)
+    ones = np.ones(len(before))
+    rows = np.stack([before, ones, after, ones], 1).astype(np.float64)
+    paired = PairedStatistics(rows, lambda sums: sums[:, :1] / sums[:, 1:], (task_type.exact_metric,))
+    return _compare_metrics(task_type, paired, columns, (gained, lost), alpha, seed, groups)
 
 
 def compute_scores(task_type: TaskType, columns: PairedColumns) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -96,9 +114,19 @@ def compute_flip_tolerance(task_type: TaskType, first: NDArray[Any], tolerance: 
 
 
 def _compare_metrics(
-    task_type: TaskType, columns: PairedColumns, flips: tuple[int, int], alpha: float, seed: int
+    task_type: TaskType,
+    paired: PairedStatistics,
+    columns: PairedColumns,
+    flips: tuple[int, int],
+    alpha: float,
+    seed: int,
+    groups: NDArray[np.float64] | None,
 ) -> OverallChange:
-    paired = task_type.build_paired_statistics(columns.first, columns.second)
+    fewest, count = task_type.fewest_compared, 0
+    if groups is not None:
+        numbers = np.unique(groups, return_inverse=True)[1]
+        fewest, count = MIN_SAMPLES, int(numbers.max()) + 1
+        paired = replace(paired, rows=np.stack([np.bincount(numbers, column) for column in paired.rows.T], 1))
     metric, width = paired.metrics[0], paired.rows.shape[1] // 2
     sign = 1 if metric.higher_is_better else -1
 
@@ -110,7 +138,7 @@ def _compare_metrics(
 
     # One-sided: each end of the interval is exceeded with `alpha`.
     interval = bootstrap_intervals(paired.rows, compute_gain, confidence=1 - 2 * alpha, seed=seed)
-    p = float(compute_difference_p(paired, task_type.fewest_compared, seed)[0])
+    p = float(compute_difference_p(paired, fewest, seed)[0])
     sums = paired.rows.sum(0)[None]
     before, after = (float(paired.statistic(sums[:, side])[0, 0]) for side in (slice(width), slice(width, None)))
     difference = float(interval.value[0])
@@ -128,5 +156,6 @@ def _compare_metrics(
         1.0 if p != p else 1 - p / 2 if difference <= 0 else p / 2 if metric.is_share else p,
         flips[0],
         flips[1],
-        MIN_SAMPLES if metric.is_share else task_type.fewest_compared,
+        MIN_SAMPLES if metric.is_share else fewest,
+        count,
     )

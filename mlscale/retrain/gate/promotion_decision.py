@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from mlscale.errors import MLScaleError
@@ -56,6 +57,7 @@ def decide_promotion(
     *,
     trained: LabelledSamples = (),
     slices: SliceColumns | None = None,
+    groups: NDArray[np.float64] | None = None,
 ) -> GateDecision:
     """Compare two models of any task type.
 
@@ -74,6 +76,7 @@ def decide_promotion(
         trained: samples of production that the challenger was trained on: the champion was not, and shows which of
             their labels are new.
         slices: columns of the original data, a value for each of its samples.
+        groups: the group of each sample of the window, such as its user, (n,); None if not known.
 
     Raises:
         MLScaleError: the models predict other classes, no sample of the window or of the original data can be
@@ -96,7 +99,7 @@ def decide_promotion(
             raise _build_empty_error("gate.relabelled", "original data without the relabelled classes")
         others = _compare_all(champion, before, limits)
     times = _compare_latency(champion, challenger, batches, limits.max_latency_ratio)
-    current = _compare_all(champion, now, limits)
+    current = _compare_all(champion, now, limits, groups)
     classes = compare_classes(champion, now, learned, before, limits, slices, ignored)
     not_finite = now.not_finite + (before.not_finite if before is not None else 0)
     metrics = {
@@ -114,8 +117,11 @@ def decide_promotion(
     return GateDecision(metrics, tuple(objections), tuple(doubts), current.metric, classes)
 
 
-def _compare_all(servable: Servable, columns: PairedColumns, limits: GateLimits) -> OverallChange:
-    return compare_overall(servable.task_type, columns, alpha=limits.alpha, tolerance=limits.tolerance)
+def _compare_all(
+    servable: Servable, columns: PairedColumns, limits: GateLimits, groups: NDArray[np.float64] | None = None
+) -> OverallChange:
+    compared = None if groups is None else groups[columns.rows]
+    return compare_overall(servable.task_type, columns, alpha=limits.alpha, tolerance=limits.tolerance, groups=compared)
 
 
 def _require_samples(columns: PairedColumns | None, where: str, what: str) -> PairedColumns:
@@ -162,6 +168,7 @@ def _build_metrics(part: str, change: OverallChange, columns: PairedColumns) -> 
         # JSON has no NaN, and the journal takes none: with too few samples there is no end.
         **({f"{part}_difference_low": change.low} if math.isfinite(change.low) else {}),
         f"{part}_samples": len(columns),
+        **({f"{part}_groups": change.groups} if change.groups else {}),
         f"{part}_negative_flips": change.lost,
         f"{part}_positive_flips": change.gained,
         f"{part}_left_out": columns.left_out + columns.not_finite,
@@ -222,12 +229,13 @@ def list_objections(
 
 
 def _describe_not_better(change: OverallChange, limits: GateLimits) -> str:
-    few = f"; at least {change.needed} are needed" if change.samples < change.needed else ""
+    few = f"; at least {change.needed} are needed" if (change.groups or change.samples) < change.needed else ""
+    of_groups = f" of {change.groups:,} groups" if change.groups else ""
     name = change.metric.display_name
     # Flips are counts: they show how far a share has changed, but not an error that has a unit.
     measured = "" if change.metric.is_share else f"{name} {change.second:.4g}, the champion's {change.first:.4g}; "
     return (
-        f"it is not surely better on the {change.samples:,} held-out samples: {measured}{change.gained:,} "
+        f"it is not surely better on the {change.samples:,} held-out samples{of_groups}: {measured}{change.gained:,} "
         f"{_describe_flips(change)[0]}, {change.lost:,} {_describe_flips(change)[1]} (p {change.p_better:.2g}, "
         f"gate.alpha {limits.alpha:g}{few})"
     )

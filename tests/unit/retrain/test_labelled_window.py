@@ -170,6 +170,9 @@ def test_what_a_user_sends_again_nearly_the_same_is_on_one_side(events: Filled) 
     sides = window.held_out.reshape(50, 10)
     assert (sides == sides[:, :1]).all()
     assert 0.1 < sides[:, 0].mean() < 0.5
+    # For the gate: users are compared, not their samples.
+    found = window.select_held_out_facts()["group"]
+    assert len(found) == window.held_out.sum() == 10 * len(np.unique(found))
 
 
 def test_a_sample_never_changes_sides(events: Filled) -> None:

@@ -167,3 +167,33 @@ def test_an_infinite_loss_is_undecided() -> None:
     assert change.second == math.inf
     assert change.p_better == 1
     assert not change.low >= -0.03
+
+
+@pytest.mark.parametrize("is_number", [False, True])
+def test_what_helps_a_few_users_is_not_proven_better(is_number: bool) -> None:
+    promoted: dict[str, int] = {"clean": 0, "without groups": 0, "better": 0}
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        groups = np.repeat(np.arange(20.0), 30)
+        # Each user is helped or harmed by the challenger, by as much on average.
+        change = rng.normal(0, 0.2, 20)[groups.astype(int)]
+
+        def compare(gain: float, by_group: bool, change: Any = change, groups: Any = groups, rng: Any = rng) -> bool:
+            chance = np.clip(0.6 + change + gain, 0, 1)
+            if is_number:
+                columns, task_type = pair_errors(1 + rng.random(600), 1 + rng.random(600) - change - gain), NUMBERS
+            else:
+                sides = [rng.random(600) < share for share in (0.6, chance)]
+                zeros = np.zeros(600, np.int64)
+                columns = pair([{"truth": zeros, "predicted": np.where(side, 0, 1)} for side in sides])
+                task_type = CLASSES
+            given = groups if by_group else None
+            found = compare_overall(task_type, columns, alpha=0.05, tolerance=0.05, groups=given)
+            assert found.groups == (20 if by_group else 0)
+            return found.p_better <= 0.05
+
+        promoted["clean"] += compare(0, True)
+        promoted["without groups"] += compare(0, False)
+        promoted["better"] += compare(0.25, True)
+    assert promoted["clean"] <= 6 < promoted["without groups"], promoted
+    assert promoted["better"] >= 54, promoted
