@@ -50,8 +50,8 @@ def number_groups(names: NDArray[Any] | None) -> NDArray[np.int64] | None:
         names: of the groups, (n,); a sample without one, None, is a group of its own.
     """
     numbers: dict[object, int] = {}
-    each = (at if name is None else name for at, name in enumerate([] if names is None else names.tolist()))
-    every = np.array([numbers.setdefault(name, len(numbers)) for name in each], np.int64)
+    named = (at if name is None else name for at, name in enumerate([] if names is None else names.tolist()))
+    every = np.array([numbers.setdefault(name, len(numbers)) for name in named], np.int64)
     return every if len(numbers) > 1 else None
 
 

@@ -119,7 +119,7 @@ _EXTRA = {
     "prediction": ("threshold", "positive"),
 }
 _LARGEST_FILE = 1 << 20
-_EACH = re.compile(r"\.\*(?:\.|$)")
+_STAR = re.compile(r"\.\*(?:\.|$)")
 
 
 @dataclass(frozen=True)
@@ -357,7 +357,8 @@ def split_request(record: Mapping[str, Any], paths: Sequence[str]) -> list[Mappi
         ValueError: the lists differ in length.
     """
     columns: dict[str, list[Any]] = {}
-    for path, (start, rest) in ((path, found) for path in paths if len(found := _EACH.split(path, 1)) == 2):
+    for path in filter(_STAR.search, paths):
+        start, rest = _STAR.split(path, 1)
         with contextlib.suppress(AbsentFieldError):
             columns[path] = [(item, rest) for item in _list_samples(find_value(record, start))]
     if not columns:
