@@ -1,14 +1,15 @@
 """How often the promotion gate lets a poisoned class pass, and a better model.
 
     python -m scripts.bench_gate --seed 0
+    python -m scripts.bench_gate --seed 1 --gain 0.08 --window 1500
 
-Simulated: a champion of 90 % accuracy, with classes of different difficulty; 5,000 labelled samples of production, of
-which 30 % are held out; original data of 500 to 10,000 samples of 10 to 100 classes. A good challenger is 3 points
-better everywhere, and 3 % of all samples become wrong. A poisoned one is the same, but one class, chosen by chance, was
-labelled as another in production: it was trained on these labels, and is measured by them in the window, where it looks
-better still; on the original data it predicts 95 % of this class as the other. Half of the sets of original data have
-equally many samples of each class, half have them by chance. `overall` is the gate without classes: McNemar's test and
-Tango's interval alone.
+Simulated: a champion of 90 % accuracy, with classes of different difficulty; 5,000 labelled samples of production
+(`--window`), of which 30 % are held out; original data of 500 to 10,000 samples of 10 to 100 classes. A good challenger
+is 3 points better everywhere (`--gain`), and 3 % of all samples become wrong. A poisoned one is the same, but one
+class, chosen by chance, was labelled as another in production: it was trained on these labels, and is measured by them
+in the window, where it looks better still; on the original data it predicts 95 % of this class as the other. Half of
+the sets of original data have equally many samples of each class, half have them by chance. `overall` is the gate
+without classes: McNemar's test and Tango's interval alone.
 """
 
 from __future__ import annotations
@@ -30,8 +31,8 @@ from mlscale.stats.timing import CallTime, TimesCompared
 from mlscale.task_types.registry import get_task_type
 from mlscale.task_types.task_type import AnswerNames
 
-ACCURACY, GAIN, EXCHANGE, COLLAPSE = 0.9, 0.03, 0.03, 0.95
-WINDOW, HELD_OUT = 5000, 0.3
+ACCURACY, EXCHANGE, COLLAPSE, HELD_OUT = 0.9, 0.03, 0.95, 0.3
+GAIN, WINDOW = 0.03, 5000
 CLASSES, ORIGINAL = (10, 50, 100), (500, 2000, 10_000)
 LIMITS = GateLimits(alpha=0.05, max_drop=0.03, max_latency_ratio=1.3)
 TASK_TYPE = get_task_type("classification")
@@ -43,6 +44,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--runs", type=int, default=40)
+    parser.add_argument("--gain", type=float, default=GAIN)
+    parser.add_argument("--window", type=int, default=WINDOW)
     args = parser.parse_args()
     rng = np.random.default_rng(args.seed)
     print("| classes | original samples | poisoned: overall | poisoned: by class | better: by class |")
@@ -51,7 +54,10 @@ def main() -> None:
         for count in ORIGINAL:
             found = {
                 is_poisoned: np.array(
-                    [simulate_gate(rng, classes, count, is_poisoned, run % 2 == 0) for run in range(args.runs)]
+                    [
+                        simulate_gate(rng, classes, count, is_poisoned, run % 2 == 0, args.gain, args.window)
+                        for run in range(args.runs)
+                    ]
                 ).sum(0)
                 for is_poisoned in (True, False)
             }
@@ -63,7 +69,13 @@ def main() -> None:
 
 
 def simulate_gate(
-    rng: np.random.Generator, classes: int, count: int, is_poisoned: bool, is_balanced: bool
+    rng: np.random.Generator,
+    classes: int,
+    count: int,
+    is_poisoned: bool,
+    is_balanced: bool,
+    gain: float = GAIN,
+    samples: int = WINDOW,
 ) -> tuple[bool, bool]:
     """Return whether the challenger is promoted by all samples together, and class by class."""
     errors = np.clip(rng.beta(2, 18, classes) * (1 - ACCURACY) / 0.1, 0.002, 0.9)
@@ -74,7 +86,7 @@ def simulate_gate(
         error = errors[shown]
         is_right = rng.random(len(shown)) > error
         is_lost = rng.random(len(shown)) < EXCHANGE * error / (1 - ACCURACY)
-        is_gained = rng.random(len(shown)) < (EXCHANGE + GAIN) / (1 - ACCURACY)
+        is_gained = rng.random(len(shown)) < (EXCHANGE + gain) / (1 - ACCURACY)
         wrong = (shown + rng.integers(1, classes, len(shown))) % classes
         first = np.where(is_right, shown, wrong)
         second = np.where(np.where(is_right, ~is_lost, is_gained), shown, wrong)
@@ -86,8 +98,8 @@ def simulate_gate(
         return PairedColumns(sides[0], sides[1], np.arange(len(shown)), 0, 0)
 
     old = np.arange(count) % classes if is_balanced else rng.integers(0, classes, count)
-    held_out = round(HELD_OUT * WINDOW)
-    parts = [(old, False), *((rng.integers(0, classes, size), True) for size in (held_out, WINDOW - held_out))]
+    held_out = round(HELD_OUT * samples)
+    parts = [(old, False), *((rng.integers(0, classes, size), True) for size in (held_out, samples - held_out))]
     original, window, trained = (build_columns(shown, is_window) for shown, is_window in parts)
     names = AnswerNames(tuple(map(str, range(classes))))
     champion: Any = SimpleNamespace(task_type=TASK_TYPE, names=names)
