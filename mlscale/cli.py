@@ -19,7 +19,7 @@ from mlscale.culprit import wrap_unforeseen_error
 from mlscale.data.cache_folder import get_cache_dir
 from mlscale.errors import Exit, MLScaleError
 from mlscale.launch import garbage_collection as garbage
-from mlscale.launch.early_stop import end_by_sigterm
+from mlscale.launch.early_stop import handle_first_signals
 from mlscale.log_lines import find_typed_format, report_error, use_log_format
 from mlscale.report.terminal import paint, replace_unprintable_letters, wrap_text
 from mlscale.suggested_commands import add_typed_folder, use_typed_words
@@ -34,9 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # With an explicit `argv` a test or a script calls this: its process is not mlscale's own.
     if argv is None:
         garbage.mark_own_process()
-        for signum in (signal.SIGTERM, signal.SIGHUP):
-            if signal.getsignal(signum) is signal.SIG_DFL:  # nohup ignores SIGHUP
-                signal.signal(signum, end_by_sigterm)
+        handle_first_signals()
         replace_unprintable_letters(sys.stdout)
     make_user_code_importable()
     with use_log_format(find_typed_format(words)), use_typed_words(words):

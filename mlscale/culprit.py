@@ -18,6 +18,7 @@ _SHARDED = "mixed torch.Tensor and DTensor"  # torch's words for an operation wi
 _TRACEBACK = "export MLSCALE_TRACEBACK=1, and start the command again: it shows how it came there"
 _LIGHTNING = {"pytorch_lightning", "lightning_fabric", "lightning"}
 _BY_TYPE = {"MisconfigurationException", "MisconfigurationError"}
+_LACKING_HOOK = re.compile(r"No `(\w+)\(\)` method defined")
 _IN_WORKER = "Original Traceback (most recent call last):"
 
 
@@ -29,11 +30,13 @@ def wrap_unforeseen_error(error: BaseException, where: str = "") -> MLScaleError
     """
     what, prefix, own = summarize_error(error), f"{where}: " if where else "", find_user_line(error)
     if refused_at := _find_lightning_refusal(error):
+        hook = _LACKING_HOOK.search(str(error))
+        arguments = "self, batch, batch_idx" if hook and hook[1].endswith("_step") else "self"
         return MLScaleError(
-            "Lightning refuses this module or setting",
+            f"the module or its data has no {hook[1]}()" if hook else "Lightning refuses this module or setting",
             where=prefix + (own or refused_at),
             why=" ".join(str(error).split()),
-            fix=f"change what it names\n{_TRACEBACK}",
+            fix=f"def {hook[1]}({arguments}): …" if hook else _TRACEBACK,
         )
     if _SHARDED in what:
         return MLScaleError(

@@ -294,7 +294,7 @@ def build_compression_result(
     )
     # Both sentences have all measurements: those of a rejected model show how far it is from its bounds.
     if compressed.is_kept:
-        sentence = f"int8 of {source} is kept: {measured}"
+        sentence = f"int8 of {source} is kept{metrics.describe_busy_machine()}: {measured}"
     else:
         sentence = f"int8 of {source} is not kept, fp32 stays: {'; '.join(compressed.problems)}. It is {measured}"
     calibration = f", calibrated on {compressed.calibrated:,} training samples" if compressed.calibrated else ""

@@ -73,6 +73,12 @@ class Int8Metrics:
     def batch_speedup(self) -> Interval:
         return _widen_if_busy(self.batch)
 
+    def describe_busy_machine(self) -> str:
+        """Return the speedup that was measured, in words, where the reported range is wider; else ''."""
+        seen = self.single.ratio
+        measured = f" by what was measured on this busy machine ({seen.low:.2f} to {seen.high:.2f})"
+        return measured if self.single.is_oversubscribed else ""
+
     @property
     def size_ratio(self) -> float:
         """The size of fp32 divided by the size of int8."""

@@ -79,8 +79,17 @@ def handle_early_signals(signals: tuple[signal.Signals, ...], *, is_reported: bo
                 signal.signal(signum, before[signum])
 
 
+def handle_first_signals() -> None:
+    """Let signals that arrive before a command has handlers of its own end the process with a line."""
+    # In SLURM's job, USR1 keeps its own exit code: the script knows by it that a time limit is too short for a start.
+    for signum in (signal.SIGTERM, signal.SIGHUP, *choose_early_signals(None)):
+        if signal.getsignal(signum) is signal.SIG_DFL:  # nohup ignores SIGHUP
+            signal.signal(signum, end_by_sigterm)
+
+
 def end_by_sigterm(signum: int, frame: FrameType | None) -> None:
-    """Print one line and end as by SIGTERM, whatever else handles that: nothing that saves has begun."""
+    """Print one line and end as by SIGTERM, by USR1 with exit code 75, whatever else handles that: nothing that saves
+    has begun."""
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     name = signal.Signals(signum).name
     text = (
@@ -89,6 +98,8 @@ def end_by_sigterm(signum: int, frame: FrameType | None) -> None:
     # Not `print`, which the signal may have interrupted. A worker of a library is ended by its owner, without a word.
     with contextlib.suppress(OSError):  # a closed terminal
         os.write(2, b"" if multiprocessing.parent_process() else text.encode())
+    if signum == signal.SIGUSR1:
+        os._exit(int(Exit.SAVED))
     os.kill(os.getpid(), signal.SIGTERM)
 
 

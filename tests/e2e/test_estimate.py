@@ -69,6 +69,12 @@ def test_images_that_are_too_small_for_a_model(
     assert "Traceback" not in reported
 
 
+def test_a_run_that_saves_after_its_last_step_alone_has_no_copy(folder: Path) -> None:
+    words = ["recipe=resnet", "estimate.probe_seconds=0", "trainer.max_epochs=-1", "trainer.max_steps=10"]
+    found = commands.run_command("estimate", words)
+    assert found.metrics["peak_memory_bytes"] == pytest.approx(9.0 * 2**20, rel=0.03)
+
+
 def test_a_larger_batch_in_bf16_accumulated(folder: Path) -> None:
     words = ["recipe=resnet", "estimate.probe_seconds=0", "data.batch_size=512"]
     whole, half, bf16 = (

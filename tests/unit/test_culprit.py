@@ -55,14 +55,19 @@ class _BadLog(pl.LightningModule):
 @pytest.mark.parametrize(
     ("action", "where", "why", "fix"),
     [
-        (lambda trainer: trainer.fit(_NoStep()), "test_culprit.py:", "No `training_step()` method", "change what"),
+        (
+            lambda trainer: trainer.fit(_NoStep()),
+            "test_culprit.py:",
+            "No `training_step()` method",
+            "def training_step(self, batch, batch_idx): …",
+        ),
         (
             lambda trainer: trainer.validate(_BadLog()),
             "test_culprit.py:",
             "nested dictionaries",
-            "change what it names",
+            "MLSCALE_TRACEBACK=1",
         ),
-        (lambda _: ModelCheckpoint(save_top_k=-3), "test_culprit.py:", "save_top_k=-3", "change what it names"),
+        (lambda _: ModelCheckpoint(save_top_k=-3), "test_culprit.py:", "save_top_k=-3", "MLSCALE_TRACEBACK=1"),
     ],
 )
 @pytest.mark.filterwarnings("ignore")

@@ -186,7 +186,9 @@ def _measure_own_peak(cfg: DictConfig, samples: int | None, facts: Mapping[str, 
     """
     passes = min(2, cfg.trainer.get("accumulate_grad_batches", 1) or 1)  # more need no more memory
     settings = {key for node in (cfg.get("callbacks") or {}).values() for key, value in (node or {}).items() if value}
-    is_one_epoch = cfg.trainer.get("max_epochs") == 1 or cfg.derived.total_steps == (cfg.derived.steps_per_epoch or 0)
+    # Without a known end, as by a limit of time, an epoch ends and is saved.
+    steps, of_epoch = cfg.derived.total_steps, cfg.derived.steps_per_epoch
+    is_one_epoch = cfg.trainer.get("max_epochs") == 1 or bool(steps and of_epoch and steps <= of_epoch)
     epochs = 2 if saves and (not is_one_epoch or settings & {"every_n_steps", "every_n_minutes"}) else 1
     with short_fit.provide_scratch_folder("estimate") as folder:
         joined = {"estimate_record": {"_target_": "mlscale.estimate.recorded_steps.RecordedSteps"}}

@@ -211,4 +211,7 @@ def test_on_a_busy_machine_the_range_is_wider() -> None:
     busy = replace(GOOD, single=replace(GOOD.single, is_oversubscribed=True))
     assert (busy.speedup.value, busy.speedup.low, busy.speedup.high) == (2.0, 1.9 / 1.25, 2.1 * 1.25)
     assert busy.batch_speedup == GOOD.batch_speedup
+    # The sentence has both: kept, and 'at least 0.97×', would contradict each other.
+    assert busy.describe_busy_machine() == " by what was measured on this busy machine (1.90 to 2.10)"
+    assert GOOD.describe_busy_machine() == ""
     assert busy.list_unmet_bounds(replace(BOUNDS, min_speedup=1.6)) == []  # decided by what was measured
