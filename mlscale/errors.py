@@ -130,6 +130,13 @@ class Problems(MLScaleError):  # noqa: N818 - it holds errors, it is none of its
         return "\n\n".join(str(problem) for problem in self.problems)
 
 
+def describe_wrong_content(error: Exception) -> str:
+    """Return what is wrong with the content of a file, by the error of what parsed it, without Python's words."""
+    if isinstance(error, KeyError):
+        return f"it has no {error}"
+    return str(error) if isinstance(error, ValueError | OSError) else "it is of another form"
+
+
 def raise_all(problems: Sequence[MLScaleError]) -> None:
     """Raise the collected problems: nothing for none, the problem itself for one, all of them together otherwise."""
     # Splits that share a setting fail alike: what is the same to the reader is written once.

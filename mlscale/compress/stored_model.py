@@ -16,7 +16,7 @@ from mlscale.atomic_files import read_json, replace_folder, write_bytes, write_j
 from mlscale.compress.int8_verdict import Int8Bounds, Int8Metrics
 from mlscale.compress.quantize import METHODS, SPLIT, Method
 from mlscale.contracts import expect_format, get_format_tag
-from mlscale.errors import MLScaleError
+from mlscale.errors import MLScaleError, describe_wrong_content
 from mlscale.runs.amend import update_manifest
 from mlscale.runs.checkpoint_files.checkpoint_digest import read_checkpoint_metadata, read_content_digest
 
@@ -117,7 +117,7 @@ def find_compressed_model(run: Path, checkpoint: Path) -> tuple[StoredInt8Model 
         raise MLScaleError(
             "the compressed model is corrupt or altered",
             where=str(path),
-            why=f"{type(error).__name__}: {error}",
+            why=describe_wrong_content(error),
             fix="mlscale compress <run> compress=int8, which makes it again\ncompressed=false, which exports fp32",
         ) from error
     return stored_model, ""

@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from mlscale.errors import MLScaleError
+from mlscale.errors import MLScaleError, describe_wrong_content
 
 _OLD_DAYS = 90  # age at which prices are reported as old
 
@@ -108,7 +108,7 @@ def load_price_file(path: str | None = None) -> PriceFile:
         raise MLScaleError(
             "not a price file",
             where=label,
-            why=f"{type(error).__name__}: {error}",
+            why=describe_wrong_content(error),
             fix="snapshot: 2026-11-24\ninstances:\n  my/machine: {usd_per_hour: 1.5, gpus: 1, gpu_memory_gib: 24}",
         ) from error
 

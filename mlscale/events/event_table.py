@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from mlscale.array_files import load_arrays
 from mlscale.events.stream_schema import INPUT, OUTPUT
 
 Strings = NDArray[np.object_]
@@ -156,10 +156,8 @@ def read_sample(kind: str, content: bytes) -> Any:
             return json.loads(content)
         if kind == "text":
             return content
-        # Without pickle: events may come from anybody, and a pickle executes code.
-        stored = np.load(io.BytesIO(content), allow_pickle=False)
-        return stored if isinstance(stored, np.ndarray) else {name: stored[name] for name in stored.files}
-    except (OSError, EOFError, RecursionError, KeyError) as error:
+        return load_arrays(content)
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"a sample of the kind {kind} can't be read: {error}") from error
 
 

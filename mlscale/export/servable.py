@@ -22,7 +22,7 @@ from mlscale.contracts.servable_yaml import DOCUMENT as DOCUMENT
 from mlscale.contracts.servable_yaml import read_document as read_document
 from mlscale.data.encoders.encoder import EncodedSamples, Encoder
 from mlscale.data.encoders.stored_encoder import parse_encoder
-from mlscale.errors import MLScaleError
+from mlscale.errors import MLScaleError, describe_wrong_content
 from mlscale.export.engines.engine import Engine, Port
 from mlscale.export.engines.onnx_engine import PORT_DTYPES
 from mlscale.export.engines.runtime import Runtime, open_runtime
@@ -200,7 +200,7 @@ def load(folder: str | Path, *, threads: int = 1, runtime: Runtime | None = None
         raise MLScaleError(
             f"{DOCUMENT} is corrupt",
             where=where,
-            why=f"{type(error).__name__}: {error}",
+            why=describe_wrong_content(error),
             fix="mlscale export <its run>, which makes the servable again",
         ) from error
     # Only the model's bytes are kept; other files are read later, by those that need them.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from mlscale.array_files import load_arrays
 from mlscale.errors import MLScaleError
 from mlscale.export.warmup import WARMUP, WarmupRequest, read_warmup
 from mlscale.export.warmup.warmup_requests import REQUESTS
@@ -64,13 +64,11 @@ def read_request_samples(path: Path, model: ServerModel, member: str | None = No
         MLScaleError: it is absent or corrupt, or has samples that the model does not take.
     """
     try:
-        # Pickled arrays would run code from the file.
         if path.suffix.lower() == ".npz":
             return _read_arrays(path, model)
         form, given = _read_raw_samples(path, model, member)
         raw, is_whole = _take_first(given)
-    # numpy has no single exception for a corrupt file: it can raise each of these.
-    except (OSError, EOFError, TypeError, ValueError, AttributeError, KeyError, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, TypeError, ValueError, AttributeError, KeyError) as error:
         why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise _build_samples_error(path, why) from error
     except MLScaleError as error:
@@ -193,16 +191,15 @@ def _get_form(request: WarmupRequest) -> Form:
 
 
 def _read_arrays(path: Path, model: ServerModel) -> RequestSamples:
-    with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
-        names = [tensor.name for tensor in model.inputs]
-        if "raw" in stored.files and len(names) == 1:
-            tensors = {names[0]: stored["raw"]}
-        elif set(names) <= set(stored.files):
-            tensors = {name: stored[name] for name in names}
-        else:
-            wanted = "no array 'raw'" if len(names) == 1 else f"not each of the arrays {', '.join(names)}"
-            raise ValueError(f"it holds {wanted} but {', '.join(stored.files) or 'nothing'}")
-        labels = stored["labels"] if "labels" in stored.files else None
+    stored, names = load_arrays(path), [tensor.name for tensor in model.inputs]
+    if "raw" in stored and len(names) == 1:
+        tensors = {names[0]: stored["raw"]}
+    elif set(names) <= set(stored):
+        tensors = {name: stored[name] for name in names}
+    else:
+        wanted = "no array 'raw'" if len(names) == 1 else f"not each of the arrays {', '.join(names)}"
+        raise ValueError(f"it holds {wanted} but {', '.join(stored) or 'nothing'}")
+    labels = stored.get("labels")
     # numpy stores texts with a fixed width; BYTES tensors have elements of any.
     tensors = {name: values.astype(object) if values.dtype.kind in "SU" else values for name, values in tensors.items()}
     count = len(next(iter(tensors.values())))

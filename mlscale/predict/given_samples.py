@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mlscale.array_files import load_arrays
 from mlscale.data.encoders.encoder import Encoder
 from mlscale.errors import MLScaleError
 from mlscale.export.engines.engine import Port
@@ -145,7 +146,7 @@ def _convert_item(item: object, encoder: Encoder) -> Any:
         if encoder.kind == "table":
             raise ValueError("it is a path, and the model takes rows; mlscale predict reads tables")
         if encoder.kind == "tensor":
-            return np.load(item, allow_pickle=False)
+            return load_arrays(item)
         return Path(item).expanduser().read_bytes()
     if _is_picture(item):
         if encoder.kind != "image":

@@ -7,7 +7,6 @@ read as format 2.
 from __future__ import annotations
 
 import io
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,9 +15,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mlscale.array_files import load_arrays
 from mlscale.atomic_files import read_json, write_bytes, write_json
 from mlscale.contracts import expect_format, get_format_tag
-from mlscale.errors import MLScaleError
+from mlscale.errors import MLScaleError, describe_wrong_content
 from mlscale.reference.column_sketch import (
     CategorySketch,
     ColumnSketch,
@@ -90,20 +90,16 @@ class StoredReference:
         about = read_json(folder / ABOUT)
         expect_format("reference", about, str(folder / ABOUT))
         try:
-            # Without pickle: the folder may be from anyone, and a pickle executes code.
-            # From bytes: of a file that is cut short numpy would leave it open.
-            with np.load(io.BytesIO((folder / ARRAYS).read_bytes()), allow_pickle=False) as stored:
-                arrays = {name: stored[name] for name in stored.files}
+            arrays = load_arrays(folder / ARRAYS)
             if str(about["format"]).endswith("/1"):
                 rest = {name: value for name, value in about.items() if name not in ("format", "accuracy")}
                 return cls(rest, convert_columns(arrays, labels), convert_score(about))
             return _parse_reference(about, arrays)
-        # numpy raises any of these for a file that is cut off, depending on where it ends.
-        except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise MLScaleError(
                 "the reference profile can't be read",
                 where=str(folder),
-                why=f"{type(error).__name__}: {error}",
+                why=describe_wrong_content(error),
                 fix="mlscale export <its run>, which makes the servable again",
             ) from error
 

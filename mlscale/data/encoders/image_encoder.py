@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 import sys
 from collections.abc import Mapping, Sequence
@@ -12,6 +11,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from mlscale.array_files import load_arrays
 from mlscale.data.encoders.encoder import INPUT, EncodedSamples, Encoder, TensorSpec, convert_values, name_kind
 
 _NPY = b"\x93NUMPY"
@@ -107,7 +107,7 @@ class ImageEncoder(Encoder):
         if not isinstance(raw, bytes):
             raise ValueError(f"it is {name_kind(raw)}, and the model takes images")
         if raw.startswith(_NPY):
-            return self._convert_array(np.load(io.BytesIO(raw), allow_pickle=False))
+            return self._convert_array(load_arrays(raw))
         channels, height, width = self.shape
         pixels = decode_image(raw, (height, width) if self.is_resized else None, channels, max_pixels=self.max_pixels)
         return pixels.astype(self.dtype, copy=False)

@@ -15,7 +15,7 @@ from mlscale.data.encoders.table_encoder import TableEncoder
 from mlscale.data.encoders.tensor_encoder import TensorEncoder
 from mlscale.data.encoders.text_encoder import TextEncoder
 from mlscale.data.encoders.token_encoders import TOKEN, TokenDocumentEncoder, TokenTextEncoder
-from mlscale.errors import MLScaleError
+from mlscale.errors import MLScaleError, describe_wrong_content
 
 _CLASSES: Mapping[str, type[Encoder]] = {
     encoder.kind: encoder for encoder in (TableEncoder, ImageEncoder, TextEncoder, DocumentEncoder, TensorEncoder)
@@ -50,7 +50,7 @@ def parse_encoder(document: Mapping[str, Any], *, where: str) -> Encoder:
         raise MLScaleError(
             "the encoder can't be read",
             where=where,
-            why=f"{type(error).__name__}: {error}",
+            why=describe_wrong_content(error),
             fix="restore the file from a copy",
         ) from error
 

@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlscale import contracts
+from mlscale.array_files import load_arrays
 from mlscale.data.cache_folder import get_cache_dir, write_file_aside
 from mlscale.data.shards.system_files import SkippedFiles, report_once
 from mlscale.errors import MLScaleError
@@ -208,11 +209,9 @@ def parse_index(content: bytes, path: str) -> SavedIndex:
         UnreadableIndexError: they are corrupt, or of a later format.
     """
     try:
-        # Without pickle: an index next to shards comes with the data, and must not run code.
-        with np.load(io.BytesIO(content), allow_pickle=False) as saved:
-            about = json.loads(saved["about"].tobytes())
-            contracts.expect_format("index", about, path)
-            arrays = {name: saved[name] for name in saved.files if name != "about"}
+        arrays = load_arrays(content)
+        about = json.loads(arrays.pop("about").tobytes())
+        contracts.expect_format("index", about, path)
         index = ShardIndex(
             keys=SampleKeys(arrays["keys"].tobytes(), about["samples"]),
             extensions=tuple(about["extensions"]),
@@ -227,9 +226,10 @@ def parse_index(content: bytes, path: str) -> SavedIndex:
         )
         is_whole = about.get("arrays") in (None, _compute_digests(arrays)) and contracts.has_right_checksum(about)
         is_whole = is_whole and _is_whole(index, about)
-    except Exception as error:  # whatever a corrupt archive raises: zipfile, zlib, json, numpy and the contract
-        why = error.what if isinstance(error, MLScaleError) else f"it is corrupt ({type(error).__name__}: {error})"
-        raise UnreadableIndexError(path, why, content) from error
+    except MLScaleError as error:
+        raise UnreadableIndexError(path, error.what, content) from error
+    except Exception:  # whatever wrong bytes give: of the archive, of JSON, of types
+        is_whole = False
     if not is_whole:
         raise UnreadableIndexError(path, "it is corrupt: its content is not that of its checksum", content)
     return SavedIndex(index, about)

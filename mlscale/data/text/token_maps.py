@@ -16,7 +16,7 @@ from mlscale.atomic_files import compute_sha256, read_json
 from mlscale.data.encoders.tokenizer import Tokenizer
 from mlscale.data.inspection.shared_rows import SharedDocuments
 from mlscale.data.text.token_arrays import RESTORE, SUMS_SUFFIX, BlockChecks, choose_token_type, count_blocks
-from mlscale.errors import MLScaleError
+from mlscale.errors import MLScaleError, describe_wrong_content
 
 DOCUMENT, TOKENIZER = "dataset.json", "tokenizer.json"
 TOKENS_SUFFIX, ENDS_SUFFIX = ".bin", ".ends"
@@ -241,7 +241,7 @@ class TokenFolder:
             raise MLScaleError(
                 f"{DOCUMENT} can't be read",
                 where=str(path),
-                why=f"{type(error).__name__}: {error}",
+                why=describe_wrong_content(error),
                 fix=RESTORE,
             ) from error
         return opened

@@ -13,10 +13,9 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import ConcatDataset, Dataset, Subset, TensorDataset
 
-from mlscale.atomic_files import make_folders, suggest_restore
+from mlscale.atomic_files import make_folders
 from mlscale.data.order.policy import Policy
-from mlscale.data.windows.window_folder import WHERE, arrange_windows, name_origin
-from mlscale.errors import MLScaleError
+from mlscale.data.windows.window_folder import arrange_windows, name_origin, read_window_arrays
 
 _FILE = "rows.npz"
 
@@ -93,18 +92,8 @@ def read_dataset_window(folder: Path) -> DatasetPart:
         MLScaleError: the file is absent or corrupt.
     """
     path = folder / _FILE
-    try:
-        # Without pickle, which executes code.
-        with np.load(path, allow_pickle=False) as stored:
-            x, y = stored["x"], stored["y"].astype(np.int64)
-    # numpy raises any of these for a file that is cut off; BadZipFile is a plain Exception, EOFError none of OSError.
-    except Exception as error:
-        raise MLScaleError(
-            "the samples of a window can't be read",
-            where=f"{WHERE}: {path}",
-            why=f"{type(error).__name__}: {error}",
-            fix=suggest_restore(path),
-        ) from error
+    stored = read_window_arrays(path)
+    x, y = stored["x"], stored["y"].astype(np.int64)
     version = hashlib.sha256(x.tobytes() + y.astype("<i8").tobytes()).hexdigest()[:16]
     return DatasetPart(TensorDataset(torch.from_numpy(x), torch.from_numpy(y)), y, version)
 

@@ -17,12 +17,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mlscale.atomic_files import make_folders
+from mlscale.array_files import load_arrays
+from mlscale.atomic_files import make_folders, suggest_restore
 from mlscale.data.order.policy import Policy, normalise_shares
 from mlscale.errors import MLScaleError
 
@@ -150,6 +151,19 @@ def find_class_numbers(names: Sequence[str], classes: Sequence[str] | None, coun
 _FILE = "digests.npy"
 
 
+def read_window_arrays(file: Path) -> Any:
+    """Return what `load_arrays` does.
+
+    Raises:
+        MLScaleError: the file is absent or corrupt.
+    """
+    try:
+        return load_arrays(file)
+    except (OSError, ValueError) as error:
+        what, fix = "a file of a window can't be read", suggest_restore(file)
+        raise MLScaleError(what, where=f"{WHERE}: {file}", why=str(error), fix=fix) from error
+
+
 def write_window_digests(window: Path, digests: NDArray[np.uint64]) -> None:
     """Write the digests of the labelled samples of a window, uint64 (n,)."""
     make_folders(window)
@@ -160,7 +174,7 @@ def read_window_digests(windows: Iterable[str | Path]) -> set[int]:
     """Return the digests of the labelled samples of several windows."""
     files = [Path(window).expanduser() / _FILE for window in windows]
     # Windows of earlier versions have none.
-    return {digest for file in files if file.is_file() for digest in np.load(file, allow_pickle=False).tolist()}
+    return {digest for file in files if file.is_file() for digest in read_window_arrays(file).tolist()}
 
 
 GROUP = "group"
@@ -188,8 +202,7 @@ def read_window_facts(window: str | Path, names: Sequence[str], rows: NDArray[np
     known: SampleFacts = {}
     # Windows of earlier versions have none.
     if file.is_file():
-        with np.load(file, allow_pickle=False) as stored:
-            known = {name: np.asarray(stored[name], np.float64) for name in stored.files}
+        known = {name: np.asarray(values, np.float64) for name, values in read_window_arrays(file).items()}
     return {name: known[name][rows] if name in known else np.full(len(rows), np.nan) for name in names}
 
 

@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mlscale.array_files import load_arrays
 from mlscale.atomic_files import convert_to_json, read_json
 from mlscale.contracts import expect_format
 from mlscale.data.decoding.image_files import find_image_suffix
-from mlscale.errors import MLScaleError
+from mlscale.errors import MLScaleError, describe_wrong_content
 
 WARMUP, REQUESTS = "warmup", "warmup.json"
 
@@ -71,7 +72,7 @@ def read_warmup(folder: Path) -> WarmupRequests | None:
         raise MLScaleError(
             f"{REQUESTS} is corrupt",
             where=str(path),
-            why=f"{type(error).__name__}: {error}",
+            why=describe_wrong_content(error),
             fix="mlscale export <its run>, which makes the servable again",
         ) from error
 
@@ -135,12 +136,10 @@ def _parse_request(folder: Path, entry: Mapping[str, Any]) -> WarmupRequest:
     return WarmupRequest(str(entry["key"]), sample, answer, error, file)
 
 
-def _read_file(file: Path, form: str) -> bytes | NDArray[Any] | dict[str, NDArray[Any]]:
+def _read_file(file: Path, form: str) -> Any:  # bytes, an array, or arrays by name
     content = file.read_bytes()
     if form == "file":
         return content
     if form not in ("array", "arrays"):
         raise ValueError(f"a sample of the form {form!r}")
-    # From memory: an archive of numpy's keeps its file open, which Windows then can't rename.
-    loaded = np.load(io.BytesIO(content), allow_pickle=False)
-    return loaded if isinstance(loaded, np.ndarray) else {name: loaded[name] for name in loaded.files}
+    return load_arrays(content)

@@ -109,6 +109,6 @@ def test_a_window_that_is_gone_or_corrupt(tmp_path: Path, content: bytes | None)
     path.unlink()
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(MLScaleError, match="the samples of a window can't be read") as caught:
+    with pytest.raises(MLScaleError, match="a file of a window can't be read") as caught:
         read_dataset_window(window / "train")
     assert str(path) in caught.value.where
