@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 
 from mlscale import api
 from mlscale.config.composition.argv import parse_command_line
-from mlscale.config.composition.offered_fixes import offer_fixes
+from mlscale.config.composition.offered_fixes import move_examples, offer_fixes
 from mlscale.config.composition.reference_argument import restate_command
 from mlscale.config.composition.request import Request
 from mlscale.errors import Exit, MLScaleError
@@ -68,6 +68,7 @@ def run_config_command(command: str, argv: Sequence[str]) -> int:
     except MLScaleError as error:
         # A server, a monitor and a retraining look their model up themselves, and follow its alias.
         restate_command(error, command, request.typed)
+        move_examples(error, request.typed)
         raise
     finally:
         if command == "train" and is_own_process():

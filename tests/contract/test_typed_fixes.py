@@ -146,6 +146,12 @@ def _draw(seed: int, count: int) -> Iterator[tuple[str, list[str]]]:
         ("resnet", "--config-name x", ""),
         ("resnet", "optimizer.lr=interval(0.1,1)", ""),
         ("resnet", "+optimizer@second=adamw", ""),
+        ("resnet", "target=triton target.triton.to=s3://b/x", ""),  # no mail
+        ("resnet", "target=triton target.triton.batch_size=3", ""),  # nor the batch of a training
+        ("resnet", "target=triton target.triton.max_bach=3", "target.triton.max_batch=3"),
+        ("resnet", "compress.required=true", "compress=int8 compress.int8.required=true"),
+        ("resnet", "logger.project=x", "logger=[csv,wandb] logger.wandb.project=x"),
+        ("resnet", "launch.max_restarts=-1", ""),  # 2 is another number
     ],
 )
 def test_a_fix_means_what_was_typed(recipe: str, typed: str, fix: str) -> None:

@@ -3,14 +3,19 @@
 from pathlib import Path
 
 import pytest
+from omegaconf import DictConfig
 
 from mlscale.assembly.ready import compose_from_overrides
+from mlscale.assembly.run_data import RunData
+from mlscale.commands.profile.entry import build_profile_result, measure_bound
 from mlscale.commands.profile.timed_fits import build_profile_probe
 from mlscale.config.composition.frozen import add_derived
 from mlscale.config.derive import derive_values
 from mlscale.launch.local_devices import detect_local_devices
 from mlscale.profile.bound_verdict import find_straggler
 from mlscale.profile.step_parts import COMPUTE, EXCHANGE, RANKS, VALIDATION
+from mlscale.runs.host.machine import MachineLoad
+from mlscale.secrets.mask import Masker
 
 OWN = """
 import os
@@ -67,6 +72,28 @@ class Slow(pl.LightningModule):
 WORDS = ["task._target_=profiled_ranks.Slow", "data=none", "model=none", "optimizer=none", "metric=train/loss"]
 
 
+def compose_slow_rank(folder: Path, monkeypatch: pytest.MonkeyPatch, where: str, *words: str) -> DictConfig:
+    (folder / "profiled_ranks.py").write_text(OWN)
+    monkeypatch.syspath_prepend(folder)
+    cfg = compose_from_overrides("profile", [*WORDS, f"task.where={where}", "trainer.devices=2", *words])
+    derived = derive_values(cfg, None, detect_local_devices())
+    return add_derived(cfg, {**derived, "run_dir": "profile", "name": "profile"})
+
+
+@pytest.mark.slow
+def test_nothing_is_concluded_of_ranks_on_a_machine_with_more_load_than_cores(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cfg = compose_slow_rank(folder, monkeypatch, "computing", "profile.seconds=1", "trainer.limit_val_batches=0")
+    profile = measure_bound(cfg, None, RunData(), MachineLoad(9.1, 2), Masker.create_for_run(cfg))
+    result = build_profile_result(profile, 1.0)
+    assert result.details["bound_by"] == "unclear"
+    assert result.sentence.startswith("unclear what bounds the run: ")
+    assert "the machine is oversubscribed (load 9.1 on 2 cores)" in result.sentence
+    assert "computing" not in result.sentence
+    assert profile.tried == []
+
+
 @pytest.mark.parametrize(
     ("where", "largest"),
     [
@@ -79,12 +106,7 @@ WORDS = ["task._target_=profiled_ranks.Slow", "data=none", "model=none", "optimi
 def test_the_rank_that_others_wait_for(
     folder: Path, monkeypatch: pytest.MonkeyPatch, where: str, largest: str | None
 ) -> None:
-    (folder / "profiled_ranks.py").write_text(OWN)
-    monkeypatch.syspath_prepend(folder)
-    cfg = compose_from_overrides("profile", [*WORDS, f"task.where={where}", "trainer.devices=2"])
-    cfg = add_derived(
-        cfg, {**derive_values(cfg, None, detect_local_devices()), "run_dir": "profile", "name": "profile"}
-    )
+    cfg = compose_slow_rank(folder, monkeypatch, where)
     ranks = build_profile_probe(cfg, None).measure_shares(8)
     assert len(ranks) == 2
     assert (EXCHANGE in ranks[0]) == (where != "manual")  # no hook shows where a manual one would be

@@ -243,7 +243,7 @@ def _find_positive(cfg: DictConfig, labels: Sequence[str]) -> int | None:
         f"positive={cfg.positive} is not one of two classes",
         where="positive",
         why=f"the classes are {', '.join(labels[:_SHOWN]) or 'not known'}",
-        fix=f"positive={labels[-1]}" if len(labels) == 2 else "leave positive out: curves are of two classes",
+        fix="leave positive out: curves are of two classes, and by default of the rarer one",
     )
 
 

@@ -142,18 +142,20 @@ def measure_bound(
     verdict = evaluate_rounds(probe.run_rounds(steps))
     accumulate = cfg.trainer.get("accumulate_grad_batches", 1) or 1
     batch = (cfg.get("data") or {}).get("batch_size") if cfg.derived.per_device_batch else None
-    ranks = probe.measure_shares(steps)
-    shares = ranks[0]
+    if machine_load.busy and cfg.derived.world_size > 1:  # what a rank waits for may be other processes
+        verdict, ranks = replace(verdict, bound="unclear"), [dict[str, float]()]
+    else:
+        ranks = probe.measure_shares(steps)
     profile = RunProfile(
         verdict,
         machine_load,
         [],
         batch / accumulate if batch else None,
-        shares,
+        ranks[0],
         sequence_length=(facts or {}).get("length") or 0,
         padding_share=(facts or {}).get("padding_share"),
         straggler=find_straggler(ranks, _RANKS, _COMPUTE),
-        hides_waits=len(ranks) > 1 and _EXCHANGE not in shares,
+        hides_waits=len(ranks) > 1 and _EXCHANGE not in ranks[0],
     )
     print_masked_lines([f"profile  {_describe_bound(profile)}"], masker)
     slowest = profile.slowest if profile.shares.get(profile.slowest, 0.0) >= _MIN_NAMED_SHARE else None
@@ -195,9 +197,7 @@ def build_profile_result(profile: RunProfile, seconds: float) -> Result:
     shown = {part: share for part, share in profile.shares.items() if share >= _MIN_SHOWN_SHARE and part != _WAIT}
     metrics |= {f"{part}_percent": 100 * share for part, share in shown.items()}
     metrics |= {"steps": verdict.steps, "load": profile.load.processes, "cores": profile.load.cores, "time_s": seconds}
-    details = {"bound_by": profile.bound}
-    if proven:
-        details["remedy"] = proven.remedy.typed
+    details = {"bound_by": profile.bound, **({"remedy": proven.remedy.typed} if proven else {})}
     return Result(
         command="profile",
         ok=True,

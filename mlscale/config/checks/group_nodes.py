@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from mlscale.config.checks.checked_config import COMMAND_LINE, CheckedConfig, find_chosen_option
+from mlscale.config.checks.refused_keys import check_unknown_key
 from mlscale.config.checks.suggestions import format_entries, get_option_types, suggest_key
 from mlscale.config.names.foreign_names import find_meanings
 from mlscale.config.names.suggest import find_nearest, format_hydra_value, format_override
@@ -106,10 +107,11 @@ def check_entries(config: CheckedConfig, group: str, node: Mapping[str, object])
                 chosen = [] if meant in node and meant != key else [format_entries(group, meant, config.names)]
                 fix = " ".join([*chosen, *words]) or f"leave {path} out"
                 yield MLScaleError(what, where=config.describe_origin(path), why=why, fix=fix)
+        elif what and not settings:  # `callbacks.patience=5` is a setting of no entry
+            yield from check_unknown_key(config, path, value, why)
         elif what and "_target_" not in settings:
-            yield MLScaleError(
-                what, where=config.describe_origin(path), why=why, fix=f"{path}._target_=<package.module.Class>"
-            )
+            fix = f"{path}._target_=<package.module.Class>"
+            yield MLScaleError(what, where=config.describe_origin(path), why=why, fix=fix)
 
 
 def _find_misspelt_entry(group: str, name: str, node: Mapping[str, object]) -> str | None:

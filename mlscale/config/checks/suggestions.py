@@ -70,7 +70,11 @@ def suggest_key(path: str, value: object, names: Names) -> Advice | None:
         return node_key
     if len(fold_name(path.rpartition(".")[2])) == 1 and not find_meanings(path):
         return None  # one typo away from every other letter
+    head = path.rpartition(".")[0]
+    group = head.partition(".")[0] if head in names.nodes and "." in head else ""
     for advices in _iterate_meanings(path, value, names):
+        if group in BUILDS_SEVERAL:  # `target.triton.batch_size`: what an entry has is no setting of another group
+            advices = [item for item in advices if not item.fix or item.fix.strip("'\"").startswith(group)]
         fixes = list(dict.fromkeys(advice.fix for advice in advices if advice.fix))
         if len(fixes) == 1:
             return next(advice for advice in advices if advice.fix)

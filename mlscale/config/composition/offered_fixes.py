@@ -12,6 +12,7 @@ from functools import lru_cache
 
 from mlscale.config.composition.argv import check_overrides, parse_flags
 from mlscale.config.composition.fixes_in_force import OVERRIDE, read_words
+from mlscale.config.composition.reference_argument import check_replaced_keys
 from mlscale.config.schema.model_arguments import REFERENCES
 from mlscale.config.schema.roots import find_roots
 from mlscale.errors import Exit, MLScaleError
@@ -36,6 +37,7 @@ def offer_fixes(typed: Sequence[str], command: str) -> Iterator[None]:
         yield
     except MLScaleError as error:
         _check_words.cache_clear()  # files may have changed since
+        move_examples(error, typed)
         words_before = {word.lstrip("+") for word in typed}
         fixes = [problem.fix.partition("\n")[0] for problem in error.list_problems()]
         wrong = {problem.where.removeprefix("command line: ") for problem in error.list_problems()}
@@ -60,17 +62,32 @@ def offer_fixes(typed: Sequence[str], command: str) -> Iterator[None]:
         raise
 
 
+def move_examples(error: MLScaleError, typed: Sequence[str]) -> None:
+    """Let lines that set the key of a wrong typed value to another one, and not to that one read otherwise, be a
+    reason: `augment.mixup=0.2` for `augment.mixup=-1`.
+    """
+    values = dict(word.lstrip("+").partition("=")[::2] for word in typed)
+    for problem in error.list_problems():
+        for line in problem.fix.split("\n"):
+            key, _, value = next(iter(read_words(line)), "").partition("=")
+            new, old = (re.sub(r"[^1-9a-z]", "", text.lower()) for text in (value, values.get(key, value)))
+            if new != old and problem.what.startswith((f"{key} is ", f"{key.rpartition('.')[2]} is ")):
+                problem.fix = "\n".join(other for other in problem.fix.split("\n") if other != line)
+                problem.why = "; ".join(filter(None, (problem.why, f"such as {line}")))
+
+
 def _find_objection(line: str, rest: Sequence[str], command: str) -> MLScaleError | None:
     """Return why what a line sets is refused itself, with the other words that are to be typed; None if it is not."""
     sweep = line.removeprefix("-m ")
     words = [word if sweep == line else word.partition(",")[0] for word in read_words(sweep)]
     keys = {word.lstrip("+~").partition("=")[0] for word in words}
-    if not words or command in REFERENCES:  # the config of a run is not read again
+    if not words:
         return None
     if not set(words) <= set(rest):  # else all are checked at once
         rest = [*(word for word in rest if word.lstrip("+~").partition("=")[0] not in keys), *words]
     named = "|".join(rf"(?<![\w.]){re.escape(key)}(?![\w.])" for key in keys)
-    problems = _check_words(tuple(rest), command)
+    # The config of a run is not read again.
+    problems = [*check_replaced_keys(command, rest)] if command in REFERENCES else _check_words(tuple(rest), command)
     return next((problem for problem in problems if re.search(named, f"{problem.what} {problem.where}")), None)
 
 

@@ -38,23 +38,19 @@ def is_reference(command: str, words: Sequence[str]) -> bool:
 
 
 def check_replaced_keys(command: str, words: Sequence[str]) -> Iterator[MLScaleError]:
-    """Yield an error for each key that named a model before, or has another name now, with what to type."""
+    """Yield an error for each key that named a model before, or has no effect on one, with what to type."""
     takes = REFERENCES.get(command)
     if takes is None:
         return
     typed = {word: word.lstrip("+").partition("=")[::2] for word in words}
-    keys, renamed = {key for key, _ in typed.values()}, dict(takes.renamed)
+    keys = {key for key, _ in typed.values()}
     # A path in `checkpoint=` named the model where nothing else did; next to a reference it chooses a checkpoint of it.
     naming = set(takes.replaced)
     if takes.needs_weights and "checkpoint" in keys and not keys & {REF, *takes.replaced}:
         naming.add("checkpoint")
     for word, (key, value) in typed.items():
         if key in takes.replaced or (key in naming and _NAMES_A_FILE.match(value)):
-            rest = [
-                f"{renamed[name]}={text}" if name in renamed else other
-                for other, (name, text) in typed.items()
-                if other != word and name not in (REF, *takes.replaced)
-            ]
+            rest = [other for other, (name, _) in typed.items() if other != word and name not in (REF, *takes.replaced)]
             # A model that is named besides is meant: two would be refused.
             value = next((text for name, text in typed.values() if name == REF), value)
             yield MLScaleError(
@@ -63,11 +59,16 @@ def check_replaced_keys(command: str, words: Sequence[str]) -> Iterator[MLScaleE
                 why="what a command works on is its first argument, or ref=",
                 fix=shlex.join(["mlscale", command, value or takes.examples[0], *rest]),
             )
-        elif key in renamed:
-            new = shlex.quote(f"{renamed[key]}={value}")
-            yield MLScaleError(f"'{key}' is called '{renamed[key]}' now", where=f"command line: {word}", fix=new)
+        elif key == "compress" and command in _COMPRESS_NOTHING:
+            named = words[0] if is_reference(command, words) else takes.examples[0]
+            named = next((text for name, text in typed.values() if name == REF), named)
+            why = "`mlscale compress` does; an export takes what that has kept, and compressed=false the checkpoint"
+            fix = f"leave {word} out" if value == "none" else shlex.join(["mlscale", "compress", named, word])
+            what, where = f"`mlscale {command}` compresses nothing", f"command line: {word}"
+            yield MLScaleError(what, where=where, why=why, fix=fix)
 
 
+_COMPRESS_NOTHING = ("evaluate", "export", "predict")
 # What a command does not start without, besides a model: without a method there is nothing to compress by.
 _NEEDED = {"compress": ("compress=int8",), "predict": ("input=<images, texts or a table>", "to=<a folder>")}
 

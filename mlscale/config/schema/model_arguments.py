@@ -17,7 +17,6 @@ class TakesReference(NamedTuple):
         brings_config: whether the config of what is named is the base of the command's own.
         needs_weights: False for a command that trains the config of a run anew, whether or not the run has saved any.
         takes_servables: of those that bring it, whether a servable will do; the others work in the folder of its run.
-        renamed: other keys of the command that have another name now.
         called: its name in the usage line.
     """
 
@@ -27,7 +26,6 @@ class TakesReference(NamedTuple):
     brings_config: bool = False
     needs_weights: bool = True
     takes_servables: bool = False
-    renamed: tuple[tuple[str, str], ...] = ()
     called: str = MODEL
 
     @property
@@ -59,7 +57,7 @@ REFERENCES = {
     "serve": TakesReference(_SERVABLE, _REPLACED),
     "monitor": TakesReference(_SERVABLE, _REPLACED),
     "retrain": TakesReference(_SERVABLE, _REPLACED),
-    "loadtest": TakesReference(("http://127.0.0.1:8000",), ("url",), renamed=(("asked", "model_name"),), called="URL"),
+    "loadtest": TakesReference(("http://127.0.0.1:8000",), ("url",), called="URL"),
 }
 
 # Packages add theirs to REFERENCES when they are searched. No key named a model in a command that is new.

@@ -162,10 +162,9 @@ unknown key 'logger.tensorboard.x'
   where: command line: logger.comet
   why:   every entry of 'logger' is an object to build
   fix:   logger.comet._target_=<package.module.Class>
-'logger.neptune' has no _target_
+unknown key 'logger.neptune'
   where: command line: logger.neptune
-  why:   every entry of 'logger' is an object to build
-  fix:   logger.neptune._target_=<package.module.Class>
+  why:   this tracker is not supported yet
 """,
     ),
     (

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 import mlscale
+from mlscale.cli import main
 from mlscale.errors import MLScaleError
 
 
@@ -58,3 +61,16 @@ def test_a_value_for_what_holds_keys_is_refused(command: str, typed: str) -> Non
     with pytest.raises(MLScaleError, match="mapping of keys") as caught:
         mlscale.compose([typed], command=command)
     assert (caught.value.fix, "docs/configuration.md" in caught.value.why) == ("", True)
+
+
+def test_another_value_than_the_typed_one_is_an_example_also_where_a_class_refuses_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["+recipe=resnet", "augment.mixup=-1"]) == 2
+    shown = capsys.readouterr().err
+    assert "augment.mixup is -1" in shown
+    assert "fix:" not in shown
+    assert "between 0 (none) and 20; such as augment.mixup=0.2" in " ".join(shown.split())
+    assert main(["export", "last", "quantize=int8", "compress=none"]) == 2
+    assert "fix:   leave compress=none out" in capsys.readouterr().err

@@ -139,13 +139,18 @@ def test_an_old_key_is_answered_with_the_new_form(line: str, key: str, fix: str)
     request(fix.removeprefix("mlscale "))
 
 
-def test_the_old_name_of_a_model_to_send_requests_to() -> None:
-    error = refused("loadtest http://127.0.0.1:8000 asked=digits")
-    assert str(error) == (
-        "'asked' is called 'model_name' now\n  where: command line: asked=digits\n  fix:   model_name=digits"
-    )
-    both = str(refused("loadtest url=http://127.0.0.1:8000 asked=digits"))
-    assert "fix:   mlscale loadtest http://127.0.0.1:8000 model_name=digits" in both
+@pytest.mark.parametrize(
+    ("line", "fix"),
+    [
+        ("export last compress=int8", "mlscale compress last compress=int8"),
+        ("evaluate runs/a compress=int8", "mlscale compress runs/a compress=int8"),
+        ("predict ref=last compress=int8", "mlscale compress last compress=int8"),
+        ("export last compress=none", "leave compress=none out"),
+    ],
+)
+def test_what_compresses_nothing_takes_no_compression(line: str, fix: str) -> None:
+    error = refused(line)
+    assert (error.what, error.fix) == (f"`mlscale {line.partition(' ')[0]}` compresses nothing", fix)
 
 
 def test_commands_that_never_had_an_old_key_do_not_know_it() -> None:
