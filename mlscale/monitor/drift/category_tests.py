@@ -40,12 +40,21 @@ class CategoryWindow:
     groups: NDArray[np.int64] | None = None
 
     @cached_property
+    def memory(self) -> float:
+        """The number of values that are worth an independent one, whatever their groups."""
+        index = {category: number for number, (category, _) in enumerate(self.counts.most_common())}
+        numbers = np.fromiter(map(index.__getitem__, self.values), np.float64, len(self.values))
+        # Numbers alone hide how long a class stays, where those before and after it are the next and the last one.
+        frequent = (np.asarray(numbers == number, np.float64) for number in (0, 1))
+        return max(map(estimate_correlation_time, (numbers, *frequent)))
+
+    @cached_property
     def correlation_time(self) -> float:
         """The number of values that are worth an independent one."""
-        index = {category: number for number, (category, _) in enumerate(self.counts.most_common())}
-        time = estimate_correlation_time(np.fromiter(map(index.__getitem__, self.values), np.float64, len(self.values)))
         # χ² is of all categories: the one that differs most between groups decides.
-        return max(time, *(self.estimate_group_time(category) for category, _ in self.counts.most_common(_FREQUENT)))
+        return max(
+            self.memory, *(self.estimate_group_time(category) for category, _ in self.counts.most_common(_FREQUENT))
+        )
 
     def estimate_group_time(self, category: str) -> float:
         """Return the design effect of groups on the share of a category; 1 where they are not known."""
@@ -112,7 +121,7 @@ def _compute_shares_p(window: CategoryWindow) -> float:
         before, now = (np.append(side[is_sure], side[~is_sure].sum()) for side in (before, now))
         before[-1] += sketch.other
     # Without it χ² would detect drift in every column that is autocorrelated.
-    times = sketch.known / sketch.effective, window.correlation_time
+    times = max(sketch.known / sketch.effective, window.memory), window.correlation_time
     return min(1.0, run_chi2_test(before, now, times).p / _SHARES["shares"])
 
 

@@ -78,9 +78,19 @@ class NumberWindow:
         return np.clip(self.values, low, high) if is_clippable else (self.values > self.median).astype(np.float64)
 
     @cached_property
+    def memory(self) -> float:
+        """The number of values that are worth an independent one, whatever their groups."""
+        return estimate_dependence(self.scores, None)
+
+    @cached_property
     def correlation_time(self) -> float:
         """The number of values that are worth an independent one."""
-        return estimate_dependence(self.scores, self.groups)
+        return self.memory if self.groups is None else estimate_dependence(self.scores, self.groups)
+
+    @cached_property
+    def reference_effective(self) -> float:
+        """The effective sample size of the reference: its order may not be known, but that it remembers as much is."""
+        return min(self.sketch.effective, self.sketch.known / self.memory)
 
     @cached_property
     def usual_time(self) -> float:
@@ -181,7 +191,7 @@ def _compute_distribution_p(window: NumberWindow) -> float:
 
 def _compute_function_p(window: NumberWindow) -> float:
     sketch = window.sketch
-    p = float(compute_ks_p(window.distance, sketch.effective, window.effective))
+    p = float(compute_ks_p(window.distance, window.reference_effective, window.effective))
     is_whole = len(sketch.values) == sketch.known
     # Of few numbers the approximation may be too small: three against five would have p = 0.02 for 0.04.
     if is_whole and sketch.known * len(window.ordered) <= MAX_EXACT_PAIRS and np.isfinite(window.ordered).all():
@@ -191,7 +201,7 @@ def _compute_function_p(window: NumberWindow) -> float:
 
 def _compute_location_p(window: NumberWindow) -> float:
     below, up_to = window.counts
-    m, n = window.sketch.effective, window.effective
+    m, n = window.reference_effective, window.effective
     # Of effective sizes, and smaller where values are tied.
     variance = window.sketch.tie_factor * (1 / m + 1 / n + 1 / (m * n)) / 12
     # A constant reference has no ranks to compare: the distribution function decides alone.
@@ -211,7 +221,7 @@ def _compute_spread_p(window: NumberWindow, least: float) -> float:
     z = abs(float((ranks - 1) @ (now - ranks))) / (2 * len(ranks)) * math.sqrt(180)
 
     def compute_p(effective: float) -> float:
-        return math.erfc(z / math.sqrt(2 * (1 / window.sketch.effective + 1 / effective)))
+        return math.erfc(z / math.sqrt(2 * (1 / window.reference_effective + 1 / effective)))
 
     p = compute_p(window.effective)
     # Deviations may be remembered longer than the values, as those of prices are.
