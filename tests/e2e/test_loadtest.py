@@ -63,10 +63,11 @@ def test_a_slow_server_misses_its_objective(folder: Path, capsys: pytest.Capture
         return (answer[0], {**answer[1], "Server-Timing": "queue;dur=0, compute;dur=150, total;dur=150"}, answer[2])
 
     with serving(slow) as server:
-        code = main(["loadtest", server.url, "model_name=sums", *SHORT, "slo.p99_ms=100", "output=json"])
+        code = main(["loadtest", server.url, "model_name=sums", *SHORT, "slo.p99_ms=20", "output=json"])
     printed = json.loads(capsys.readouterr().out)
-    assert (code, printed["details"]["objective"]["verdict"]) == (4, "missed")
-    assert "more than slo.p99_ms=100: half of the batches take 150 ms to compute" in printed["sentence"]
+    # Far over it: a machine on which all takes several times as long leaves it undecided otherwise.
+    assert (code, printed["details"]["objective"]["verdict"]) == (4, "missed"), printed["sentence"]
+    assert "more than slo.p99_ms=20: half of the batches take 150 ms to compute" in printed["sentence"]
     assert printed["metrics"]["server_p99_ms"] == pytest.approx(150, rel=0.01)
     assert 0 < printed["metrics"]["network_and_client_p50_ms"] < printed["metrics"]["p50_ms"]
 
