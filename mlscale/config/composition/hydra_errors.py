@@ -25,7 +25,7 @@ from mlscale.errors import MLScaleError
 # Hydra's errors hold texts, not data: these are of Hydra 1.3.
 _NOT_FOUND = re.compile(r"In '(?P<file>[^']*)': Could not (?:find|load) '(?P<group>[^']+)/(?P<option>[^/']*)'")
 _IN = re.compile(r"In '(?P<group>.+)/(?P<option>[^/']+)': ")
-_PLUGINS = "ax-sweeper nevergrad-sweeper optuna-sweeper joblib-launcher ray-launcher rq-launcher submitit-launcher"
+_PLUGINS = "ax-sweeper nevergrad-sweeper optuna-sweeper"
 
 
 def check_options(request: Request, exists: Callable[[str], bool]) -> Iterator[MLScaleError]:
@@ -93,7 +93,7 @@ def _create_unknown_option_error(group: str, option: str, where: str, typed: obj
     options = roots.groups.get(spelled, ())
     why = f"options: {', '.join(options)}" if options else "no config folder has this group"
     meaning, name = find_value_meaning(spelled, option), re.sub(r"\.ya?ml$", "", option.rpartition("/")[2])
-    if group.startswith("hydra/"):  # a plugin is a package: hydra-optuna-sweeper, hydra-submitit-launcher
+    if group.startswith("hydra/"):  # a plugin is a package: hydra-optuna-sweeper
         plugin = f"{option.partition('_')[0]}-{group.partition('/')[2]}"
         why = "each is a package of its own, but for hydra's basic"
         fix = f"pip install hydra-{plugin}" if plugin in _PLUGINS.split() else ""

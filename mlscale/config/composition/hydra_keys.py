@@ -23,6 +23,9 @@ def check_effect(word: str, *, multirun: bool) -> Iterator[MLScaleError]:
         if not multirun:
             why = "it belongs to a sweep, which -m starts"
             yield MLScaleError(f"'{typed}' has no effect", where=where, why=why)
+        elif key == "hydra.launcher" and value != "basic":  # a plugin's jobs are in processes of their own, unseen here
+            why = "jobs of -m run one after another, or with launch=slurm in SLURM; a plugin's would miss in the table"
+            yield MLScaleError(f"'{typed}' can't be chosen", where=where, why=why, fix=f"leave {typed}={value} out")
         if key == "hydra.sweep.dir" and is_address(value):
             yield create_address_error(key, value, where)
         return

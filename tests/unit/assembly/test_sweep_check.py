@@ -90,11 +90,11 @@ def test_config_show_prints_one_config(capsys: pytest.CaptureFixture[str]) -> No
     ("typed", "lines"),
     [
         ("hydra/sweeper=ax", ["unknown option 'ax' of the group 'hydra/sweeper'", "pip install hydra-ax-sweeper"]),
-        ("hydra/launcher=submitit_slurm", ["command line: hydra/launcher=", "pip install hydra-submitit-launcher"]),
-        ("hydra/launcher=mine", ["unknown option 'mine' of the group 'hydra/launcher'", "see docs/configuration.md"]),
+        ("hydra/launcher=submitit_slurm", ["command line: hydra/launcher=", "can't be chosen", "with launch=slurm"]),
+        ("hydra/sweeper=mine", ["unknown option 'mine' of the group 'hydra/sweeper'", "see docs/configuration.md"]),
     ],
 )
-def test_a_plugin_that_is_not_installed_is_named_by_its_package(
+def test_a_plugin_is_named_by_its_package_if_a_sweep_can_have_it(
     start: list[str], typed: str, lines: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main([*start, "+recipe=resnet", "seed=1,2", typed]) == 2
