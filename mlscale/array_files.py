@@ -13,7 +13,7 @@ def load_arrays(file: str | Path | bytes) -> Any:
     """Return the array of a .npy file, or of its bytes; of a .npz archive a dictionary of its arrays.
 
     Raises:
-        OSError: there is no such file, or it may not be read.
+        OSError: the file is not found, or may not be read.
         ValueError: it is corrupt, not numpy's, or has objects.
     """
     with io.BytesIO(file) if isinstance(file, bytes) else open(file, "rb") as stream:

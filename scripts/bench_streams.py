@@ -148,7 +148,8 @@ def serve_peer(name: str) -> None:
     for line in sys.stdin:
         try:
             found: list[str] | None = find(*(dict(np.load(f"{line.strip()}/{number}.npz")) for number in (0, 1)))
-        except Exception:
+        except Exception as error:  # a peer may refuse a window: a '–' in the table, with its reason here
+            print(f"{name}: {type(error).__name__}: {error}"[:300], file=sys.stderr)
             found = None
         print(json.dumps(found), file=answers, flush=True)
 

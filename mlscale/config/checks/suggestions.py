@@ -73,7 +73,7 @@ def suggest_key(path: str, value: object, names: Names) -> Advice | None:
     head = path.rpartition(".")[0]
     group = head.partition(".")[0] if head in names.nodes and "." in head else ""
     for advices in _iterate_meanings(path, value, names):
-        if group in BUILDS_SEVERAL:  # `target.triton.batch_size`: what an entry has is no setting of another group
+        if group in BUILDS_SEVERAL:  # `target.triton.batch_size` is not that of the data
             advices = [item for item in advices if not item.fix or item.fix.strip("'\"").startswith(group)]
         fixes = list(dict.fromkeys(advice.fix for advice in advices if advice.fix))
         if len(fixes) == 1:

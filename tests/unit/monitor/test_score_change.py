@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import t
 
-from mlscale.monitor.window_check import ScoreChange, compare_scores, estimate_mean, format_rounded_percent
+from mlscale.monitor.score_change import ScoreChange, compare_scores, estimate_mean, format_rounded_percent
 from mlscale.reference.column_sketch import ScoreReference
 from mlscale.stats.intervals import compute_wilson_interval
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from mlscale.monitor.window_check import MonitorLimits, RuleResult, WindowCheck, check_rules, format_rounded_percent
+from mlscale.monitor.score_change import format_rounded_percent
+from mlscale.monitor.window_check import MonitorLimits, RuleResult, WindowCheck, check_rules
 from mlscale.reference.column_sketch import ScoreReference
 from mlscale.stats.intervals import compute_quantile_interval, compute_wilson_interval
 from mlscale.task_types.registry import get_task_type
