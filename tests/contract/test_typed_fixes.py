@@ -152,6 +152,11 @@ def _draw(seed: int, count: int) -> Iterator[tuple[str, list[str]]]:
         ("resnet", "compress.required=true", "compress=int8 compress.int8.required=true"),
         ("resnet", "logger.project=x", "logger=[csv,wandb] logger.wandb.project=x"),
         ("resnet", "launch.max_restarts=-1", ""),  # 2 is another number
+        # What was taken out is not put back.
+        ("resnet", "~optimizer.lr", "scheduler.max_lr=<value>"),
+        ("resnet", "~optimizer", "scheduler=none, or an option of optimizer"),
+        ("resnet", "~seed", "data.seed=<value>"),
+        ("resnet", "optimizer.lr=choice(0.1,0.2)", "-m 'optimizer.lr=choice(0.1,0.2)', which runs one job for each"),
     ],
 )
 def test_a_fix_means_what_was_typed(recipe: str, typed: str, fix: str) -> None:

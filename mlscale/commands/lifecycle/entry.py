@@ -353,7 +353,7 @@ class Lifecycle:
             swapped and is_better and not dropped and not wrong,
             f"{len(dropped)} dropped, {len(wrong)} wrong of {client.requests:,} requests, "
             + (f"{self.first.ref} → {champion.ref}; " if swapped else f"{champion.ref} does not answer; ")
-            + "; ".join([f"{format_change(shifted)} on samples not sent before", *dropped[:1], *wrong[:1]]),
+            + "; ".join([f"{format_change(shifted)} on new samples", *dropped[:1], *wrong[:1]]),
             {
                 "swap_requests": client.requests,
                 "swap_dropped": len(dropped),

@@ -17,6 +17,7 @@ from omegaconf.errors import (
 )
 
 from mlscale.config.names.suggest import find_nearest, format_override
+from mlscale.config.schema.roots import BASE_GROUPS
 from mlscale.config.schema.target_nodes import join_path
 from mlscale.config.schema.values import hide_env_default
 from mlscale.errors import MLScaleError
@@ -106,9 +107,9 @@ def _explain_failure(
             fix += "\nlogger=none" if path.startswith("logger.") else ""
     elif isinstance(error, InterpolationKeyError) and (match := _KEY.search(str(error))):
         group, key = path.partition(".")[0], match[1]
-        if key in paths and key.partition(".")[0] != group and not cfg.get(key.partition(".")[0]):
-            # The group that it takes the value from is `none`.
-            other = key.partition(".")[0]
+        other = key.partition(".")[0]
+        if other not in (key, group) and (key in paths or other in BASE_GROUPS) and not cfg.get(other):
+            # The group that it takes the value from is `none`, or taken out by `~`.
             why = f"{other}=none has no '{key.rpartition('.')[2]}'"
             return MLScaleError(what, where=where(path), why=why, fix=f"{group}=none, or an option of {other}")
         why = f"unknown key '{key}'"
@@ -117,7 +118,9 @@ def _explain_failure(
             names = [str(name) for name in cfg.get("derived") or ()]
             paths, why = [f"derived.{name}" for name in names], f"{why}; derived has {', '.join(names)}"
         close = find_nearest(key, paths)
-        if key in paths:  # an option of its group has it, and this one has not
+        if removed := re.search(r"command line: (~.*)", where(key)):
+            why = f"{removed[1]} takes '{key}' out"
+        elif key in paths:  # an option of its group has it, and this one has not
             fix = f"{key}=<value>"
         elif close and raw.strip() == "${" + match[1] + "}":
             fix = format_override(path, "${" + close + "}")

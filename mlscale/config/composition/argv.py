@@ -274,10 +274,11 @@ def _quote_if_needed(key: str, value: str, *, multirun: bool) -> str:
         # A path may contain commas, which Hydra reads as a sweep.
         if "/" in value:
             return quote_hydra_text(value)
+        why = "one job runs for each with -m" + f"; a list is {key}=[…]" * ("(" not in value)
         raise MLScaleError(
             f"{key}={value} is a sweep over several values",
             where=f"command line: {key}={value}",
-            why=SEARCHED if value.startswith("interval(") else f"one job runs for each with -m; a list is {key}=[…]",
+            why=SEARCHED if value.startswith("interval(") else why,
             fix=_suggest_sweep(key, value, list(getattr(parsed.value(), "list", ()))),
         )
     # A run's id may look like a number (`1e5`): unquoted, Hydra would change its digits.

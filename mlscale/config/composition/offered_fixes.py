@@ -23,6 +23,7 @@ _TYPED = re.compile(
     r"((leave|write|take|mlscale|pip|python|export|mkdir|mv|choose|sbatch|cd) ?|--?\w|[\[`]|[\w.@~+/-]+[=(])"
 )
 _SHOWN = re.compile(r"mlscale .*(--help|config show|runs ls)|mlscale \+recipe")
+_SWEEP = re.compile(r"=(?:\w+\()?([^,()]*).*")  # over several values, of which the first is checked
 _IS_NAME = re.compile(r"unknown (key|flag|word) ")  # of these the page has the names of other programs
 
 
@@ -79,7 +80,7 @@ def move_examples(error: MLScaleError, typed: Sequence[str]) -> None:
 def _find_objection(line: str, rest: Sequence[str], command: str) -> MLScaleError | None:
     """Return why what a line sets is refused itself, with the other words that are to be typed; None if it is not."""
     sweep = line.removeprefix("-m ")
-    words = [word if sweep == line else word.partition(",")[0] for word in read_words(sweep)]
+    words = [word if sweep == line else _SWEEP.sub(r"=\1", word) for word in read_words(sweep)]
     keys = {word.lstrip("+~").partition("=")[0] for word in words}
     if not words:
         return None

@@ -188,5 +188,6 @@ def _apply_override(labels: dict[str, str], override: Override) -> None:
     path, value = override.key_or_group, override.value()
     if override.is_delete():
         _drop_origins(labels, path)
+        labels[path] = COMMAND_LINE + (override.input_line or path)
         return
     _record_origin(labels, value, path, COMMAND_LINE + (override.input_line or path).lstrip("+"))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import re
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +30,7 @@ from mlscale.data.remote.addresses import (
 from mlscale.data.remote.remote_index import IndexedShard, find_cached_stat, read_small_file
 from mlscale.data.remote.remote_shard import ContentCheck, RemoteAccess
 from mlscale.data.remote.shard_cache import ShardCache
-from mlscale.data.remote.transfers import Attempts, RemoteStat, RetryLimits, Store, describe_error
+from mlscale.data.remote.transfers import Attempts, RemoteStat, RetryLimits, Store, describe_error, may_pass
 from mlscale.data.shards.system_files import report_once
 from mlscale.errors import Exit, MLScaleError, raise_all
 
@@ -36,6 +38,8 @@ _THREADS = 16
 """Requests at a time: an answer takes tens of milliseconds, most of which is waiting."""
 _MAX_DOCUMENT_BYTES = 256 << 20
 _SHOWN = 3
+_FEW_ATTEMPTS = 3
+"""Before the cache is looked at."""
 
 
 def open_access(cache_dir: str | None = None, cache_bytes: int | None = None) -> RemoteAccess:
@@ -77,15 +81,27 @@ def find_remote_shards(entry: str, where: str, names: re.Pattern[str], access: R
         else:
             stats |= _list_folder(store, part, access, where, names, digests)
     unknown = [address for address, stat in stats.items() if stat is None]
-    try:
+
+    def ask(access: RemoteAccess) -> dict[str, RemoteStat | None]:
         known = {**stats, **_read_stats(store, unknown, access, where, entry)}
         if known and not digests:
-            digests = _read_digests(store, join_address(next(iter(known)), ""), access, where)
+            digests.update(_read_digests(store, join_address(next(iter(known)), ""), access, where))
+        return known
+
+    hasty = copy.copy(access)
+    hasty.policy = replace(access.policy, attempts=min(access.policy.attempts, _FEW_ATTEMPTS))
+    try:
+        known = ask(hasty)
     except MLScaleError as error:
-        known = {address: find_cached_stat(address, access) for address in stats}
-        if error.exit != Exit.ENVIRONMENT or None in known.values():
+        if error.exit != Exit.ENVIRONMENT:
             raise
-        report_once(f"remote    {error.what}: the shards are read from the cache, as they were")
+        known = {address: find_cached_stat(address, access) for address in stats}
+        if None in known.values():
+            if not may_pass(error.__cause__ or error):
+                raise
+            known = ask(access)  # without the server nothing can be read: it is waited for
+        else:
+            report_once(f"remote    {error.what}: the shards are read from the cache, as they were")
     return [
         IndexedShard(
             name=identify_shard(address),

@@ -155,7 +155,7 @@ CASES = {
         ["optimizer=adamw", "optimizer.lr=choice(0.1,0.2)"],
         "optimizer.lr=choice(0.1,0.2) is a sweep over several values\n"
         "  where: command line: optimizer.lr=choice(0.1,0.2)\n"
-        "  why:   one job runs for each with -m; a list is optimizer.lr=[…]\n"
+        "  why:   one job runs for each with -m\n"
         "  fix:   -m 'optimizer.lr=choice(0.1,0.2)', which runs one job for each",
     ),
     "an interval": (
