@@ -15,7 +15,6 @@ from mlscale.monitor.drift import ColumnDrift, DriftLimits, compare_columns, sel
 from mlscale.monitor.drift.column_drift import GROUP, QUALITY
 from mlscale.monitor.event_window import EventWindow
 from mlscale.monitor.score_change import compare_scores, format_rounded_percent
-from mlscale.reference.column_sketch import CategorySketch
 from mlscale.report import format_number
 from mlscale.stats.intervals import (
     Interval,
@@ -229,7 +228,7 @@ def check_drift(
     sentence = _describe_drift(over, detected, held, events)
     # Without a group each event counts as a user of its own. Broken data is broken, whoever sent it.
     if not has_groups and any(column.kind not in QUALITY for column in over):
-        sentence += ", whether a few users caused it is unknown (events without a group)"
+        sentence += ", whether a few users or a long memory caused it is unknown (events without a group)"
     return RuleResult("drift", level, sentence, metrics, is_weak)
 
 
@@ -253,16 +252,9 @@ def _describe_drift(over: list[ColumnDrift], detected: list[ColumnDrift], held: 
 
 
 def _drop_repeats(columns: list[ColumnDrift]) -> list[ColumnDrift]:
-    """Return the results without shares of a new category, which is reported as a finding of its own."""
-    new = {column.name for column in columns if column.kind == "new category"}
-    return [column for column in columns if not (column.name in new and _is_share_of_new(column))]
-
-
-def _is_share_of_new(column: ColumnDrift) -> bool:
-    reference = column.reference
-    if column.kind != "distribution" or not isinstance(reference, CategorySketch):
-        return False
-    return column.now > column.before and column.category not in reference.counts
+    """Return the results without shares of columns of which a category that is new or lost is the finding."""
+    named = {column.name for column in columns if column.kind in ("new category", "lost class")}
+    return [column for column in columns if column.kind != "distribution" or column.name not in named]
 
 
 def _list_changes(what: str, columns: list[ColumnDrift]) -> str:

@@ -18,9 +18,11 @@ from mlscale.stats.chi2 import run_chi2_test
 from mlscale.stats.design_effect import estimate_group_time
 from mlscale.stats.exceedances import compute_exceedance_p
 
-_SHARES = {"shares": 0.82, "new category": 0.1, "missing": 0.05, "collapse": 0.03}  # as in `number_tests`
+# As in `number_tests`.
+_SHARES = {"shares": 0.8, "new category": 0.1, "missing": 0.05, "collapse": 0.03, "lost class": 0.02}
 _FREQUENT = 5  # categories whose dependence within groups is estimated
 _COLLAPSED, _MIXED = 0.95, 0.8  # shares of the most frequent class: of a collapse, and at most of its reference
+_COMMON = 0.05  # the share of a class whose loss is found; rarer ones may come in bursts that a reference does not show
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,6 +70,11 @@ class CategoryWindow:
         return len(self.values) / self.correlation_time
 
     @cached_property
+    def least_effective(self) -> float:
+        """The same for values that may be all equal: these do not show how long they remember each other."""
+        return min(self.effective, len(self.values) * self.sketch.effective / self.sketch.known)
+
+    @cached_property
     def new(self) -> list[tuple[str, int]]:
         """Categories that the sketch does not name, and their counts, the most frequent one first."""
         return [item for item in self.counts.most_common() if item[0] not in self.sketch.counts]
@@ -98,7 +105,7 @@ def compare_category_column(
     has_values = len(sample) and sketch.known
     window = CategoryWindow(sketch, sample, Counter(sample.tolist()), groups) if has_values else None
     if window is not None:
-        results += _find_collapse(window, label)
+        results += list(_find_collapse(window, label)) or _find_lost_class(window, label)
         results += _find_new_category(window, label)
         results.append(_compare_shares(window, label))
     return window, results
@@ -155,12 +162,28 @@ def _find_collapse(window: CategoryWindow, label: str) -> Iterator[ColumnDrift]:
     before, now = sketch.counts.get(category, 0) / sketch.known, count / len(window.values)
     if sketch.group == "inputs" or now < _COLLAPSED or most > _MIXED:
         return
-    # Answers that are all equal do not show how long they remember each other: the reference's are taken.
-    effective = min(window.effective, len(window.values) * sketch.effective / sketch.known)
+    effective = window.least_effective
     p = float(compute_exceedance_p(now * effective, effective, _MIXED * sketch.effective, sketch.effective))
     yield ColumnDrift(
         sketch.name, label, "constant", before, now, now - before, min(1.0, p / _SHARES["collapse"]), sketch,
         window.values, effective, category=category,
+    )  # fmt: skip
+
+
+def _find_lost_class(window: CategoryWindow, label: str) -> Iterator[ColumnDrift]:
+    """Find a common class that a model does not answer once; the most frequent one stands for all."""
+    sketch, n = window.sketch, window.least_effective
+    lost = [(count, name) for name, count in sketch.counts.items() if not window.counts[name]]
+    count, category = max(lost, default=(0, ""))
+    share = count / sketch.known
+    if sketch.group == "inputs" or share < _COMMON:
+        return
+    # At most 1 / share classes are so frequent.
+    p = float(compute_exceedance_p(n, n, (1 - share) * sketch.effective, sketch.effective)) / share
+    # All of its events are elsewhere, however few they were among all.
+    yield ColumnDrift(
+        sketch.name, label, "lost class", share, 0.0, 1.0, min(1.0, p / _SHARES["lost class"]), sketch,
+        window.values, n, category=category,
     )  # fmt: skip
 
 

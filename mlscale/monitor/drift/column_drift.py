@@ -14,11 +14,12 @@ from mlscale.report import format_number
 from mlscale.report.text import format_percent
 
 DriftKind = Literal[
-    "distribution", "tails", "missing", "range", "constant", "unit", "new category", "type",
+    "distribution", "tails", "missing", "range", "constant", "unit", "new category", "lost class", "type",
     "stuck", "repeated", "clipped", "rounded",
 ]  # fmt: skip
 QUALITY: tuple[DriftKind, ...] = (
-    "type", "constant", "repeated", "stuck", "unit", "missing", "new category", "range", "clipped", "rounded",
+    "type", "constant", "repeated", "stuck", "unit", "missing", "new category", "lost class", "range", "clipped",
+    "rounded",
 )  # fmt: skip
 """The kinds that concern the quality of the data, which no cycle explains; the others concern its distribution."""
 
@@ -113,6 +114,8 @@ class ColumnDrift:
                 return f"{self.label} is out of the reference's range in {now}"
             case "new category":
                 return f"{self.label} has the new category {self.category!r} ({now})"
+            case "lost class":
+                return f"{self.label} is never {self.category!r}, {before} before"
             case "tails":
                 return f"{self.label} has more extreme values ({before} → {now})"
             case "distribution":

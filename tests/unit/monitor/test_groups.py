@@ -53,7 +53,7 @@ def test_without_groups_they_look_like_drift_and_the_sentence_names_the_cause() 
     columns, sketches = draw(20, 1000, 1), sketch(1)
     del columns[GROUP]
     results = compare_columns(sketches, columns, TIMES, DriftLimits())
-    cause = "whether a few users caused it is unknown (events without a group)"
+    cause = "whether a few users or a long memory caused it is unknown (events without a group)"
     assert cause in check_drift(results, 1000, MonitorLimits()).sentence
     assert cause not in check_drift(results, 1000, MonitorLimits(), has_groups=True).sentence
     # One group alone, such as the only client of a service, shows no more than none.
