@@ -1,6 +1,6 @@
-"""What checkpoints cost a training: `python -m scripts.bench_checkpoint [FOLDER …] [rounds=5] [mb=100]`.
+"""What checkpoints cost a training: `python -m scripts.bench_checkpoint [FOLDER …] [--rounds 5] [--mb 100]`.
 
-A model and its optimizer of `mb` megabytes train in one process, in blocks of `seconds=15`: without checkpoints, and
+A model and its optimizer of `mb` megabytes train in one process, in blocks of 15 seconds: without checkpoints, and
 with one every five seconds by mlscale in the background, by mlscale and by Lightning's TorchCheckpointIO synchronously,
 and by `torch.distributed.checkpoint.async_save`. The blocks take turns, so that the noise of the machine falls on all.
 For each way: the steps per second relative to the block without checkpoints of the same round, and the stall, the time
@@ -10,8 +10,8 @@ the system, on its own. Without folders: a tmpfs and the disk of the temporary f
 
 from __future__ import annotations
 
+import argparse
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -147,12 +147,14 @@ def measure_folder(parent: Path, mb: int, rounds: int, seconds: float) -> None:
 
 def main() -> None:
     """Measure and print."""
-    options = dict(word.split("=", 1) for word in sys.argv[1:] if "=" in word)
-    folders = [Path(word) for word in sys.argv[1:] if "=" not in word]
-    for folder in folders or [Path("/dev/shm"), Path(tempfile.gettempdir())]:
-        measure_folder(
-            folder, int(options.get("mb", 100)), int(options.get("rounds", 5)), float(options.get("seconds", 15))
-        )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folders", nargs="*", type=Path, default=[Path("/dev/shm"), Path(tempfile.gettempdir())])
+    parser.add_argument("--mb", type=int, default=100)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=15)
+    args = parser.parse_args()
+    for folder in args.folders:
+        measure_folder(folder, args.mb, args.rounds, args.seconds)
 
 
 if __name__ == "__main__":

@@ -7,9 +7,9 @@ all. Prints medians, and ratios to Lightning; then what verifying and loading ta
 
 from __future__ import annotations
 
+import argparse
 import os
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -25,8 +25,12 @@ from mlscale.train.checkpoint.weights_only_load import load_checkpoint_file
 
 def main() -> None:
     """Measure and print."""
-    size = int(sys.argv[1]) if len(sys.argv) > 1 else 100
-    rounds = int(sys.argv[2]) if len(sys.argv) > 2 else 9
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("size", metavar="MB", nargs="?", type=int, default=100)
+    parser.add_argument("rounds", nargs="?", type=int, default=9)
+    parser.add_argument("folder", nargs="?")
+    args = parser.parse_args()
+    size, rounds = args.size, args.rounds
     checkpoint = {
         "epoch": 1,
         "global_step": 100,
@@ -34,7 +38,7 @@ def main() -> None:
         "optimizer_states": [{"state": {n: torch.randn(2 * size * 250_000 // 32 // 3) for n in range(32)}}],
     }
     theirs, ours = TorchCheckpointIO(), VerifiedCheckpointIO()
-    with tempfile.TemporaryDirectory(dir=sys.argv[3] if len(sys.argv) > 3 else None) as folder:
+    with tempfile.TemporaryDirectory(dir=args.folder) as folder:
         path = Path(folder)
 
         def flushed() -> None:

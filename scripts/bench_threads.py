@@ -7,10 +7,10 @@ OMP_WAIT_POLICY=ACTIVE python -m scripts.bench_threads resnet vit
 
 from __future__ import annotations
 
+import argparse
 import logging
 import os
 import random
-import sys
 import tempfile
 import time
 import warnings
@@ -70,12 +70,15 @@ def measure(name: str) -> str:
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", default=[*RECIPES, "resnet18"], help="recipes, or models of timm")
+    names = parser.parse_args().names
     warnings.simplefilter("ignore")
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     wait_passively()
     print(f"waiting: {os.environ.get('OMP_WAIT_POLICY')}, {os.environ.get('GOMP_SPINCOUNT')} turns")
     print("| recipe | one thread, ms | all cores, ms | × | default threads |\n|---|---|---|---|---|")
-    for name in sys.argv[1:] or [*RECIPES, "resnet18"]:
+    for name in names:
         print(measure(name), flush=True)
 
 

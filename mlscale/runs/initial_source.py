@@ -106,8 +106,7 @@ def find_initial_weights(text: str, root: str | Path = "runs") -> InitialWeights
             "the address of a file is not read",
             where=f"init_from={text}",
             why="a file of an object store has another name than its checkpoint, and no digest next to it",
-            fix=f"{format_override('init_from', text.rpartition('/')[0])}, the run's address\n"
-            "init_from=<a file that was copied from there>",
+            fix="init_from=<the address of a run>\ninit_from=<a file that was copied from there>",
         )
     path = Path(text).expanduser()
     if path.is_dir() and not is_run_folder(path) and not is_sharded(path):

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+import mlscale
 from mlscale.errors import MLScaleError
 from mlscale.runs.checkpoint_files.checkpoint_digest import read_content_digest, verify_checkpoint
 from mlscale.runs.remote_checkpoints.checkpoint_store import CheckpointStore
@@ -139,6 +140,11 @@ def test_what_is_missing_is_reported_before_a_run(bucket: Any, monkeypatch: pyte
     error = refuse("s3://other/mine")
     assert (error.what, error.exit) == ("the bucket of s3://other/mine does not exist", 2)
     assert "the schemes are: s3://" in refuse("hdfs://host/mine").why
+    for words in (["resume=hdfs://b/x"], ["like=hdfs://b/x"]):
+        with pytest.raises(MLScaleError) as caught:
+            mlscale.compose(["recipe=resnet", *words])
+        assert caught.value.where == "the address of the run: hdfs://b/x"
+        assert "s3://<bucket>/<folder>/<run id>" in caught.value.fix
     assert refuse("s3://").what == "the address of the checkpoints names no bucket"
     with monkeypatch.context() as patch:
         patch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
