@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import onnx
 
 OPSET = 20  # that of the encoders' graphs, which are joined to it
-_TRACEABLE = "keep to what torch.export can trace: no Python branches on values, no batch size as a number"
+_TRACEABLE = "keep to what torch.export can trace: no Python branches on values, x.shape[0] in place of len(x)"
 _LIMIT = 2**31 - 1
 """Largest size of a protobuf message, bytes."""
 
@@ -56,7 +56,7 @@ def export_onnx(model: ServedModule) -> bytes:
     sizes = [port.type.tensor_type.shape.dim[0] for port in (*proto.graph.input, *proto.graph.output)]
     if not all(size.dim_param for size in sizes):
         fixed = next(size.dim_value for size in sizes if not size.dim_param)
-        raise _build_export_error(f"a number in forward makes batches of {fixed} samples of all")
+        raise _build_export_error(f"a number in forward, such as len(x), makes batches of {fixed} samples of all")
     nodes = (node.op_type for graph in (proto.graph, *proto.functions) for node in graph.node)
     # Two passes over a few samples do not show what is drawn seldom.
     if random := sorted({kind for kind in nodes if kind.startswith("Random") or kind in ("Bernoulli", "Multinomial")}):

@@ -33,8 +33,8 @@ from mlscale.tasks import MLP, Classification
 from tests.unit.export.conftest import network
 
 
-def build_module(model: nn.Module, shape: tuple[int, ...]) -> ServedModule:
-    return build_served_module(model, TensorType(), TensorEncoder.from_shape(shape, "float32"))
+def build_module(model: nn.Module, shape: tuple[int, ...], dtype: str = "float32") -> ServedModule:
+    return build_served_module(model, TensorType(), TensorEncoder.from_shape(shape, dtype))
 
 
 def test_a_forward_that_takes_what_steps_make_of_a_batch_is_explained() -> None:
@@ -161,7 +161,7 @@ class BuiltIn(nn.Module):
         (Branching, "Python code decides by the values of a tensor", "torch.export can trace"),
         (Unknown, "ONNX has no operator for aten._linalg_eigh", "onnx.ai/onnx/operators"),
         (Packed, "a packed sequence has another length for each batch", "give the padded sequence to the layer"),
-        (BuiltIn, "a number in forward makes batches of 2 samples of all", "torch.export can trace"),
+        (BuiltIn, "a number in forward, such as len(x), makes batches of 2 samples of all", "torch.export can trace"),
     ],
 )
 def test_what_a_graph_cannot_hold_is_reported(
@@ -247,6 +247,20 @@ def build_training_norm() -> nn.Module:
             return super().train(True)
 
     return nn.Sequential(Training(1), nn.Flatten())
+
+
+class Scaled(nn.Module):
+    """Divides by the largest value of the batch, which is that of every sample here."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x / x.amax()).flatten(1).float()
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.uint8])
+def test_samples_that_are_alike_do_not_hide_what_mixes_a_batch(dtype: type) -> None:
+    x: Any = np.stack([np.roll(np.asarray([255, 0, 9, 99], dtype), turn).reshape(1, 2, 2) for turn in range(4)])
+    with pytest.raises(MLScaleError, match="depends on the other samples of its batch"):
+        check_own_answers(build_module(Scaled(), (1, 2, 2), dtype.__name__), {"input": x}, 1e-4)
 
 
 @pytest.mark.parametrize(
