@@ -34,8 +34,8 @@ def unpack_batch(batch: object) -> Batch:
     if isinstance(batch, Sequence) and len(batch) == 2:
         return Batch(batch[0], batch[1], None)
     shown = f"a mapping with {sorted(map(str, batch))}" if isinstance(batch, Mapping) else type(batch).__name__
-    what, fix = f"the batch is {shown}; a task reads {{'x', 'y'}} or (x, y)", "let the dataset return (image, label)"
-    if isinstance(batch, Sequence) and not isinstance(batch, str) and len(batch) > 2:
+    what, fix = f"the batch is {shown}; a task reads {{'x', 'y'}} or (x, y)", "let the dataset return (x, y)"
+    if isinstance(batch, Sequence | Mapping) and not isinstance(batch, str) and len(batch) > 2:
         fix = 'let the dataset return ({"a": a, "b": b}, y): several inputs are one dict, see docs/lightning-module.md'
     raise MLScaleError(what, where="data", fix=f"{fix}\nlet the data module return a dict with x and y")
 

@@ -40,9 +40,9 @@ def offer_fixes(typed: Sequence[str], command: str) -> Iterator[None]:
         _check_words.cache_clear()  # files may have changed since
         move_examples(error, typed)
         words_before = {word.lstrip("+") for word in typed}
-        fixes = [problem.fix.partition("\n")[0] for problem in error.list_problems()]
-        wrong = {problem.where.removeprefix("command line: ") for problem in error.list_problems()}
-        rest = [*(word for word in typed if word not in wrong), *(word for fix in fixes for word in read_words(fix))]
+        wrong = {problem.where.removeprefix("command line: ").lstrip("+~") for problem in error.list_problems()}
+        offered = (word for problem in error.list_problems() for word in read_words(problem.fix.partition("\n")[0]))
+        rest = [*(word for word in typed if word.lstrip("+~") not in wrong), *offered]
         for problem in error.list_problems() if error.exit == Exit.USER else ():
             lines, reasons = [], [problem.why]
             for line in filter(None, problem.fix.split("\n")):

@@ -43,8 +43,8 @@ if [ -z "$stopped" ]; then
   # A signal interrupts `wait`, which then returns no exit code of the step.
   while stopped=; wait "$step"; last=$?; [ "$last" = 127 ] || code=$last; [ -n "$stopped" ]; do :; done
 fi
-# srun returns the highest exit code of its tasks: 143 too where one was killed and srun has ended the others.
-case "$code$signals" in 143*TERM*) ;; 143*) code=137 ;; esac
+# srun returns 143 also where a task was killed and it has ended the others; it kills all (137) at a second SIGTERM.
+case "$code$signals" in 143*TERM* | 137*TERM*) code=143 ;; 143*) code=137 ;; esac
 report end "$run" code="$code"
 code=$?
 if [ "$code" = 75 ]; then

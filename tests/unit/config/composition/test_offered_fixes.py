@@ -48,6 +48,8 @@ from mlscale.errors import MLScaleError
         ("resnet", "metrics=[accuracy] epochs=3", ["metric=val/accuracy", "trainer.max_epochs=3"]),
         ("resnet", "verbose=0", ["~callbacks.progress"]),
         ("resnet", "optimizer=adamww model=vitt", ["optimizer=adamw", "model=vit"]),
+        ("resnet", "+model=vitt ++optimizer=sgdd", ["model=vit", "optimizer=sgd"]),
+        ("vitt", "", ["recipe=vit"]),
     ],
 )
 def test_what_is_offered(recipe: str, typed: str, fixes: list[str]) -> None:

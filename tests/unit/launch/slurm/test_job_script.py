@@ -189,8 +189,9 @@ def test_a_signal_before_the_step_starts_none(tmp_path: Path, signal: str, code:
     assert run_script(tmp_path, guard, "true")[1][:2] == ["start ", f"end {code}"]
 
 
-def test_a_step_that_a_stop_has_ended_is_no_failure(tmp_path: Path) -> None:
-    waiting = "trap 'exit 143' TERM; for i in $(seq 100); do sleep 0.1; done"
+@pytest.mark.parametrize("code", [143, 137])
+def test_a_step_that_a_stop_has_ended_is_no_failure(tmp_path: Path, code: int) -> None:
+    waiting = f"trap 'exit {code}' TERM; for i in $(seq 100); do sleep 0.1; done"
     calls = run_script(tmp_path, "return ${code:-0}", waiting, "(sleep 0.5; kill -s TERM $$) &")
     assert calls == (143, ["start ", "srun", "end 143"])
 
