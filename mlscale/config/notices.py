@@ -127,10 +127,10 @@ def get_inelastic_source(cfg: DictConfig) -> str:
 
 
 def _collect_batch_notices(cfg: DictConfig) -> list[str]:
-    """Return a line where the config's batch size takes the place of that of a user's data, and was not typed."""
+    """Return a line where the config's batch size takes the place of that of a user's data, unless it was typed."""
     device_batch, own = cfg.derived.get("per_device_batch"), inspect_signature(import_target(cfg.data)).parameters
     default = own["batch_size"].default if device_batch and "batch_size" in own else None
-    typed = any(word.startswith("data.batch_size=") for word in cfg.derived.get("overrides") or ())
+    typed = any(word.startswith(("data.batch_size=", "resume=")) for word in cfg.derived.get("overrides") or ())
     if not isinstance(default, int) or default == device_batch or typed:
         return []
     fact = f"batch_size={device_batch} takes the place of {default}, the default of {cfg.data['_target_']}"

@@ -152,6 +152,11 @@ def _draw(seed: int, count: int) -> Iterator[tuple[str, list[str]]]:
         ("resnet", "compress.required=true", "compress=int8 compress.int8.required=true"),
         ("resnet", "logger.project=x", "logger=[csv,wandb] logger.wandb.project=x"),
         ("resnet", "launch.max_restarts=-1", ""),  # 2 is another number
+        ("resnet", "trainer=gpu", "trainer.accelerator=gpu"),
+        ("resnet", "verbose=true", ""),
+        ("vit", "model.layers=-1", ""),
+        ("resnet", "optimizer=[sgd,adamw]", "-m optimizer=sgd,adamw, which runs one job for each"),
+        ("resnet", "metric=val/accurcy", "metric=val/accuracy"),
         # What was taken out is not put back.
         ("resnet", "~optimizer.lr", "scheduler.max_lr=<value>"),
         ("resnet", "~optimizer", "scheduler=none, or an option of optimizer"),

@@ -10,11 +10,12 @@ from functools import cache
 from mlscale.config.checks.checked_config import CheckedConfig
 from mlscale.config.metric_direction import infer_direction
 from mlscale.config.names.foreign_names import find_value_meanings
-from mlscale.config.names.suggest import fold_name, format_override
+from mlscale.config.names.suggest import find_nearest, fold_name, format_override
 from mlscale.config.signatures import source_names as source
 from mlscale.errors import MLScaleError
 
 _BUILT_IN = ("mlscale.", "pytorch_lightning.", "lightning.")
+_OF_PACKAGES = ("mlscale.", "torchvision.", "timm.")  # modules that log nothing of their own
 _STAGE = re.compile(r"^(metrics|eval|val|valid|validation|test|best)[_/. ]|^(val|valid)(?=(acc|loss))")
 
 
@@ -24,7 +25,7 @@ def check_metric_names(config: CheckedConfig) -> Iterator[MLScaleError]:
     target = str(task.get("_target_")) if isinstance(task, dict) else ""
     if not target.startswith("mlscale.") or not _is_built_in(config.tree):
         return
-    # A name that is unknown is not refused: a module inside the model may log it.
+    # A name that is unknown is not refused, unless it is near: a module inside the model may log it.
     for path, name in _iterate_monitored(config.tree):
         stage, _, last = name.rpartition("/")
         logged = _read_metric_names(target)
@@ -33,6 +34,8 @@ def check_metric_names(config: CheckedConfig) -> Iterator[MLScaleError]:
         plain = _STAGE.sub("", _STAGE.sub("", name.lower()))
         meant = [meaning.rpartition("/")[2] for meaning in find_value_meanings("metric", plain)]
         same = next((item for item in logged if fold_name(item) == fold_name(plain) or item in meant), "")
+        if not same and str(_get_node(config.tree, ["model"]).get("_target_")).startswith(_OF_PACKAGES):
+            same = find_nearest(plain, logged) or ""
         if same or (stage not in ("train", "val", "test") and (meant or _is_of_another_task(config, plain))):
             yield MLScaleError(
                 f"{path}={name} is not logged",

@@ -110,8 +110,8 @@ def _iterate_meanings(path: str, value: object, names: Names) -> Iterator[Sequen
         yield fixes or in_group or typos  # a key of another option is a reason alone
     same = {name for name in (*names.paths, *others) if fold_name(_get_last(name)) == fold_name(last)}
     here = [name for name in names.paths if name in same]
-    # An argument that no file names comes last.
-    same_keys = advise([name for name in here if name in _read_descriptions()] or here)
+    # An argument that no file names comes last, and after a meaning of the table.
+    same_keys = advise([name for name in here if name in _read_descriptions()] or ([] if is_listed(path) else here))
     # `strategy.name=ddp`, `optmizer=adamw`
     group = correct_front(head, names) if last in ("name", "type") else find_nearest(path, names.groups)
     option = suggest_option(group, value, names) if group else ""

@@ -18,7 +18,7 @@ from mlscale.config.composition.request import Request
 from mlscale.config.composition.user_files import create_yaml_error
 from mlscale.config.names.foreign_names import find_value_meaning, is_sentence
 from mlscale.config.names.suggest import find_nearest
-from mlscale.config.schema.key_owners import BUILDS_SEVERAL
+from mlscale.config.schema.key_owners import BUILDS_ONE, BUILDS_SEVERAL
 from mlscale.config.schema.roots import COMMAND_BASES, COMMAND_GROUP, Roots
 from mlscale.errors import MLScaleError
 
@@ -50,6 +50,9 @@ def check_options(request: Request, exists: Callable[[str], bool]) -> Iterator[M
             yield MLScaleError(f"{typed} names several options", where=where, fix=fix)
             continue
         names = override.value()
+        if isinstance(names, list) and len(names) > 1 and key in BUILDS_ONE:
+            fix = f"-m {key}={','.join(map(str, names))}, which runs one job for each"
+            yield MLScaleError(f"{typed} names several options", where=where, why="one is built", fix=fix)
         for name in names if isinstance(names, list) else [names]:
             if isinstance(name, str) and not exists(f"{key}/{name}"):
                 yield _create_unknown_option_error(key, name, where, names, request.roots)

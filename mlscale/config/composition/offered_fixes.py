@@ -88,7 +88,9 @@ def _find_objection(line: str, rest: Sequence[str], command: str) -> MLScaleErro
         rest = [*(word for word in rest if word.lstrip("+~").partition("=")[0] not in keys), *words]
     named = "|".join(rf"(?<![\w.]){re.escape(key)}(?![\w.])" for key in keys)
     # The config of a run is not read again.
-    problems = [*check_replaced_keys(command, rest)] if command in REFERENCES else _check_words(tuple(rest), command)
+    takes, has_recipe = REFERENCES.get(command), any(word.lstrip("+").startswith("recipe=") for word in rest)
+    of_run = takes is not None and not (takes.is_optional and has_recipe)
+    problems = [*check_replaced_keys(command, rest)] if of_run else _check_words(tuple(rest), command)
     return next((problem for problem in problems if re.search(named, f"{problem.what} {problem.where}")), None)
 
 

@@ -80,7 +80,7 @@ def create_no_reference_error(command: str, here: Sequence[str] = (), typed: Seq
         here: references to models that are here.
         typed: the words of the command line, which the fix repeats.
     """
-    settings = [shlex.quote(word) for word in typed if not word.lstrip("+").startswith(f"{REF}=")]
+    settings = [shlex.quote(word) for word in typed if not word.lstrip("+").startswith((f"{REF}=", "recipe="))]
     keys = {word.lstrip("+").partition("=")[0] for word in typed}
     needed = [word for word in _NEEDED.get(command, ()) if word.partition("=")[0] not in keys]
     examples = "\n".join(

@@ -97,7 +97,8 @@ class Node:
             # A comment may narrow an annotation (`str` to `one of max, min`), but must not contradict it: both are
             # checked.
             schema = str(commented.schema)
-            narrower = "enum" in schema or "pattern" in schema or "any" in annotated.text
+            bounded = "minimum" in schema and ("int" in annotated.text or "float" in annotated.text)
+            narrower = "enum" in schema or "pattern" in schema or bounded or "any" in annotated.text
             return [annotated, commented] if narrower else [annotated]
         kinds = [kind for kind in (annotated, commented) if kind is not None]
         if not kinds and self.path in ("optimizer", "scheduler") and not self._can_be_infinite(key, parameter):

@@ -9,13 +9,16 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from mlscale.config.schema.value_types import DICT, FLOAT, INT, NONE, Type, make_list_type, make_literal, make_union
-
-
-def at_least(least: int) -> Type:
-    """Return the type of whole numbers that are not below `least`."""
-    schema: dict[str, object] = {"type": "integer", "minimum": least}
-    return Type(f"int ≥ {least}", lambda value: INT.accepts(value) and value >= least, schema)  # type: ignore[operator]
+from mlscale.config.schema.value_types import (
+    DICT,
+    FLOAT,
+    NONE,
+    Type,
+    at_least,
+    make_list_type,
+    make_literal,
+    make_union,
+)
 
 
 def _part(*, zero: bool) -> Type:
@@ -41,7 +44,7 @@ RANGES: Mapping[str, Type] = {
     "data.batch_size": make_union(at_least(1), NONE),
     "data.workers": make_union(at_least(0), make_literal("auto")),
     "optimizer.lr": _AMOUNT,
-    **dict.fromkeys(("optimizer.momentum", "model.dropout"), _SHARE),
+    **dict.fromkeys(("optimizer.momentum", "model.dropout", "callbacks.ema.decay"), _SHARE),
     **dict.fromkeys(_RATES, make_union(_AMOUNT, make_list_type(_AMOUNT))),
     "trainer.gradient_clip_val": make_union(_AMOUNT, NONE),
     "trainer.accumulate_grad_batches": at_least(1),

@@ -178,12 +178,18 @@ def _get_type_name(node: ast.expr) -> str:
 _ONE_OF = "one of "
 _WORD = re.compile(
     rf"(?P<type>{_ONE_OF}[\w-]+(?:, [\w-]+)+"
-    r"|(?:int|float|bool|str|path|list|dict)(?:\[\w+\])?(?: or [\w.\[\]-]+)*)(?::|$)"
+    r"|(?:int|float|bool|str|path|list|dict)(?: ≥ -?\d)?(?:\[\w+(?: ≥ -?\d)?\])?(?: or [\w.\[\]-]+)*)(?::|$)"
 )
 
 
+def at_least(least: int, kind: Type = INT) -> Type:
+    """Return the type of numbers that are not below `least`."""
+    schema = {**kind.schema, "minimum": least}
+    return Type(f"{kind.text} ≥ {least}", lambda value: kind.accepts(value) and value >= least, schema)  # type: ignore[operator]
+
+
 def extract_type_word(comment: str) -> str:
-    """Return the type word at the start of a comment (`int`, `list[str]`, `int or auto`, `one of max, min`), or ""."""
+    """Return the type word at the start of a comment (`int ≥ 1`, `int or auto`, `one of max, min`), or ""."""
     match = _WORD.match(comment)
     return match["type"] if match else ""
 
@@ -197,9 +203,12 @@ def parse_type_word(text: str) -> Type | None:
 
 
 def _parse_alternative(text: str) -> Type:
-    known = parse_annotation(text)
+    if text.startswith("list["):
+        return make_list_type(_parse_alternative(text.removeprefix("list[").removesuffix("]")))
+    word, bound, least = text.partition(" ≥ ")
+    known = parse_annotation(word)
     if known is not None:
-        return known
+        return at_least(int(least), known) if bound else known
     return NONE if text == "null" else make_literal(text)
 
 

@@ -39,18 +39,18 @@ def open_store(address: str, where: str) -> CheckpointStore:
     scheme, _, path = address.partition("://")
     package = _PACKAGES.get(scheme)
     scheme = address.partition(":")[0]
-    place = f"{where}{': ' if where == TYPED else '='}{mask_address(address)}"
+    origin = f"{where}{': ' if where == TYPED else '='}{mask_address(address)}"
     if package is None:
         raise MLScaleError(
             f"checkpoints are not {_get_access(where)} '{scheme}://'",
-            where=place,
+            where=origin,
             why=f"the schemes are: {', '.join(f'{name}://' for name in _PACKAGES)}",
             fix=_RUN_ADDRESS if where in _OF_A_RUN else f"{where}=s3://<bucket>/<folder>\n{where}=<a folder>",
         )
     if not path.split("/")[0]:
         raise MLScaleError(
             "the address of the checkpoints names no bucket",
-            where=place,
+            where=origin,
             fix=_RUN_ADDRESS if where in _OF_A_RUN else f"{where}={scheme}://<bucket>/<folder>",
         )
     settings: dict[str, Any] = {}
@@ -67,7 +67,7 @@ def open_store(address: str, where: str) -> CheckpointStore:
     except ImportError as error:
         raise MLScaleError(
             f"checkpoints are {_get_access(where)} '{scheme}://' by {package}, which is not installed",
-            where=place,
+            where=origin,
             why=str(error),
             fix=f"pip install 'mlscale[{scheme}]'",
             exit=Exit.ENVIRONMENT,

@@ -64,7 +64,8 @@ def test_what_is_lost_is_reported() -> None:
     assert reported(data, derived={"per_device_batch": 64})[1:] == [
         f"batch_size=64 takes the place of 16, the default of {HERE}.Batched: data.batch_size=32 keeps it"
     ]
-    assert reported(data, derived={"per_device_batch": 64, "overrides": ["data.batch_size=128"]})[1:] == []
+    for word in ("data.batch_size=128", "resume=last"):
+        assert reported(data, derived={"per_device_batch": 64, "overrides": [word]})[1:] == []
     assert reported(data, derived={"per_device_batch": 16})[1:] == []
     assert reported({}) == ["data=none: order and resume are whatever the task's own loaders give"]
 

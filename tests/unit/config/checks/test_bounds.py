@@ -8,12 +8,14 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
+import mlscale
 from mlscale.config.checks.bounds import check_bounds, check_single_process
-from mlscale.config.schema.value_ranges import RANGES, _part, at_least
+from mlscale.config.schema.value_ranges import RANGES, _part
 from mlscale.config.schema.value_types import (
     FLOAT,
     INT,
     allow_nonfinite,
+    at_least,
     is_finite,
     make_literal,
     make_tuple_type,
@@ -21,6 +23,7 @@ from mlscale.config.schema.value_types import (
     parse_annotation,
     parse_type_word,
 )
+from mlscale.errors import MLScaleError
 
 STRATEGIES = "mlscale.train.strategies"
 
@@ -179,3 +182,19 @@ def test_words_of_comments() -> None:
     assert kind is not None
     values: list[object] = [None, 1.5, "auto", "null", []]
     assert [value for value in values if kind.accepts(value)] == [None, 1.5, "auto"]
+
+
+@pytest.mark.parametrize(
+    ("recipe", "word"),
+    [
+        ("vit", "model.depth=0"),
+        ("vit", "model.heads=0"),
+        ("resnet", "model.widths=[16,0]"),
+        ("resnet", "callbacks.checkpoint.keep=-2"),
+        ("resnet", "data.image_size=-3"),
+        ("gpt", "data.length=0"),
+    ],
+)
+def test_a_comment_bounds_a_number(recipe: str, word: str) -> None:
+    with pytest.raises(MLScaleError, match=f"'{word.partition('=')[0]}' must be .*≥"):
+        mlscale.compose([f"recipe={recipe}", word])

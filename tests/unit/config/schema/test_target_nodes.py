@@ -115,7 +115,7 @@ def test_a_comment_narrows_an_annotation_and_does_not_contradict_it() -> None:
     assert of("loss", "str", "my.Task") == ["str"]
     patience = "callbacks.early_stopping", "pytorch_lightning.callbacks.EarlyStopping"
     assert texts(typed(*patience, parameter("patience", "str")), "patience") == ["str"]
-    assert texts(typed(*patience, parameter("patience", "tuple[X, int]")), "patience") == ["list[any, int]", "int"]
+    assert texts(typed(*patience, parameter("patience", "tuple[X, int]")), "patience") == ["list[any, int]", "int ≥ 0"]
     assert texts(typed(*patience, parameter("mode")), "mode") == []  # its comment names no type
 
 
