@@ -35,11 +35,11 @@ def describe_run_status(status: str, record: JobRecord, state: JobState) -> str:
         return "requeued" if state.word == "queued" and record.starts else state.word
     if status in ("queued", "running", "elsewhere", "crashed"):
         # The folder can't know that the job has ended: its end was not recorded.
-        if state.word in ("unknown", "elsewhere"):
+        if state.word in ("unknown", "elsewhere") and not record.stopped:
             return status
         if record.cancelled:
             return "cancelled"
-        has_crashed = record.scheduler == "slurm" and state.word in ("ended", "failed")
+        has_crashed = record.stopped or (record.scheduler == "slurm" and state.word in ("ended", "failed"))
         return "crashed" if has_crashed else state.word
     return status
 

@@ -242,11 +242,10 @@ class TarSource:
         counts = present.sum(axis=1)
         names = [self._index.extensions[column] for column in self._columns]
         if (counts > 1).any():
-            sample_name = self._index.get_sample_name(int(np.argmax(counts > 1)))
             raise MLScaleError(
                 "it is not clear which member is the image",
                 where=where,
-                why=f"sample {sample_name} has several: {_format_extensions(names)}",
+                why=f"sample {self._index.get_sample_name(int((counts > 1).argmax()))} has several: {_format_extensions(names)}",
                 fix=f"data.image_key={min(names, key=len)}",
             )
         columns: NDArray[np.intp] = np.asarray(self._columns, np.intp)[present.argmax(axis=1)]
@@ -260,7 +259,8 @@ class TarSource:
                 f"the samples have no label '.{label_key}'",
                 where=where,
                 why=f"their members are: {_format_extensions(extensions)}",
-                fix=f"data.label_key=<one of {_format_extensions(extensions)}>",
+                fix=f"data.label_key=<one of {_format_extensions(extensions)}>"
+                + "\ndata.label_field=<a key of every sample's JSON>" * ("json" in extensions),
             )
         check_extension(label_key, allow=allow, where="data.label_key")
         return extensions.index(label_key)

@@ -245,7 +245,10 @@ def test_members_that_are_missing_or_ambiguous(tmp_path: Path) -> None:
     image = picture(0)
     no_label = write_tar(tmp_path / "a.tar", [("0.png", image), ("0.json", b"0")])
     assert failure(no_label).what == "the samples have no label '.cls'"
-    assert failure(no_label).fix == "data.label_key=<one of .json, .png>"
+    assert failure(no_label).fix.split("\n") == [
+        "data.label_key=<one of .json, .png>",
+        "data.label_field=<a key of every sample's JSON>",
+    ]
     one_lacks = write_tar(tmp_path / "b.tar", [("0.png", image), ("0.cls", b"0"), ("1.png", image)])
     assert failure(one_lacks).what == "1 of 2 samples lack their .cls member"
     assert "b.tar/1" in failure(one_lacks).why

@@ -1,5 +1,7 @@
 """States of jobs, from what SLURM's programs print, and the status of a run that follows."""
 
+from dataclasses import replace
+
 import pytest
 
 from mlscale.errors import MLScaleError
@@ -85,3 +87,10 @@ def test_sacct_is_asked_where_the_controller_has_forgotten_a_job(
     monkeypatch.setattr(job_states, "read_cluster_name", lambda: "mini")
     monkeypatch.setattr(job_states, "run_slurm", run_slurm)
     assert job_states.find_slurm_states([RECORD])["7"].word == word
+
+
+@pytest.mark.parametrize("word", ["unknown", "vanished"])
+def test_a_job_that_stopped_for_good_has_crashed_whatever_slurm_knows(word: str) -> None:
+    assert (
+        describe_run_status("queued", replace(RECORD, stopped="stopped after 3 failures"), JobState(word)) == "crashed"
+    )
