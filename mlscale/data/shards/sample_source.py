@@ -242,10 +242,11 @@ class TarSource:
         counts = present.sum(axis=1)
         names = [self._index.extensions[column] for column in self._columns]
         if (counts > 1).any():
+            name = self._index.get_sample_name(int(np.argmax(counts > 1)))
             raise MLScaleError(
                 "it is not clear which member is the image",
                 where=where,
-                why=f"sample {self._index.get_sample_name(int((counts > 1).argmax()))} has several: {_format_extensions(names)}",
+                why=f"sample {name} has several: {_format_extensions(names)}",
                 fix=f"data.image_key={min(names, key=len)}",
             )
         columns: NDArray[np.intp] = np.asarray(self._columns, np.intp)[present.argmax(axis=1)]
