@@ -64,11 +64,18 @@ def add_answers(
     version: str,
     latency_ms: NDArray[np.float32] | float = 0.0,
     time_us: int | None = None,
+    groups: Sequence[str | None] | None = None,
 ) -> None:
     """Add events of what a servable predicts of raw samples, none of which is bad."""
     packed = servable.pack_samples(raw)
     predictions = servable.task_type.build_predictions(servable.compute_samples(packed), servable.labels)
     subject = build_event_subject(servable, version, "test")
     writer.add_events(
-        ids, subject=subject, samples=packed, predictions=predictions, latency_ms=latency_ms, time_us=time_us
+        ids,
+        subject=subject,
+        samples=packed,
+        predictions=predictions,
+        latency_ms=latency_ms,
+        time_us=time_us,
+        groups=groups,
     )
