@@ -244,11 +244,13 @@ def _is_own_answer(
 
 
 def _vary(values: Any) -> tuple[Any, Any]:
-    """Return paler samples, and twice as many others with larger values; token numbers stay as they are."""
+    """Return paler samples that are not black, and twice as many others, far out; token numbers stay as they are."""
     if values.dtype == np.uint8:
-        return values // 2, np.concatenate([255 - values, values])
+        return values // 2 + 64, np.concatenate([255 - values, values])
     is_float = values.dtype.kind == "f"
-    return values / 2 if is_float else values, np.concatenate([values * 3, values * -3] if is_float else [values] * 2)
+    return values / 2 if is_float else values, np.concatenate(
+        [values * 100, values * -100] if is_float else [values] * 2
+    )
 
 
 def _are_close(first: Mapping[str, Any], second: Mapping[str, Any], tolerance: float) -> bool:

@@ -24,6 +24,7 @@ Clock = Callable[[], float]
 DECISION_ROUNDS = (16, 32, 64, 128, 256)
 """Rounds after which the interval may decide. It holds for all of these checks together (Bonferroni)."""
 BUDGET_S = 10.0
+_SPREAD_ROUNDS, _PAUSE_S = 16, 0.3  # rounds in a row, and the pause between them: a machine's state lasts for seconds
 _MIN_ROUNDS = 8  # rounds, however long they take: fewer give no interval of a median at this confidence
 _WARM_UP = 3  # calls that are not measured: the first ones fill caches
 _BLOCK_S = 0.001  # shorter calls are repeated: reading a clock takes less than 0.2 % of this
@@ -92,6 +93,7 @@ def compare_times(
     budget_s: float = BUDGET_S,
     confidence: float = 0.95,
     cpu_clock: Clock = time.thread_time,
+    spread: bool = False,
 ) -> TimesCompared:
     """Measure both calls until the interval of their ratio excludes `bound`, or the budget is spent.
 
@@ -103,6 +105,8 @@ def compare_times(
         bound: the ratio that a decision depends on; None measures to within 2 %.
         budget_s: seconds by the wall clock; eight rounds are measured in any case.
         confidence: of the ratio's interval, two-sided.
+        spread: measure at four times at least, with pauses, and let the interval hold four in five of the rounds: what
+            another process measures later is in the range of the rounds, not of their median.
         cpu_clock: `time.thread_time` for calls that compute in the calling thread (ONNX Runtime and torch with one
             thread); `time.process_time` where they have threads of their own and nothing else of this process computes.
     """
@@ -112,12 +116,18 @@ def compare_times(
     ratios: list[float] = []
     # Bonferroni: each check gets its share of the error, as stopping at the first clear one would inflate it.
     at_each = 1 - (1 - confidence) / len(DECISION_ROUNDS)
+    checked = DECISION_ROUNDS[2:] if spread else DECISION_ROUNDS
     while True:
         ratios.append(_measure_ratio(a, b))
         spent = len(ratios) >= _MIN_ROUNDS and time.perf_counter() - started > budget_s
-        if len(ratios) in DECISION_ROUNDS or spent:
-            median_ratio, quiet = compute_quantile_interval(np.array(ratios), 0.5, at_each), a.quiet_s / b.quiet_s
-            ratio = Interval(median_ratio.value, min(median_ratio.low, quiet), max(median_ratio.high, quiet))
+        if spread and len(ratios) % _SPREAD_ROUNDS == 0 and len(ratios) < checked[0]:
+            time.sleep(_PAUSE_S)
+        if len(ratios) in checked or spent:
+            median_ratio = compute_quantile_interval(np.array(ratios), 0.5, at_each)
+            others = [a.quiet_s / b.quiet_s, *(np.quantile(ratios, (0.1, 0.9)) if spread else ())]
+            ratio = Interval(
+                median_ratio.value, float(min(median_ratio.low, *others)), float(max(median_ratio.high, *others))
+            )
             # More rounds make the median precise, but no machine quiet.
             if (
                 spent

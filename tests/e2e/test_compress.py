@@ -224,7 +224,7 @@ def test_what_can_not_be_compressed_is_refused_before_the_first_step(
             r"compress\.mine works in a training run alone",
         ),
         ("checkpoint=bst " + INT8, "no checkpoint 'bst'"),
-        ("compress.int8.calibration_samples=0 " + INT8, "calibration_samples is 0"),
+        ("compress.int8.calibration_samples=0 " + INT8, "calibration_samples. must be int ≥ 1"),
         ("compress.int8.method=fast " + INT8, "method"),
         ("compress=int4", "int4"),
     ],

@@ -37,6 +37,7 @@ _TIME = _text("time", r"\d+:\d+:\d+:\d+")
 _BATCHES = make_union(at_least(0), _part(zero=True), NONE)
 _AMOUNT = Type("float ≥ 0", lambda value: FLOAT.accepts(value) and value >= 0, {"type": "number", "minimum": 0})  # type: ignore[operator]
 _SHARE = Type("float from 0 to 1", lambda value: _AMOUNT.accepts(value) and value <= 1, _AMOUNT.schema | {"maximum": 1})  # type: ignore[operator]
+_SHARES = ("optimizer.momentum", "model.dropout", "callbacks.ema.decay", "task.threshold")
 _RATES = ("scheduler.max_lr", "scheduler.base_lr", "scheduler.eta_min", "scheduler.min_lr")
 _OBJECT = Type("object", DICT.accepts, DICT.schema)
 
@@ -44,7 +45,7 @@ RANGES: Mapping[str, Type] = {
     "data.batch_size": make_union(at_least(1), NONE),
     "data.workers": make_union(at_least(0), make_literal("auto")),
     "optimizer.lr": _AMOUNT,
-    **dict.fromkeys(("optimizer.momentum", "model.dropout", "callbacks.ema.decay"), _SHARE),
+    **dict.fromkeys(_SHARES, _SHARE),
     **dict.fromkeys(_RATES, make_union(_AMOUNT, make_list_type(_AMOUNT))),
     "trainer.gradient_clip_val": make_union(_AMOUNT, NONE),
     "trainer.accumulate_grad_batches": at_least(1),

@@ -190,7 +190,10 @@ def test_fp32_is_timed_against_int8_until_the_bound_is_decided(
     answers: list[Any] = []
     bounds: list[float | None] = []
 
-    def compare_times(first: Any, second: Any, *, bound: float | None = None, budget_s: float = 10) -> TimesCompared:
+    def compare_times(
+        first: Any, second: Any, *, bound: float | None = None, budget_s: float = 10, spread: bool = False
+    ) -> TimesCompared:
+        assert spread
         answers.extend(call()["logits"] for call in (first, second))
         bounds.append(bound)
         return timed(2, 1, 1.9, 2.1)
@@ -209,7 +212,7 @@ def test_fp32_is_timed_against_int8_until_the_bound_is_decided(
 def test_on_a_busy_machine_the_range_is_wider() -> None:
     """Its states last longer than a measurement: 2.43 and 2.95 were measured of one model, each to within 3 %."""
     busy = replace(GOOD, single=replace(GOOD.single, is_oversubscribed=True))
-    assert (busy.speedup.value, busy.speedup.low, busy.speedup.high) == (2.0, 1.9 / 1.25, 2.1 * 1.25)
+    assert (busy.speedup.value, busy.speedup.low, busy.speedup.high) == (2.0, 1.9 / 1.1, 2.1 * 1.1)
     assert busy.batch_speedup == GOOD.batch_speedup
     # The sentence has both: kept, and 'at least 0.97×', would contradict each other.
     assert busy.describe_busy_machine() == " by what was measured on this busy machine (1.90 to 2.10)"

@@ -256,11 +256,28 @@ class Scaled(nn.Module):
         return (x / x.amax()).flatten(1).float()
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.uint8])
-def test_samples_that_are_alike_do_not_hide_what_mixes_a_batch(dtype: type) -> None:
+class Lowered(nn.Module):
+    """Subtracts the smallest value of the batch, which is that of every sample here."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x - x.amin()).flatten(1).float()
+
+
+class Limited(nn.Module):
+    """Divides by the largest value of the batch where that is far out."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x / x.abs().amax().clamp(min=999)).flatten(1).float()
+
+
+@pytest.mark.parametrize(
+    ("dtype", "model"),
+    [(np.float32, Scaled), (np.uint8, Scaled), (np.float32, Lowered), (np.uint8, Lowered), (np.float32, Limited)],
+)
+def test_samples_that_are_alike_do_not_hide_what_mixes_a_batch(dtype: type, model: Callable[[], nn.Module]) -> None:
     x: Any = np.stack([np.roll(np.asarray([255, 0, 9, 99], dtype), turn).reshape(1, 2, 2) for turn in range(4)])
     with pytest.raises(MLScaleError, match="depends on the other samples of its batch"):
-        check_own_answers(build_module(Scaled(), (1, 2, 2), dtype.__name__), {"input": x}, 1e-4)
+        check_own_answers(build_module(model(), (1, 2, 2), dtype.__name__), {"input": x}, 1e-4)
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -41,7 +42,7 @@ class Machine:
 
         return takes
 
-    def compare(self, first: float, second: float, **settings: float) -> TimesCompared:
+    def compare(self, first: float, second: float, **settings: Any) -> TimesCompared:
         return compare_times(self.call(first), self.call(second), cpu_clock=lambda: self.now, **settings)
 
 
@@ -209,3 +210,18 @@ def test_only_an_interval_beside_the_bound_decides(
 def test_an_interval_is_clear(low: float, high: float, bound: float | None, clear: bool) -> None:
     """Without a bound: within two percent of the estimate, which is 1 here, on either side."""
     assert _is_clear(Interval(1.0, low, high), bound) is clear
+
+
+def test_the_interval_of_a_spread_measurement_holds_most_of_the_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    pauses: list[float] = []
+    monkeypatch.setattr(time, "sleep", pauses.append)
+    machine = Machine()
+
+    def first() -> None:  # as on a machine whose state lasts for seconds
+        machine.now += 2 if len(pauses) < 2 else 3
+
+    compared = compare_times(first, machine.call(1), cpu_clock=lambda: machine.now, spread=True)
+    assert pauses == [timing._PAUSE_S] * 3
+    assert compared.rounds >= 64
+    assert compared.ratio.low == pytest.approx(2)
+    assert compared.ratio.high == pytest.approx(3)
