@@ -154,6 +154,9 @@ def _draw(seed: int, count: int) -> Iterator[tuple[str, list[str]]]:
         ("resnet", "launch.max_restarts=-1", ""),  # 2 is another number
         ("resnet", "trainer=gpu", "trainer.accelerator=gpu"),
         ("resnet", "verbose=true", ""),
+        ("vit", "weights=best.ckpt", ""),  # of samples, of a file, or of a package
+        ("regression", "metric=val/r2_score", "metric=val/r2"),
+        ("resnet", "data=imagefolder data.root=", ""),
         ("vit", "model.layers=-1", ""),
         ("resnet", "optimizer=[sgd,adamw]", "-m optimizer=sgd,adamw, which runs one job for each"),
         ("resnet", "metric=val/accurcy", "metric=val/accuracy"),

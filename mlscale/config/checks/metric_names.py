@@ -34,8 +34,8 @@ def check_metric_names(config: CheckedConfig) -> Iterator[MLScaleError]:
         plain = _STAGE.sub("", _STAGE.sub("", name.lower()))
         meant = [meaning.rpartition("/")[2] for meaning in find_value_meanings("metric", plain)]
         same = next((item for item in logged if fold_name(item) == fold_name(plain) or item in meant), "")
-        if not same and str(_get_node(config.tree, ["model"]).get("_target_")).startswith(_OF_PACKAGES):
-            same = find_nearest(plain, logged) or ""
+        is_closed = str(_get_node(config.tree, ["model"]).get("_target_")).startswith(_OF_PACKAGES)
+        same = same or (find_nearest(plain, logged) or "" if is_closed else "")
         if same or (stage not in ("train", "val", "test") and (meant or _is_of_another_task(config, plain))):
             yield MLScaleError(
                 f"{path}={name} is not logged",

@@ -118,6 +118,8 @@ def _iterate_meanings(path: str, value: object, names: Names) -> Iterator[Sequen
     options = [Advice(option)] if option else []
     is_meant = bool(find_value_meaning(path, value))
     is_whole = not head or is_listed(path) or is_meant
+    if is_listed(path) and foreign and not any(advice.fix for advice in foreign):  # a sentence is about this very name
+        yield foreign
     direct = [] if head else [advice for advice in same_keys if advice.fix.partition("=")[0].count(".") == 1]
     yield direct or [*(() if head or is_meant else same_keys), *(foreign if is_whole else ()), *options]
     yield [*fixes, *in_group] if near else []

@@ -38,7 +38,9 @@ FLOAT = Type("float", _is_float, {"type": "number"})
 BOOL = Type("bool", lambda value: isinstance(value, bool), {"type": "boolean"})
 STR = Type("str", lambda value: isinstance(value, str), {"type": "string"})
 PATH = Type(
-    "path", lambda value: isinstance(value, str) and not is_address(value), {"type": "string", "pattern": PATH_PATTERN}
+    "path",
+    lambda value: isinstance(value, str) and value != "" and not is_address(value),
+    {"type": "string", "pattern": PATH_PATTERN, "minLength": 1},
 )
 """A path of this machine."""
 NONE = Type("null", lambda value: value is None, {"type": "null"})

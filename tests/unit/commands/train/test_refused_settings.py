@@ -45,7 +45,9 @@ def test_an_impossible_value_is_refused_before_the_start(
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("typed", ["optimizer=adamw optimizer.betas=[2,3]", "-m optimizer.weight_decay=-1,-2 seed=1,2"])
+@pytest.mark.parametrize(
+    "typed", ["optimizer=adamw optimizer.betas=[2,3]", "-m optimizer=adamw optimizer.betas=[2,3] seed=1,2"]
+)
 def test_the_check_builds_what_refuses_its_own_settings(typed: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["config", "check", "+recipe=resnet", *typed.split()]) == 2
     assert "Invalid" in capsys.readouterr().err
