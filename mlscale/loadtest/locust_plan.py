@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import gevent
-from locust import FastHttpUser, constant, constant_throughput, events, task
+from locust import FastHttpUser, events, task
 
 from mlscale.atomic_files import write_text
 from mlscale.loadtest.build_requests import LoadRequest, build_requests
@@ -89,13 +89,33 @@ EMPTY = Phase(STARTED[1]) if STARTED else None
 class LoadTestUser(FastHttpUser):
     """A user that sends a request, waits for the answer, and repeats: at once, or at a steady rate."""
 
-    wait_time = constant_throughput(SETTINGS["rate"] / SETTINGS["users"]) if SETTINGS["rate"] else constant(0)
     connection_timeout = network_timeout = SETTINGS["timeout_s"]
     insecure, ssl_context_factory = False, staticmethod(CREDENTIALS.create_tls_context)
     max_retries = max_redirects = 0  # an answer that needs a retry is a failure
 
     # Of the class, so that a change of phase reaches all users at once.
     phase = EMPTY or SERVER
+    numbers = itertools.count()
+    _turn = 0.0
+
+    def on_start(self) -> None:
+        """Wait for this user's first turn: the turns of an open loop are evenly spread over all users."""
+        if SETTINGS["rate"]:
+            ahead = next(self.numbers) / SETTINGS["rate"]
+            self._turn = time.perf_counter() + ahead
+            gevent.sleep(ahead)
+
+    def wait_time(self) -> float:
+        """Return the seconds until the next turn: none after a late answer, with the turns after it as they were.
+
+        By `constant_throughput` of Locust, users that once had to wait together would send together from then on.
+        """
+        if not SETTINGS["rate"]:
+            return 0.0
+        period, now = SETTINGS["users"] / SETTINGS["rate"], time.perf_counter()
+        self._turn += period
+        self._turn += period * max(0, int((now - self._turn) / period))  # turns that were missed are left out
+        return max(0.0, self._turn - now)
 
     @task
     def send_request(self) -> None:
@@ -111,7 +131,7 @@ class LoadTestUser(FastHttpUser):
                 answer = parse_response(SETTINGS["protocol"], request, status, headers, body, MODEL.classes)
                 server_time = read_server_time(headers)
             except InvalidResponse as wrong:
-                why = str(wrong) if status else f"no answer: {type(response.error).__name__} {response.error}"[:200]
+                why = str(wrong) if status else _describe_absence(response.error)
                 response.failure(why)
                 if phase.is_counted(began):
                     phase.outcome.record_failure(why)
@@ -122,6 +142,12 @@ class LoadTestUser(FastHttpUser):
                         ms, answer.version, request.count, answer.labels, request.labels, server_time
                     )
                     _note_first_answer(phase)
+
+
+def _describe_absence(error: Exception | None) -> str:
+    if "timed out" in str(error):
+        return f"no answer within timeout_s={SETTINGS['timeout_s']:g}"
+    return f"no answer: {type(error).__name__} {error}"[:200]
 
 
 def _note_first_answer(phase: Phase) -> None:

@@ -65,7 +65,10 @@ def evaluate_objective(
     limits = tuple(_find_client_limits(outcome, rate)) if outcome.latencies.count else ()
     # In an open loop all requests were sent at their rate, so a met latency needs no extrapolation: no users.
     terms = [*_check_latencies(objective, outcome, users if rate is None else 0, bool(limits))]
-    terms += [*_check_failures(objective, outcome, bool(limits)), *_check_rate(objective, outcome, rate, bool(limits))]
+    terms += [
+        *_check_failures(objective, outcome, bool(limits)),
+        *_check_rate(objective, outcome, users, rate, bool(limits)),
+    ]
     # Every quantile is NaN then, and a comparison with NaN decides nothing.
     if not outcome.requests:
         terms = [("missed", "no request came to an end")]
@@ -153,7 +156,7 @@ def _check_failures(objective: Objective, outcome: LoadOutcome, limited: bool) -
     if most is None or failed <= most:
         return
     # A client at its limit causes timeouts, but no other failures.
-    late = sum(count for why, count in outcome.failures.items() if "timeout" in why.lower() or "timed out" in why)
+    late = sum(count for why, count in outcome.failures.items() if "timeout" in why.lower())
     decision: Decision = "undecided" if limited and failed - late <= most else "missed"
     yield decision, f"{failed:,} of {outcome.requests:,} requests failed ({_format_failures(outcome)})"
 
@@ -162,7 +165,9 @@ def _format_failures(outcome: LoadOutcome) -> str:
     return ", ".join(f"{count:,} × {why}" for why, count in outcome.failures.most_common(3))
 
 
-def _check_rate(objective: Objective, outcome: LoadOutcome, rate: float | None, limited: bool) -> Iterator[Term]:
+def _check_rate(
+    objective: Objective, outcome: LoadOutcome, users: int, rate: float | None, limited: bool
+) -> Iterator[Term]:
     least, reached, most = objective.min_requests_per_s, outcome.requests_per_s, _read_calibrated_rate(outcome)
     is_beyond = 0 < most < (least or 0)
     is_far = (least or 0) > reached * _estimate_slowdown(outcome)  # too few on any machine
@@ -175,4 +180,10 @@ def _check_rate(objective: Objective, outcome: LoadOutcome, rate: float | None, 
         yield decision, f"{reached:,.1f} requests/s, fewer than slo.min_requests_per_s={least:g}{but}"
     sent = outcome.requests / outcome.seconds if outcome.seconds else 0.0
     if rate is not None and outcome.requests < _REACHED * rate * outcome.seconds:
+        # Each user waits for its batch: so many requests are the most that the model allows, on any machine.
+        if outcome.compute.mean * rate * _REACHED > 1000 * users * _estimate_slowdown(outcome):
+            decision, but = (
+                "missed",
+                f", as a batch takes {outcome.compute.mean:,.0f} ms, and {users} users wait for it",
+            )
         yield decision, f"{sent:,.1f} of rate={rate:g} requests/s were sent{but}: more users, or a lower rate"

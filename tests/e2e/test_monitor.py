@@ -236,6 +236,8 @@ def test_a_log_is_shown_as_it_is_read(
     assert "401 rows are 400 events of resnet:v1 and 200 labels; 1 row can't be read by the time" in shown
     for line in (r"entry +row 1 +row 2$", r"id +r398 +r399$", r"outcome +ok +ok$", r"latency_ms +3.5 +3.5$"):
         assert re.search(f"^{line}", shown, re.MULTILINE), shown
+    assert main(["events", "check", "log.csv", *words, "rows=0"]) == 4
+    assert "row 1" not in capsys.readouterr().out
     assert main(["events", "check", "logs.csv", *words]) == 2
     assert f"fix:   events={tmp_path}/log.csv" in capsys.readouterr().err
 

@@ -64,6 +64,8 @@ def _check_log(options: Options) -> Result:
 
 def _tabulate_rows(log: ConvertedLog, model: str, count: int) -> list[TableBlock]:
     """Return a table of the latest events: a line for each entry, a column for each event."""
+    if not count:
+        return []
     events = log.store.read(model, last=count)
     labels = log.store.read_labels_by_id(model)
     rows = [_list_entries(events, index, labels) for index in range(len(events))]

@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mlscale.errors import MLScaleError
 from mlscale.export.required_extras import require_extra
 from mlscale.launch.start_notices import print_masked_lines
 from mlscale.report import BarPlot, Figure, Result, Series, format_number
@@ -38,6 +39,11 @@ def run(cfg: DictConfig) -> Result:
 
     start = time.perf_counter()
     objective = Objective(**cfg.slo)
+    least = objective.min_requests_per_s or 0
+    if cfg.rate and cfg.rate < least:
+        raise MLScaleError(
+            f"{cfg.rate:g} requests/s never reach slo.min_requests_per_s={least:g}", where="rate", fix=f"rate={least:g}"
+        )
     # Absolute: Locust runs in another process, which may have another working folder.
     ca_file = str(Path(cfg.ca_file).expanduser().absolute()) if cfg.ca_file else None
     credentials = Credentials(cfg.api_key, ca_file)
@@ -68,7 +74,7 @@ def run(cfg: DictConfig) -> Result:
     with raise_on_terminate():
         outcome = run_locust(plan)
     verdict = evaluate_objective(objective, outcome, users=plan.users, rate=plan.rate)
-    return _build_loadtest_result(plan, outcome, verdict, time.perf_counter() - start)
+    return _build_loadtest_result(plan, outcome, verdict, least, time.perf_counter() - start)
 
 
 def _format_load(plan: LoadPlan) -> str:
@@ -77,7 +83,9 @@ def _format_load(plan: LoadPlan) -> str:
     return f"{pace} for {plan.seconds:g} s after {plan.warmup_s:g} s"
 
 
-def _build_loadtest_result(plan: LoadPlan, outcome: LoadOutcome, verdict: SloVerdict, seconds: float) -> Result:
+def _build_loadtest_result(
+    plan: LoadPlan, outcome: LoadOutcome, verdict: SloVerdict, least: float, seconds: float
+) -> Result:
     latencies, failed = outcome.latencies, outcome.failed_requests
     quantiles = {f"p{100 * share:g}_ms": latencies.compute_quantile(share) for share in (0.5, 0.95, 0.99)}
     accuracy = outcome.correct / outcome.labelled if outcome.labelled else None
@@ -91,7 +99,7 @@ def _build_loadtest_result(plan: LoadPlan, outcome: LoadOutcome, verdict: SloVer
         command="loadtest",
         # Undecided is not met: a gate must not pass on missing evidence.
         ok=verdict.decision == "met",
-        sentence=f"{', '.join(parts)}: {_format_conclusion(plan, outcome, verdict)}",
+        sentence=f"{', '.join(parts)}: {_format_conclusion(plan, outcome, verdict, least)}",
         metrics={
             "requests": outcome.requests,
             "failures": failed,
@@ -121,8 +129,8 @@ def _build_loadtest_result(plan: LoadPlan, outcome: LoadOutcome, verdict: SloVer
     )
 
 
-def _format_conclusion(plan: LoadPlan, outcome: LoadOutcome, verdict: SloVerdict) -> str:
-    """Return the verdict on the objective, and what to type if it is undecided."""
+def _format_conclusion(plan: LoadPlan, outcome: LoadOutcome, verdict: SloVerdict, least: float) -> str:
+    """Return the verdict on the objective, which wants `least` requests/s, and what to type if it is undecided."""
     limited = f"the client was the limit: {'; '.join(verdict.limits)}" if verdict.limits else ""
     match verdict.decision:
         case "met":
@@ -131,8 +139,8 @@ def _format_conclusion(plan: LoadPlan, outcome: LoadOutcome, verdict: SloVerdict
             phrases = [*verdict.missed, *([limited] if limited else [])]
             return f"the objective is missed: {'; '.join(phrases)}"
     rate = _suggest_rate(plan, outcome)
-    fixes = [f"rate={rate:g}"] if rate else []
-    fixes += [f"users={plan.users // 2}"] if plan.users > 1 and not plan.rate else []
+    fixes = [f"rate={rate:g}"] if rate and rate >= least else []
+    fixes += [f"users={plan.users // 2}"] if plan.users > 1 and not plan.rate and not least else []
     return (
         f"the objective is undecided: {'; '.join([*([limited] if limited else []), *verdict.undecided])}; try "
         f"{', or '.join([*fixes, 'the same on a quiet machine or from several, or wrk'])}"

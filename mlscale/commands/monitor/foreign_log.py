@@ -6,7 +6,7 @@ import hashlib
 import shutil
 import tempfile
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from mlscale.events.store import EventStore
     from mlscale.versions.trained_model import TrainedModel
 
+_LISTED = 5  # files in a message
 _WEEKS = timedelta(weeks=5)  # of events before the window: the same hours of earlier weeks
 
 
@@ -33,16 +34,22 @@ class ConvertedLog:
         store: of its events and labels.
         report: what was read, and what could not be.
         is_mapped: returns True for a column that the mapping gives.
+        skipped: names of files beside it that look like logs.
     """
 
     store: EventStore
     report: LogReport
     is_mapped: Callable[[str], bool]
+    skipped: Sequence[str] = ()
 
     def describe_losses(self, start: datetime | None) -> str:
-        """Return what is missing in words: rows that can't be read, and where all rows are too old; '' if nothing."""
+        """Return what is missing in words: rows and files that can't be read, and where all rows are too old; '' if
+        nothing."""
         newest = self.report.newest
         parts = [self.report.describe_losses()]
+        if self.skipped:
+            more = ", …" if len(self.skipped) > _LISTED else ""
+            parts.append(f"not read, for their ending: {', '.join(self.skipped[:_LISTED])}{more}")
         if newest is not None and start is not None and newest < start:
             parts.append(f"the newest row is of {newest:%Y-%m-%d %H:%M} UTC: window.hours=null takes all")
         return "; ".join(filter(None, parts))
@@ -87,7 +94,7 @@ class ForeignLog:
         """
         from mlscale.events.foreign.convert_log import LogConverter
         from mlscale.events.foreign.event_mapping import read_mapping
-        from mlscale.events.foreign.log_files import find_log_files
+        from mlscale.events.foreign.log_files import find_log_files, list_skipped_files
         from mlscale.events.store import EventStore
 
         files, mapping = find_log_files(self.path), Path(self.mapping).expanduser().absolute()
@@ -104,7 +111,7 @@ class ForeignLog:
             self._remove = weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
             store = EventStore(folder)
             report = converter.convert_files(files, store, None if start is None else start - _WEEKS)
-            self._converted = (key, ConvertedLog(store, report, converter.is_mapped))
+            self._converted = (key, ConvertedLog(store, report, converter.is_mapped, list_skipped_files(self.path)))
         return self._converted[1]
 
 

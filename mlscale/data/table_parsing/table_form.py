@@ -83,7 +83,7 @@ def find_separator(path: Path, form: TableForm = USUAL_FORM) -> str:
     with open_bytes(path) as file:
         heading = file.readline(_CHUNK).decode(form.encoding, errors="replace")
     # Where several are there as often, the one that the file's name promises.
-    promised = "\t" if path.name.lower().removesuffix(".gz").endswith(".tsv") else ","
+    promised = "\t" if find_ending(path.name) == ".tsv" else ","
     return max(promised, ",", ";", "\t", "|", key=heading.count)
 
 
@@ -127,12 +127,13 @@ def suggest_conversion(path: Path, error: Exception, key: str = "") -> str | Non
 
 
 _WITH_HEADING = (".csv", ".tsv")
+_ROTATED = re.compile(r"([.-]\d[\d_-]*)?(\.gz)?$")
 _TEXTS = (*_WITH_HEADING, ".jsonl", ".ndjson")
 
 
 def name_row(name: str, number: int) -> str:
     """Return the name of a row: `line 13 of flats.csv`; of a file without lines `flats.parquet:12`."""
-    return f"line {number} of {name}" if _get_ending(name) in _TEXTS else f"{name}:{number}"
+    return f"line {number} of {name}" if find_ending(name) in _TEXTS else f"{name}:{number}"
 
 
 def find_row_number(path: Path, row: int) -> int:
@@ -142,18 +143,21 @@ def find_row_number(path: Path, row: int) -> int:
         path: of the file.
         row: its place among the rows, from 1 on, without the heading and empty lines.
     """
-    ending = _get_ending(path.name)
+    ending = find_ending(path.name)
     heading = int(ending in _WITH_HEADING)
     if ending not in _TEXTS:
         return row
     with open_bytes(path) as file, io.TextIOWrapper(file, "utf-8-sig", "replace", newline="") as text:
         starts = _iterate_csv_rows(text, find_separator(path)) if heading else _iterate_filled_lines(text)
-        return next(islice(starts, row + heading - 1, None), row + heading)
+        with contextlib.suppress(EOFError):  # a compressed file may be cut short at this row
+            return next(islice(starts, row + heading - 1, None), row + heading)
+    return row + heading
 
 
-def _get_ending(name: str) -> str:
-    """Return the ending of a file's name, without `.gz`."""
-    return PurePath(name.lower().removesuffix(".gz")).suffix
+def find_ending(name: str) -> str:
+    """Return the ending of a file's name in small letters, without `.gz` and what a rotated log has behind it: `.jsonl`
+    of `app.jsonl.2.gz` (logrotate), of `app.jsonl-20261202` and of `app.jsonl.2026-12-02_14` (Python's handlers)."""
+    return PurePath(_ROTATED.sub("", name.lower())).suffix
 
 
 def number_rows(path: Path, rows: int, form: TableForm = USUAL_FORM) -> Sequence[int]:

@@ -19,7 +19,7 @@ from mlscale.data.shards.system_files import match_paths
 from mlscale.data.table_parsing import table_form
 from mlscale.errors import MLScaleError
 
-FORMATS = (".parquet", ".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".csv.gz", ".jsonl.gz")
+FORMATS = (".parquet", ".csv", ".tsv", ".jsonl", ".ndjson", ".json")
 _BATCH = 5_000  # rows
 _TORN, _NO_OBJECT = "not as many values as the heading has columns", "not an object of JSON"
 _CUT = ", or the compressed file is cut short"
@@ -94,6 +94,16 @@ def find_log_files(path: Path) -> list[Path]:
     raise _make_absent_error(path, folder, "no such file or folder")
 
 
+def list_skipped_files(path: Path) -> list[str]:
+    """Return the files of a folder that look like logs and are not read, such as `app.jsonl.zst`, sorted by name."""
+    entries = path.iterdir() if path.is_dir() else ()
+    return sorted(
+        entry.name
+        for entry in entries
+        if entry.is_file() and not _get_format(entry) and any(ending in entry.name.lower() for ending in FORMATS)
+    )
+
+
 def iterate_records(file: Path, columns: Sequence[str] | None = None) -> Iterator[RecordBatch]:
     """Yield the records of a file in batches.
 
@@ -141,10 +151,9 @@ def _end_where_cut(records: Iterator[dict[str, Any] | None]) -> Iterator[dict[st
 
 
 def _get_format(file: Path) -> str:
-    """Return the ending that decides how a file is read, without `.gz`; '' for an unknown one."""
-    name = file.name.lower()
-    ending = next((ending for ending in sorted(FORMATS, key=len, reverse=True) if name.endswith(ending)), "")
-    return ending.removesuffix(".gz")
+    """Return the ending that decides how a file is read; '' for an unknown one."""
+    ending = table_form.find_ending(file.name)
+    return ending if ending in FORMATS else ""
 
 
 def _read_parquet(file: Path, columns: Sequence[str] | None) -> Iterator[dict[str, Any] | None]:

@@ -2,6 +2,7 @@
 
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -45,6 +46,20 @@ def test_a_rate_is_kept() -> None:
     assert 45 <= found.requests <= 66
 
 
+def test_the_requests_of_a_rate_are_spread_evenly() -> None:
+    times: list[float] = []
+
+    def note(answer: Answer, number: int) -> Answer:
+        times.append(time.monotonic())
+        return answer
+
+    with serving(note) as server:
+        run_locust(plan(server.url, rate=10.0, users=10, seconds=2.0))
+    # All users at once would be ten in each second's first tenth, and nothing after it.
+    tenths = Counter(int(10 * (at - times[-1])) for at in times[-20:])
+    assert max(tenths.values()) <= 4
+
+
 def _break(answer: Answer, number: int) -> Answer | None:
     """Answers as broken servers give them, in turn; every fourth is right."""
     status, headers, body = answer
@@ -70,6 +85,7 @@ def test_a_server_that_hangs_is_a_failure() -> None:
     with serving(hang) as server:
         found = run_locust(plan(server.url, timeout_s=0.3, seconds=0.5, warmup_s=0.0))
     assert found.requests == found.failed_requests > 0
+    assert set(found.failures) == {"no answer within timeout_s=0.3"}
 
 
 def _instead(code: str) -> Callable[[LoadPlan], list[str]]:

@@ -10,7 +10,7 @@ import pyarrow.parquet
 import pytest
 
 from mlscale.errors import MLScaleError
-from mlscale.events.foreign.log_files import find_log_files, iterate_records
+from mlscale.events.foreign.log_files import RecordPlace, find_log_files, iterate_records, list_skipped_files
 from tests.unit.events.foreign.foreign_logs import write
 
 ROWS = [
@@ -65,6 +65,18 @@ def test_a_file_a_folder_and_a_glob(tmp_path: Path) -> None:
     assert [path.name for path in find_log_files(tmp_path)] == ["1.csv", "2.csv", "3.jsonl"]
     assert [path.name for path in find_log_files(tmp_path / "*.csv")] == ["1.csv", "2.csv"]
     assert find_log_files(tmp_path / "3.jsonl") == [tmp_path / "3.jsonl"]
+
+
+def test_rotated_files_are_read_and_others_that_look_like_logs_are_listed(tmp_path: Path) -> None:
+    """As logrotate and the handlers of Python's logging name them."""
+    read = ["a.csv-20261202", "a.jsonl", "a.jsonl.1", "a.jsonl.2.gz", "a.jsonl.2026-12-02_14", "b-2026.12.02.jsonl"]
+    for name in (*read, "a.jsonl.3.zst", "a.csv.bz2", "v1.2", "notes.txt"):
+        (tmp_path / name).write_text("")
+    assert [path.name for path in find_log_files(tmp_path)] == read
+    assert list_skipped_files(tmp_path) == ["a.csv.bz2", "a.jsonl.3.zst"]
+    write(tmp_path / "a.jsonl", ROWS[:3]).rename(tmp_path / "a.jsonl.1")
+    assert [len(batch.records) for batch in iterate_records(tmp_path / "a.jsonl.1")] == [3]
+    assert str(RecordPlace(tmp_path / "a.jsonl.1", 2)) == "line 2 of a.jsonl.1"
 
 
 def test_a_wrong_path_lists_what_is_there_with_the_nearest(tmp_path: Path) -> None:
@@ -131,6 +143,8 @@ def test_a_compressed_file_that_is_cut_short_ends_where_it_can_not_be_read(tmp_p
     assert None not in records[:-2]
     assert records[-1] is None
     assert batches[-1].why_unreadable.endswith("or the compressed file is cut short")
+    # The place of what can't be read is found without the bytes that are missing.
+    assert str(RecordPlace(tmp_path / name, len(records))).startswith("line ")
 
 
 def test_an_array_of_json_is_named(tmp_path: Path) -> None:
