@@ -67,6 +67,9 @@ def find_first_difference(
         samples: its inputs by name, (n, …).
         tensors: the inputs of `model` in the order of its forward, where the graph begins with an encoder; `samples` by
             default.
+
+    Raises:
+        ValueError: the graph is of another trace of the model, so that its names mean other values.
     """
     import onnx
 
@@ -77,6 +80,7 @@ def find_first_difference(
     traced = _TracedModel(model, inputs, stored.graph)
     sources = traced.match_values(stored.graph)
     computed = traced.compute_values(set(sources.values()))
+    _raise_for_other_trace(stored.graph, {name: computed[fx].shape for name, fx in sources.items()})
     values = {**given, **traced.match_inputs(stored.graph), **{name: computed[fx] for name, fx in sources.items()}}
     graph = _CutGraph(stored, values)
     worst, excess = None, 1.0
@@ -99,6 +103,20 @@ def find_first_difference(
     sentence = f"the value that differs most is that of {path or 'the model'} ({nodes}): {why}"
     names = tuple(item.name for item in (*before, node))
     return LayerDifference(node.name, node.op_type, path, names, error, sentence)
+
+
+def _raise_for_other_trace(graph: onnx.GraphProto, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Raise where a graph states another shape of a value than torch's value of that name has."""
+    for port in (*graph.value_info, *graph.output):
+        stated, shape = port.type.tensor_type.shape.dim, shapes.get(port.name)
+        if shape is None or not stated:
+            continue
+        sizes = [size.dim_value for size in stated]  # 0: of any size
+        if len(sizes) != len(shape) or any(size not in (0, own) for size, own in zip(sizes, shape, strict=True)):
+            raise ValueError(
+                f"'{port.name}' of the ONNX file is not the value of that name in a new trace: the file was made by "
+                "another exporter, with other dynamic shapes, or of another model"
+            )
 
 
 def _is_integer(node: onnx.NodeProto) -> bool:

@@ -96,26 +96,26 @@ class LoadTestUser(FastHttpUser):
     # Of the class, so that a change of phase reaches all users at once.
     phase = EMPTY or SERVER
     numbers = itertools.count()
-    _turn = 0.0
+    _due = 0.0
 
     def on_start(self) -> None:
-        """Wait for this user's first turn: the turns of an open loop are evenly spread over all users."""
+        """Wait until the first request is due: those of an open loop are evenly spread over all users."""
         if SETTINGS["rate"]:
             ahead = next(self.numbers) / SETTINGS["rate"]
-            self._turn = time.perf_counter() + ahead
+            self._due = time.perf_counter() + ahead
             gevent.sleep(ahead)
 
     def wait_time(self) -> float:
-        """Return the seconds until the next turn: none after a late answer, with the turns after it as they were.
+        """Return the seconds until the next request is due: 0 after a late answer, and the next ones stay as they were.
 
         By `constant_throughput` of Locust, users that once had to wait together would send together from then on.
         """
         if not SETTINGS["rate"]:
             return 0.0
         period, now = SETTINGS["users"] / SETTINGS["rate"], time.perf_counter()
-        self._turn += period
-        self._turn += period * max(0, int((now - self._turn) / period))  # turns that were missed are left out
-        return max(0.0, self._turn - now)
+        self._due += period
+        self._due += period * max(0, int((now - self._due) / period))  # requests that were missed are left out
+        return max(0.0, self._due - now)
 
     @task
     def send_request(self) -> None:

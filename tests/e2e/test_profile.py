@@ -8,6 +8,37 @@ from mlscale import commands
 from mlscale.cli import main
 from tests.conftest import runs_in
 
+SHORT = """
+import pytorch_lightning as pl
+import torch
+from torch.utils.data import DataLoader, TensorDataset
+
+
+class Points(pl.LightningDataModule):
+    def train_dataloader(self):
+        points = torch.randn(64, 8)
+        return DataLoader(TensorDataset(points, points.sum(1, keepdim=True)), 16)
+
+    val_dataloader = train_dataloader
+
+
+class Net(pl.LightningModule):
+    def __init__(self):
+        super().__init__()
+        self.layer = torch.nn.Linear(8, 1)
+
+    def forward(self, x):
+        return self.layer(x)
+
+    def training_step(self, batch, index):
+        return (self(batch[0]) - batch[1]).square().mean()
+
+    def validation_step(self, batch, index):
+        self.log("val/loss", self.training_step(batch, index))
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), 0.1)
+"""
 OWN = """
 import time
 
@@ -105,6 +136,16 @@ def test_a_callback_that_takes_the_time_is_named_and_left_out_in_a_trial(parts: 
     assert "computing bounds" not in found.sentence
     assert found.details["remedy"] == "~callbacks.mine", found.sentence
     assert found.metrics["~callbacks.mine_ratio"] > 2
+
+
+def test_epochs_that_are_shorter_than_the_warm_up(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a DataModule whose length is known by its loader alone."""
+    (folder / "short_epochs.py").write_text(SHORT)
+    monkeypatch.syspath_prepend(folder)
+    words = ["name=short", "task._target_=short_epochs.Net", "data._target_=short_epochs.Points", "model=none"]
+    more = ["optimizer=none", "metric=val/loss", "trainer.accelerator=cpu", "trainer.max_epochs=3"]
+    found = commands.run_command("profile", [*words, *more, "profile.seconds=0.2", "profile.remedies=false"])
+    assert found.metrics["validation_percent"] > 0
 
 
 def test_of_a_run_that_was_made(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -277,10 +277,13 @@ class TarSource:
 
     def _take_field(self, sample: int, content: bytes, field: str) -> bytes:
         try:
-            return json.dumps(reduce(getitem, field.split("."), json.loads(content))).encode()
+            value = reduce(getitem, field.split("."), json.loads(content))
+            if value is None:  # json.dumps would make it a class that is called null
+                raise ValueError(f"{field} is null")
+            return json.dumps(value).encode()
         except Exception as error:
             raise MLScaleError(
-                f"the label of sample {self.get_key(sample)} has no field {field!r}",
+                f"the label of sample {self.get_key(sample)} has no value at {field!r}",
                 where=self._where,
                 why=f"its {self._index.describe_column(self._label_column)} begins {content[:80]!r}",
                 fix="data.label_field=<a key of every sample's JSON>",

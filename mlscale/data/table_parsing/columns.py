@@ -189,8 +189,7 @@ def suggest_number_keys(texts: Column) -> str | None:
     """Return the settings that make texts numbers or missing values, for a message: "" where the other texts are too
     many or too long for missing values, None where most are neither numbers nor in another notation."""
     given = [text for text in mark_missing(texts) if isinstance(text, str)]
-    # Truth values among other texts are names.
-    others = [text for text in given if parse_number(text) is None or text.strip().lower() in ("true", "false")]
+    others = _list_other_texts(texts)
     notations = [key for text in others if (key := _suggest_notation(text.strip()))]
     if notations and len(others) - len(notations) <= len(given) / 2:
         # `3,942` is a number in both notations: others of the column decide, or the user.
@@ -200,6 +199,25 @@ def suggest_number_keys(texts: Column) -> str | None:
         return None
     words = list(dict.fromkeys(others))
     return "" if len(words) > _MOST_WORDS or max(map(len, words)) > 20 else format_override("data.missing", words)
+
+
+def suggest_keys_together(columns: Sequence[Column], missing: Sequence[str]) -> list[str | None]:
+    """Return `suggest_number_keys` of each column, with one `data.missing` for all: of two the last one counts.
+
+    Args:
+        missing: texts that stand for missing values already.
+    """
+    keys = [suggest_number_keys(column) for column in columns]
+    has_words = [key is not None and "data.missing=" in key for key in keys]
+    words = (word for column, has in zip(columns, has_words, strict=True) if has for word in _list_other_texts(column))
+    together = format_override("data.missing", list(dict.fromkeys((*missing, *words))))
+    return [together if has else key for key, has in zip(keys, has_words, strict=True)]
+
+
+def _list_other_texts(texts: Column) -> list[str]:
+    """Return the texts that are neither numbers nor missing; truth values among other texts are names."""
+    given = (text for text in mark_missing(texts) if isinstance(text, str))
+    return [text for text in given if parse_number(text) is None or text.strip().lower() in ("true", "false")]
 
 
 def _suggest_notation(text: str) -> str:

@@ -32,6 +32,7 @@ from mlscale.data.table_parsing.columns import (
     mark_missing,
     read_column_units,
     separate_numbers,
+    suggest_keys_together,
     suggest_number_keys,
 )
 from mlscale.data.table_parsing.table_form import USUAL_FORM
@@ -241,7 +242,8 @@ class TabularData(MemoryData):
         except BadSample as bad:
             columns = self._encoder.columns if self._encoder is not None else ()
             names = [column.name for column in columns if isinstance(column, NumberColumn)]
-            keys = [suggest_number_keys(train.columns[name]) for name in (*names, *self.targets) if name in train.texts]
+            held = [train.columns[name] for name in (*names, *self.targets) if name in train.texts]
+            keys = suggest_keys_together(held, self.form.missing)
             bad.fix = "\n".join(dict.fromkeys(filter(None, [*keys, bad.fix])))
             raise
 

@@ -12,12 +12,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count, islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mlscale.config.names.suggest import find_nearest, format_override
 from mlscale.data.shards.system_files import match_paths
 from mlscale.data.table_parsing import table_form
 from mlscale.errors import MLScaleError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 FORMATS = (".parquet", ".csv", ".tsv", ".jsonl", ".ndjson", ".json")
 _BATCH = 5_000  # rows
@@ -164,12 +167,19 @@ def _read_parquet(file: Path, columns: Sequence[str] | None) -> Iterator[dict[st
     with pq.ParquetFile(file) as source:
         wanted = [name for name in source.schema_arrow.names if _is_needed(name, columns)]
         for batch in source.iter_batches(_BATCH, columns=wanted):
-            # Nanoseconds are no times of Python.
-            fields = [
-                field.with_type(pa.timestamp("us", field.type.tz)) if pa.types.is_timestamp(field.type) else field
-                for field in batch.schema
-            ]
+            fields = [field.with_type(_choose_type(field.type)) for field in batch.schema]
             yield from pa.Table.from_batches([batch]).cast(pa.schema(fields), safe=False).to_pylist()
+
+
+def _choose_type(kind: pa.DataType) -> pa.DataType:
+    """Return the type as which values are read: nanoseconds are no times of Python, and its decimals no numbers."""
+    import pyarrow as pa
+
+    if pa.types.is_timestamp(kind):
+        return pa.timestamp("us", kind.tz)
+    if pa.types.is_struct(kind):
+        return pa.struct([field.with_type(_choose_type(field.type)) for field in kind])
+    return pa.float64() if pa.types.is_decimal(kind) else kind
 
 
 def _read_csv(file: Path, columns: Sequence[str] | None) -> Iterator[dict[str, Any] | None]:

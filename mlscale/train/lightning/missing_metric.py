@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable
 
 from mlscale.config.metric_direction import find_nearest_metric, infer_direction
+from mlscale.config.names.suggest import format_override
 from mlscale.errors import MLScaleError
 
 # Messages of Lightning's ModelCheckpoint, EarlyStopping and its handling of ReduceLROnPlateau: their exceptions have
@@ -41,7 +42,9 @@ def build_unlogged_error(name: str, where: str, logged: Iterable[str], during: s
     """
     names = sorted(logged)
     near = find_nearest_metric(name, names)
-    set_near = f"metric={near} mode={infer_direction(near) or '<max or min>'}" if near else "~callbacks.checkpoint"
+    set_near = "~callbacks.checkpoint"
+    if near:
+        set_near = f"{format_override('metric', near)} mode={infer_direction(near) or '<max or min>'}"
     if not where.startswith("metric="):
         set_near = f"write 'monitor: {near}' there" if near else "write 'monitor: <a metric that is logged>' there"
     return MLScaleError(

@@ -41,12 +41,20 @@ def labels_of(made: WebDataset) -> list[list[float]]:
 
 
 def test_labels_are_a_field_of_the_json_of_img2dataset(tmp_path: Path) -> None:
-    contents = [json.dumps({"key": f"{i}", "n": i % 2, "meta": {"tags": tags}}).encode() for i, tags in enumerate(TAGS)]
+    contents = [
+        json.dumps({"key": f"{i}", "n": i % 2, "no": None, "meta": {"tags": tags}}).encode()
+        for i, tags in enumerate(TAGS)
+    ]
     assert labels_of(data(tmp_path / "a", contents, label_field="meta.tags")) == [[1, 0], [0, 0], [1, 1]]
     one = data(tmp_path / "b", contents, label_field="n", labels="one")
     (batch,) = one.val_dataloader()
     assert batch["y"].tolist() == [0, 1, 0]
-    for field, found in (("meta.no", "has no field"), ("meta.tags.0", "has no field"), ("meta", "cannot be read")):
+    for field, found in (
+        ("meta.no", "has no value at"),
+        ("no", "has no value at"),  # null is no class
+        ("meta.tags.0", "has no value at"),
+        ("meta", "cannot be read"),
+    ):
         with pytest.raises(MLScaleError, match=f"the label of sample 0.tar/0 {found}") as caught:
             data(tmp_path / "b", contents, label_field=field, labels="one").facts()
         assert isinstance(caught.value, Problems)  # of both splits

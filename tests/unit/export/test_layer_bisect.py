@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -262,3 +263,24 @@ def test_several_inputs_and_outputs_behind_an_encoder(trace_once: None) -> None:
     found = find_first_difference(model, content, shifted, tensors=tensors)
     assert found is not None
     assert found.node == "encode"
+
+
+class Encoder(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.TransformerEncoder(nn.TransformerEncoderLayer(32, 4, 64, batch_first=True), 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        encoded: Tensor = self.layers(x)
+        return encoded.mean(1)
+
+
+def test_a_file_of_another_trace_is_refused() -> None:
+    """Its names mean other values: torch alone exports its fast path of an encoder's attention."""
+    model, samples = Encoder().eval(), torch.randn(2, 6, 32)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(model, (samples,), dynamo=True, input_names=["input"], verbose=False)
+    assert program is not None
+    with pytest.raises(ValueError, match="is not the value of that name in a new trace"):
+        find_first_difference(model, program.model_proto.SerializeToString(), {"input": samples.numpy()})

@@ -34,9 +34,12 @@ def test_texts_for_missing_values_are_named_and_taken_as_such(tmp_path: Path) ->
     with pytest.raises(Problems) as caught:
         TableFiles(path, "y").facts()
     assert [problem.fix.split("\n")[0] for problem in caught.value.problems] == [
-        "'data.missing=[?]'",
-        "data.missing=[-]",
+        "'data.missing=[?,-]'",  # for both: of two settings of one key the last one counts
+        "'data.missing=[?,-]'",
     ]
+    with pytest.raises(MLScaleError) as caught_next:
+        TableFiles(path, "y", missing=["?"]).facts()
+    assert caught_next.value.fix.split("\n")[0] == "'data.missing=[?,-]'"
     data = TableFiles(path, "y", missing=["?", "-"])
     assert [column["type"] for column in data.encoder().describe_raw_input()["columns"]] == ["number", "number"]
 

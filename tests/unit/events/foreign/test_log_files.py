@@ -2,6 +2,7 @@
 
 import gzip
 from datetime import UTC, datetime
+from decimal import Decimal
 from pathlib import Path
 
 import pyarrow as pa
@@ -65,6 +66,15 @@ def test_a_file_a_folder_and_a_glob(tmp_path: Path) -> None:
     assert [path.name for path in find_log_files(tmp_path)] == ["1.csv", "2.csv", "3.jsonl"]
     assert [path.name for path in find_log_files(tmp_path / "*.csv")] == ["1.csv", "2.csv"]
     assert find_log_files(tmp_path / "3.jsonl") == [tmp_path / "3.jsonl"]
+
+
+def test_decimals_of_parquet_are_numbers(tmp_path: Path) -> None:
+    prices = pa.array([Decimal("1.25"), None])
+    pa.parquet.write_table(
+        pa.table({"price": prices, "in": pa.StructArray.from_arrays([prices], ["x"])}), tmp_path / "a.parquet"
+    )
+    (batch,) = iterate_records(tmp_path / "a.parquet")
+    assert batch.records == [{"price": 1.25, "in": {"x": 1.25}}, {"price": None, "in": {"x": None}}]
 
 
 def test_rotated_files_are_read_and_others_that_look_like_logs_are_listed(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from torch.utils.data import DataLoader
 
-from mlscale.train.lightning.missing_metric import explain_unlogged_metric
+from mlscale.train.lightning.missing_metric import build_unlogged_error, explain_unlogged_metric
 
 
 class Line(LightningModule):
@@ -49,6 +49,10 @@ def test_what_lightning_says_is_reported(who: str, tmp_path: object) -> None:
     assert reported.where == "metric=val/los"
     assert reported.why == "logged were: train/loss, val/loss"
     assert reported.fix.startswith("metric=val/loss mode=min, or self.log(")
+
+
+def test_a_name_with_a_blank_is_quoted_for_the_shell() -> None:
+    assert build_unlogged_error("val/los", "metric=val/los", ["val los"]).fix.startswith("'metric=val los' mode=")
 
 
 def test_other_errors_are_others() -> None:
