@@ -54,6 +54,7 @@ class PartTimes:
         of_epochs: seconds of all ends of epochs, including saves after a validation.
         validation_batches: number of validated batches.
         epoch_batches, validation_length: batches of one epoch and of one validation without limits, where loaders know.
+        warm_up: training batches before those that were timed.
     """
 
     steps: int = 0
@@ -63,6 +64,7 @@ class PartTimes:
     validation_batches: int = 0
     epoch_batches: int | None = None
     validation_length: int | None = None
+    warm_up: int = 0
 
     def compute_shares(
         self, steps_per_epoch: int | None, validation_batches: float | None, validations: float = 1
@@ -158,7 +160,6 @@ class PartTimer(Profiler):
     def teardown(self, stage: str | None) -> None:
         if stage == "fit" and not self._written and self._path.parent.is_dir():
             # Lightning calls this again when the profiler is garbage-collected: a failed fit's folder is gone by then.
-            self._timed.epoch_batches, self._timed.validation_length = self.lengths
             get_rank_path(self._path, self._local_rank or 0).write_text(json.dumps(vars(self._timed)))
             self._written = True
         super().teardown(stage)
@@ -180,8 +181,11 @@ class PartTimer(Profiler):
     def _count_step(self) -> None:
         if self._warm_up > 0:
             self._warm_up -= 1
+            self._timed.warm_up += 1
             if not self._warm_up:  # the step that ends here is part of the warm-up, too
-                self._timed = PartTimes()
+                self._timed = PartTimes(
+                    warm_up=self._timed.warm_up, epoch_batches=self.lengths[0], validation_length=self.lengths[1]
+                )
         else:
             self._timed.steps += 1
 

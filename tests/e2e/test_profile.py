@@ -11,15 +11,25 @@ from tests.conftest import runs_in
 SHORT = """
 import pytorch_lightning as pl
 import torch
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 
 class Points(pl.LightningDataModule):
     def train_dataloader(self):
         points = torch.randn(64, 8)
-        return DataLoader(TensorDataset(points, points.sum(1, keepdim=True)), 16)
+        return DataLoader(TensorDataset(points, points.sum(1, keepdim=True)), 32)
 
     val_dataloader = train_dataloader
+
+
+class Stream(IterableDataset):
+    def __iter__(self):
+        return iter(torch.randn(64, 8).split(1))
+
+
+class Streamed(Points):
+    def train_dataloader(self):
+        return DataLoader(Stream(), 32, collate_fn=lambda rows: (torch.cat(rows), torch.cat(rows).sum(1, keepdim=True)))
 
 
 class Net(pl.LightningModule):
@@ -139,13 +149,14 @@ def test_a_callback_that_takes_the_time_is_named_and_left_out_in_a_trial(parts: 
 
 
 def test_epochs_that_are_shorter_than_the_warm_up(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of a DataModule whose length is known by its loader alone."""
+    """Their length is known by the loader alone, or by nobody."""
     (folder / "short_epochs.py").write_text(SHORT)
     monkeypatch.syspath_prepend(folder)
-    words = ["name=short", "task._target_=short_epochs.Net", "data._target_=short_epochs.Points", "model=none"]
-    more = ["optimizer=none", "metric=val/loss", "trainer.accelerator=cpu", "trainer.max_epochs=3"]
-    found = commands.run_command("profile", [*words, *more, "profile.seconds=0.2", "profile.remedies=false"])
-    assert found.metrics["validation_percent"] > 0
+    words = ["name=short", "task._target_=short_epochs.Net", "model=none", "optimizer=none", "metric=val/loss"]
+    words += ["trainer.accelerator=cpu", "trainer.max_epochs=3", "profile.seconds=2", "profile.remedies=false"]
+    for data in ("Points", "Streamed"):
+        found = commands.run_command("profile", [*words, f"data._target_=short_epochs.{data}"])
+        assert found.metrics["validation_percent"] > 0
 
 
 def test_of_a_run_that_was_made(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

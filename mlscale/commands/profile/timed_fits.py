@@ -140,12 +140,8 @@ class ProfileProbe:
                 for rank in range(self.cfg.derived.world_size)
                 if (path := step_parts.get_rank_path(times, rank)).is_file()
             ]
-        if not ranks[0].steps:  # epochs were shorter than the warm-up, which is known now
-            if self.passes is not None or ranks[0].epoch_batches is None:
-                why = "the training loader ended before, and does not know its length"
-                fix = "trainer.limit_train_batches=<the batches of an epoch>"
-                raise MLScaleError("no step came after the warm-up", where="data", why=why, fix=fix)
-            return replace(self, passes=ranks[0].epoch_batches).measure_shares(steps)
+        if not ranks[0].steps:  # epochs end before the warm-up: their length is known now
+            return replace(self, passes=max(1, ranks[0].warm_up // epochs)).measure_shares(steps)
         length = self.passes or ranks[0].epoch_batches
         validated, often = self._count_validations(length, ranks[0].validation_length)
         return [timed.compute_shares(length, validated, often) for timed in ranks]
