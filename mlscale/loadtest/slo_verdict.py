@@ -65,10 +65,8 @@ def evaluate_objective(
     limits = tuple(_find_client_limits(outcome, rate)) if outcome.latencies.count else ()
     # In an open loop all requests were sent at their rate, so a met latency needs no extrapolation: no users.
     terms = [*_check_latencies(objective, outcome, users if rate is None else 0, bool(limits))]
-    terms += [
-        *_check_failures(objective, outcome, bool(limits)),
-        *_check_rate(objective, outcome, users, rate, bool(limits)),
-    ]
+    terms += _check_failures(objective, outcome, bool(limits))
+    terms += _check_rate(objective, outcome, users, rate, bool(limits))
     # Every quantile is NaN then, and a comparison with NaN decides nothing.
     if not outcome.requests:
         terms = [("missed", "no request came to an end")]
@@ -181,9 +179,7 @@ def _check_rate(
     sent = outcome.requests / outcome.seconds if outcome.seconds else 0.0
     if rate is not None and outcome.requests < _REACHED * rate * outcome.seconds:
         # Each user waits for its batch: so many requests are the most that the model allows, on any machine.
-        if outcome.compute.mean * rate * _REACHED > 1000 * users * _estimate_slowdown(outcome):
-            decision, but = (
-                "missed",
-                f", as a batch takes {outcome.compute.mean:,.0f} ms, and {users} users wait for it",
-            )
+        ms = outcome.compute.mean
+        if ms * rate * _REACHED > 1000 * users * _estimate_slowdown(outcome):
+            decision, but = "missed", f", as a batch takes {ms:,.0f} ms, and {users} users wait for it"
         yield decision, f"{sent:,.1f} of rate={rate:g} requests/s were sent{but}: more users, or a lower rate"

@@ -23,7 +23,7 @@ from mlscale.data.encoders.encoder import (
     is_utf8,
 )
 from mlscale.data.encoders.table_columns import CategoryColumn, NumberColumn, TableColumn, fit_column
-from mlscale.data.table_parsing.columns import DataTable, suggest_keys_together, suggest_number_keys
+from mlscale.data.table_parsing.columns import DataTable, combine_number_keys, suggest_number_keys
 from mlscale.data.table_parsing.table_form import USUAL_FORM, TableForm
 from mlscale.errors import MLScaleError, raise_all
 
@@ -93,13 +93,13 @@ class TableEncoder(Encoder):
             except MLScaleError as problem:
                 problems[name] = problem
         # One override that leaves all of them out: of two that set the same key the last one counts.
-        held = [name for name in problems if name in train.texts]
-        keys = dict(zip(held, suggest_keys_together([train.columns[name] for name in held], form.missing), strict=True))
+        alone = {name: suggest_number_keys(train.columns[name]) for name in problems if name in train.texts}
+        keys = combine_number_keys(alone, train.columns, form.missing)
         together = format_override("data.ignore", [*ignored, *(name for name in problems if not keys.get(name))])
         for name, refused in problems.items():
             refused.fix = refused.fix.replace(format_override("data.ignore", [name]), together)
-            if key := keys.get(name):
-                refused.fix = refused.fix.replace(suggest_number_keys(train.columns[name]) or key, key)
+            if (own := alone.get(name)) and (key := keys[name]):
+                refused.fix = refused.fix.replace(own, key)
             if not columns and not any(keys.values()):
                 refused.fix = "write a column as numbers alone, without units, % or currencies: no other one is left"
         raise_all(list(problems.values()))

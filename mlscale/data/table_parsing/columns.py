@@ -201,17 +201,19 @@ def suggest_number_keys(texts: Column) -> str | None:
     return "" if len(words) > _MOST_WORDS or max(map(len, words)) > 20 else format_override("data.missing", words)
 
 
-def suggest_keys_together(columns: Sequence[Column], missing: Sequence[str]) -> list[str | None]:
-    """Return `suggest_number_keys` of each column, with one `data.missing` for all: of two the last one counts.
+def combine_number_keys(
+    keys: Mapping[str, str | None], columns: Mapping[str, Column], missing: Sequence[str]
+) -> dict[str, str | None]:
+    """Return the settings of several columns, with one `data.missing` for all: of two the last one counts.
 
     Args:
+        keys: of each column, as of `suggest_number_keys`.
+        columns: by name.
         missing: texts that stand for missing values already.
     """
-    keys = [suggest_number_keys(column) for column in columns]
-    has_words = [key is not None and "data.missing=" in key for key in keys]
-    words = (word for column, has in zip(columns, has_words, strict=True) if has for word in _list_other_texts(column))
-    together = format_override("data.missing", list(dict.fromkeys((*missing, *words))))
-    return [together if has else key for key, has in zip(keys, has_words, strict=True)]
+    names = [name for name, key in keys.items() if key is not None and "data.missing=" in key]
+    words = dict.fromkeys((*missing, *(word for name in names for word in _list_other_texts(columns[name]))))
+    return {**keys, **dict.fromkeys(names, format_override("data.missing", list(words)))}
 
 
 def _list_other_texts(texts: Column) -> list[str]:

@@ -27,12 +27,12 @@ from mlscale.data.table_parsing.columns import (
     DataTable,
     Texts,
     are_codes,
+    combine_number_keys,
     format_texts,
     format_values,
     mark_missing,
     read_column_units,
     separate_numbers,
-    suggest_keys_together,
     suggest_number_keys,
 )
 from mlscale.data.table_parsing.table_form import USUAL_FORM
@@ -242,8 +242,9 @@ class TabularData(MemoryData):
         except BadSample as bad:
             columns = self._encoder.columns if self._encoder is not None else ()
             names = [column.name for column in columns if isinstance(column, NumberColumn)]
-            held = [train.columns[name] for name in (*names, *self.targets) if name in train.texts]
-            keys = suggest_keys_together(held, self.form.missing)
+            held = [name for name in (*names, *self.targets) if name in train.texts]
+            alone = {name: suggest_number_keys(train.columns[name]) for name in held}
+            keys = combine_number_keys(alone, train.columns, self.form.missing).values()
             bad.fix = "\n".join(dict.fromkeys(filter(None, [*keys, bad.fix])))
             raise
 

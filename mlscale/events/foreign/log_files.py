@@ -172,7 +172,7 @@ def _read_parquet(file: Path, columns: Sequence[str] | None) -> Iterator[dict[st
 
 
 def _choose_type(kind: pa.DataType) -> pa.DataType:
-    """Return the type as which values are read: nanoseconds are no times of Python, and its decimals no numbers."""
+    """Return the type as which values are read: Python has no nanoseconds, and models take floats, not decimals."""
     import pyarrow as pa
 
     if pa.types.is_timestamp(kind):

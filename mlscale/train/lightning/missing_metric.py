@@ -42,9 +42,8 @@ def build_unlogged_error(name: str, where: str, logged: Iterable[str], during: s
     """
     names = sorted(logged)
     near = find_nearest_metric(name, names)
-    set_near = "~callbacks.checkpoint"
-    if near:
-        set_near = f"{format_override('metric', near)} mode={infer_direction(near) or '<max or min>'}"
+    direction = infer_direction(near or "") or "<max or min>"
+    set_near = f"{format_override('metric', near)} mode={direction}" if near else "~callbacks.checkpoint"
     if not where.startswith("metric="):
         set_near = f"write 'monitor: {near}' there" if near else "write 'monitor: <a metric that is logged>' there"
     return MLScaleError(

@@ -51,7 +51,7 @@ def test_labels_are_a_field_of_the_json_of_img2dataset(tmp_path: Path) -> None:
     assert batch["y"].tolist() == [0, 1, 0]
     for field, found in (
         ("meta.no", "has no value at"),
-        ("no", "has no value at"),  # null is no class
+        ("no", "has no value at"),  # null does not become the name of a class
         ("meta.tags.0", "has no value at"),
         ("meta", "cannot be read"),
     ):
