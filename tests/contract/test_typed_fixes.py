@@ -160,6 +160,12 @@ def _draw(seed: int, count: int) -> Iterator[tuple[str, list[str]]]:
         ("vit", "model.layers=-1", ""),
         ("resnet", "optimizer=[sgd,adamw]", "-m optimizer=sgd,adamw, which runs one job for each"),
         ("resnet", "metric=val/accurcy", "metric=val/accuracy"),
+        ("resnet", "metric_for_best_model=f1", ""),  # which no task logs
+        ("resnet", "eval_steps=50", ""),  # an interval within an epoch is another one
+        ("resnet", "model.widths=[]", ""),
+        ("resnet", "~optimizer.lrr", ""),  # what is taken out is not set
+        ("resnet", "~optimizer.momentun", "~optimizer.momentum"),
+        ("resnet", "~optimizer.momentum=3", "~optimizer.momentum"),
         # What was taken out is not put back.
         ("resnet", "~optimizer.lr", "scheduler.max_lr=<value>"),
         ("resnet", "~optimizer", "scheduler=none, or an option of optimizer"),

@@ -36,7 +36,8 @@ def check_metric_names(config: CheckedConfig) -> Iterator[MLScaleError]:
         same = next((item for item in logged if fold_name(item) == fold_name(plain) or item in meant), "")
         is_closed = str(_get_node(config.tree, ["model"]).get("_target_")).startswith(_OF_PACKAGES)
         same = same or (find_nearest(plain, logged) or "" if is_closed else "")
-        if same or (stage not in ("train", "val", "test") and (meant or _is_of_another_task(config, plain))):
+        is_named = meant or (is_closed and path == "metric") or _is_of_another_task(config, plain)
+        if same or (stage not in ("train", "val", "test") and is_named):
             yield MLScaleError(
                 f"{path}={name} is not logged",
                 where=config.describe_origin(path),

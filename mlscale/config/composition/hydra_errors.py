@@ -25,6 +25,8 @@ from mlscale.errors import MLScaleError
 # Hydra's errors hold texts, not data: these are of Hydra 1.3.
 _NOT_FOUND = re.compile(r"In '(?P<file>[^']*)': Could not (?:find|load) '(?P<group>[^']+)/(?P<option>[^/']*)'")
 _IN = re.compile(r"In '(?P<group>.+)/(?P<option>[^/']+)': ")
+_NO_GROUP = re.compile(r"Could not override '([^']+)'. No match in the defaults list")
+_OTHER_VALUE = re.compile(r"Could not delete from config. The value of '([^']+)' is (.*) and not (.*)\.$")
 _PLUGINS = "ax-sweeper nevergrad-sweeper optuna-sweeper"
 
 
@@ -74,7 +76,14 @@ def explain_refusal(error: Exception, overrides: Sequence[str], roots: Roots) ->
     if isinstance(error, (HydraException, OmegaConfBaseException)):
         if (file := _IN.match(text)) and (path := roots.files.get(file["group"], {}).get(file["option"])):
             where, text = f"{format_config_path(path)}: defaults", text.removeprefix(file[0])
+            if other := _NO_GROUP.match(text):
+                what = f"{file['group']}={file['option']} sets the group '{other[1]}', which this command does not have"
+                return MLScaleError(what, where=where)
             return MLScaleError("the config can't be composed", where=where, why=text)
+        if other := _OTHER_VALUE.match(text):
+            what, why = f"'{other[1]}' is {other[2]}, not {other[3]}", "~key=value removes a key that has this value"
+            where = f"command line: ~{other[1]}={other[3]}"
+            return MLScaleError(what, where=where, why=why, fix=f"~{other[1]}")
         if "INTERVAL_SWEEP" in text:
             text = f"{next(word for word in overrides if '=interval(' in word).lstrip('+')}: {SEARCHED}"
         same = [word for word in overrides if word.startswith("~") == text.startswith("Could not delete")]

@@ -12,7 +12,7 @@ from functools import lru_cache
 
 from mlscale.config.composition.argv import check_overrides, parse_flags
 from mlscale.config.composition.fixes_in_force import OVERRIDE, read_words
-from mlscale.config.composition.reference_argument import check_replaced_keys
+from mlscale.config.composition.reference_argument import add_reference_key, check_replaced_keys
 from mlscale.config.schema.model_arguments import REFERENCES
 from mlscale.config.schema.roots import find_roots
 from mlscale.errors import Exit, MLScaleError
@@ -47,7 +47,8 @@ def offer_fixes(typed: Sequence[str], command: str) -> Iterator[None]:
             lines, reasons = [], [problem.why]
             for line in filter(None, problem.fix.split("\n")):
                 objection = _find_objection(line, rest, command)
-                if objection is not None and objection.fix:  # `metrics=accuracy` is metric=val/accuracy
+                # `metrics=accuracy` is metric=val/accuracy; what is taken out is not set.
+                if objection is not None and objection.fix and not line.startswith("~"):
                     line = objection.fix.partition("\n")[0]
                     objection = _find_objection(line, rest, command)
                 words = {word.lstrip("+") for word in read_words(line)}
@@ -90,7 +91,11 @@ def _find_objection(line: str, rest: Sequence[str], command: str) -> MLScaleErro
     # The config of a run is not read again.
     takes, has_recipe = REFERENCES.get(command), any(word.lstrip("+").startswith("recipe=") for word in rest)
     of_run = takes is not None and not (takes.is_optional and has_recipe)
-    problems = [*check_replaced_keys(command, rest)] if of_run else _check_words(tuple(rest), command)
+    problems = (
+        [*check_replaced_keys(command, add_reference_key(command, rest))]
+        if of_run
+        else _check_words(tuple(rest), command)
+    )
     return next((problem for problem in problems if re.search(named, f"{problem.what} {problem.where}")), None)
 
 

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from mlscale.config.schema.value_types import (
     DICT,
     FLOAT,
+    LIST,
     NONE,
     Type,
     at_least,
@@ -42,6 +43,9 @@ _RATES = ("scheduler.max_lr", "scheduler.base_lr", "scheduler.eta_min", "schedul
 _OBJECT = Type("object", DICT.accepts, DICT.schema)
 
 RANGES: Mapping[str, Type] = {
+    "model.widths": Type(
+        "list of at least one", lambda value: isinstance(value, list) and value != [], LIST.schema | {"minItems": 1}
+    ),
     "data.batch_size": make_union(at_least(1), NONE),
     "data.workers": make_union(at_least(0), make_literal("auto")),
     "optimizer.lr": _AMOUNT,

@@ -189,7 +189,7 @@ def _convert_unit(text: str, path: str, kind: Type) -> Iterator[object]:
     if re.fullmatch(r"\d+:\d\d:\d\d", text):
         yield f"00:{text.zfill(8)}"  # hours first
     typed, own = _WITH_UNIT.fullmatch(text), _UNIT_OF_KEY.fullmatch(path)
-    if typed is None:
+    if typed is None or path.rpartition(".")[2] == "port":  # which counts nothing
         return
     number, unit = float(typed["number"]), typed["unit"]
     if "time" in kind.text.split(" or ") and unit.lower() in _TIMES:

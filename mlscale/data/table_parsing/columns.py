@@ -36,6 +36,7 @@ _GROUPED = re.compile(r"[+-]?\d{1,3}(?:([,' \u00a0\u202f])\d{3})(?:\1\d{3})*(\.\
 _DECIMAL_COMMA = re.compile(r"[+-]?(?:\d*|\d{1,3}(?:\.\d{3})+),\d+|[+-]?\d{1,3}(?:\.\d{3}){2,}")
 _IN_BOTH = re.compile(r"[+-]?\d{1,3},\d{3}")
 _THOUSANDS, _DECIMAL = (format_override(f"data.{key}", ",") for key in ("thousands", "decimal"))
+_EITHER = f"{_THOUSANDS}\n{_DECIMAL}"
 _LIST_KEYS = ("data.ignore", "data.categorical")
 _COLUMN_KEYS = (
     *_LIST_KEYS, "data.units", "data.target", "data.text", "data.label", "data.group_on", "data.time_on",
@@ -194,7 +195,7 @@ def suggest_number_keys(texts: Column) -> str | None:
     if notations and len(others) - len(notations) <= len(given) / 2:
         # `3,942` is a number in both notations: others of the column decide, or the user.
         clear = [_suggest_notation(text.strip()) for text in others if not _IN_BOTH.fullmatch(text.strip())]
-        return next(filter(None, clear), f"{_THOUSANDS}\n{_DECIMAL}")
+        return next(filter(None, clear), _EITHER)
     if not others or len(others) > len(given) / 2:
         return None
     words = list(dict.fromkeys(others))
@@ -204,16 +205,27 @@ def suggest_number_keys(texts: Column) -> str | None:
 def combine_number_keys(
     keys: Mapping[str, str | None], columns: Mapping[str, Column], missing: Sequence[str]
 ) -> dict[str, str | None]:
-    """Return the settings of several columns, with one `data.missing` for all: of two the last one counts.
+    """Return the settings of several columns, with one `data.missing` for all: of two the last one counts. What commas
+    are in one column that leaves it open, another column shows.
 
     Args:
         keys: of each column, as of `suggest_number_keys`.
         columns: by name.
         missing: texts that stand for missing values already.
     """
+    shown = [key for key in keys.values() if key in (_THOUSANDS, _DECIMAL)]
+    shown += [_THOUSANDS for column in columns.values() if _has_points(column)]
+    keys = {name: shown[0] if shown and key == _EITHER else key for name, key in keys.items()}
     names = [name for name, key in keys.items() if key is not None and "data.missing=" in key]
     words = dict.fromkeys((*missing, *(word for name in names for word in _list_other_texts(columns[name]))))
     return {**keys, **dict.fromkeys(names, format_override("data.missing", list(words)))}
+
+
+def _has_points(column: Column) -> bool:
+    """Return whether a number of the column has a decimal point."""
+    if isinstance(column, np.ndarray):
+        return bool((np.isfinite(column) & (column != np.floor(column))).any())
+    return any(text is not None and re.fullmatch(r"[+-]?\d*\.\d+", text.strip()) for text in column)
 
 
 def _list_other_texts(texts: Column) -> list[str]:

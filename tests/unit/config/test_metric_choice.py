@@ -24,6 +24,7 @@ _THEIRS = [
     "model=none",
     "optimizer=none",
 ]
+_OWN = "model._target_=torch.nn.Identity"  # which may log under any name
 _NO_VALIDATION = "task._target_=pytorch_lightning.LightningModule"
 
 
@@ -39,10 +40,10 @@ def config(*words: str) -> DictConfig:
         (["task=segmentation"], "val/miou", "max"),
         (["task=regression"], "val/rmse", "min"),
         (["task=language"], "val/bits_per_byte", "min"),
-        (["metric=val_bce"], "val_bce", "min"),
+        ([_OWN, "metric=val_bce"], "val_bce", "min"),
         (["metric=val/r2"], "val/r2", "max"),
         (["metric=val/foo", "mode=min"], "val/foo", "min"),
-        (["metric=val_bce", "mode=max"], "val_bce", "max"),
+        ([_OWN, "metric=val_bce", "mode=max"], "val_bce", "max"),
         (["mode=min"], "val/loss", "min"),
         (["trainer.limit_val_batches=0"], "train/loss", "min"),
         (["debug=overfit"], "train/loss", "min"),

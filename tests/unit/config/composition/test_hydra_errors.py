@@ -129,15 +129,17 @@ CASES = {
     ),
     "another value than the one to delete": (
         ["~optimizer.lr=0.5"],
-        "the config can't be composed\n"
+        "'optimizer.lr' is 0.1, not 0.5\n"
         "  where: command line: ~optimizer.lr=0.5\n"
-        "  why:   Could not delete from config. The value of 'optimizer.lr' is 0.1 and not 0.5.",
+        "  why:   ~key=value removes a key that has this value\n"
+        "  fix:   ~optimizer.lr",
     ),
     "another value than the typed one to delete": (
         ["trainer.max_steps=20", "~trainer.max_steps=50"],
-        "the config can't be composed\n"
+        "'trainer.max_steps' is 20, not 50\n"
         "  where: command line: ~trainer.max_steps=50\n"
-        "  why:   Could not delete from config. The value of 'trainer.max_steps' is 20 and not 50.",
+        "  why:   ~key=value removes a key that has this value\n"
+        "  fix:   ~trainer.max_steps",
     ),
     "a group in a second place": (
         ["+optimizer@third=sgd"],

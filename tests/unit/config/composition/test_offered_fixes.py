@@ -8,6 +8,7 @@ import pytest
 
 import mlscale
 from mlscale.cli import main
+from mlscale.config.composition.offered_fixes import offer_fixes
 from mlscale.errors import MLScaleError
 
 
@@ -76,3 +77,16 @@ def test_another_value_than_the_typed_one_is_an_example_also_where_a_class_refus
     assert "between 0 (none) and 20; such as augment.mixup=0.2" in " ".join(shown.split())
     assert main(["export", "last", "quantize=int8", "compress=none"]) == 2
     assert "fix:   leave compress=none out" in capsys.readouterr().err
+
+
+def test_next_to_a_run_a_file_names_its_checkpoint() -> None:
+    typed = ["last", "ckpt=last.ckpt"]
+    with pytest.raises(MLScaleError) as caught, offer_fixes(typed, "export"):
+        raise MLScaleError("unknown key 'ckpt'", where="command line: ckpt=last.ckpt", fix="checkpoint=last.ckpt")
+    assert caught.value.fix == "checkpoint=last.ckpt"
+
+
+def test_a_port_counts_nothing() -> None:
+    with pytest.raises(MLScaleError, match="'port' must be int") as caught:
+        mlscale.compose(["ref=last", "port=80k"], command="serve")
+    assert caught.value.fix == ""

@@ -12,7 +12,7 @@ import pytest
 
 from mlscale.data import TableFiles
 from mlscale.data.table_parsing import table_files
-from mlscale.data.table_parsing.columns import suggest_number_keys
+from mlscale.data.table_parsing.columns import Column, combine_number_keys, suggest_number_keys
 from mlscale.data.table_parsing.table_files import read_table
 from mlscale.data.table_parsing.table_form import TableForm
 from mlscale.errors import MLScaleError, Problems
@@ -197,6 +197,22 @@ def test_numbers_that_both_notations_have_are_answered_by_both_keys() -> None:
     assert suggest_number_keys(["3,942", "1,204", "7,001"]) == "\"data.thousands=','\"\n\"data.decimal=','\""
     assert suggest_number_keys(["3,942", "1,204", "7,0"]) == "\"data.decimal=','\""
     assert suggest_number_keys(["3,942", "1,204", "7,000.5"]) == "\"data.thousands=','\""
+
+
+@pytest.mark.parametrize(
+    ("other", "key"),
+    [
+        (np.array([1.5, np.nan, 2.0]), "thousands"),
+        (["1.5", None, "low"], "thousands"),
+        (["1,25", "2,5", "3,75"], "decimal"),
+        (["a", None, "b"], None),
+    ],
+)
+def test_what_commas_are_another_column_shows(other: Column, key: str | None) -> None:
+    columns: dict[str, Column] = {"open": ["3,942", "1,204", "7,001"], "other": other}
+    alone = {name: suggest_number_keys(columns[name]) for name in columns if isinstance(columns[name], list)}
+    found = combine_number_keys(alone, columns, ())["open"] or ""
+    assert found == (f"\"data.{key}=','\"" if key else alone["open"])
 
 
 def test_the_encoding_of_utf_16_is_named(tmp_path: Path) -> None:
