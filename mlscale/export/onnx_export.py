@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import onnx
 
 OPSET = 20  # that of the encoders' graphs, which are joined to it
-_TRACEABLE = "keep to what torch.export can trace: no Python branches on values, x.shape[0] in place of len(x)"
+_TRACEABLE = "keep to what torch.export can trace: no branches on values or loops over samples, x.shape[0] for len(x)"
 _LIMIT = 2**31 - 1
 """Largest size of a protobuf message, bytes."""
 
@@ -56,7 +56,10 @@ def export_onnx(model: ServedModule) -> bytes:
     sizes = [port.type.tensor_type.shape.dim[0] for port in (*proto.graph.input, *proto.graph.output)]
     if not all(size.dim_param for size in sizes):
         fixed = next(size.dim_value for size in sizes if not size.dim_param)
-        raise _build_export_error(f"a number in forward, such as len(x), makes batches of {fixed} samples of all")
+        # Such as the loop that takes the batch apart.
+        parts = (node for node in program.exported_program.graph.nodes if _is_without_batch(node, fixed))
+        why = f"a number in forward, such as len(x), or a loop over the batch makes batches of {fixed} samples of all"
+        raise _build_export_error(why, _quote_line(_find_call(next(parts, None))))
     nodes = (node.op_type for graph in (proto.graph, *proto.functions) for node in graph.node)
     # Two passes over a few samples do not show what is drawn seldom.
     if random := sorted({kind for kind in nodes if kind.startswith("Random") or kind in ("Bernoulli", "Multinomial")}):
@@ -95,11 +98,8 @@ def _explain_trace_error(error: BaseException) -> MLScaleError:
         error = error.__cause__
     # A node that ONNX has no operator for is met after the trace: torch's translator has its origin.
     nodes = (frame.f_locals.get("node") for frame, _ in traceback.walk_tb(error.__traceback__))
-    trace = next((str(node.meta.get("stack_trace")) for node in nodes if isinstance(node, torch.fx.Node)), "")
-    calls = [(file, int(line), name) for file, line, name in re.findall(r'File "(.+)", line (\d+), in (\S+)', trace)]
-    where = find_user_line(error) or find_innermost_call(reversed(calls))
-    if line_match := re.match(r"(.+):(\d+), in ", where):
-        where += f": {linecache.getline(str(Path(line_match[1]).absolute()), int(line_match[2])).strip()}"
+    node = next((node for node in nodes if isinstance(node, torch.fx.Node)), None)
+    where = _quote_line(find_user_line(error) or _find_call(node))
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     why, fix = shorten(f"{type(error).__name__}: {lines[0] if lines else ''}", 300, placeholder=" …"), _TRACEABLE
     values = [value for frame, _ in traceback.walk_tb(error.__traceback__) for value in frame.f_locals.values()]
@@ -110,3 +110,22 @@ def _explain_trace_error(error: BaseException) -> MLScaleError:
     elif operator := re.match(r"No ONNX function found for <OpOverload\(op='([^']+)'", str(error)):
         why, fix = f"ONNX has no operator for {operator[1]}", "compute it by others: onnx.ai/onnx/operators lists them"
     return _build_export_error(why, where, fix)
+
+
+def _is_without_batch(node: torch.fx.Node, size: int) -> bool:
+    """Return whether a node computes something whose first dimension is not the batch."""
+    return node.op == "call_function" and getattr(node.meta.get("val"), "shape", ())[:1] != (size,)
+
+
+def _find_call(node: torch.fx.Node | None) -> str:
+    """Return the place in the user's code that a node is from; "" for none."""
+    trace = str(node.meta.get("stack_trace")) if node is not None else ""
+    calls = [(file, int(line), name) for file, line, name in re.findall(r'File "(.+)", line (\d+), in (\S+)', trace)]
+    return find_innermost_call(reversed(calls))
+
+
+def _quote_line(where: str) -> str:
+    """Return a place in the code with its line."""
+    if line_match := re.match(r"(.+):(\d+), in ", where):
+        where += f": {linecache.getline(str(Path(line_match[1]).absolute()), int(line_match[2])).strip()}"
+    return where

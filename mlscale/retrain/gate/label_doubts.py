@@ -18,10 +18,11 @@ from mlscale.retrain.gate.paired_columns import PairedColumns
 
 _VANISHED = 0.05
 """The share of its expected labels that a class has at most. Shares that shifted by themselves left 9 % or more."""
-_MIXED, _UNRELATED, _KNOWN = 0.35, 0.65, 0.4
-"""The share of another label in what the champion predicts as a class; the highest probability that it is surer of a
-sample that agrees than of one with that label (0.5: its confidence shows nothing); how far its other answers are above
-chance at least (1: all are right)."""
+_MIXED = ((20, 5, 0.35, 0.65), (20, 10, 0.2, 0.5), (10, 8, 0.75, 0.65))
+"""Of what the champion predicts as a class at least: the number, how many have another label, their share; and the
+highest probability that it is surer of an agreeing sample than of one of these (0.5: its confidence shows nothing)."""
+_KNOWN = 0.4
+"""How far the champion's other answers are above chance at least (1: all are right)."""
 _EXCESS = 0.35
 """By how much more of a slice's labels contradict the champion than its confidence in them explains."""
 _FEWEST, _FEWEST_IN_SLICE = 5, 20
@@ -98,21 +99,26 @@ def find_mixed_classes(
 
     classes = []
     is_right = truth == predicted
-    for number in np.flatnonzero(np.bincount(predicted, minlength=count) >= _FEWEST_IN_SLICE).tolist():
+    fewest = min(total for total, *_ in _MIXED)
+    for number in np.flatnonzero(np.bincount(predicted, minlength=count) >= fewest).tolist():
         inside = predicted == number
         # A champion that knows little of the window is not a witness.
         if not _is_known(is_right[~inside], count):
             continue
         others = np.bincount(truth[inside & ~is_right], minlength=count)
         label = int(others.argmax())
-        if others[label] < _MIXED * inside.sum():
+        total, named = int(inside.sum()), int(others[label])
+        most = max(
+            (most for n, least, part, most in _MIXED if total >= n and named >= max(least, part * total)), default=0
+        )
+        if not most:
             continue
         agreed, labelled = confidence[inside & is_right], confidence[inside & (truth == label)]
         surer = (
             mannwhitneyu(agreed, labelled).statistic / (len(agreed) * len(labelled)) if len(agreed) >= _FEWEST else 0
         )
-        if surer <= _UNRELATED:
-            classes.append((number, label, int(others[label]), int(inside.sum())))
+        if surer <= most:
+            classes.append((number, label, named, total))
     return classes
 
 

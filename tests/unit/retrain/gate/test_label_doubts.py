@@ -47,6 +47,24 @@ def test_a_class_that_is_another_as_often_where_the_champion_is_sure() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("total", "named", "lowest", "found"),
+    [
+        (100, 30, 0.8, 1),  # surer of these than of what agrees
+        (100, 30, 0.4, 0),
+        (100, 15, 0.8, 0),
+        (12, 10, 0.4, 1),  # nearly all of a few
+        (12, 7, 0.4, 0),
+    ],
+)
+def test_fewer_of_a_class_need_more_signs(total: int, named: int, lowest: float, found: int) -> None:
+    rng = np.random.default_rng(3)
+    predicted = np.repeat(np.arange(3), [100, total, 100])
+    truth, confidence = predicted.copy(), rng.uniform(0.4, 1, len(predicted))
+    truth[100 : 100 + named], confidence[100 : 100 + named] = 2, rng.uniform(lowest, 1, named)
+    assert len(find_mixed_classes(truth, predicted, confidence, 3)) == found
+
+
 def test_a_slice_where_the_champion_is_sure_and_contradicted() -> None:
     rng = np.random.default_rng(1)
     age, confidence = rng.uniform(20, 80, 2000), rng.uniform(0.4, 1, 2000)
