@@ -45,6 +45,10 @@ def wrap_unforeseen_error(error: BaseException, where: str = "") -> MLScaleError
             why="strategy=fsdp gathers them in a step that all processes take, not for a call of the model",
             fix="strategy=ddp\ntrainer.strategy.predict_step(batch, index) in place of the call, on every process",
         )
+    if not own and type(error).__name__ == "ConfigAttributeError":
+        key = getattr(error, "full_key", "")  # of omegaconf
+        why = "a run reads it, and a group or ~ has taken it out"
+        return MLScaleError(f"the configuration has no '{key}'", where=prefix + key, why=why, fix=f"leave ~{key} out")
     if own:
         why = "your code raised it"
         return MLScaleError(what, where=prefix + own, why=why, fix=_TRACEBACK, exit=Exit.BUG)

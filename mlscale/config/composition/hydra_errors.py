@@ -44,7 +44,20 @@ def check_options(request: Request, exists: Callable[[str], bool]) -> Iterator[M
             yield MLScaleError(f"unknown key '{key}'", where=where, why="the command is the first word", fix=fix)
         if key.startswith("hydra/") and not exists(f"{key}/{value}"):
             yield _create_unknown_option_error(key, value, where, value, request.roots)
-        if not options or override.is_delete() or (override.is_sweep_override() and request.multirun):
+        if not options or override.is_delete():
+            continue
+        if override.is_sweep_override() and request.multirun:
+            names = list(override.sweep_string_iterator()) if override.is_discrete_sweep() else []
+            unknown = {
+                name: _create_unknown_option_error(key, name, where, value, request.roots)
+                for name in names
+                if not exists(f"{key}/{name}")
+            }
+            # An option for each; `optimizer._target_=torch.optim.Adam` is none.
+            near = [unknown[name].fix.partition(f"{key}=")[2] if name in unknown else name for name in names]
+            for problem in unknown.values():
+                problem.fix = f"-m {key}={','.join(near)}" if all(near) else ""
+                yield problem
             continue
         if override.is_sweep_override():  # a comma after `=` is a sweep, which only a multirun allows
             fix = f"-m {shlex.quote(typed)}, which runs one job for each"

@@ -107,5 +107,7 @@ def _check_sizes(height: int, width: int, patch: int, dim: int, heads: int) -> N
         )
     if dim % heads:
         raise MLScaleError(
-            f"{heads} heads do not divide tokens of {dim} numbers", where="model.dim, model.heads", fix="model.heads=1"
+            f"{heads} heads do not divide tokens of {dim} numbers",
+            where="model.heads, model.dim",
+            fix=f"model.dim={max(1, round(dim / heads)) * heads}",
         )

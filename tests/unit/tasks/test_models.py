@@ -66,7 +66,7 @@ def test_vit_s_attention_is_torch_s() -> None:
 
 @pytest.mark.parametrize(
     ("choices", "where", "fix"),
-    [({"patch": 3}, "model.patch", "model.patch=2"), ({"dim": 30}, "model.dim, model.heads", "model.heads=1")],
+    [({"patch": 3}, "model.patch", "model.patch=2"), ({"dim": 30}, "model.heads, model.dim", "model.dim=32")],
 )
 def test_vit_s_sizes_divide(choices: dict[str, int], where: str, fix: str) -> None:
     with pytest.raises(MLScaleError, match="do not divide") as caught:

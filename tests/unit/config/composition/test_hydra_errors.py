@@ -203,6 +203,24 @@ def test_a_key_that_is_filled_in_later_can_be_taken_away(capsys: pytest.CaptureF
     assert "in_channels" not in reported
 
 
+@pytest.mark.parametrize(
+    ("word", "unknown", "fix"),
+    [
+        ("optimizer=sgdd,adamw", ["sgdd"], "-m optimizer=sgd,adamw"),
+        ("optimizer=choice(sgdd,adamww)", ["sgdd", "adamww"], "-m optimizer=sgd,adamw"),
+        ("optimizer=adam,sgd", ["adam"], ""),  # a class of torch, not an option
+        ("optimizer=sgd,xyz", ["xyz"], ""),
+    ],
+)
+def test_every_option_of_a_sweep_exists(word: str, unknown: list[str], fix: str) -> None:
+    with pytest.raises(MLScaleError) as caught:
+        compose_config(parse_command_line("train", ["-m", "recipe=resnet", word]))
+    problems = caught.value.list_problems()
+    assert [problem.what.split("'")[1] for problem in problems] == unknown
+    assert {problem.where for problem in problems} == {f"command line: {word}"}
+    assert {problem.fix for problem in problems} == {fix}
+
+
 def test_deletions_in_a_sweep(tmp_path: Path) -> None:
     words = ["~model.in_channels", "seed=1,2", "optimizer=sgd,adamw", f"runs_dir={tmp_path}"]
     jobs: list[list[str]] = []

@@ -90,3 +90,13 @@ def test_a_port_counts_nothing() -> None:
     with pytest.raises(MLScaleError, match="'port' must be int") as caught:
         mlscale.compose(["ref=last", "port=80k"], command="serve")
     assert caught.value.fix == ""
+
+
+def test_a_key_that_a_run_reads_is_not_taken_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["+recipe=resnet", "~trainer.devices"]) == 2
+    shown = capsys.readouterr().err
+    assert "the configuration has no 'trainer.devices'" in shown
+    assert "fix:   leave ~trainer.devices out" in shown
