@@ -243,7 +243,7 @@ def judge_columns(before: PairedColumns, parts: list[PairedColumns], classes: in
     ]
     ignored = np.zeros(0, np.int64)
     by_class = compare_classes(servable, parts[0], parts[1], before, limits, None, ignored)
-    doubts = list_label_doubts(parts, before, names.labels, ignored)
+    doubts = list_label_doubts(parts, before, names.labels, ignored, limits.min_kappa)
     return list_objections(overall[0], overall[1], by_class, TIMES, limits, 0), doubts
 
 

@@ -55,6 +55,7 @@ class Place:
             f"events={where}/events",
             f"runs_dir={where}/runs",
             f"registry.root={where}/registry",
+            "gate.min_kappa=null",  # a champion that sees digits on their sides agrees by chance
         ]
 
     @property
@@ -364,6 +365,16 @@ def test_swapped_classes_stop_the_cycle_until_a_person_declares_them_relabelled(
 
 
 @pytest.mark.slow
+def test_what_a_champion_that_agrees_by_chance_can_not_contradict_is_for_a_person(place: Place) -> None:
+    raw, truth = digits(500)
+    place.serve(turned(raw), truth)
+    result = place.turn("gate.min_kappa=0.2")
+    assert not result.ok
+    assert place.journal[-1]["decision"] == "review", result.sentence
+    assert "would by chance (gate.min_kappa=0.2): the labels are wrong, or what is right has changed" in result.sentence
+
+
+@pytest.mark.slow
 def test_swapped_classes_of_a_camera_that_has_moved_are_for_a_person(place: Place) -> None:
     # What was seen before is not harmed: nothing but the window's own labels shows it.
     raw, truth = digits(1000)
@@ -376,7 +387,7 @@ def test_swapped_classes_of_a_camera_that_has_moved_are_for_a_person(place: Plac
     assert "that the champion predicts as" in result.sentence
     assert result.sentence.partition(". Held-out")[0].endswith("If they are right: mlscale versions promote digits:v2")
     assert place.champion == "digits:v1"
-    assert main(["versions", "promote", "digits:v2", *place.words[3:]]) == 0
+    assert main(["versions", "promote", "digits:v2", place.words[3]]) == 0
     assert place.champion == "digits:v2"
 
 

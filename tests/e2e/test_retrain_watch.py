@@ -53,6 +53,7 @@ def test_a_degradation_starts_a_cycle_and_drift_alone_starts_none(tmp_path: Path
     log = tmp_path / "watch.log"
     served = [f"events={tmp_path}/events", "sample_share=1", "flush_s=0.2", f"registry.root={tmp_path}/registry"]
     look = ["every_s=0.5", "degradation.min_events=100", "degradation.min_labels=100", "passes=10"]
+    look += ["gate.min_kappa=null"]  # digits on their sides are recognised by chance
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     with serving(tmp_path, "m@champion", *served, f"runs_dir={tmp_path}/runs") as server, log.open("w") as stream:
         watch = Command(

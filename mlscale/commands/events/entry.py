@@ -54,6 +54,7 @@ def _check_log(options: Options) -> Result:
         sentence="; ".join(filter(None, (f"{path.name}: {read}", losses))),
         metrics={
             **{name: float(getattr(report, name)) for name in _COUNTS},
+            "labels_unmatched": float(len(report.unmatched)),
             "unreadable_rows": float(report.unreadable.total()),
             "other_versions": float(report.other_versions.total()),
         },

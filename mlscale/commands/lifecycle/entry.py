@@ -325,6 +325,8 @@ class Lifecycle:
             # What was sent before the change has no labels. Where none is needed, it would be learned from, too, and
             # with it the validation samples of the proofs.
             f"window.max_samples={count}",
+            # The tour's own labels are right, however wrong the champion has become.
+            "gate.min_kappa=null",
             "snapshot=false",
         )
         names = [name for name in result.metrics if re.fullmatch("(champion|challenger)_window_.*", name)]

@@ -42,6 +42,7 @@ def check_settings(cfg: DictConfig) -> None:
         "gate.max_drop": (cfg.gate.max_drop >= 0, "0 or more", "0.03"),
         "gate.max_class_drop": (cfg.gate.max_class_drop > 0, "above 0", "0.1"),
         "gate.tolerance": (cfg.gate.tolerance >= 0, "0 or more", "0.1"),
+        "gate.min_kappa": (-1 <= (cfg.gate.min_kappa or 0) < 1, "between -1 and 1, or null for any", "0.2"),
         "guard.factor": (cfg.guard.factor >= 1, "1 or more", "2"),
         "every_s": (cfg.every_s > 0, "above 0", "60"),
         # By force each look would start a cycle.

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE)
+_SPACED = re.compile(r"\+?(\w+(?:[.@/]\w+)+|(?<=\+)\w+|\w+(?= ?[=:])) ?[=: ] ?([^\s=:]+)")
 _OVERRIDE = re.compile(r"^(?P<sign>\+\+|\+|~)?(?P<key>[^=\s]+?)(?:=(?P<value>.*))?$", re.DOTALL)
 _INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
 
@@ -165,6 +166,8 @@ def _check_words(command: str, words: Sequence[str], roots: Roots) -> Iterator[M
             if command in REFERENCES and "=" not in word:
                 named = word if reference is None else reference
                 fix = shlex.join(["mlscale", command, named, *_list_settings(words, reference)])
+            elif parts := _SPACED.fullmatch(word):  # `optimizer.lr = 0.1`, `optimizer.lr:0.1`, `+recipe resnet`
+                fix = f"{parts[1]}={parts[2]}"
             elif word in roots.groups.get("recipe", ()):
                 fix = f"recipe={word}"
         elif (group := word.lstrip("+~").partition("=")[0]) in roots.groups and group not in roots.get_command_groups(

@@ -26,6 +26,8 @@ from mlscale.errors import MLScaleError
 _NOT_FOUND = re.compile(r"In '(?P<file>[^']*)': Could not (?:find|load) '(?P<group>[^']+)/(?P<option>[^/']*)'")
 _IN = re.compile(r"In '(?P<group>.+)/(?P<option>[^/']+)': ")
 _NO_GROUP = re.compile(r"Could not override '([^']+)'. No match in the defaults list")
+_TWICE = re.compile(r"Multiple values for (\S+)\.")
+_ABSENT = re.compile(r"Could not delete from config. '([^']+)' does not exist")
 _OTHER_VALUE = re.compile(r"Could not delete from config. The value of '([^']+)' is (.*) and not (.*)\.$")
 _PLUGINS = "ax-sweeper nevergrad-sweeper optuna-sweeper"
 
@@ -93,6 +95,20 @@ def explain_refusal(error: Exception, overrides: Sequence[str], roots: Roots) ->
                 what = f"{file['group']}={file['option']} sets the group '{other[1]}', which this command does not have"
                 return MLScaleError(what, where=where)
             return MLScaleError("the config can't be composed", where=where, why=text)
+        if twice := _TWICE.match(text):
+            words = (word.lstrip("+") for word in overrides)
+            typed = [word for word in words if word.partition("=")[0] == twice[1]]
+            where = f"command line: {' '.join(typed)}" if typed else "config files"
+            what = f"{twice[1]} is chosen {len(typed) or 'several'} times"
+            return MLScaleError(what, where=where, why="one is built", fix=f"leave {typed[0]} out" if typed else "")
+        if absent := _ABSENT.match(text):
+            why = "it has no value"
+            return MLScaleError(
+                f"no '{absent[1]}' to remove",
+                where=f"command line: ~{absent[1]}",
+                why=why,
+                fix=f"leave ~{absent[1]} out",
+            )
         if other := _OTHER_VALUE.match(text):
             what, why = f"'{other[1]}' is {other[2]}, not {other[3]}", "~key=value removes a key that has this value"
             where = f"command line: ~{other[1]}={other[3]}"

@@ -82,7 +82,7 @@ class LogConverter:
         unseen = dict(paths)
         appender = SegmentAppender(store.root / make_folder_name(self.model) / "events", "event", writer=_SPANNING)
         start_us = None if start is None else (start - EPOCH) // timedelta(microseconds=1)
-        number, has_records, ids = 0, False, set[int]()
+        number, has_records, ids, alone = 0, False, set[int](), set[str]()
         for file in files:
             # One batch in memory at a time; its events are on the disk before the next one is read.
             for batch in iterate_records(file, tuple(paths.values())):
@@ -96,11 +96,13 @@ class LogConverter:
                     self._raise_for_absent({k: p for k, p in unseen.items() if k in ("time", "prediction")}, file)
                 if "id" in self.mapping.fields:
                     rows = list(_mark_repeated(rows, ids, report))
+                    alone.update(row.id for row in rows if row.outcome == LABEL)
                 if rows:
                     number += self._write_rows(rows, appender, store, number, report)
         # Others may be in a few rows only, such as labels: they are missed once all rows were read.
         if has_records:
             self._raise_for_absent(unseen, files[0])
+        report.unmatched = sorted(name for name in alone if not any(hash((name, kind)) in ids for kind in OUTCOMES))
         return report
 
     def _check_inputs(self) -> None:

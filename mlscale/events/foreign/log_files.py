@@ -22,7 +22,7 @@ from mlscale.errors import MLScaleError
 if TYPE_CHECKING:
     import pyarrow as pa
 
-FORMATS = (".parquet", ".csv", ".tsv", ".jsonl", ".ndjson", ".json")
+FORMATS = (".parquet", ".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".log")
 _BATCH = 5_000  # rows
 _TORN, _NO_OBJECT = "not as many values as the heading has columns", "not an object of JSON"
 _CUT = ", or the compressed file is cut short"
@@ -87,7 +87,8 @@ def find_log_files(path: Path) -> list[Path]:
     # Not the folders below: a monitor keeps its state and its checks in one of them.
     if path.is_dir():
         files = sorted(entry for entry in path.iterdir() if entry.is_file() and _get_format(entry))
-        if files:
+        # A server's own messages have the ending of BentoML's lines of JSON.
+        if files := [file for file in files if _get_format(file) != ".log"] or files:
             return files
         raise _make_absent_error(path, path, f"the folder has no file that ends in {', '.join(FORMATS[:4])}")
     if files := [match for text in match_paths(str(path)) if (match := Path(text)).is_file()]:
@@ -99,12 +100,10 @@ def find_log_files(path: Path) -> list[Path]:
 
 def list_skipped_files(path: Path) -> list[str]:
     """Return the files of a folder that look like logs and are not read, such as `app.jsonl.zst`, sorted by name."""
-    entries = path.iterdir() if path.is_dir() else ()
-    return sorted(
-        entry.name
-        for entry in entries
-        if entry.is_file() and not _get_format(entry) and any(ending in entry.name.lower() for ending in FORMATS)
-    )
+    if not path.is_dir():
+        return []
+    others = {entry for entry in path.iterdir() if entry.is_file()} - {*find_log_files(path)}
+    return sorted(entry.name for entry in others if any(ending in entry.name.lower() for ending in FORMATS))
 
 
 def iterate_records(file: Path, columns: Sequence[str] | None = None) -> Iterator[RecordBatch]:
@@ -118,7 +117,7 @@ def iterate_records(file: Path, columns: Sequence[str] | None = None) -> Iterato
     """
     ending = _get_format(file)
     if not ending:
-        fix = "events=<a file that ends in .parquet, .csv, .tsv or .jsonl>"
+        fix = "events=<a file that ends in .parquet, .csv, .tsv, .jsonl or .log>"
         raise MLScaleError(f"can't read {file.name} as events", where=str(file), why="unknown ending", fix=fix)
     reader = {".parquet": _read_parquet, ".csv": _read_csv, ".tsv": _read_csv}.get(ending, _read_json_lines)
     why = (_TORN if reader is _read_csv else _NO_OBJECT) + (_CUT if file.suffix.lower() == ".gz" else "")

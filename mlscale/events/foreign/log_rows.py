@@ -37,6 +37,7 @@ class LogReport:
         early: rows before the time from which they were wanted.
         repeated: rows whose id an earlier row of the version has: one id is one event.
         labels_alone: rows without a prediction, whose label is that of the event of their id.
+        unmatched: ids of such rows that no event has which was read.
         newest: the time of the newest row of the version, early ones included; None without any.
     """
 
@@ -49,6 +50,7 @@ class LogReport:
     early: int = 0
     repeated: int = 0
     labels_alone: int = 0
+    unmatched: list[str] = field(default_factory=list)
     newest: datetime | None = None
 
     def add_unreadable(self, what: str, where: RecordPlace, why: str) -> None:
@@ -65,8 +67,11 @@ class LogReport:
         ]
         if self.repeated:
             parts.append(f"{_count_rows(self.repeated)} repeated by id and counted once")
-        if self.labels_alone:
-            parts.append(f"{_count_rows(self.labels_alone)} with a label and no prediction")
+        if self.unmatched:
+            parts.append(
+                f"{len(self.unmatched):,} of {_count_rows(self.labels_alone)} with a label alone have an id that no "
+                f"event read has ({self.unmatched[0]!r})"
+            )
         if self.other_versions:
             listed = ", ".join(f"{name} ({count:,})" for name, count in self.other_versions.most_common(3))
             parts.append(f"{_count_rows(self.other_versions.total())} of other versions: {listed}")

@@ -31,6 +31,8 @@ class GateLimits:
             mean; a right prediction that became wrong always has.
         relabelled: names of classes whose meaning has changed: the original data of them does not count.
         old: compare on the original data.
+        min_kappa: Cohen's kappa of the champion and the window's labels; below it nothing contradicts wrong labels,
+            and a person decides. None for never.
     """
 
     alpha: float
@@ -40,6 +42,7 @@ class GateLimits:
     tolerance: float = 0.1
     relabelled: tuple[str, ...] = ()
     old: bool = True
+    min_kappa: float | None = 0.2
 
 
 def find_relabelled_numbers(task_type: TaskType, names: AnswerNames, relabelled: Sequence[str]) -> NDArray[np.int64]:

@@ -2,7 +2,7 @@
 
 Retraining runs when inputs drift. Then a challenger learns the window next to what it knew, and the wrong labels that
 it has learned harm nothing on the original data: they show in the window alone, where the champion is an unsure
-witness. Three signs hold even so. `docs/decisions/retrain.md` has the simulation.
+witness. Three signs hold even so; where it is no witness, nothing does. `docs/decisions/retrain.md` has the simulation.
 """
 
 from __future__ import annotations
@@ -31,7 +31,11 @@ _MOST_SLICES = 3
 
 
 def list_label_doubts(
-    window: Sequence[PairedColumns], original: PairedColumns, names: Sequence[str], ignored: NDArray[np.int64]
+    window: Sequence[PairedColumns],
+    original: PairedColumns,
+    names: Sequence[str],
+    ignored: NDArray[np.int64],
+    min_kappa: float | None,
 ) -> list[str]:
     """Return what makes a person's decision necessary, in words; empty where there is nothing.
 
@@ -40,6 +44,7 @@ def list_label_doubts(
         original: of the original data.
         names: of all classes.
         ignored: numbers of the classes that a person has declared relabelled.
+        min_kappa: of champion and labels, as Cohen's kappa; None for any.
     """
     truth, predicted, confidence = (
         np.concatenate([part.first[name] for part in window]) for name in ("truth", "predicted", "confidence")
@@ -50,7 +55,15 @@ def list_label_doubts(
     is_known = ~np.isin(truth, ignored) & ~np.isin(predicted, ignored)
     labels, answers = (np.bincount(side[is_known], minlength=k) for side in (truth, predicted))
     before = np.bincount(original.first["truth"], minlength=k) / len(original)
-    doubts = [
+    doubts = []
+    if min_kappa is not None and is_known.any():
+        agreed, chance = (truth == predicted)[is_known].mean(), labels @ answers / is_known.sum() ** 2
+        if agreed - chance < min_kappa * (1 - chance):
+            doubts.append(
+                f"the champion agrees with {agreed:.0%} of the window's labels, {chance:.0%} would by chance "
+                f"(gate.min_kappa={min_kappa:g})"
+            )
+    doubts += [
         f"{names[row]} is {labels[row]:,} of the window's {is_known.sum():,} labels, was {before[row]:.1%} of the "
         f"original ones, and is predicted {answers[row]:,} times by the champion"
         for row in find_vanished_classes(labels, answers, before)

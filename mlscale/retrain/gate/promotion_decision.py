@@ -113,7 +113,8 @@ def decide_promotion(
     # Where all of what is right has changed, nothing is left that the window could contradict.
     if is_one_class and before is not None:
         parts = [now] if learned is None else [now, learned]
-        doubts = list_label_doubts(parts, before, champion.task_type.list_class_names(champion.names), ignored)
+        names = champion.task_type.list_class_names(champion.names)
+        doubts = list_label_doubts(parts, before, names, ignored, limits.min_kappa)
     return GateDecision(metrics, tuple(objections), tuple(doubts), current.metric, classes)
 
 

@@ -76,11 +76,13 @@ def bind_socket(host: str, port: int) -> Iterator[socket.socket]:
     # OverflowError: a port over 65535; UnicodeError: a host that is not a valid name.
     except (OSError, OverflowError, UnicodeError) as error:
         used = getattr(error, "errno", None) == errno.EADDRINUSE
+        name, _, number = host.partition(":")
+        both = f"host={name} port={number}" if name and number.isdecimal() else "host=127.0.0.1 port=8000"
         raise MLScaleError(
             f"port {port} of {host} is in use" if used else f"can't listen on port {port} of {host}",
             where="port" if used else "host, port",
             why="" if used else str(getattr(error, "strerror", None) or error),
-            fix="port=0, which takes a free one" if used else "host=127.0.0.1 port=8000",
+            fix="port=0, which takes a free one" if used else both,
             exit=Exit.ENVIRONMENT,
         ) from error
     with listening:

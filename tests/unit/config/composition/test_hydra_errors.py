@@ -141,6 +141,17 @@ CASES = {
         "  why:   ~key=value removes a key that has this value\n"
         "  fix:   ~trainer.max_steps",
     ),
+    "a recipe twice": (
+        ["recipe=tabular", "recipe=resnet"],
+        "recipe is chosen 2 times\n"
+        "  where: command line: recipe=tabular recipe=resnet\n"
+        "  why:   one is built\n"
+        "  fix:   leave recipe=tabular out",
+    ),
+    "a key that has no value": (
+        ["~metric"],
+        "no 'metric' to remove\n  where: command line: ~metric\n  why:   it has no value\n  fix:   leave ~metric out",
+    ),
     "a group in a second place": (
         ["+optimizer@third=sgd"],
         "the config can't be composed\n"

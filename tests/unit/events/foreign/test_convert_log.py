@@ -129,8 +129,17 @@ def test_labels_that_come_later_are_a_file_of_ids_and_labels(tmp_path: Path, nam
     write(tmp_path / "logs" / name, [{"id": f"r{n}", "actual": SPECIES[0]} for n in range(4)])
     report, events, labels = convert(converter(PLAIN), tmp_path, *sorted((tmp_path / "logs").iterdir()))
     assert (len(events), sorted(labels), report.labels_alone) == (10, ["r0", "r1", "r2", "r3"], 4)
-    assert report.describe_losses() == "4 rows with a label and no prediction"
+    assert report.describe_losses() == ""
     assert report.newest == BEGIN + timedelta(seconds=9)
+
+
+def test_labels_whose_ids_no_event_has_are_named(tmp_path: Path) -> None:
+    write(tmp_path / "log.jsonl", [{**row, "actual": None} for row in log(10)])
+    write(tmp_path / "labels.jsonl", [{"id": name, "actual": SPECIES[0]} for name in ("r1", "R2", "R3")])
+    report, _, _ = convert(converter(PLAIN), tmp_path, tmp_path / "labels.jsonl", tmp_path / "log.jsonl")
+    assert report.unmatched == ["R2", "R3"]
+    lost = "2 of 3 rows with a label alone have an id that no event read has ('R2')"
+    assert report.describe_losses() == lost
 
 
 def test_an_answer_after_a_failure_of_the_same_id_counts(tmp_path: Path) -> None:

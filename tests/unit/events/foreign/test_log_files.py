@@ -87,6 +87,13 @@ def test_rotated_files_are_read_and_others_that_look_like_logs_are_listed(tmp_pa
     write(tmp_path / "a.jsonl", ROWS[:3]).rename(tmp_path / "a.jsonl.1")
     assert [len(batch.records) for batch in iterate_records(tmp_path / "a.jsonl.1")] == [3]
     assert str(RecordPlace(tmp_path / "a.jsonl.1", 2)) == "line 2 of a.jsonl.1"
+    # BentoML's ending is that of a server's messages, too.
+    write(tmp_path / "a.jsonl", ROWS[:3]).rename(tmp_path / "data.1.log")
+    assert list_skipped_files(tmp_path) == ["a.csv.bz2", "a.jsonl.3.zst", "data.1.log"]
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data.1.log").rename(tmp_path / "data" / "data.1.log")
+    assert [path.name for path in find_log_files(tmp_path / "data")] == ["data.1.log"]
+    assert [len(batch.records) for batch in iterate_records(tmp_path / "data" / "data.1.log")] == [3]
 
 
 def test_a_wrong_path_lists_what_is_there_with_the_nearest(tmp_path: Path) -> None:

@@ -87,13 +87,25 @@ def test_declared_classes_are_not_doubted() -> None:
     truth = np.repeat(np.arange(4), 50)
     window, original = part(np.array([1, 0, 2, 3])[truth], truth), part(truth, truth)
     names = ("cat", "dog", "elk", "fox")
-    first, second, *_ = list_label_doubts([window], original, names, NONE)
+    first, second, *_ = list_label_doubts([window], original, names, NONE, 0.2)
     assert first.startswith("50 of 50 that the champion predicts as cat are labelled dog, as often where it is sure")
     assert second.startswith("50 of 50 that the champion predicts as dog are labelled cat")
-    assert list_label_doubts([window], original, names, np.array([0, 1])) == []
+    assert list_label_doubts([window], original, names, np.array([0, 1]), 0.2) == []
     gone = part(np.where(truth == 3, 0, truth), truth)
-    first, *_ = list_label_doubts([gone], original, names, NONE)
+    first, *_ = list_label_doubts([gone], original, names, NONE, 0.2)
     assert first.startswith("fox is 0 of the window's 200 labels, was 25.0% of the original ones, and is predicted 50")
+
+
+@pytest.mark.parametrize(("right", "least", "doubts"), [(0.25, 0.2, 1), (0.25, None, 0), (0.25, -1, 0), (0.6, 0.2, 0)])
+def test_a_champion_that_agrees_by_chance_can_show_nothing(right: float, least: float | None, doubts: int) -> None:
+    rng = np.random.default_rng(4)
+    predicted = rng.integers(0, 4, 2000)
+    truth = np.where(rng.random(2000) < (right - 0.25) / 0.75, predicted, rng.integers(0, 4, 2000))
+    window, original = part(truth, predicted), part(predicted, predicted)
+    found = list_label_doubts([window], original, ("cat", "dog", "elk", "fox"), NONE, least)
+    assert len(found) == doubts
+    if found:
+        assert "of the window's labels, 25% would by chance (gate.min_kappa=0.2)" in found[0]
 
 
 @pytest.mark.parametrize("window", ["one", "swapped", "slice"])
