@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import linecache
 import os
 import re
 import traceback
@@ -79,13 +80,21 @@ def find_user_line(error: BaseException) -> str:
     return next(_iterate_lines(error, own=True), "")
 
 
-def find_innermost_call(calls: Iterable[tuple[str, int, str]]) -> str:
-    """Return the first of these calls (file, line, function; innermost first) that is in the user's code, or else of
-    any.
+def find_innermost_call(calls: Iterable[tuple[str, int, str]], *, own: bool = False) -> str:
+    """Return the first of these calls (file, line, function; innermost first) that is in the user's code, or else, but
+    for `own`, of any.
     """
     all_calls = list(calls)
-    own = [call for call in all_calls if _is_user_code(call[0])]
-    return next((f"{_shorten_path(file)}:{line}, in {name}" for file, line, name in [*own, *all_calls]), "")
+    users = [call for call in all_calls if _is_user_code(call[0])]
+    chosen = users if own else [*users, *all_calls]
+    return next((f"{_shorten_path(file)}:{line}, in {name}" for file, line, name in chosen), "")
+
+
+def quote_line(where: str) -> str:
+    """Return a place in the code, as of `find_innermost_call`, with the text of its line."""
+    if line_match := re.match(r"(.+):(\d+), in ", where):
+        where += f": {linecache.getline(str(Path(line_match[1]).absolute()), int(line_match[2])).strip()}"
+    return where
 
 
 def summarize_error(error: BaseException) -> str:

@@ -40,7 +40,8 @@ def read_options(command: str, actions: Mapping[str, Action], argv: Sequence[str
 
 def _make_unknown_action_error(command: str, actions: Mapping[str, Action], argv: Sequence[str]) -> MLScaleError:
     typed, *rest = argv or [""]
-    best = "ls" if typed == "list" and "ls" in actions else find_nearest(typed, actions)
+    meant = {"list": "ls", "delete": "rm", "remove": "rm"}.get(typed, "")
+    best = meant if meant in actions else find_nearest(typed, actions)
     return MLScaleError(
         f"unknown word '{typed}'" if typed else f"mlscale {command} needs to know what to do",
         where=f"command line: mlscale {command}",

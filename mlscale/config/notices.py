@@ -82,6 +82,11 @@ def _collect_group_notices(cfg: DictConfig) -> list[str]:
         lines.append("precision has no effect: trainer.plugins brings its own")
     else:
         lines += _collect_precision_notices(cfg)
+    names = [name for name, node in (cfg.get("callbacks") or {}).items() if node]
+    if names and not any(
+        name == "progress" or "Checkpoint" in str(cfg.callbacks[name].get("_target_")) for name in names
+    ):
+        lines.append(f"no callback saves checkpoints: callbacks=[default,{','.join(names)}] keeps the default ones")
     if cfg.get("augment") and cfg.get("data") and not has_argument(cfg.data, "augment"):
         lines.append(f"augment has no effect: {cfg.data['_target_']} takes no 'augment'; augment=none silences this")
     return lines

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import linecache
 import re
 import traceback
-from pathlib import Path
 from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.nn.utils.rnn import PackedSequence
 
-from mlscale.culprit import find_innermost_call, find_user_line
+from mlscale.culprit import find_innermost_call, find_user_line, quote_line
 from mlscale.errors import MLScaleError
 from mlscale.export.served_module import NO_RANDOM, UNPACKED, ServedModule, build_example_tensors, trace_quietly
 
@@ -59,7 +57,7 @@ def export_onnx(model: ServedModule) -> bytes:
         # Such as the loop that takes the batch apart.
         parts = (node for node in program.exported_program.graph.nodes if _is_without_batch(node, fixed))
         why = f"a number in forward, such as len(x), or a loop over the batch makes batches of {fixed} samples of all"
-        raise _build_export_error(why, _quote_line(_find_call(next(parts, None))))
+        raise _build_export_error(why, quote_line(_find_call(next(parts, None))))
     nodes = (node.op_type for graph in (proto.graph, *proto.functions) for node in graph.node)
     # Two passes over a few samples do not show what is drawn seldom.
     if random := sorted({kind for kind in nodes if kind.startswith("Random") or kind in ("Bernoulli", "Multinomial")}):
@@ -99,7 +97,7 @@ def _explain_trace_error(error: BaseException) -> MLScaleError:
     # A node that ONNX has no operator for is met after the trace: torch's translator has its origin.
     nodes = (frame.f_locals.get("node") for frame, _ in traceback.walk_tb(error.__traceback__))
     node = next((node for node in nodes if isinstance(node, torch.fx.Node)), None)
-    where = _quote_line(find_user_line(error) or _find_call(node))
+    where = quote_line(find_user_line(error) or _find_call(node))
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     why, fix = shorten(f"{type(error).__name__}: {lines[0] if lines else ''}", 300, placeholder=" …"), _TRACEABLE
     values = [value for frame, _ in traceback.walk_tb(error.__traceback__) for value in frame.f_locals.values()]
@@ -122,10 +120,3 @@ def _find_call(node: torch.fx.Node | None) -> str:
     trace = str(node.meta.get("stack_trace")) if node is not None else ""
     calls = [(file, int(line), name) for file, line, name in re.findall(r'File "(.+)", line (\d+), in (\S+)', trace)]
     return find_innermost_call(reversed(calls))
-
-
-def _quote_line(where: str) -> str:
-    """Return a place in the code with its line."""
-    if line_match := re.match(r"(.+):(\d+), in ", where):
-        where += f": {linecache.getline(str(Path(line_match[1]).absolute()), int(line_match[2])).strip()}"
-    return where

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from pytorch_lightning import LightningModule
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -20,6 +21,7 @@ from mlscale.culprit import find_user_line
 from mlscale.data.encoders.encoder import INPUT, Encoder, TensorSpec
 from mlscale.data.encoders.image_encoder import ImageEncoder
 from mlscale.errors import MLScaleError
+from mlscale.export.mixing_line import find_mixing_line
 from mlscale.task_types.registry import resolve_task_type
 from mlscale.task_types.task_type import TaskType
 
@@ -194,7 +196,8 @@ def check_own_answers(model: ServedModule, tensors: Mapping[str, Any], tolerance
     Raises:
         MLScaleError: it is random, or mixes the samples of a batch, which a server makes of several clients' requests.
     """
-    zeros = dict(zip((spec.name for spec in model.specs), build_example_tensors(model.specs), strict=True))
+    examples = zip(model.specs, build_example_tensors(model.specs), strict=True)
+    zeros: dict[str, NDArray[Any]] = {spec.name: tensor.numpy() for spec, tensor in examples}
     # Zeros, so that a single sample has another next to it, too.
     mixed = {name: np.concatenate([zeros[name], rows]) for name, rows in tensors.items()}
     first, again = (compute_torch_outputs(model, mixed) for _ in range(2))
@@ -205,11 +208,15 @@ def check_own_answers(model: ServedModule, tensors: Mapping[str, Any], tolerance
             why="its forward is random, or changes what it computes with, and an export can't be compared with it",
             fix=NO_RANDOM,
         )
-    is_own = _is_own_answer(model, tensors, zeros, tolerance)
+    tried = [(tensors, zeros)]
+    is_own = _is_own_answer(model, *tried[0], tolerance)
     # Samples may be alike in what is taken of a batch, such as its maximum. Codes of categories can leave their range.
     with suppress(IndexError, RuntimeError):
-        paler, others = ({name: _vary(rows)[part] for name, rows in tensors.items()} for part in range(2))
-        is_own = is_own and _is_own_answer(model, paler, others, tolerance)
+        varied = {name: _vary(rows) for name, rows in tensors.items()}
+        tried.append(
+            ({name: rows[0] for name, rows in varied.items()}, {name: rows[1] for name, rows in varied.items()})
+        )
+        is_own = is_own and _is_own_answer(model, *tried[1], tolerance)
     if is_own:
         return
     # The layers that do so most often; a mean over the batch in the user's own code has no name to print.
@@ -221,7 +228,7 @@ def check_own_answers(model: ServedModule, tensors: Mapping[str, Any], tolerance
     cause = f"; {', '.join(layers[:3])} normalises by the batch, without running statistics" if layers else ""
     raise MLScaleError(
         "the output for a sample depends on the other samples of its batch",
-        where="model",
+        where=next(filter(None, (find_mixing_line(model, *pair) for pair in tried)), "model"),
         why=f"a server makes batches of several clients' requests{cause}",
         fix="let forward compute each sample by itself: BatchNorm with track_running_stats=True or GroupNorm, and no "
         "x.mean(0)",
@@ -249,7 +256,7 @@ def _vary(values: Any) -> tuple[Any, Any]:
         return values // 2 + 64, np.concatenate([255 - values, values])
     is_float = values.dtype.kind == "f"
     return values / 2 if is_float else values, np.concatenate(
-        [values * 100, values * -100] if is_float else [values] * 2
+        [values * 100, values * -1e4] if is_float else [values] * 2
     )
 
 

@@ -33,6 +33,7 @@ RULES = {
 # Of the false-discovery rate: drift with a lower q-value than this part of it is an incident at the first look. A look
 # each minute is 1,440 chances a day, and windows of dependent events made an incident in each 1,000 clean looks.
 _STRONG = 0.01
+_DEPENDENT = 5  # events in the place of an independent one, from which on a large distance may be what is not shown
 
 
 @dataclass(frozen=True)
@@ -229,6 +230,14 @@ def check_drift(
     # Without a group each event counts as a user of its own. Broken data is broken, whoever sent it.
     if not has_groups and any(column.kind not in QUALITY for column in over):
         sentence += ", whether a few users or a long memory caused it is unknown (events without a group)"
+    far = [column for column in columns if column.kind == "distribution" and column.distance >= limits.min_distance]
+    dependent = [column for column in far if column.effective * _DEPENDENT < events]
+    if dependent and not over:
+        column = max(dependent, key=lambda column: column.distance)
+        sentence += (
+            f", {column.label} at a distance of {column.distance:.2f} is undecided: by a memory or a cycle {events:,} "
+            f"events are worth {column.effective:.0f}"
+        )
     return RuleResult("drift", level, sentence, metrics, is_weak)
 
 

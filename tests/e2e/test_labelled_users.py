@@ -47,7 +47,7 @@ def test_users_of_whose_requests_one_in_twenty_is_labelled(
     Path("mapping.yaml").write_text(
         "time: ts\nprediction: said\nconfidence: score\nlabel: truth\nid: id\ngroup: user\n"
     )
-    words = [place.words[0], *place.words[2:]]
+    words = [place.words[0], *place.words[2:4]]
     own = commands.run_command("monitor", [*place.words[:4], "alert.state=own.json"])
     foreign = commands.run_command(
         "monitor", [*words, f"events={log}", "mapping=mapping.yaml", "alert.state=foreign.json"]

@@ -7,7 +7,7 @@ import math
 import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -188,9 +188,8 @@ def _parse_time(text: object) -> datetime | None:
     try:
         time = datetime.fromisoformat(str(text))
     except ValueError as error:
-        raise MLScaleError(
-            f"'{text}' is not a time", where="window.since", why="ISO 8601", fix="window.since=2026-01-05T10:00:00Z"
-        ) from error
+        fix = f"window.since={datetime.now(UTC) - timedelta(days=1):%Y-%m-%dT%H:%M:%SZ}"
+        raise MLScaleError(f"'{text}' is not a time", where="window.since", why="ISO 8601", fix=fix) from error
     return time if time.tzinfo else time.replace(tzinfo=UTC)
 
 

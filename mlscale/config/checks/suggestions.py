@@ -109,6 +109,8 @@ def _iterate_meanings(path: str, value: object, names: Names) -> Iterator[Sequen
     if distance == 0:
         yield fixes or in_group or typos  # a key of another option is a reason alone
     same = {name for name in (*names.paths, *others) if fold_name(_get_last(name)) == fold_name(last)}
+    if head and last == "name":  # that of a model is not that of a run
+        same = {name for name in same if name.startswith(f"{head.partition('.')[0]}.")}
     here = [name for name in names.paths if name in same]
     # An argument that no file names comes last, and after a meaning of the table.
     same_keys = advise([name for name in here if name in _read_descriptions()] or ([] if is_listed(path) else here))

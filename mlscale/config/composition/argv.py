@@ -150,7 +150,8 @@ def _check_words(command: str, words: Sequence[str], roots: Roots) -> Iterator[M
     while rest:
         is_first, word, why, fix = len(rest) == len(words), rest.pop(0), "settings are typed as key=value", ""
         if word.startswith("-"):
-            key, sign, value = word.lstrip("-").replace("-", "_").partition("=")
+            key, sign, value = word.lstrip("-").partition("=")
+            key = key.replace("-", "_")
             # A negative number is a value, not a flag: `--gpus -1`.
             if not sign and rest and (_is_bare_word(rest[0]) or _NUMBER.fullmatch(rest[0])):
                 value = rest.pop(0)
@@ -163,7 +164,9 @@ def _check_words(command: str, words: Sequence[str], roots: Roots) -> Iterator[M
             while rest and _is_bare_word(rest[0]):  # `optimizer.lr = 0.1`
                 word += f" {rest.pop(0)}"
             what = f"unknown word '{word}'"
-            if command in REFERENCES and "=" not in word:
+            if command == "predict" and reference is not None and "=" not in word:
+                fix = shlex.quote(f"input={word}")
+            elif command in REFERENCES and "=" not in word:
                 named = word if reference is None else reference
                 fix = shlex.join(["mlscale", command, named, *_list_settings(words, reference)])
             elif parts := _SPACED.fullmatch(word):  # `optimizer.lr = 0.1`, `optimizer.lr:0.1`, `+recipe resnet`

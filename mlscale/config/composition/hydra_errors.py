@@ -49,14 +49,14 @@ def check_options(request: Request, exists: Callable[[str], bool]) -> Iterator[M
         if not options or override.is_delete():
             continue
         if override.is_sweep_override() and request.multirun:
-            names = list(override.sweep_string_iterator()) if override.is_discrete_sweep() else []
+            swept = list(override.sweep_string_iterator()) if override.is_discrete_sweep() else []
             unknown = {
                 name: _create_unknown_option_error(key, name, where, value, request.roots)
-                for name in names
+                for name in swept
                 if not exists(f"{key}/{name}")
             }
             # An option for each; `optimizer._target_=torch.optim.Adam` is none.
-            near = [unknown[name].fix.partition(f"{key}=")[2] if name in unknown else name for name in names]
+            near = [unknown[name].fix.partition(f"{key}=")[2] if name in unknown else name for name in swept]
             for problem in unknown.values():
                 problem.fix = f"-m {key}={','.join(near)}" if all(near) else ""
                 yield problem
@@ -145,6 +145,8 @@ def _create_unknown_option_error(group: str, option: str, where: str, typed: obj
         fix, why = f"{spelled}={name}" if name in options else "", f"an option is a name: that of {expected}"
     elif isinstance(typed, list):  # its other options stay
         best = find_nearest(option, [other for other in options if other not in typed])
+        # Those that Lightning's list would add to stay.
+        typed = ["default", *typed] if group == "callbacks" and "default" not in typed else typed
         fix = f"{group}=[{','.join(best if item == option else str(item) for item in typed)}]" if best else ""
     else:
         fix = suggest_option(spelled, option, Names((), roots.groups))

@@ -82,7 +82,7 @@ class LogConverter:
         unseen = dict(paths)
         appender = SegmentAppender(store.root / make_folder_name(self.model) / "events", "event", writer=_SPANNING)
         start_us = None if start is None else (start - EPOCH) // timedelta(microseconds=1)
-        number, has_records, ids, alone = 0, False, set[int](), set[str]()
+        number, has_records, ids, alone = 0, False, dict[int, int](), set[str]()
         for file in files:
             # One batch in memory at a time; its events are on the disk before the next one is read.
             for batch in iterate_records(file, tuple(paths.values())):
@@ -248,7 +248,7 @@ def _split_requests(batch: RecordBatch, paths: Sequence[str]) -> Iterator[Placed
         )
 
 
-def _mark_repeated(rows: Sequence[LogRow], ids: set[int], report: LogReport) -> Iterator[LogRow]:
+def _mark_repeated(rows: Sequence[LogRow], ids: dict[int, int], report: LogReport) -> Iterator[LogRow]:
     """Yield the rows; of an id that was seen with this outcome, as in a copy of the file, only the label, if any.
 
     A retry that is answered after a failure counts: its prediction is the only one.
@@ -258,12 +258,17 @@ def _mark_repeated(rows: Sequence[LogRow], ids: set[int], report: LogReport) -> 
         if row.outcome == LABEL or key not in ids:
             report.labels_alone += row.outcome == LABEL
             if row.outcome != LABEL:
-                ids.add(key)
+                ids[key] = _hash_content(row)
             yield row
             continue
         report.repeated += 1
+        report.differing += ids[key] != _hash_content(row)
         if row.label is not None:
             yield replace(row, outcome=LABEL)
+
+
+def _hash_content(row: LogRow) -> int:
+    return hash(repr((row.prediction and row.prediction.value, row.inputs)))
 
 
 def _has_path(records: Sequence[Mapping[str, Any]], path: str) -> bool:

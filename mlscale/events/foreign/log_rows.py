@@ -36,6 +36,7 @@ class LogReport:
         other_versions: rows of other versions, by their name.
         early: rows before the time from which they were wanted.
         repeated: rows whose id an earlier row of the version has: one id is one event.
+        differing: of these, with another prediction or input, as where the id is that of a request of several rows.
         labels_alone: rows without a prediction, whose label is that of the event of their id.
         unmatched: ids of such rows that no event has which was read.
         newest: the time of the newest row of the version, early ones included; None without any.
@@ -49,6 +50,7 @@ class LogReport:
     other_versions: Counter[str] = field(default_factory=Counter)
     early: int = 0
     repeated: int = 0
+    differing: int = 0
     labels_alone: int = 0
     unmatched: list[str] = field(default_factory=list)
     newest: datetime | None = None
@@ -66,7 +68,10 @@ class LogReport:
             for what, count in self.unreadable.most_common()
         ]
         if self.repeated:
-            parts.append(f"{_count_rows(self.repeated)} repeated by id and counted once")
+            others = (
+                f", {self.differing:,} with another prediction or input: map an id of the row" if self.differing else ""
+            )
+            parts.append(f"{_count_rows(self.repeated)} repeated by id and counted once{others}")
         if self.unmatched:
             parts.append(
                 f"{len(self.unmatched):,} of {_count_rows(self.labels_alone)} with a label alone have an id that no "

@@ -140,6 +140,12 @@ def _consider_season(comparison: _Comparison, seasonal: SeasonalReference) -> _C
     if by_hours.window is None or by_week.window is None:
         return comparison
     earlier, lasting = by_hours.results[-1], by_week.results[-1]
+    # The peak of a cycle may be as far from all hours as another unit, and out of their range.
+    at_hours = {result.kind: result.p for result in by_hours.results}
+    quality = [
+        replace(result, p=max(result.p, at_hours.get(result.kind, 1.0))) if result.kind in ("unit", "range") else result
+        for result in quality
+    ]
     # A window that is like the reference has not drifted, even where an incident of last week makes the difference.
     p = min(1.0, earlier.p / (1 - _WEEK_SHARE)) if now.p <= _SIMILAR else 1.0
     p_lasting = lasting.p / _WEEK_SHARE

@@ -15,7 +15,7 @@ from mlscale.evaluate.slices import SliceColumns
 from mlscale.export.servable import Servable, drop_bad_rows
 from mlscale.retrain.gate.class_comparison import ClassComparison, compare_classes
 from mlscale.retrain.gate.gate_limits import GateLimits, find_relabelled_numbers, format_name_list
-from mlscale.retrain.gate.group_changes import CLASS, HELD, GroupChange
+from mlscale.retrain.gate.group_changes import CLASS, HELD, RARE, GroupChange
 from mlscale.retrain.gate.label_doubts import list_label_doubts
 from mlscale.retrain.gate.overall_change import OverallChange, compare_overall
 from mlscale.retrain.gate.paired_columns import (
@@ -263,7 +263,7 @@ def _describe_forgotten(change: OverallChange, limits: GateLimits, *, has_classe
 def _list_class_objections(classes: ClassComparison, limits: GateLimits) -> list[str]:
     reasons = []
     worse = classes.list_worse_classes()
-    total = sum(change.family == CLASS for change in classes.original)
+    total = sum(change.family == CLASS and change.name != RARE for change in classes.original)
     if worse:
         reasons.append(
             f"{len(worse)} of {total} classes are worse on the original data: {_list_changes(worse)} "

@@ -61,7 +61,7 @@ def test_what_is_typed_is_read(line: str, expected: dict[str, Any]) -> None:
     ("line", "what", "fix"),
     [
         ("runs lst limit=20", "unknown word 'lst'", "mlscale runs ls limit=20"),
-        ("runs list", "unknown word 'list'", "mlscale runs --help"),
+        ("runs list", "unknown word 'list'", "mlscale runs ls"),
         ("runs", "mlscale runs needs to know what to do", "mlscale runs --help"),
         ("config shwo", "unknown word 'shwo'", "mlscale config show"),
         ("recipes quux", "unknown word 'quux'", "mlscale recipes --help"),

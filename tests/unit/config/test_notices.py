@@ -121,10 +121,28 @@ def test_settings_of_other_devices_and_of_tasks_without_a_model() -> None:
 def test_a_run_that_is_too_short_for_an_average(settings: dict[str, Any], steps: int | None, printed: str) -> None:
     node = {"_target_": "mlscale.train.callbacks.EMA", **settings}
     total = {"total_steps": steps}
-    lines = reported({"_target_": "mlscale.data.Digits"}, callbacks={"ema": node}, derived=total)
+    shown = {"_target_": "mlscale.train.callbacks.Progress"}
+    lines = reported({"_target_": "mlscale.data.Digits"}, callbacks={"ema": node, "progress": shown}, derived=total)
     assert len(lines) == bool(printed)
     assert printed in "".join(lines)
-    assert reported({"_target_": "mlscale.data.Digits"}, callbacks={"ema": {"_target_": "my.EMA"}}, derived=total) == []
+    theirs = {"ema": {"_target_": "my.EMA"}, "progress": shown}
+    assert reported({"_target_": "mlscale.data.Digits"}, callbacks=theirs, derived=total) == []
+
+
+@pytest.mark.parametrize(
+    ("callbacks", "is_shown"),
+    [
+        ({"early_stopping": "pytorch_lightning.callbacks.EarlyStopping"}, True),
+        ({"mine": "pytorch_lightning.callbacks.ModelCheckpoint"}, False),
+        ({"progress": "mlscale.train.callbacks.Progress"}, False),  # ~callbacks.checkpoint was typed
+        ({}, False),
+    ],
+)
+def test_callbacks_in_place_of_the_default_ones_save_nothing(callbacks: dict[str, str], is_shown: bool) -> None:
+    nodes = {name: {"_target_": target} for name, target in callbacks.items()}
+    lines = reported({"_target_": "mlscale.data.Digits"}, callbacks=nodes)
+    line = ["no callback saves checkpoints: callbacks=[default,early_stopping] keeps the default ones"]
+    assert lines == line * is_shown
 
 
 class Plain:

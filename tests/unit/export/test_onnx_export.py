@@ -275,7 +275,7 @@ class Limited(nn.Module):
     """Divides by the largest value of the batch where that is far out."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return (x / x.abs().amax().clamp(min=999)).flatten(1).float()
+        return (x / x.abs().amax().clamp(min=99_999)).flatten(1).float()
 
 
 @pytest.mark.parametrize(
@@ -284,8 +284,11 @@ class Limited(nn.Module):
 )
 def test_samples_that_are_alike_do_not_hide_what_mixes_a_batch(dtype: type, model: Callable[[], nn.Module]) -> None:
     x: Any = np.stack([np.roll(np.asarray([255, 0, 9, 99], dtype), turn).reshape(1, 2, 2) for turn in range(4)])
-    with pytest.raises(MLScaleError, match="depends on the other samples of its batch"):
+    with pytest.raises(MLScaleError, match="depends on the other samples of its batch") as caught:
         check_own_answers(build_module(model(), (1, 2, 2), dtype.__name__), {"input": x}, 1e-4)
+    place, _, line = caught.value.where.partition(", in forward: ")
+    assert re.fullmatch(r".*test_onnx_export\.py:\d+", place)
+    assert line in inspect.getsource(model)
 
 
 @pytest.mark.parametrize(

@@ -47,6 +47,17 @@ def test_drift_and_degradation() -> None:
     assert seen.metrics["accuracy_high"] < 0.94
 
 
+def test_a_large_distance_that_dependent_events_can_not_show_is_undecided() -> None:
+    calm = window(1000, seed=1, labelled=300)
+    name = next(name for name, values in calm.columns.items() if values.dtype.kind == "f")
+    values = calm.columns[name].astype(np.float64)
+    slow = values.mean() + values.std() * (0.5 + 1.5 * np.sin(np.linspace(0, 2 * np.pi, 1000)))
+    seen = check_rules(baseline(), replace(calm, columns={**calm.columns, name: slow}), MonitorLimits())
+    assert not signal(seen, "drift").is_over
+    assert "is undecided: by a memory or a cycle 1,000 events are worth" in seen.sentence
+    assert "undecided" not in check_rules(baseline(), calm, MonitorLimits()).sentence
+
+
 def test_drift_without_labels_asks_for_them() -> None:
     seen = check_rules(baseline(), window(1000, seed=1, shift=1), MonitorLimits())
     assert signal(seen, "degradation").level is None

@@ -85,6 +85,7 @@ def test_another_reference_takes_the_place_of_the_typed_one() -> None:
         ("prepare last", "unknown word 'last'", ""),
         ("evaluate split=test last", "unknown word 'last'", "mlscale evaluate last split=test"),
         ("evaluate last resnet", "unknown word 'resnet'", "mlscale evaluate last"),
+        ("predict last x.csv", "unknown word 'x.csv'", "input=x.csv"),
         ("evaluate split =test", "unknown word '=test'", ""),
         ("evaluate split = test", "unknown word 'split = test'", "split=test"),
         ("evaluate last ref=resnet", "2 models are named", "mlscale evaluate last"),

@@ -133,6 +133,14 @@ def test_labels_that_come_later_are_a_file_of_ids_and_labels(tmp_path: Path, nam
     assert report.newest == BEGIN + timedelta(seconds=9)
 
 
+def test_an_id_of_several_predictions_is_reported(tmp_path: Path) -> None:
+    path = write(tmp_path / "log.jsonl", [{**row, "id": f"r{number // 5}"} for number, row in enumerate(log(20))])
+    report, events, _ = convert(converter(PLAIN), tmp_path, path)
+    assert (len(events), report.repeated) == (4, 16)
+    assert 0 < report.differing <= 16
+    assert f"{report.differing} with another prediction or input: map an id of the row" in report.describe_losses()
+
+
 def test_labels_whose_ids_no_event_has_are_named(tmp_path: Path) -> None:
     write(tmp_path / "log.jsonl", [{**row, "actual": None} for row in log(10)])
     write(tmp_path / "labels.jsonl", [{"id": name, "actual": SPECIES[0]} for name in ("r1", "R2", "R3")])

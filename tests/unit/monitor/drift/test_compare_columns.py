@@ -206,6 +206,22 @@ def test_with_a_week_of_events_windows_are_compared_with_the_same_hours() -> Non
     assert sum("input.c7" in look(end, 1) for end in range(800, 900, 10)) > 4
 
 
+def test_the_peak_of_a_cycle_is_not_another_unit() -> None:
+    random = np.random.default_rng(1)
+    price = [build_number_sketch("input.a", "inputs", random.lognormal(3, 0.2, 4000), is_ordered=False)]
+    hours, now = (random.lognormal(3, 0.2, 500) * 2.2 for _ in range(2))
+    season = SeasonalReference({"input.a": hours}, {"input.a": random.lognormal(3, 0.2, 2000)})
+
+    def look(values: Any, season: SeasonalReference | None) -> set[str]:
+        results = compare_columns(price, {"input.a": values}, UNKNOWN, DriftLimits(), season)
+        return {result.kind for result in results if result.is_detected}
+
+    assert "unit" in look(now, None)
+    assert look(now, season) == set()
+    calm = SeasonalReference({"input.a": random.lognormal(3, 0.2, 500)}, {"input.a": random.lognormal(3, 0.2, 2000)})
+    assert "unit" in look(now, calm)
+
+
 def test_a_lasting_shift_is_detected_by_its_week() -> None:
     random = np.random.default_rng(0)
     reference, shifted = sketch(draw(random, 5000)), draw(random, 4000)
