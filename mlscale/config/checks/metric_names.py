@@ -36,7 +36,9 @@ def check_metric_names(config: CheckedConfig) -> Iterator[MLScaleError]:
         same = next((item for item in logged if fold_name(item) == fold_name(plain) or item in meant), "")
         is_closed = str(_get_node(config.tree, ["model"]).get("_target_")).startswith(_OF_PACKAGES)
         same = same or (find_nearest(plain, logged) or "" if is_closed else "")
-        is_named = meant or (is_closed and path == "metric") or _is_of_another_task(config, plain)
+        # A sweep of another command is ranked by its own results, such as peak_memory_bytes.
+        is_closed = is_closed and path == "metric" and config.command == "train"
+        is_named = meant or is_closed or _is_of_another_task(config, plain)
         if same or (stage not in ("train", "val", "test") and is_named):
             yield MLScaleError(
                 f"{path}={name} is not logged",
