@@ -208,15 +208,15 @@ def check_own_answers(model: ServedModule, tensors: Mapping[str, Any], tolerance
             why="its forward is random, or changes what it computes with, and an export can't be compared with it",
             fix=NO_RANDOM,
         )
-    tried = [(tensors, zeros)]
-    is_own = _is_own_answer(model, *tried[0], tolerance)
+    pair: tuple[Mapping[str, Any], Mapping[str, Any]] = (tensors, zeros)
+    is_own = _is_own_answer(model, *pair, tolerance)
     # Samples may be alike in what is taken of a batch, such as its maximum. Codes of categories can leave their range.
     with suppress(IndexError, RuntimeError):
-        varied = {name: _vary(rows) for name, rows in tensors.items()}
-        tried.append(
-            ({name: rows[0] for name, rows in varied.items()}, {name: rows[1] for name, rows in varied.items()})
-        )
-        is_own = is_own and _is_own_answer(model, *tried[1], tolerance)
+        if is_own:
+            varied = {name: _vary(rows) for name, rows in tensors.items()}
+            paler, far = ({name: rows[side] for name, rows in varied.items()} for side in range(2))
+            is_own = _is_own_answer(model, paler, far, tolerance)
+            pair = paler, far
     if is_own:
         return
     # The layers that do so most often; a mean over the batch in the user's own code has no name to print.
@@ -228,7 +228,7 @@ def check_own_answers(model: ServedModule, tensors: Mapping[str, Any], tolerance
     cause = f"; {', '.join(layers[:3])} normalises by the batch, without running statistics" if layers else ""
     raise MLScaleError(
         "the output for a sample depends on the other samples of its batch",
-        where=next(filter(None, (find_mixing_line(model, *pair) for pair in tried)), "model"),
+        where=find_mixing_line(model, *pair) or "model",
         why=f"a server makes batches of several clients' requests{cause}",
         fix="let forward compute each sample by itself: BatchNorm with track_running_stats=True or GroupNorm, and no "
         "x.mean(0)",

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 _INT8 = "int8"
 # The gate compares the challenger as it is served, by class and on more samples than the held-out window has: there a
 # drop of 0.02 is rarely excluded, and in fp32 a challenger of an int8 champion fails the gate by its latency.
-_COARSE_BOUNDS = {"max_accuracy_drop": 0.1, "max_relative_drop": 0.1, "min_kappa": 0}
+_COARSE_BOUNDS = {"max_accuracy_drop": 0.1, "max_relative_drop": 0.1, "min_agreement": 0}
 # Settings that shorten a run, as the champion's may have been, with the value that switches each off.
 _LIMITS_OFF = {
     "max_steps": "-1", "min_steps": "null", "min_epochs": "null", "max_time": "null", "limit_train_batches": "1.0",
