@@ -204,7 +204,7 @@ class TabularData(MemoryData):
             if name in _INDEX_NAMES:
                 leave_out = format_override("data.ignore", [*self.ignore, name])
                 report_once(
-                    f"data      the column {name!r} is an index that pandas has written: {leave_out} leaves it out"
+                    f"data      the column {name!r} is an index, as pandas and R write it: {leave_out} leaves it out"
                 )
         encoder = TableEncoder.fit(
             train, names, self.categorical, self.units, where="data.train", ignored=list(self.ignore), form=self.form

@@ -78,7 +78,7 @@ def test_an_index_of_pandas_is_reported(tmp_path: Path, capsys: pytest.CaptureFi
     lines = [f"{row},{row % 7},{'uv'[row % 2]}" for row in range(40)]
     (tmp_path / "i.csv").write_text("\n".join([",a,y", *lines, ""]))
     TableFiles(str(tmp_path / "i.csv"), "y").facts()
-    assert "the column '' is an index that pandas has written" in capsys.readouterr().err
+    assert "the column '' is an index, as pandas and R write it" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("kind", ["csv", "tsv", "parquet", "jsonl"])
