@@ -33,7 +33,7 @@ from typing import Any
 
 import numpy as np
 
-from scripts.drawn_streams import Columns, Kind, list_changes, list_clean_kinds
+from scripts.drawn_streams import BEGIN, Columns, Kind, list_changes, list_clean_kinds
 
 
 def main() -> None:
@@ -71,7 +71,7 @@ def print_row(kind: Kind, seed: int, looks: int, peers: dict[str, subprocess.Pop
             hours = np.sort(random.uniform(end - kind.span, end, n))
             window = kind.draw_window(random, hours)
             earlier = kind.draw_earlier(random, end, n) if kind.weeks else None
-            times = np.datetime64("2026-01-05", "us") + (hours * 3.6e9).astype("timedelta64[us]")
+            times = BEGIN + (hours * 3.6e9).astype("timedelta64[us]")
             outcomes.append(look_at(kind.changed, reference, window, times[: 0 if kind.weeks is None else n], earlier))
             for name, process in peers.items() if n == 1000 and number < peer_looks else ():
                 flags[name].append(ask_peer(process, kind.changed, reference, window))

@@ -19,6 +19,9 @@ Change = Callable[[np.random.Generator, Any], Any]
 FIRST, SPEED, CLASS, CITY = "input.c0", "input.speed", "output.class", "input.city"
 
 
+BEGIN = np.datetime64("2026-01-05", "us")  # hour 0
+
+
 @dataclass(frozen=True)
 class Kind:
     """A kind of stream, or of change.
@@ -60,14 +63,18 @@ class Kind:
         """Draw n events of the same hours of each of some earlier weeks, and the week before; None without weeks."""
         from mlscale.monitor.drift import SeasonalReference
 
-        def draw_blocks(backs: list[int], span: float, count: int) -> Columns:
-            parts = [self.draw(random, np.sort(random.uniform(end - b - span, end - b, count))) for b in backs]
+        def draw_blocks(backs: list[int], span: float, count: int) -> tuple[Columns, Hours]:
+            hours = [np.sort(random.uniform(end - b - span, end - b, count)) for b in backs]
+            parts = [self.draw(random, block) for block in hours]
             names = (name for name in parts[0] if not self.is_later or name.startswith("input."))
-            return {name: np.concatenate([part[name] for part in parts]) for name in names}
+            moved = np.concatenate([block + b for block, b in zip(hours, backs, strict=True)])
+            return {name: np.concatenate([part[name] for part in parts]) for name in names}, moved
 
-        same_hours = draw_blocks([168 * week for week in range(self.weeks or 0, 0, -1)], self.span, n)
+        same_hours, moved = draw_blocks([168 * week for week in range(self.weeks or 0, 0, -1)], self.span, n)
+        times = BEGIN + (moved * 3.6e9).astype("timedelta64[us]")
         # As `read_earlier_events` does.
-        return SeasonalReference(same_hours, draw_blocks([6 * block for block in range(28, 0, -1)], 6.0, 357))
+        week, _ = draw_blocks([6 * block for block in range(28, 0, -1)], 6.0, 357)
+        return SeasonalReference(same_hours, week, times)
 
 
 def draw_normal(random: np.random.Generator, hours: Hours, rho: float = 0.0, columns: int = COLUMNS) -> Columns:

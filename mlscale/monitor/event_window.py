@@ -179,10 +179,13 @@ def _read_season(
     for of, prefix in ((version, ""), (None, "input.")) if len(events) else ():
         earlier = read_earlier_events(events.time, partial(read, of))
         if earlier is not None:
-            parts = [collect_columns(_join_blocks(part)) for part in earlier]
-            return SeasonalReference(
-                *({name: values for name, values in part.items() if name.startswith((prefix, GROUP))} for part in parts)
+            same_hours, week = (
+                {name: values for name, values in columns.items() if name.startswith((prefix, GROUP))}
+                for columns in (collect_columns(_join_blocks(part)) for part in earlier)
             )
+            weeks = np.arange(len(earlier[0]), 0, -1) * np.timedelta64(7, "D")
+            moved = [block.time + back for block, back in zip(earlier[0], weeks, strict=True)]
+            return SeasonalReference(same_hours, week, np.concatenate(moved))
     return None
 
 

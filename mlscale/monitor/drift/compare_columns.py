@@ -15,7 +15,12 @@ from mlscale.monitor.drift.category_tests import CategoryWindow, compare_categor
 from mlscale.monitor.drift.column_drift import GROUP, QUALITY, Column, ColumnDrift
 from mlscale.monitor.drift.number_tests import NumberWindow, compare_number_column
 from mlscale.monitor.drift.piece_tests import find_piece_faults, find_repeated_rows
-from mlscale.monitor.drift.seasonal_reference import SeasonalReference, compute_cycle_ratio, exceeds_any_cycle
+from mlscale.monitor.drift.seasonal_reference import (
+    SeasonalReference,
+    compute_cycle_ratio,
+    compute_usual_values,
+    exceeds_any_cycle,
+)
 from mlscale.reference.column_sketch import (
     CategorySketch,
     ColumnSketch,
@@ -91,7 +96,7 @@ def compare_columns(
     ]
     # Before the procedure below: it must see the p-values that decide.
     if seasonal is not None:
-        comparisons = [_consider_season(comparison, seasonal) for comparison in comparisons]
+        comparisons = [_consider_season(comparison, seasonal, columns, times) for comparison in comparisons]
     results = _judge_results([comparison.results for comparison in comparisons], limits.fdr)
     ratio = compute_cycle_ratio(times)
     # After it: a column that is held back still counts among those that were tested. With earlier weeks the cycle is
@@ -111,7 +116,11 @@ def compare_columns(
 
 
 def _compare_column(
-    sketch: ColumnSketch, sample: Column | None, label: str, groups: NDArray[np.int64] | None
+    sketch: ColumnSketch,
+    sample: Column | None,
+    label: str,
+    groups: NDArray[np.int64] | None,
+    expected: NDArray[np.float64] | None = None,
 ) -> _Comparison:
     is_number = isinstance(sketch, NumberSketch)
     if sample is None or is_number != (sample.dtype.kind in "fiu"):
@@ -119,13 +128,18 @@ def _compare_column(
         return _Comparison(sketch, None, [broken])
     if isinstance(sketch, CategorySketch):
         return _Comparison(sketch, *compare_category_column(sketch, sample.astype(object, copy=False), label, groups))
-    window, results = compare_number_column(sketch, sample.astype(np.float64, copy=False), label, groups)
+    window, results = compare_number_column(sketch, sample.astype(np.float64, copy=False), label, groups, expected)
     # The distribution stays the last result.
     pieces = [] if window is None else find_piece_faults(window, label)
     return _Comparison(sketch, window, [*pieces, *results])
 
 
-def _consider_season(comparison: _Comparison, seasonal: SeasonalReference) -> _Comparison:
+def _consider_season(
+    comparison: _Comparison,
+    seasonal: SeasonalReference,
+    columns: Mapping[str, Column],
+    times: NDArray[np.datetime64],
+) -> _Comparison:
     """Compare the distribution with earlier events of the same hours, and their week with the reference."""
     window, sketch = comparison.window, comparison.sketch
     if window is None or not _has_season(comparison, seasonal):
@@ -133,8 +147,14 @@ def _consider_season(comparison: _Comparison, seasonal: SeasonalReference) -> _C
     hours, week = seasonal.same_hours[sketch.name], seasonal.week[sketch.name]
     # The distribution is the last result of a column; the quality of the data has no season.
     *quality, now = comparison.results
-    like = _sketch_like(sketch, hours, number_groups(seasonal.same_hours.get(GROUP)))
-    by_hours = _compare_column(like, window.values, now.label, window.groups)
+    usual_before, usual_now = None, None
+    if isinstance(window, NumberWindow) and len(seasonal.times) and len(times):
+        usual_before, usual_now = compute_usual_values(hours.astype(np.float64, copy=False), seasonal.times, times)
+        usual_now = usual_now[~np.isnan(columns[sketch.name].astype(np.float64, copy=False))]
+        # A cycle is not a memory: the values around it may be independent.
+        now = _compare_column(sketch, window.values, now.label, window.groups, usual_now).results[-1]
+    like = _sketch_like(sketch, hours, number_groups(seasonal.same_hours.get(GROUP)), usual_before)
+    by_hours = _compare_column(like, window.values, now.label, window.groups, usual_now)
     by_week = _compare_column(sketch, week, now.label, number_groups(seasonal.week.get(GROUP)))
     # Without values on one side there may be a result about missing ones, or none at all.
     if by_hours.window is None or by_week.window is None:
@@ -160,14 +180,17 @@ def _has_season(comparison: _Comparison, seasonal: SeasonalReference) -> bool:
     return comparison.window is not None and kinds == {comparison.window.values.dtype.kind}
 
 
-def _sketch_like(sketch: ColumnSketch, values: Column, groups: NDArray[np.int64] | None) -> ColumnSketch:
+def _sketch_like(
+    sketch: ColumnSketch, values: Column, groups: NDArray[np.int64] | None, usual: NDArray[np.float64] | None
+) -> ColumnSketch:
     like: ColumnSketch
     if isinstance(sketch, NumberSketch):
-        like = build_number_sketch(sketch.name, sketch.group, values.astype(np.float64, copy=False), sketch.unit)
+        numbers = values.astype(np.float64, copy=False)
+        like = build_number_sketch(sketch.name, sketch.group, numbers, sketch.unit, is_ordered=usual is None)
     else:
         like = build_category_sketch(sketch.name, sketch.group, values.tolist())
-    # A sketch knows no groups: compared with itself, the window of its values has their effective number.
-    window = None if groups is None else _compare_column(like, values, "", groups).window
+    # A sketch knows no groups and no cycle: compared with itself, the window of its values has their effective number.
+    window = None if groups is None and usual is None else _compare_column(like, values, "", groups, usual).window
     return like if window is None else replace(like, effective=min(like.effective, window.effective))
 
 

@@ -60,22 +60,27 @@ class NumberWindow:
         values: in the order of time, float64 (n,).
         ordered: the same, sorted.
         groups: of the values, int64 (n,); None where they are not known.
+        expected: what a cycle makes of each, float64 (n,): only what is left remembers something; None without one.
     """
 
     sketch: NumberSketch
     values: NDArray[np.float64]
     ordered: NDArray[np.float64]
     groups: NDArray[np.int64] | None = None
+    expected: NDArray[np.float64] | None = None
 
     @cached_property
     def scores(self) -> NDArray[np.float64]:
         """The values as their dependence is estimated, float64 (n,)."""
-        n = len(self.ordered)
-        low, high = self.ordered[int(_CLIP * (n - 1))], self.ordered[n - 1 - int(_CLIP * (n - 1))]
+        n, values, ordered = len(self.ordered), self.values, self.ordered
+        if self.expected is not None:
+            values = values - self.expected
+            ordered = np.sort(values)
+        low, high = ordered[int(_CLIP * (n - 1))], ordered[n - 1 - int(_CLIP * (n - 1))]
         # Clipped, a few outliers do not hide the autocorrelation of all others; ranks would cost another sort.
         is_clippable = low < high and np.isfinite(low) and np.isfinite(high)
         # A column that is mostly one value, or infinite: the rest of it against that.
-        return np.clip(self.values, low, high) if is_clippable else (self.values > self.median).astype(np.float64)
+        return np.clip(values, low, high) if is_clippable else (self.values > self.median).astype(np.float64)
 
     @cached_property
     def memory(self) -> float:
@@ -153,7 +158,11 @@ class NumberWindow:
 
 
 def compare_number_column(
-    sketch: NumberSketch, sample: NDArray[np.float64], label: str, groups: NDArray[np.int64] | None = None
+    sketch: NumberSketch,
+    sample: NDArray[np.float64],
+    label: str,
+    groups: NDArray[np.int64] | None = None,
+    expected: NDArray[np.float64] | None = None,
 ) -> tuple[NumberWindow | None, list[ColumnDrift]]:
     """Return the results of all tests of a column, those of its quality first, and what they were computed from.
 
@@ -162,12 +171,14 @@ def compare_number_column(
         sample: in the order of time, float64 (n,); NaN where missing.
         label: of the column, for sentences.
         groups: such as users, of which each may be like itself, int64 (n,); None where they are not known.
+        expected: what a cycle makes of each, float64 (n,); None without one.
     """
     is_missing = np.isnan(sample)
     results = list(compare_missing_share(sketch, sample, is_missing, label, _SHARES["missing"], groups))
     if is_missing.any():
         sample, groups = sample[~is_missing], None if groups is None else groups[~is_missing]
-    window = NumberWindow(sketch, sample, np.sort(sample), groups) if len(sample) and sketch.known else None
+        expected = None if expected is None else expected[~is_missing]
+    window = NumberWindow(sketch, sample, np.sort(sample), groups, expected) if len(sample) and sketch.known else None
     if window is not None:
         results += _find_constant(window, label)
         results += _find_unit(window, label)

@@ -16,6 +16,7 @@ from mlscale.stats.exceedances import compute_exceedance_p
 _DAY, _WEEK = np.timedelta64(22, "h"), np.timedelta64(7 * 24 - 2, "h")  # events rarely span all of it
 _PART_OF_DAY, _PART_OF_WEEK = 8.0, 4.0  # by simulation; a weekend is 1 / 3.5 of a week
 _TAILS = (0.05, 0.01)
+_IN_PART, _MOST_PARTS = 20, 24  # earlier events whose median is a stretch of the cycle; stretches of a window
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,10 +26,31 @@ class SeasonalReference:
     Attributes:
         same_hours: columns of the same hours of the same weekday in earlier weeks, in the order of time.
         week: columns of the week before the window, in blocks that are evenly spread over it.
+        times: of the events of the same hours, moved to the window's, datetime64[us] (n,); empty if not known.
     """
 
     same_hours: Mapping[str, Column] = field(repr=False)
     week: Mapping[str, Column] = field(repr=False)
+    times: NDArray[np.datetime64] = field(default_factory=lambda: np.array([], "datetime64[us]"), repr=False)
+
+
+def compute_usual_values(
+    earlier: NDArray[np.float64], before: NDArray[np.datetime64], now: NDArray[np.datetime64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the usual value at the time of each earlier event, and of each of the window: a median of each stretch of
+    it, float64 (m,) and (n,).
+
+    Args:
+        earlier: values of the same hours, (m,), NaN where missing.
+        before, now: times of earlier events, in the hours of the window, and of the window's, (m,) and (n,).
+    """
+    parts = int(np.clip(len(earlier) // _IN_PART, 1, _MOST_PARTS))
+    start, span = now.min(), max(now.max() - now.min(), np.timedelta64(1, "us"))
+    at = [np.clip((times - start) / span * parts, 0, parts - 1).astype(np.int64) for times in (before, now)]
+    overall = float(np.nanmedian(earlier)) if np.isfinite(earlier).any() else 0.0
+    inside = [earlier[(at[0] == part) & np.isfinite(earlier)] for part in range(parts)]
+    usual = np.array([float(np.median(values)) if len(values) else overall for values in inside])
+    return usual[at[0]], usual[at[1]]
 
 
 def compute_cycle_ratio(times: NDArray[np.datetime64]) -> float:

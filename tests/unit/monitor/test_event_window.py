@@ -197,6 +197,8 @@ def test_earlier_events_are_of_the_version_and_of_the_same_hours(tmp_path: Path)
     assert seen.earlier is not None
     # As many as the window has, the latest of the same hours.
     assert seen.earlier.same_hours["input.mean_0"].tolist() == [7 * 24 + hour for hour in (2, 2, 1, 1, 0, 0)]
+    ago = (np.datetime64(NOW.replace(tzinfo=None)) - seen.earlier.times) / np.timedelta64(1, "h")
+    assert ago.astype(int).tolist() == [2, 2, 1, 1, 0, 0]  # in the hours of the window
     # The week before, in blocks as long as the window: five of each six hours, and the event at their beginning.
     assert seen.earlier.week["input.mean_0"].tolist() == [
         hour for hour in reversed(range(6, 7 * 24 + 6)) for _ in range(1 if hour % 6 == 5 else 2)

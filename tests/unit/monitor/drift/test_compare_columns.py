@@ -206,6 +206,30 @@ def test_with_a_week_of_events_windows_are_compared_with_the_same_hours() -> Non
     assert sum("input.c7" in look(end, 1) for end in range(800, 900, 10)) > 4
 
 
+def test_a_shift_within_the_cycle_of_a_day_is_found_by_the_hours_of_earlier_weeks() -> None:
+    random = np.random.default_rng(5)
+    start = np.datetime64("2026-01-05", "us")
+    learned = random.normal(size=4000) + np.sin(np.linspace(0, 200, 4000))
+    reference = [build_number_sketch("input.a", "inputs", learned, is_ordered=False)]
+
+    def draw_day(shift: float) -> tuple[Any, Any]:
+        hours = np.sort(random.uniform(0, 24, 400))
+        values = shift + 1.2 * np.sin(hours * np.pi / 12) + 0.6 * random.normal(size=400)
+        return values, start + (hours * 3.6e9).astype("timedelta64[us]")
+
+    def look(shift: float, *, with_times: bool) -> list[str]:
+        days = [draw_day(0) for _ in range(3)]
+        hours, times = (np.concatenate(part) for part in zip(*days, strict=True))
+        week = np.concatenate([draw_day(0)[0] for _ in range(7)])
+        season = SeasonalReference({"input.a": hours}, {"input.a": week}, times[: len(times) * with_times])
+        now, at = draw_day(shift)
+        return detected(compare_columns(reference, {"input.a": now}, at, DriftLimits(), season))
+
+    assert [look(0.5, with_times=True) for _ in range(5)] == [["input.a"]] * 5
+    assert [look(0.5, with_times=False) for _ in range(5)] == [[]] * 5
+    assert sum(bool(look(0, with_times=True)) for _ in range(20)) <= 1
+
+
 def test_the_peak_of_a_cycle_is_not_another_unit() -> None:
     random = np.random.default_rng(1)
     price = [build_number_sketch("input.a", "inputs", random.lognormal(3, 0.2, 4000), is_ordered=False)]
