@@ -49,7 +49,7 @@ def check_options(request: Request, exists: Callable[[str], bool]) -> Iterator[M
         if not options or override.is_delete():
             continue
         if override.is_sweep_override() and request.multirun:
-            swept = list(override.sweep_string_iterator()) if override.is_discrete_sweep() else []
+            swept = list(override.sweep_string_iterator()) if override.is_choice_sweep() else []
             unknown = {
                 name: _create_unknown_option_error(key, name, where, value, request.roots)
                 for name in swept
