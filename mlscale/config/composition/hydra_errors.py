@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import ChoiceSweep
 from hydra.errors import HydraException, MissingConfigException
 from omegaconf.errors import OmegaConfBaseException
 
@@ -49,7 +50,7 @@ def check_options(request: Request, exists: Callable[[str], bool]) -> Iterator[M
         if not options or override.is_delete():
             continue
         if override.is_sweep_override() and request.multirun:
-            swept = list(override.sweep_string_iterator()) if override.is_choice_sweep() else []
+            swept = list(override.sweep_string_iterator()) if isinstance(override.value(), ChoiceSweep) else []
             unknown = {
                 name: _create_unknown_option_error(key, name, where, value, request.roots)
                 for name in swept
