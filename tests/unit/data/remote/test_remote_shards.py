@@ -14,6 +14,7 @@ import pytest
 from mlscale import contracts
 from mlscale.data import Loader, TarBackend, TFRecord, WebDataset
 from mlscale.data.remote.shard_cache import ShardCache
+from mlscale.data.shards import system_files
 from mlscale.data.shards.index_files import compute_content_digest
 from mlscale.data.shards.member_digests import record_digests
 from mlscale.data.shards.shard_paths import find_shards
@@ -62,8 +63,9 @@ def test_the_same_facts_and_batches_as_from_files(folder: Path, serve: Serve, lo
 
 
 def test_a_complete_cache_is_read_while_its_server_is_away(
-    folder: Path, local: WebDataset, cache: Path, capsys: pytest.CaptureFixture[str]
+    folder: Path, local: WebDataset, cache: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(system_files, "_reported", set())  # a port may come again
     with serve_folder(folder, Faults()) as (url, _):
         assert list_batches(open_remote(url)) == list_batches(local)
         assert len(list(open_remote(url).val_dataloader())) > 0
