@@ -82,6 +82,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         faults, path = self.faults, self.root / unquote(urlsplit(self.path).path).lstrip("/")
+        if getattr(self.server, "is_closed", False):  # a connection that a client has kept
+            self.close_connection = True
+            return
         with faults.lock:
             faults.requests.append((self.path, self.headers.get("Range", "")))
         if faults.delay:
@@ -153,6 +156,11 @@ class _Handler(BaseHTTPRequestHandler):
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 64
+    is_closed = False
+
+    def server_close(self) -> None:
+        super().server_close()
+        self.is_closed = True
 
     def handle_error(self, request: object, client_address: object) -> None:
         """Print nothing: clients that leave are part of the tests."""
