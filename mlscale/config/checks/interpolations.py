@@ -120,6 +120,7 @@ def _explain_failure(
         close = find_nearest(key, paths)
         if removed := re.search(r"command line: (~.*)", where(key)):
             why = f"{removed[1]} takes '{key}' out"
+            fix = fix if "." in key else f"leave {removed[1]} out"  # a run reads it itself
         elif key in paths:  # an option of its group has it, and this one has not
             fix = f"{key}=<value>"
         elif close and raw.strip() == "${" + match[1] + "}":
