@@ -103,13 +103,9 @@ def explain_refusal(error: Exception, overrides: Sequence[str], roots: Roots) ->
             what = f"{twice[1]} is chosen {len(typed) or 'several'} times"
             return MLScaleError(what, where=where, why="one is built", fix=f"leave {typed[0]} out" if typed else "")
         if absent := _ABSENT.match(text):
-            why = "it has no value"
-            return MLScaleError(
-                f"no '{absent[1]}' to remove",
-                where=f"command line: ~{absent[1]}",
-                why=why,
-                fix=f"leave ~{absent[1]} out",
-            )
+            what, word = f"no '{absent[1]}' to remove", f"~{absent[1]}"
+            where = f"command line: {word}"
+            return MLScaleError(what, where=where, why="it has no value", fix=f"leave {word} out")
         if other := _OTHER_VALUE.match(text):
             what, why = f"'{other[1]}' is {other[2]}, not {other[3]}", "~key=value removes a key that has this value"
             where = f"command line: ~{other[1]}={other[3]}"
