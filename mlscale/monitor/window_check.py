@@ -230,13 +230,12 @@ def check_drift(
     # Without a group each event counts as a user of its own. Broken data is broken, whoever sent it.
     if not has_groups and any(column.kind not in QUALITY for column in over):
         sentence += ", whether a few users or a long memory caused it is unknown (events without a group)"
-    far = [column for column in columns if column.kind == "distribution" and column.distance >= limits.min_distance]
-    dependent = [column for column in far if column.effective * _DEPENDENT < events]
-    if dependent and not over:
-        column = max(dependent, key=lambda column: column.distance)
+    dependent = [one for one in columns if one.kind == "distribution" and one.effective * _DEPENDENT < events]
+    unsure = max(dependent, key=lambda column: column.distance, default=None)
+    if unsure is not None and unsure.distance >= limits.min_distance and not over:
         sentence += (
-            f", {column.label} at a distance of {column.distance:.2f} is undecided: by a memory or a cycle {events:,} "
-            f"events are worth {column.effective:.0f}"
+            f", {unsure.label} at a distance of {unsure.distance:.2f} is undecided: by a memory or a cycle {events:,} "
+            f"events are worth {unsure.effective:.0f}"
         )
     return RuleResult("drift", level, sentence, metrics, is_weak)
 

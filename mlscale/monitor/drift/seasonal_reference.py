@@ -47,7 +47,8 @@ def compute_usual_values(
     parts = int(np.clip(len(earlier) // _IN_PART, 1, _MOST_PARTS))
     start, span = now.min(), max(now.max() - now.min(), np.timedelta64(1, "us"))
     at = [np.clip((times - start) / span * parts, 0, parts - 1).astype(np.int64) for times in (before, now)]
-    overall = float(np.nanmedian(earlier)) if np.isfinite(earlier).any() else 0.0
+    finite = earlier[np.isfinite(earlier)]
+    overall = float(np.median(finite)) if len(finite) else 0.0
     inside = [earlier[(at[0] == part) & np.isfinite(earlier)] for part in range(parts)]
     usual = np.array([float(np.median(values)) if len(values) else overall for values in inside])
     return usual[at[0]], usual[at[1]]
