@@ -238,6 +238,17 @@ def test_a_log_is_shown_as_it_is_read(
         assert re.search(f"^{line}", shown, re.MULTILINE), shown
     assert main(["events", "check", "log.csv", *words, "rows=0"]) == 4
     assert "row 1" not in capsys.readouterr().out
+    lines = Path("log.csv").read_text().splitlines()[:-1]
+    id_, time_, predicted, *rest = lines[1].split(",")
+    other = ",".join([id_, time_, str((int(predicted) + 1) % 10), *rest])
+    for more, code, said in (
+        ([], 0, "400 events of resnet:v1 and 200 labels"),
+        (["R1,,,,7,"], 4, "1 of 1 row with a label alone have an id that no event read has ('R1')"),
+        ([other], 4, "1 row repeated by id and counted once, 1 with another prediction or input"),
+    ):
+        Path("more.csv").write_text("\n".join([*lines, *more, ""]))
+        assert main(["events", "check", "more.csv", *words]) == code
+        assert said in capsys.readouterr().out
     assert main(["events", "check", "logs.csv", *words]) == 2
     assert f"fix:   events={tmp_path}/log.csv" in capsys.readouterr().err
 

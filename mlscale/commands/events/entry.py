@@ -50,7 +50,7 @@ def _check_log(options: Options) -> Result:
     read = f"{report.rows:,} rows are {report.events:,} events of {model.version} and {report.labels:,} labels"
     return Result(
         "events",
-        ok=not report.unreadable,
+        ok=not (report.unreadable or report.differing or report.unmatched),
         sentence="; ".join(filter(None, (f"{path.name}: {read}", losses))),
         metrics={
             **{name: float(getattr(report, name)) for name in _COUNTS},
