@@ -98,7 +98,7 @@ COMMAND = Command(
             "print what differs between two runs, and write a page with the curves of both",
             (
                 Word("first", _RUN.help, "last"),
-                Word("second", _RUN.help, "<another run>"),
+                Word("second", _RUN.help, "<run>"),
             ),
             (
                 Key(

@@ -113,7 +113,9 @@ class ShardCache:
         # Before the rename: after a power cut a whole file must not have holes.
         os.fsync(handle)
         os.chmod(handle, 0o644)
-        os.replace(self.folder / f"{name}.{size}.part", self.folder / name)
+        # Who makes space must not take a part for removed that has got its name meanwhile.
+        with self._lock_folder():
+            os.replace(self.folder / f"{name}.{size}.part", self.folder / name)
 
     def remove(self, name: str) -> None:
         """Remove a file whose bytes have turned out to be wrong; who reads it keeps its handle."""

@@ -68,7 +68,7 @@ def test_what_is_typed_is_read(line: str, expected: dict[str, Any]) -> None:
         ("recipes cp resnet", "to is missing", "to=mine"),
         ("recipes cp to=mine", "name is missing", "name=resnet"),
         ("runs diff", "first is missing", "first=last"),
-        ("runs diff last", "second is missing", "second=last"),
+        ("runs diff last", "second is missing", "second=<run>"),
         ("recipes ls --config-dir", "--config-dir needs a folder", "mlscale recipes ls --config-dir conf"),
         ("runs ls limti=20", "unknown key 'limti'", "limit=20"),
         ("runs ls limit=many", "'limit' must be a whole number, 0 or more, not the text 'many'", "limit=20"),

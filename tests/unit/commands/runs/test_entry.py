@@ -217,7 +217,7 @@ def test_a_link_is_followed(root: Path, runs: Runs, tmp_path: Path) -> None:
         (["show"], "ref=last"),
         (["ls", "--rot"], "mlscale runs ls --help"),
         (["ablation"], "mlscale runs --help"),
-        (["diff", "a"], "second=<another run>"),
+        (["diff", "a"], "second=<run>"),
     ],
 )
 def test_usage(words: list[str], fix: str) -> None:

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -94,6 +95,30 @@ def test_a_part_counts_as_what_it_will_be(small: ShardCache) -> None:
     # Nobody downloads it any more.
     assert store(small, "2", size=3 * SIZE)
     assert names(small) == ["2"]
+
+
+def test_a_part_that_gets_its_name_while_space_is_made(small: ShardCache, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in (1, 2):
+        assert store(small, str(number), used=1.0)
+    listed = small._list_files
+    with small.open_part("0", SIZE) as part:
+        assert part is not None
+        os.pwrite(part, bytes(SIZE), 0)
+        # The part is the oldest, so it is the first that a download of another thread would remove.
+        os.utime(part, (0.0, 0.0))
+        finish = threading.Thread(target=small.commit_part, args=("0", SIZE, part))
+
+        def list_then_finish() -> list[tuple[str, int, float]]:
+            files = listed()
+            finish.start()
+            finish.join(0.5)
+            return files
+
+        monkeypatch.setattr(small, "_list_files", list_then_finish)
+        with small.open_part("3", SIZE):
+            monkeypatch.undo()
+            finish.join()
+            assert small.measure_space().used <= small.limit
 
 
 def test_a_limit_of_half_of_the_free_disk(tmp_path: Path) -> None:
