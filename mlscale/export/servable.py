@@ -9,6 +9,7 @@ Casts the tensors that a client has made to the dtype and shape that a model tak
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -332,8 +333,12 @@ def _describe_misfit(port: Port) -> str:
 
 
 def _build_shape_error(raw: NDArray[Any], port: Port) -> MLScaleError:
-    wanted = "(n, " + ", ".join(map(str, port.shape[1:])) + ")"
-    fix = f"raw.reshape(-1, {', '.join(map(str, port.shape[1:]))}), of values that come in this order"
+    sizes = ", ".join(map(str, port.shape[1:]))
+    wanted = f"(n, {sizes})"
+    numbers = math.prod(size for size in port.shape[1:] if isinstance(size, int))
+    fix = f"raw.reshape(-1, {sizes}), of values that come in this order"
+    if not raw.size or raw.size % numbers:
+        fix = f"send {numbers} values a sample, in the shape ({sizes})"
     # The two frequent mistakes get their own advice.
     if raw.shape == port.shape[1:]:
         fix = "raw[None]: one sample is a batch of one"

@@ -209,13 +209,15 @@ ReadEvents = Callable[[datetime, datetime, int], "Events"]
 _WEEKS = 4
 _BLOCKS, _BLOCK_HOURS = 28, 6  # of the week before the window: four times of the day on each day
 _MAX_WEEK_EVENTS = 10_000
+_FEW, _LASTING = 100, 0.75
+"""Earlier events of the same hours, and the part of the window's time, by which they count whatever the traffic was."""
 
 
 def read_earlier_events(times: NDArray[np.datetime64], read: ReadEvents) -> tuple[list[Events], list[Events]] | None:
     """Return events of the same hours of earlier weeks, and of the week before, oldest block first.
 
-    None where the same hours of a week ago have less than a quarter of the window's events: then a week of data does
-    not exist yet.
+    None where the same hours of a week ago have less than a quarter of the window's events, and do not last as long:
+    then a week of data does not exist yet.
 
     Args:
         times: of the window's events, datetime64[us] UTC (n,), n ≥ 1.
@@ -233,7 +235,9 @@ def read_earlier_events(times: NDArray[np.datetime64], read: ReadEvents) -> tupl
     for week in range(1, _WEEKS + 1):
         back = timedelta(days=7 * week)
         block = read(start - back, end - back, len(times))
-        if len(block) * 4 < len(times):
+        # Few may be those of a service that has grown.
+        is_small = len(block) * 4 < len(times)
+        if is_small and (len(block) < _FEW or block.time[-1] - block.time[0] < _LASTING * (times[-1] - times[0])):
             break
         same_hours.append(block)
     if not same_hours:

@@ -16,7 +16,7 @@ from mlscale.data.encoders.encoder import EncodedSamples, Encoder, select_sample
 from mlscale.data.encoders.summaries.input_summary import TableSummary
 from mlscale.errors import MLScaleError, raise_all
 from mlscale.events.event_rows import EventBatch, EventSubject, build_event_tables
-from mlscale.events.foreign.event_mapping import OUTCOMES, AbsentFieldError, EventMapping, find_value, split_request
+from mlscale.events.foreign.event_mapping import OUTCOMES, EventMapping, has_path, split_request
 from mlscale.events.foreign.log_files import RecordBatch, RecordPlace, iterate_records
 from mlscale.events.foreign.log_rows import EPOCH, LABEL, LogReport, LogRow, RowError, RowReader, list_input_names
 from mlscale.events.foreign.logged_predictions import build_prediction_columns, require_supported
@@ -88,7 +88,7 @@ class LogConverter:
             for batch in iterate_records(file, tuple(paths.values())):
                 rows_read = list(_split_requests(batch, tuple(paths.values())))
                 records = [record for _, record in rows_read if not isinstance(record, RowError)]
-                unseen = {key: path for key, path in unseen.items() if not _has_path(records, path)}
+                unseen = {key: path for key, path in unseen.items() if not has_path(records, path)}
                 has_records |= bool(records)
                 rows = list(self._read_rows(rows_read, start_us, report))
                 # What each event needs is missed at once, not after hours; a file of labels alone has neither.
@@ -102,7 +102,8 @@ class LogConverter:
         # Others may be in a few rows only, such as labels: they are missed once all rows were read.
         if has_records:
             self._raise_for_absent(unseen, files[0])
-        report.unmatched = sorted(name for name in alone if not any(hash((name, kind)) in ids for kind in OUTCOMES))
+        known = report.other_ids | {hash(name) for name in alone if any(hash((name, kind)) in ids for kind in OUTCOMES)}
+        report.unmatched = sorted(name for name in alone if hash(name) not in known)
         return report
 
     def _check_inputs(self) -> None:
@@ -269,16 +270,6 @@ def _mark_repeated(rows: Sequence[LogRow], ids: dict[int, int], report: LogRepor
 
 def _hash_content(row: LogRow) -> int:
     return hash(repr((row.prediction and row.prediction.value, row.inputs)))
-
-
-def _has_path(records: Sequence[Mapping[str, Any]], path: str) -> bool:
-    for record in records:
-        try:
-            find_value(record, path)
-        except AbsentFieldError:
-            continue
-        return True
-    return False
 
 
 def find_positive_class(mapping: EventMapping, task_type: TaskType, names: AnswerNames, where: str) -> str:

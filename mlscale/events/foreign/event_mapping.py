@@ -138,6 +138,10 @@ class MappedField:
     scale: float = 1.0
     values: Mapping[str, Any] = field(default_factory=dict)
 
+    def is_in(self, record: Mapping[str, Any]) -> bool:
+        """Return True if a record has the path, be it without a value."""
+        return self.path is None or has_path([record], self.path)
+
     def read_value(self, record: Mapping[str, Any]) -> Any:
         """Return the value of a record; None where it has none.
 
@@ -346,6 +350,15 @@ def find_value(record: object, path: str) -> Any:
     if isinstance(record, str):
         return find_value(_decode_text(record), path)
     raise AbsentFieldError(path)
+
+
+def has_path(records: Sequence[Mapping[str, Any]], path: str) -> bool:
+    """Return True if any of the records has a value, or none, at a path."""
+    for record in records:
+        with contextlib.suppress(AbsentFieldError):
+            find_value(record, path)
+            return True
+    return False
 
 
 def split_request(record: Mapping[str, Any], paths: Sequence[str]) -> list[Mapping[str, Any]] | None:

@@ -34,6 +34,7 @@ class LogReport:
         events, labels: that were written.
         unreadable: rows, or labels, that can't be read, by reason; and an example of each.
         other_versions: rows of other versions, by their name.
+        other_ids: the hashes of their ids: labels of these are no losses.
         early: rows before the time from which they were wanted.
         repeated: rows whose id an earlier row of the version has: one id is one event.
         differing: of these, with another prediction or input, as where the id is that of a request of several rows.
@@ -48,6 +49,7 @@ class LogReport:
     unreadable: Counter[str] = field(default_factory=Counter)
     examples: dict[str, str] = field(default_factory=dict)
     other_versions: Counter[str] = field(default_factory=Counter)
+    other_ids: set[int] = field(default_factory=set)
     early: int = 0
     repeated: int = 0
     differing: int = 0
@@ -129,11 +131,18 @@ class RowReader:
     ) -> LogRow | None:
         """Return a row; None if it is of another version, or too early."""
         # The version first: what other versions have logged need not be readable.
-        version = self._read_value("version", record)
-        if "version" in self.mapping.fields and not self._is_same_version(version):
+        version, is_alone = self._read_value("version", record), self._has_label_alone(record)
+        identifier, group = self._read_value("id", record), self._read_value("group", record)
+        # Samples of a request share its id, but for one by a path with a `*`.
+        is_shared = where.sample is not None and ".*" not in str(self.mapping.list_paths().get("id"))
+        if is_shared and identifier not in (None, ""):
+            identifier = f"{identifier}.{where.sample}"
+        # A label that comes later need not know which version has answered.
+        is_known = "version" in self.mapping.fields and not (is_alone and version in (None, ""))
+        if is_known and not self._is_same_version(version):
             report.other_versions[str(version)] += 1
+            report.other_ids.add(hash(str(identifier)))
             return None
-        is_alone = self._has_label_alone(record)
         given = self._read_value("time", record)
         try:
             # A label that comes later may have no time of its own.
@@ -157,11 +166,6 @@ class RowReader:
                 report.early += 1
                 return None
         outcome = LABEL if is_alone else self._read_outcome(record)
-        identifier, group = self._read_value("id", record), self._read_value("group", record)
-        # Samples of a request share its id, but for one by a path with a `*`.
-        is_shared = where.sample is not None and ".*" not in str(self.mapping.list_paths().get("id"))
-        if is_shared and identifier not in (None, ""):
-            identifier = f"{identifier}.{where.sample}"
         return LogRow(
             # The place in the file is an id as well, as long as labels are in the same row.
             id=where.id if identifier in (None, "") else str(identifier),
@@ -169,7 +173,7 @@ class RowReader:
             outcome=outcome,
             prediction=self._read_prediction(record) if outcome == "ok" else None,
             latency_ms=self._read_latency(record),
-            inputs=None if outcome == LABEL else self._read_inputs(record),
+            inputs=None if outcome == LABEL else self._read_inputs(record, outcome),
             label=self._read_label(record, where, report),
             where=where,
             group=None if group in (None, "") else str(group),
@@ -209,6 +213,8 @@ class RowReader:
 
     def _read_prediction(self, record: Mapping[str, Any]) -> LoggedPrediction:
         values = {name: self._read_value(name, record) for name in ("prediction", "confidence", "probabilities")}
+        if values["prediction"] is None and values["probabilities"] is None:
+            raise RowError("prediction", "it has none")
         try:
             return parse_prediction(
                 values["prediction"],
@@ -229,7 +235,7 @@ class RowReader:
         except (TypeError, ValueError):
             raise RowError("latency", f"{str(value)[:40]!r} is not a number") from None
 
-    def _read_inputs(self, record: Mapping[str, Any]) -> Any:
+    def _read_inputs(self, record: Mapping[str, Any], outcome: str) -> Any:
         entries = self.mapping.inputs
         if not entries:
             return None
@@ -237,6 +243,9 @@ class RowReader:
             if isinstance(self.encoder, TableEncoder):
                 # A column that is not mapped is missing in each row; it is not compared.
                 row = dict.fromkeys((column.name for column in self.encoder.columns), None)
+                # As of a request in another form; a single one may be missing.
+                if outcome == "ok" and len(entries) > 1 and not any(entry.is_in(record) for entry in entries.values()):
+                    raise RowError("inputs", f"none of the {len(entries)} mapped ones is there")
                 return row | {name: entry.read_value(record) for name, entry in entries.items()}
             text = entries[TEXT].read_value(record)
         except ValueError as error:

@@ -23,6 +23,8 @@ QUALITY: tuple[DriftKind, ...] = (
 )  # fmt: skip
 """The kinds that concern the quality of the data, which no cycle explains; the others concern its distribution."""
 
+STILL = 0.25  # standard deviations of a median that has not moved much
+_SPREAD = 1.2  # times as wide, or as narrow, from which on a change is one of the spread
 GROUP = "group"
 """The name of the column with the group of each event, such as its user; it is not compared."""
 
@@ -118,10 +120,23 @@ class ColumnDrift:
                 return f"{self.label} is never {self.category!r}, {before} before"
             case "tails":
                 return f"{self.label} has more extreme values ({before} → {now})"
+            case "distribution" if (ratio := self._measure_spread()) != 1:
+                return f"{self.label} has {format_number(ratio, 2)} times the spread"
             case "distribution":
                 # Medians may agree where the rest has moved: '0 → 0' would look like a mistake.
                 values = f" ({before} → {now}{self._format_unit()})" if before != now else ""
                 return f"{self.label} {self._describe_direction()}{values}"
+
+    def _measure_spread(self) -> float:
+        """Return the interquartile range relative to the reference's, where that has changed more than the median; else
+        1.
+        """
+        if not isinstance(self.reference, NumberSketch) or self.sample is None or not abs(self.shift) < STILL:
+            return 1.0
+        low, high = np.nanquantile(self.sample.astype(np.float64), (0.25, 0.75))
+        before = float(np.subtract(*np.quantile(self.reference.values, (0.75, 0.25))))
+        ratio = float(high - low) / before if before else math.nan
+        return ratio if max(ratio, 1 / ratio if ratio else 0.0) >= _SPREAD and math.isfinite(ratio) else 1.0
 
     def _describe_direction(self) -> str:
         if not isinstance(self.reference, NumberSketch):

@@ -15,7 +15,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from mlscale.monitor.drift.column_drift import Column, ColumnDrift
+from mlscale.monitor.drift.column_drift import STILL, Column, ColumnDrift
 from mlscale.reference.column_sketch import ColumnSketch, NumberSketch
 from mlscale.stats.design_effect import estimate_dependence, estimate_group_time
 from mlscale.stats.exceedances import compute_exceedance_p
@@ -36,7 +36,6 @@ _SHARES = {
 _TAIL, _CLIP = 0.01, 0.05
 _LONG = 400  # values whose quarters show how long they remember each other
 _OTHERS = 0.1  # share of values out of the range beyond those of a shift
-_STILL = 0.25  # standard deviations of a median that has not moved much
 # Usual confusions of units: 255 is of pixels, the offsets are °F and kelvin.
 _FACTORS = (1.609344, 2.20462, 2.54, 3.28084, 3.6, 10.0, 25.4, 60.0, 100.0, 255.0, 1000.0, 3600.0, 1e6)
 _UNITS = tuple(
@@ -243,7 +242,7 @@ def _compare_distribution(window: NumberWindow, label: str) -> ColumnDrift:
     sketch = window.sketch
     p, tails = _compute_distribution_p(window), _compare_tails(window, label)
     # The tails of a column that has moved have moved, too.
-    if tails.p < p and abs(window.shift) < _STILL:
+    if tails.p < p and abs(window.shift) < STILL:
         return tails
     return ColumnDrift(
         sketch.name,
@@ -287,7 +286,7 @@ def _find_values_out_of_range(window: NumberWindow, label: str) -> Iterator[Colu
     # A column that has moved leaves the range with its outermost values: that is one finding, not two. More than that
     # are others, such as values of another unit, which the size of the shift would hide.
     is_more = sum(outside) / len(window.values) >= window.compute_moved_share() + _OTHERS
-    if any(outside) and (abs(window.shift) < _STILL or is_more or 2 * sum(outside) >= len(window.values)):
+    if any(outside) and (abs(window.shift) < STILL or is_more or 2 * sum(outside) >= len(window.values)):
         p = min(1.0, _compute_outside_p(window, outside, 0) / _SHARES["range"])
         share = sum(outside) / len(window.values)
         yield ColumnDrift(sketch.name, label, "range", 0.0, share, share, p, sketch, window.values, window.effective)

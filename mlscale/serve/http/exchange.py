@@ -281,8 +281,6 @@ def decompress_body(headers: Mapping[bytes, bytes], body: bytes | bytearray, lim
     given = memoryview(body)
     try:
         for at in range(0, len(body), _PIECE_BYTES):
-            if unpacker.eof:
-                break
             piece: memoryview | bytes = given[at : at + _PIECE_BYTES]
             while piece:
                 content += unpacker.decompress(piece, _UNPACKED_BYTES)
@@ -290,6 +288,9 @@ def decompress_body(headers: Mapping[bytes, bytes], body: bytes | bytearray, lim
                 if len(content) > limit:
                     raise build_size_refusal(limit)
                 piece = unpacker.unconsumed_tail
+                # Bytes that are left out would be samples without an answer.
+                if unpacker.unused_data or (unpacker.eof and at + _PIECE_BYTES < len(body)):
+                    raise Refused("the body goes on after the end of its compressed stream: compress it as one")
     except zlib.error as error:
         raise Refused("the body is corrupt: it can't be decompressed") from error
     content += unpacker.flush()

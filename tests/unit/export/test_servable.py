@@ -99,6 +99,7 @@ def test_pixels_of_any_type_that_holds_them_are_taken(servable: Servable, kind: 
         (np.zeros((1, 8, 8), np.uint8), "raw[None]"),
         (np.zeros((2, 8, 8, 1), np.uint8), "transpose(0, 3, 1, 2)"),
         (np.zeros((2, 3, 8, 8), np.uint8), "raw.reshape(-1, 1, 8, 8)"),
+        (np.zeros((1, 63), np.uint8), "send 64 values a sample, in the shape (1, 8, 8)"),
         (np.full((2, 1, 8, 8), 0.5), "0 to 255"),
         (np.full((2, 1, 8, 8), 256), "0 to 255"),
         (np.full((2, 1, 8, 8), -1), "0 to 255"),

@@ -65,6 +65,28 @@ def test_a_quarter_of_the_events_is_a_week_to_compare_with(monkeypatch: pytest.M
     assert [read_share(events) for events in (4, 5, 6)] == [0, 1, 2]
 
 
+def test_a_service_that_has_grown_has_a_week_to_compare_with() -> None:
+    class Block:
+        """Events in the last part of a span."""
+
+        def __init__(self, until: datetime, count: int, part: float) -> None:
+            back = np.linspace(part * 23, 0, count)[:, None] * np.timedelta64(3_600_000_000, "us")
+            self.time = np.datetime64(until, "us") - back.ravel().astype("timedelta64[us]")
+
+        def __len__(self) -> int:
+            return len(self.time)
+
+    window = np.datetime64("2026-03-01", "us") - np.arange(2_000)[::-1] * np.timedelta64(41_400_000, "us")
+
+    def find(count: int, part: float) -> bool:
+        return read_earlier_events(window, lambda since, until, last: Block(until, count, part)) is not None  # type: ignore[arg-type, return-value]
+
+    assert find(400, 1.0)
+    # The service began after the window's hours of a week ago, or hardly had any requests in them.
+    assert not find(400, 0.5)
+    assert not find(50, 1.0)
+
+
 def test_a_window_of_a_week_is_compared_with_earlier_weeks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Events, "__len__", lambda events: len(events.table))
     reader, week = Reader(100), times(24 * 7)

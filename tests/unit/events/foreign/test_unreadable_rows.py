@@ -10,7 +10,7 @@ import pytest
 
 from mlscale.errors import MLScaleError
 from mlscale.events.foreign.log_files import RecordPlace
-from tests.made_servables import encode_images
+from tests.made_servables import SPECIES, encode_images
 from tests.unit.events.foreign.foreign_logs import INPUTS, PLAIN, convert, converter, log, write
 
 
@@ -65,6 +65,30 @@ def test_a_torn_row_of_csv_is_counted_and_named(tmp_path: Path) -> None:
     assert report.describe_losses() == f"2 rows can't be read by the line ({why})"
     # A row keeps its own number.
     assert events.id[[3, 4, -1]].tolist() == ["r3", "r5", "r11998"]
+
+
+def test_rows_without_a_prediction_or_any_input_are_named(tmp_path: Path) -> None:
+    rows = log(10)
+    del rows[1]["species"], rows[1]["actual"]
+    for name in ("island", "bill_length_mm", "body_mass_g", "sex"):
+        del rows[2][name]
+        rows[3][name] = None
+    report, _, _ = convert(converter(PLAIN + INPUTS), tmp_path, write(tmp_path / "log.jsonl", rows))
+    assert report.unreadable == {"prediction": 1, "inputs": 1}
+    assert "(line 2 of log.jsonl: it has none)" in report.describe_losses()
+    assert "(line 3 of log.jsonl: none of the 4 mapped ones is there)" in report.describe_losses()
+
+
+@pytest.mark.parametrize("name", ["labels.csv", "labels.parquet"])
+def test_labels_that_come_later_need_no_version(tmp_path: Path, name: str) -> None:
+    rows = log(10)
+    labels = write(tmp_path / name, [{"id": row["id"], "actual": SPECIES[0]} for row in rows[:4]])
+    for number, row in enumerate(rows):
+        row["model"], row["actual"] = "1" if number else "2", None
+    made = converter(PLAIN + "version: model")
+    report, events, found = convert(made, tmp_path, write(tmp_path / "log.jsonl", rows), labels)
+    assert (len(events), report.labels_alone, report.unmatched, report.other_versions) == (9, 4, [], {"2": 1})
+    assert set(found) >= {"r1", "r2", "r3"}
 
 
 @pytest.mark.parametrize(

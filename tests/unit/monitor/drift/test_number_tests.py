@@ -177,6 +177,21 @@ def test_a_change_of_the_deviation_by_a_fifth_is_tested_by_ranks_from_the_middle
     assert found.p < 1e-5
 
 
+@pytest.mark.parametrize(
+    ("factor", "by", "words"),
+    [
+        (2.0, 0.02, "a has 2 times the spread"),
+        (0.5, -0.1, "a has 0.49 times the spread"),
+        (2.0, 0.5, "higher by 0.47"),
+        (1, 0.2, "higher"),
+    ],
+)
+def test_a_change_of_the_spread_is_called_one(factor: float, by: float, words: str) -> None:
+    found = compare(build_sketch(draw(2_000)), by + draw(1_000, 1) * factor)
+    kind = "distribution" if "distribution" in found else "tails"
+    assert words in found[kind].format_change()
+
+
 def test_the_p_value_of_a_deviation_holds() -> None:
     """One of a hundred clean windows has a p-value of the test below a hundredth, with ties and without."""
     for digits in (9, 0):

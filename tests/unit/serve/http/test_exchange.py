@@ -182,7 +182,7 @@ def test_compressed_both_ways(server: Server, kind: str) -> None:
     assert "Content-Encoding" not in plain.headers
     packed = [each["label"] for each in json.loads(unpack(reply.body))["predictions"]]
     assert packed == [each["label"] for each in plain.json["predictions"]]
-    for wrong in (pack(raw)[:-9], b"nonsense"):
+    for wrong in (pack(raw)[:-9], b"nonsense", pack(raw) + pack(raw), pack(raw) + b"more"):
         assert server.ask("/predict", wrong, {**RAW, "Content-Encoding": kind}).status == 400
     assert server.ask("/predict", raw, {**RAW, "Content-Encoding": "br"}).status == 415
 
