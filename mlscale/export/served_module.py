@@ -8,6 +8,7 @@ import traceback
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, suppress
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -21,11 +22,14 @@ from mlscale.culprit import find_user_line
 from mlscale.data.encoders.encoder import INPUT, Encoder, TensorSpec
 from mlscale.data.encoders.image_encoder import ImageEncoder
 from mlscale.errors import MLScaleError
-from mlscale.export.mixing_line import find_mixing_line
+from mlscale.export.mixing_line import find_mixing_line, find_random_line, run_alone
 from mlscale.task_types.registry import resolve_task_type
 from mlscale.task_types.task_type import TaskType
 
-NO_RANDOM = "leave out of forward what is random: F.dropout(x, training=self.training), no torch.rand"
+NO_RANDOM = (
+    "leave out of forward what is random or changes: F.dropout(x, training=self.training), no torch.rand, no "
+    "self.count += 1"
+)
 UNPACKED = "give the padded sequence to the layer, and take each sample's last step by its length"
 EXAMPLES = 2
 """Samples of the example batch: torch.export treats a size of 1 as a constant."""
@@ -204,7 +208,7 @@ def check_own_answers(model: ServedModule, tensors: Mapping[str, Any], tolerance
     if not _are_close(first, again, tolerance):
         raise MLScaleError(
             "the same samples get other outputs a second time",
-            where="model",
+            where=find_random_line(model, mixed) or "model",
             why="its forward is random, or changes what it computes with, and an export can't be compared with it",
             fix=NO_RANDOM,
         )
@@ -230,23 +234,20 @@ def check_own_answers(model: ServedModule, tensors: Mapping[str, Any], tolerance
         "the output for a sample depends on the other samples of its batch",
         where=find_mixing_line(model, *pair) or "model",
         why=f"a server makes batches of several clients' requests{cause}",
-        fix="let forward compute each sample by itself: BatchNorm with track_running_stats=True or GroupNorm, and no "
-        "x.mean(0)",
+        fix="let forward compute each sample by itself: BatchNorm with track_running_stats=True or GroupNorm, no "
+        "x.mean(0) and no if on the batch",
     )
 
 
 def _is_own_answer(
     model: ServedModule, samples: Mapping[str, Any], others: Mapping[str, Any], tolerance: float
 ) -> bool:
-    """Return whether the outputs of samples next to others are those next to themselves."""
+    """Return whether the outputs of samples next to others are those that they have alone."""
     count = len(next(iter(samples.values())))
     mixed = compute_torch_outputs(model, {name: np.concatenate([others[name], samples[name]]) for name in samples})
-    # Not alone: a normalisation by the batch refuses a single sample.
-    pairs = [
-        compute_torch_outputs(model, {name: np.repeat(rows[row : row + 1], 2, 0) for name, rows in samples.items()})
-        for row in range(count)
-    ]
-    own = {name: np.stack([pair[name][0] for pair in pairs]) for name in mixed}
+    run = partial(compute_torch_outputs, model)
+    alone = [run_alone(run, {name: rows[row : row + 1] for name, rows in samples.items()}) for row in range(count)]
+    own = {name: np.stack([outputs[name][0] for outputs in alone]) for name in mixed}
     return _are_close({name: values[-count:] for name, values in mixed.items()}, own, tolerance)
 
 

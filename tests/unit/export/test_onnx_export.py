@@ -325,10 +325,83 @@ class Noisy(nn.Module):
         return (x + torch.rand_like(x)).flatten(1)
 
 
-@pytest.mark.parametrize("model", [Dropping, Noisy])
-def test_a_random_forward_is_refused_as_such(model: Callable[[], nn.Module]) -> None:
-    with pytest.raises(MLScaleError, match="the same samples get other outputs a second time"):
+class Counting(nn.Module):
+    """Counts its calls."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        return x.flatten(1) * self.calls
+
+
+@pytest.mark.parametrize(
+    ("model", "line"),
+    [
+        (Dropping, "dropout(x, 0.5, training=True)"),
+        (Noisy, "torch.rand_like(x)"),
+        (Counting, "x.flatten(1) * self.calls"),
+    ],
+)
+def test_a_random_forward_is_refused_as_such(model: Callable[[], nn.Module], line: str) -> None:
+    with pytest.raises(MLScaleError, match="the same samples get other outputs a second time") as caught:
         check_own_answers(build_module(model(), (1, 2, 2)), {"input": np.ones((5, 1, 2, 2), np.float32)}, 1e-4)
+    assert line in caught.value.where
+
+
+class Deciding(nn.Module):
+    """Decides by all samples together."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.sum() > 0:
+            return x.flatten(1)
+        return -2 * x.flatten(1)
+
+
+class Positioned(nn.Module):
+    """Adds positions along the batch."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        places = torch.arange(len(x)).float()
+        return x.flatten(1) + places[:, None]
+
+
+class Lonely(nn.Module):
+    """Treats a single sample otherwise."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = x.flatten(1)
+        if len(x) == 1:
+            y = y * 2
+        return y
+
+
+class Large(nn.Module):
+    """Treats large batches otherwise."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = x.flatten(1)
+        if len(x) > 4:
+            y = y * 3
+        return y + 1
+
+
+@pytest.mark.parametrize(
+    ("model", "line"),
+    [
+        (Deciding, "if x.sum() > 0:"),
+        (Positioned, "torch.arange(len(x))"),
+        (Large, "y = y * 3"),
+        (Lonely, "y = y * 2"),
+    ],
+)
+def test_what_depends_on_the_batch_is_named_by_its_line(model: Callable[[], nn.Module], line: str) -> None:
+    x = np.random.default_rng(0).normal(size=(5, 1, 2, 2)).astype(np.float32)
+    with pytest.raises(MLScaleError, match="depends on the other samples of its batch") as caught:
+        check_own_answers(build_module(model(), (1, 2, 2)), {"input": x}, 1e-4)
+    assert line in caught.value.where
 
 
 class SeldomNoisy(nn.Module):
