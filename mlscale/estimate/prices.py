@@ -66,13 +66,13 @@ class PriceFile:
             return self.instances[name]
         # The same machine without its provider ('g5.xlarge' for 'aws/g5.xlarge') is suggested before similar names.
         same = [candidate for candidate in self.instances if candidate.rpartition("/")[2] == name]
+        same += [key for key, item in self.instances.items() if item.gpu and name.lower() in item.gpu.lower().split()]
         near = list(dict.fromkeys([*same, *difflib.get_close_matches(name, self.instances, n=3, cutoff=0.5)]))
         raise MLScaleError(
             f"no instance '{name}' in the price file",
             where=f"estimate.instance={name}: {self.path}",
-            why=f"it has {len(self.instances)}, such as {', '.join(near or list(self.instances)[:3])}",
-            fix=f"estimate.instance={near[0] if near else next(iter(self.instances), '<a machine>')}\n"
-            "estimate.usd_per_hour=<its price>",
+            why=f"it has {len(self.instances)}, such as {', '.join(near[:5] or list(self.instances)[:3])}",
+            fix=f"estimate.instance={near[0] if near else '<one of them>'}\nestimate.usd_per_hour=<its price>",
         )
 
     def format_age(self, today: date | None = None) -> str:

@@ -100,5 +100,5 @@ def _find_difference(first: _Done, second: _Done, is_same: Callable[[Tensor, Ten
 
 
 def _are_close(first: Tensor, second: Tensor) -> bool:
-    one, two = (each if each.is_complex() else each.double() for each in (first, second))
+    one, two = (tensor if tensor.is_complex() else tensor.double() for tensor in (first, second))
     return torch.allclose(one, two, rtol=_TOLERANCE, atol=_TOLERANCE, equal_nan=True)

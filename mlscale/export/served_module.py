@@ -198,8 +198,12 @@ def check_own_answers(model: ServedModule, tensors: Mapping[str, Any], tolerance
         tolerance: the largest difference, as a share of the largest output.
 
     Raises:
-        MLScaleError: it is random, or mixes the samples of a batch, which a server makes of several clients' requests.
+        MLScaleError: it takes complex numbers, is random, or mixes the samples of a batch, which a server makes of
+            several clients' requests.
     """
+    if any(spec.dtype.startswith("complex") for spec in model.specs):
+        fix = "let forward take the two parts as numbers, (…, 2), and call torch.view_as_complex(x)"
+        raise MLScaleError("forward takes complex numbers", where="model", why="ONNX has none", fix=fix)
     examples = zip(model.specs, build_example_tensors(model.specs), strict=True)
     zeros: dict[str, NDArray[Any]] = {spec.name: tensor.numpy() for spec, tensor in examples}
     # Zeros, so that a single sample has another next to it, too.

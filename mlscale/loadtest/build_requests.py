@@ -17,8 +17,6 @@ from mlscale.loadtest.load_samples import RequestSamples
 from mlscale.loadtest.server_model import ServerModel
 from mlscale.serve.protocol.v2_codec import encode_request
 
-PROTOCOLS = ("raw", "bytes", "v2")
-
 
 @dataclass(frozen=True)
 class LoadRequest:

@@ -8,10 +8,9 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from mlscale.errors import MLScaleError
 from mlscale.loadtest.client_load import ClientLoad
 from mlscale.loadtest.latency_histogram import LatencyHistogram
 
@@ -130,16 +129,6 @@ class Objective:
     p99_ms: float | None = None
     max_failures: int | None = 0
     min_requests_per_s: float | None = None
-
-    def __post_init__(self) -> None:
-        """Raises:
-        MLScaleError: a term is below 0.
-        """
-        for term in fields(self):
-            value = getattr(self, term.name)
-            # `not >=`: also refuses NaN.
-            if value is not None and not value >= 0:
-                raise MLScaleError(f"slo.{term.name} is {value}", where=f"slo.{term.name}", fix=f"slo.{term.name}=null")
 
 
 _ENTRY = re.compile(r"(?:^|,)\s*([^\s;,=]+)((?:\s*;[^,]*)?)")

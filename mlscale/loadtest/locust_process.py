@@ -16,7 +16,6 @@ from pathlib import Path
 from mlscale.atomic_files import read_json, write_json
 from mlscale.errors import Exit, MLScaleError
 from mlscale.file_locks import make_scratch_folder
-from mlscale.loadtest.build_requests import PROTOCOLS
 from mlscale.loadtest.load_outcome import LoadOutcome
 from mlscale.loadtest.server_metadata import Credentials
 from mlscale.loadtest.server_model import ServerModel
@@ -46,9 +45,6 @@ class LoadPlan:
         member: the column of a table's texts; None finds it.
         credentials: for the server.
         ready_file: is created once the first measured request was answered; None for no file.
-
-    Raises:
-        MLScaleError: a number is out of its range, or the protocol is unknown.
     """
 
     url: str
@@ -69,19 +65,6 @@ class LoadPlan:
     def calibration_s(self) -> float:
         """Seconds of the calibration with an empty server before the test."""
         return min(_CALIBRATION_S, self.seconds / 4)
-
-    def __post_init__(self) -> None:
-        low = [name for name in ("users", "seconds", "timeout_s", "batch") if not 0 < getattr(self, name) < math.inf]
-        low += ["rate"] if self.rate is not None and not 0 < self.rate < math.inf else []
-        low += ["warmup_s"] if not 0 <= self.warmup_s < math.inf else []
-        for name in low:
-            raise MLScaleError(f"{name} is {getattr(self, name)}", where=name, fix=f"{name}=1")
-        if self.protocol not in PROTOCOLS:
-            raise MLScaleError(
-                f"unknown protocol '{self.protocol}'",
-                where="protocol",
-                fix="protocol=" + ", ".join(("auto", *PROTOCOLS)),
-            )
 
 
 def run_locust(plan: LoadPlan) -> LoadOutcome:

@@ -122,7 +122,7 @@ def _request_json(url: str, method: str, path: str, credentials: Credentials) ->
             f"no server answers at {url}",
             where=url,
             why=" ".join(str(error).split()) or type(error).__name__,
-            fix="mlscale serve resnet@champion\nmlscale loadtest http://<host>:<port>",
+            fix="mlscale serve <model>\nmlscale loadtest http://<host>:<port>",
             exit=Exit.ENVIRONMENT,
         ) from error
     finally:
@@ -156,6 +156,5 @@ def _create_connection(url: str, credentials: Credentials) -> http.client.HTTPCo
             raise ValueError("another scheme")
         return http.client.HTTPConnection(parts.hostname, parts.port, timeout=_CONNECT_SECONDS)
     except (KeyError, ValueError, http.client.InvalidURL) as error:
-        raise MLScaleError(
-            f"'{url}' is not the address of a server", where=f"ref={url}", fix="mlscale loadtest http://127.0.0.1:8000"
-        ) from error
+        fix = "mlscale loadtest " + ("http://127.0.0.1:8000" if "://" in url else f"http://{url}")
+        raise MLScaleError(f"'{url}' is not the address of a server", where=f"ref={url}", fix=fix) from error

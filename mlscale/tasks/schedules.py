@@ -21,7 +21,8 @@ class OneCycle(OneCycleLR):
         max_lr: the learning rate at the top; of each group of parameters, where several are given.
         total_steps: optimizer steps of the whole run.
         pct_start: the part of the run that warms up, from 0 and below 1.
-        anneal_strategy, cycle_momentum, base_momentum, max_momentum, div_factor, final_div_factor, three_phase: as
+        cycle_momentum: whether the momentum goes the other way, of an optimizer that has one.
+        anneal_strategy, base_momentum, max_momentum, div_factor, final_div_factor, three_phase: as
             torch's.
 
     Raises:
@@ -54,7 +55,8 @@ class OneCycle(OneCycleLR):
             # torch divides by (pct_start · total_steps - 1).
             pct_start=0.0 if pct_start * total_steps == 1 else float(pct_start),
             anneal_strategy=anneal_strategy,
-            cycle_momentum=cycle_momentum,
+            # Adagrad and others have none.
+            cycle_momentum=cycle_momentum and not {"momentum", "betas"}.isdisjoint(optimizer.defaults),
             base_momentum=base_momentum,
             max_momentum=max_momentum,
             div_factor=div_factor,

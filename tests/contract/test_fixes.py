@@ -42,6 +42,7 @@ PROSE = {
         data.table_parsing.table_files.read_table
         data.tfrecord.record_index._find_all_features data.tfrecord.record_index._read_span
         data.tfrecord.record_index.scan_records
+        export.servable._build_shape_error
         evaluate.servable_pass._pack_batch evaluate.servable_pass.map_truth_numbers evaluate.slices.read_csv_columns
         retrain.gate.paired_columns.check_same_names tasks.label_checks.check_labels
         data.encoders.table_encoder.fit

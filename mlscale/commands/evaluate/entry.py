@@ -48,8 +48,6 @@ def run(cfg: DictConfig) -> Result:
     Raises:
         MLScaleError: no such run, version or checkpoint; weights that do not fit the model; no such slices.
     """
-    if cfg.worst < 0:
-        raise MLScaleError(f"worst is {cfg.worst}", where="worst", why="it is a number of samples", fix="worst=0")
     # Before the pass, which may take minutes.
     check_slices(cfg)
     masker = Masker.create_for_run(cfg)

@@ -29,7 +29,7 @@ def run(cfg: DictConfig) -> Result:
             or the extra 'loadtest' is not installed.
     """
     require_extra("loadtest", "locust")
-    from mlscale.loadtest.build_requests import PROTOCOLS, choose_protocol
+    from mlscale.loadtest.build_requests import choose_protocol
     from mlscale.loadtest.load_outcome import Objective
     from mlscale.loadtest.load_samples import read_request_samples
     from mlscale.loadtest.locust_process import LoadPlan, run_locust
@@ -42,7 +42,7 @@ def run(cfg: DictConfig) -> Result:
     least = objective.min_requests_per_s or 0
     if cfg.rate and cfg.rate < least:
         raise MLScaleError(
-            f"{cfg.rate:g} requests/s never reach slo.min_requests_per_s={least:g}", where="rate", fix=f"rate={least:g}"
+            f"{cfg.rate:g} requests/s never reach slo.min_requests_per_s={least:g}", where="rate", fix="leave rate out"
         )
     # Absolute: Locust runs in another process, which may have another working folder.
     ca_file = str(Path(cfg.ca_file).expanduser().absolute()) if cfg.ca_file else None
@@ -53,9 +53,7 @@ def run(cfg: DictConfig) -> Result:
     # Latency can be measured with random samples; accuracy needs real ones.
     samples = read_request_samples(path, model, cfg.member) if path else generate_samples(model, cfg.protocol)
     settings = {key: cfg[key] for key in ("users", "rate", "seconds", "warmup_s", "timeout_s", "batch")}
-    # An unknown protocol, or a batch of none, is reported by the plan.
-    is_valid = cfg.protocol in ("auto", *PROTOCOLS) and cfg.batch > 0
-    protocol = choose_protocol(cfg.protocol, samples, model, cfg.batch) if is_valid else cfg.protocol
+    protocol = choose_protocol(cfg.protocol, samples, model, cfg.batch)
     plan = LoadPlan(
         url=cfg.ref,
         model=model,

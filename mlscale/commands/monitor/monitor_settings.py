@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import math
 import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mlscale.commands.monitor.foreign_log import ForeignLog, find_foreign_log
 from mlscale.commands.monitor.metric_export import MetricExport, read_metric_export
@@ -33,31 +32,6 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
     from mlscale.versions.trained_model import TrainedModel
-
-_INFINITY = math.inf
-# The smallest and the largest value of each number; `True` where the ends themselves are none.
-_RANGES: dict[str, tuple[float, float, bool]] = {
-    "every_s": (0, 86_400 * 365, True),
-    "window.hours": (0, _INFINITY, True),
-    "window.max_events": (1, _INFINITY, False),
-    "window.min_events": (1, _INFINITY, False),
-    "drift.fdr": (0, 1, True),
-    "drift.min_distance": (0, 1, True),
-    "accuracy.tolerance": (0, 1, True),
-    "accuracy.min_labels": (1, _INFINITY, False),
-    "accuracy.hours": (0, _INFINITY, True),
-    "confidence": (0, 1, True),
-    "latency.p99_ms": (0, _INFINITY, True),
-    "failures.max_share": (0, 1, True),
-    "prometheus.port": (0, 65_535, False),
-    "alert.timeout_s": (0, 600, True),
-    "alert.answer_s": (0, 600, True),
-    "alert.tries": (1, 100, False),
-    "alert.looks": (1, _INFINITY, False),
-    "alert.hysteresis": (0, 1, False),
-    "alert.keep": (1, _INFINITY, False),
-    "alert.cooldown": (0, _INFINITY, False),
-}
 
 
 @dataclass(frozen=True)
@@ -149,36 +123,19 @@ class MonitorSettings:
 
 
 def _find_setting_problems(cfg: DictConfig) -> Iterator[MLScaleError]:
-    for path, (low, high, open_) in _RANGES.items():
-        value = _get_setting(cfg, path)
-        if value is None:
-            continue
-        # NaN is never inside; infinity is refused below, although some ranges have no upper end.
-        inside = low < value < high if open_ else low <= value <= high
-        if not inside or not math.isfinite(value):
-            ends = f"over {low:g}" if open_ else f"{low:g} or more"
-            ends += "" if high == _INFINITY else f", {'below' if open_ else 'at most'} {high:g}"
-            yield MLScaleError(f"{path} is {value:g}", where=path, why=f"it is {ends}", fix=f"{path}=<{ends}>")
     # A misspelt rule would never send an alert, without any sign of it.
-    for rule in _list_rules(cfg):
+    rules = _list_rules(cfg)
+    for rule in rules:
         if rule not in RULES:
-            best = find_nearest(str(rule), RULES)
+            best = find_nearest(rule, RULES) or "<a rule>"
             why = f"rules: {', '.join(RULES)}"
-            yield MLScaleError(
-                f"unknown rule '{rule}'", where="alert.rules", why=why, fix=f"alert.rules=[{best or 'drift'}]"
-            )
+            others = ",".join(best if other == rule else other for other in rules)
+            yield MLScaleError(f"unknown rule '{rule}'", where="alert.rules", why=why, fix=f"alert.rules=[{others}]")
 
 
 def _list_rules(cfg: DictConfig) -> list[str]:
     """Return the rules of the settings, by their names of today."""
     return [FORMER_RULES.get(str(rule), str(rule)) for rule in cfg.alert.rules]
-
-
-def _get_setting(cfg: DictConfig, path: str) -> Any:
-    node: Any = cfg
-    for key in path.split("."):
-        node = node[key]
-    return node
 
 
 def _parse_time(text: object) -> datetime | None:

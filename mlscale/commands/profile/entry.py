@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from mlscale.config.checks.dali_support import check_dali_machine
 from mlscale.config.composition.frozen import add_derived
 from mlscale.config.derive import derive_values
-from mlscale.errors import MLScaleError
 from mlscale.launch.start_notices import print_masked_lines
 from mlscale.profile.bound_verdict import ROUNDS, BoundVerdict, Straggler, find_straggler, format_headroom
 from mlscale.profile.remedies import RemedyTrial, propose_remedies, select_best_remedy
@@ -47,10 +46,6 @@ def run(cfg: DictConfig) -> Result:
     from mlscale.launch.local_devices import detect_local_devices
     from mlscale.launch.local_launch import start_fork_server
 
-    if cfg.profile.seconds <= 0:
-        raise MLScaleError(
-            f"profile.seconds is {cfg.profile.seconds}", where="profile.seconds", fix="profile.seconds=12"
-        )
     folder = resolve_reference(cfg.ref, runs_dir=cfg.runs_dir, quiet=True).open_run() if cfg.ref else None
     # The fork server imports torch meanwhile, so that the first fit does not wait for it.
     start_fork_server(cfg.trainer.devices)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from omegaconf import OmegaConf
-
 from mlscale.errors import MLScaleError, raise_all
 
 if TYPE_CHECKING:
@@ -22,42 +20,19 @@ _DECIDED_KEYS = ("data", "data.windows", "data.replay", "data.relabelled", "like
 
 
 def check_settings(cfg: DictConfig) -> None:
-    """Check all settings.
+    """Check what no type says of the settings.
 
     Raises:
-        MLScaleError: all that are out of range.
+        MLScaleError: all that do not fit another one.
     """
-    wanted = {
-        "window.held_out": (0 < cfg.window.held_out < 1, "a share between 0 and 1", "0.3"),
-        "window.min_samples": (cfg.window.min_samples >= 2, "2 at least", "200"),
-        "window.max_samples": (
-            cfg.window.max_samples >= cfg.window.min_samples,
-            "no fewer than window.min_samples",
-            "",
-        ),
-        "replay": (0 < cfg.replay < 1, "a share between 0 and 1", "0.7"),
-        "passes": (cfg.passes is None or cfg.passes >= 1, "1 at least, or null for what the model needs", "null"),
-        "lr_factor": (cfg.lr_factor > 0, "above 0", "0.5"),
-        "gate.alpha": (0 < cfg.gate.alpha < 0.5, "between 0 and 0.5", "0.05"),
-        "gate.max_drop": (cfg.gate.max_drop >= 0, "0 or more", "0.03"),
-        "gate.max_class_drop": (cfg.gate.max_class_drop > 0, "above 0", "0.1"),
-        "gate.tolerance": (cfg.gate.tolerance >= 0, "0 or more", "0.1"),
-        "gate.min_kappa": (-1 <= (cfg.gate.min_kappa or 0) < 1, "between -1 and 1, or null for any", "0.2"),
-        "guard.factor": (cfg.guard.factor >= 1, "1 or more", "2"),
-        "every_s": (cfg.every_s > 0, "above 0", "60"),
-        # By force each look would start a cycle.
-        "force": (not (cfg.force and cfg.watch), "of no use with watch=true, which keeps to the pauses", "false"),
-    }
-    problems = [
-        MLScaleError(
-            f"{key} is {OmegaConf.select(cfg, key)}",
-            where=key,
-            why=f"it is {what}",
-            fix=f"{key}={fix or cfg.window.min_samples}",
-        )
-        for key, (holds, what, fix) in wanted.items()
-        if not holds
-    ]
+    least, most, key = cfg.window.min_samples, cfg.window.max_samples, "window.max_samples"
+    problems = []
+    if most < least:
+        why, fix = "it is window.min_samples or more", f"{key}={least}"
+        problems.append(MLScaleError(f"{key} is {most}", where=key, why=why, fix=fix))
+    if cfg.force and cfg.watch:
+        why, fix = "each look would start a cycle: with watch=true the pauses are kept to", "force=false"
+        problems.append(MLScaleError("force is True", where="force", why=why, fix=fix))
     raise_all(problems)
     list_training_overrides(cfg)
 

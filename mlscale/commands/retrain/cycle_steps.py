@@ -6,6 +6,7 @@ Finds gates that no challenger can pass, before one is trained: by the champion'
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -200,10 +201,14 @@ def _apply_gate_decision(
         running.end_cycle(REJECTED, "; ".join(judged.objections))
         return
     if judged.doubts:
+        root = str(registry.root)
+        setting = "" if root == str(Path("registry").absolute()) else f" registry.root={shlex.quote(root)}"
         running.end_cycle(
             REVIEW,
             f"all gates passed, but {'; '.join(judged.doubts)}: the labels are wrong, or what is right has changed. If "
-            f"they are right: mlscale versions promote {running.cycle.challenger}",
+            "they are right, gate.old=false force=true trains without the original data, and gate.relabelled=[<a "
+            "class>] force=true without that class; to take this challenger: mlscale versions promote "
+            f"{running.cycle.challenger}{setting}",
         )
         return
     try:

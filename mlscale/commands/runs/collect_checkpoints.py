@@ -130,8 +130,8 @@ def _check_names(keep: Sequence[str], runs: Sequence[RunFolder]) -> None:
     known = sorted({"last", "best", *saved})
     for name in keep:
         if name not in known:
-            near = find_nearest_checkpoint(name, known) or "best"
-            words = [near if other == name else other for other in keep]
+            near = find_nearest_checkpoint(name, known)
+            words = [near if other == name else other for other in keep] if near else ["last", "best"]
             raise MLScaleError(
                 f"no run has a checkpoint '{name}'",
                 where=f"keep={name}",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mlscale.assembly.build import build
 from mlscale.errors import MLScaleError, raise_all
@@ -30,7 +30,7 @@ def run(cfg: DictConfig) -> Result:
     loop = () if sys.platform == "win32" else ("uvloop",)
     require_extra("serve", "httptools", "onnxruntime", "prometheus_client", "pyarrow", *loop)
     # Before the model is loaded, and all at once.
-    raise_all(_list_range_problems(cfg))
+    raise_all(_list_problems(cfg))
     from mlscale.export.engines.runtime import build_runtime
     from mlscale.serve.hot_swap import ModelSource
     from mlscale.serve.server import serve_model
@@ -88,28 +88,8 @@ def _read_serve_settings(cfg: DictConfig) -> ServerSettings:
     )
 
 
-_MINIMUMS: dict[str, Any] = {
-    "port": 0, "threads": 1, "min_provider_share": 0, "max_batch": 1, "max_queue": 1, "poll_s": 0.01, "sample_share": 0,
-    "flush_s": 0.01,
-    "max_events_bytes": 1 << 20, "max_labels_bytes": 1 << 20, "max_labels_per_hour": 1,
-    "max_body_bytes": 1024, "max_connections": 1, "max_connections_per_address": 1,
-    "head_timeout_s": 0.1, "timeout_s": 0.1, "idle_s": 0.1, "drain_s": 0, "unready_s": 0,
-}  # fmt: skip
-_MAXIMUMS: dict[str, Any] = {"port": 65535, "sample_share": 1, "min_provider_share": 1}
-
-
-def _list_range_problems(cfg: DictConfig) -> list[MLScaleError]:
-    problems = [
-        MLScaleError(f"{key} is {cfg[key]}", where=key, why=f"it is at least {least}", fix=f"{key}={least}")
-        for key, least in _MINIMUMS.items()
-        # Negated, so that NaN is refused.
-        if cfg[key] is not None and not cfg[key] >= least
-    ]
-    problems += [
-        MLScaleError(f"{key} is {cfg[key]}", where=key, why=f"it is at most {most}", fix=f"{key}={most}")
-        for key, most in _MAXIMUMS.items()
-        if cfg[key] > most
-    ]
+def _list_problems(cfg: DictConfig) -> list[MLScaleError]:
+    problems = []
     if cfg.max_queue < cfg.max_batch:
         problems.append(
             MLScaleError(

@@ -11,7 +11,6 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from mlscale.config.checks import group_nodes
-from mlscale.config.checks.bounds import check_bounds
 from mlscale.config.checks.checked_config import CheckedConfig
 from mlscale.config.checks.dali_support import check_dali_augmentation
 from mlscale.config.checks.interpolations import check_interpolations
@@ -80,8 +79,6 @@ class _ConfigCheck:
                 yield from self._check_plain_key(key, value)
             else:
                 yield from check_unknown_key(self._config, key, value)
-        # Before the data is read: its generators are seeded first.
-        yield from check_bounds(self._config.tree)
         yield from check_metric_names(self._config)
         yield from check_tracker_addresses(self._config)
         yield from check_dali_augmentation(self._config)

@@ -20,8 +20,10 @@ _STAGE = re.compile(r"^(metrics|eval|val|valid|validation|test|best)[_/. ]|^(val
 
 
 def check_metric_names(config: CheckedConfig) -> Iterator[MLScaleError]:
-    """Yield the problem of each metric that the built-in task logs under another name."""
+    """Yield the problem of each metric that the built-in task logs under another name, and of one without a name."""
     task = config.tree.get("task")
+    if config.tree.get("metric") == "" and task is not None:  # a service has none
+        yield MLScaleError("the metric has no name", where="metric", fix="leave it out: the task has its own")
     target = str(task.get("_target_")) if isinstance(task, dict) else ""
     if not target.startswith("mlscale.") or not _is_built_in(config.tree):
         return

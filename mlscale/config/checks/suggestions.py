@@ -281,7 +281,8 @@ def _find_library_class(group: str, name: str) -> str:
     """Return what a library has of a name, whatever its case: torch.optim.Adam for `adam`; "" for none."""
     library = _LIBRARIES.get(group)
     names = source_names.find_module(library).list_names() if library else ()
-    same = [f"{library}.{item}" for item in names if fold_name(item) == fold_name(name)]
+    # No layer of a dense model has the gradients that SparseAdam takes.
+    same = [f"{library}.{item}" for item in names if fold_name(item) == fold_name(name) != "sparseadam"]
     return next((target for target in same if isinstance(read_signature(target), Signature)), "")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from mlscale.config.checks.checked_config import CheckedConfig
@@ -20,4 +21,7 @@ def check_tracker_addresses(config: CheckedConfig) -> Iterator[MLScaleError]:
             path = f"logger.{name}.tracking_uri"
             where, fix = config.describe_origin(path), f"{path}=<the address of a server>"
             why = "a plain folder takes no new runs of MLflow; `mlflow server` (pip install mlflow) starts one"
-            yield MLScaleError(f"{path}={address} is a folder", where=where, why=why, fix=fix)
+            if is_host := bool(re.fullmatch(r"[\w.-]+:\d+/?", address)):
+                fix, why = f"{path}=http://{address}", "an address begins with http:// or https://"
+            what = f"{path}={address} is {'no address' if is_host else 'a folder'}"
+            yield MLScaleError(what, where=where, why=why, fix=fix)

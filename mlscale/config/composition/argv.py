@@ -280,7 +280,7 @@ def _quote_if_needed(key: str, value: str, *, multirun: bool) -> str:
         # A path may contain commas, which Hydra reads as a sweep.
         if "/" in value:
             return quote_hydra_text(value)
-        why = "one job runs for each with -m" + f"; a list is {key}=[…]" * ("(" not in value)
+        why = "one job runs for each with -m"
         raise MLScaleError(
             f"{key}={value} is a sweep over several values",
             where=f"command line: {key}={value}",

@@ -11,6 +11,7 @@ import yaml
 from mlscale.config.names.suggest import fold_name, format_hydra_value
 
 _FILE = Path(__file__).with_name("foreign_names.yaml")
+_BOOLEANS = {"no": "false", "off": "false", "0": "false", "yes": "true", "on": "true", "1": "true"}
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
@@ -40,7 +41,8 @@ def is_listed(path: str) -> bool:
 def find_value_meanings(key: str, value: object) -> Sequence[str]:
     """Return the meanings of a value of a key: that of `mode=minimize` is mode=min."""
     text = format_hydra_value(value[0] if isinstance(value, list) and len(value) == 1 else value).strip("'")
-    return load_foreign_names().get(_fold(f"{key}={text}"), ())
+    texts = (text, _BOOLEANS.get(text.lower(), text))
+    return next(filter(None, (load_foreign_names().get(_fold(f"{key}={text}")) for text in texts)), ())
 
 
 def find_value_meaning(key: str, value: object) -> str:

@@ -16,6 +16,7 @@ from mlscale.config.schema.value_types import (
     NONE,
     Type,
     at_least,
+    bound,
     make_list_type,
     make_literal,
     make_union,
@@ -36,8 +37,7 @@ def _text(name: str, pattern: str) -> Type:
 _TIME = _text("time", r"\d+:\d+:\d+:\d+")
 # Lightning decides by the type: an int is a number of batches, a float a part of them.
 _BATCHES = make_union(at_least(0), _part(zero=True), NONE)
-_AMOUNT = Type("float ≥ 0", lambda value: FLOAT.accepts(value) and value >= 0, {"type": "number", "minimum": 0})  # type: ignore[operator]
-_SHARE = Type("float from 0 to 1", lambda value: _AMOUNT.accepts(value) and value <= 1, _AMOUNT.schema | {"maximum": 1})  # type: ignore[operator]
+_AMOUNT, _SHARE = bound(FLOAT, " ≥ 0"), bound(FLOAT, " from 0 to 1")
 _SHARES = ("optimizer.momentum", "model.dropout", "callbacks.ema.decay", "task.threshold")
 _RATES = ("scheduler.max_lr", "scheduler.base_lr", "scheduler.eta_min", "scheduler.min_lr")
 _OBJECT = Type("object", DICT.accepts, DICT.schema)
@@ -46,6 +46,7 @@ RANGES: Mapping[str, Type] = {
     "model.widths": Type(
         "list of at least one", lambda value: isinstance(value, list) and value != [], LIST.schema | {"minItems": 1}
     ),
+    "callbacks.early_stopping.mode": make_literal("min", "max"),
     "data.batch_size": make_union(at_least(1), NONE),
     "data.workers": make_union(at_least(0), make_literal("auto")),
     "optimizer.lr": _AMOUNT,

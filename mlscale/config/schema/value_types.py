@@ -178,16 +178,31 @@ def _get_type_name(node: ast.expr) -> str:
 
 
 _ONE_OF = "one of "
+_BOUNDS = r" [≥>] -?[\d.]+| from -?[\d.]+ to [\d.]+| between -?[\d.]+ and [\d.]+"
 _WORD = re.compile(
     rf"(?P<type>{_ONE_OF}[\w-]+(?:, [\w-]+)+"
-    r"|(?:int|float|bool|str|path|list|dict)(?: ≥ -?\d)?(?:\[\w+(?: ≥ -?\d)?\])?(?: or [\w.\[\]-]+)*)(?::|$)"
+    rf"|(?:int|float|bool|str|path|list|dict)(?:{_BOUNDS})?(?:\[\w+(?: ≥ -?\d)?\])?(?: or [\w.\[\]-]+)*)(?::|$)"
 )
 
 
 def at_least(least: int, kind: Type = INT) -> Type:
     """Return the type of numbers that are not below `least`."""
-    schema = {**kind.schema, "minimum": least}
-    return Type(f"{kind.text} ≥ {least}", lambda value: kind.accepts(value) and value >= least, schema)  # type: ignore[operator]
+    return bound(kind, f" ≥ {least}")
+
+
+def bound(kind: Type, bounds: str) -> Type:
+    """Return the type of numbers within bounds: ` ≥ 1`, ` > 0`, ` from 0 to 1`, ` between 0 and 1` without its ends."""
+    limits = [ast.literal_eval(text) for text in re.findall(r"-?[\d.]+", bounds)]
+    are_in = " ≥ " in bounds or " from " in bounds
+    names = ("minimum", "maximum") if are_in else ("exclusiveMinimum", "exclusiveMaximum")
+
+    def accepts(value: object) -> bool:
+        if not kind.accepts(value):
+            return False
+        clipped = min(max(value, limits[0]), *limits[1:], math.inf)
+        return clipped == value and (are_in or value not in limits)
+
+    return Type(f"{kind.text}{bounds}", accepts, {**kind.schema, **dict(zip(names, limits, strict=False))})
 
 
 def extract_type_word(comment: str) -> str:
@@ -207,10 +222,10 @@ def parse_type_word(text: str) -> Type | None:
 def _parse_alternative(text: str) -> Type:
     if text.startswith("list["):
         return make_list_type(_parse_alternative(text.removeprefix("list[").removesuffix("]")))
-    word, bound, least = text.partition(" ≥ ")
+    word, *bounds = re.split(f"({_BOUNDS})", text)
     known = parse_annotation(word)
     if known is not None:
-        return at_least(int(least), known) if bound else known
+        return bound(known, bounds[0]) if bounds else known
     return NONE if text == "null" else make_literal(text)
 
 

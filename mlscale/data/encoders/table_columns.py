@@ -331,12 +331,13 @@ def fit_column(name: str, given: Column, categorical: bool, unit: str, where: st
     is_text = not categorical and not isinstance(values, np.ndarray)
     texts: Texts = [text for text in values if text is not None] if is_text else []
     if texts and not any(math.isnan(parse_time(text)) for text in texts):
+        is_few = len(set(texts)) <= min(_MAX_CATEGORIES, len(values) / 2)
         raise MLScaleError(
             f"the column {name!r} holds dates or times",
             where=where,
             why=f"each would be a category of its own, such as {texts[0]!r}, and a later one unknown",
             fix=f"{format_override('data.ignore', [name])}, which leaves it out; or write it as a number, such as "
-            f"days\n{format_override('data.categorical', [name])}, which takes categories all the same",
+            f"days\n" + f"{format_override('data.categorical', [name])}, which takes categories all the same" * is_few,
         )
     category = CategoryColumn.fit(name, values)
     # Of fewer than 20 rows most values may differ by chance.

@@ -32,9 +32,9 @@ MISSING_TEXTS = frozenset(
 _MOST_SHOWN = 20
 _MOST_WORDS = 20
 """Texts for a missing value that a column has; more of them, or over 20 characters, are content."""
-_GROUPED = re.compile(r"[+-]?\d{1,3}(?:([,' \u00a0\u202f])\d{3})(?:\1\d{3})*(\.\d+)?")
+_GROUPED = re.compile(r"[+-]?(?!0)\d{1,3}(?:([,' \u00a0\u202f])\d{3})(?:\1\d{3})*(\.\d+)?")
 _DECIMAL_COMMA = re.compile(r"[+-]?(?:\d*|\d{1,3}(?:\.\d{3})+),\d+|[+-]?\d{1,3}(?:\.\d{3}){2,}")
-_IN_BOTH = re.compile(r"[+-]?\d{1,3},\d{3}")
+_IN_BOTH = re.compile(r"[+-]?(?!0)\d{1,3},\d{3}")
 _THOUSANDS, _DECIMAL = (format_override(f"data.{key}", ",") for key in ("thousands", "decimal"))
 _EITHER = f"{_THOUSANDS}\n{_DECIMAL}"
 _LIST_KEYS = ("data.ignore", "data.categorical")

@@ -186,7 +186,8 @@ def read_arrow_table(
             f"{path.name} cannot be read as {_FORMATS_BY_EXTENSION[ending]}",
             where=where,
             why=" ".join(str(error).split())[:300],
-            fix=suggest_conversion(path, error, key) or "write it again, or remove the lines that are named",
+            fix=suggest_conversion(path, error, key)
+            or "write it again, or remove the lines that are named, or those before the heading",
         ) from error
     if table.num_columns > MOST_COLUMNS:
         raise MLScaleError(

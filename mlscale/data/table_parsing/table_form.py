@@ -68,7 +68,7 @@ USUAL_FORM = TableForm()
 @cache
 def _compile_numbers(mark: str, decimal: str) -> re.Pattern[str]:
     """Return the pattern of numbers with decimals, or thousands that a mark divides."""
-    whole = rf"(\d{{1,3}}({re.escape(mark)}\d{{3}})+|\d*)"
+    whole = rf"((?!0)\d{{1,3}}({re.escape(mark)}\d{{3}})+|\d*)"
     return re.compile(rf"\s*[+-]?{whole}({re.escape(decimal)}\d+)?([eE][+-]?\d+)?\s*")
 
 

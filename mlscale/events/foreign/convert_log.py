@@ -134,6 +134,11 @@ class LogConverter:
         # Read again without a choice of columns: all that is there is listed.
         batch = next(iter(iterate_records(file)), None)
         existing = list(next(filter(None, batch.records if batch else ()), {}))
+        if batch and not existing:
+            fix = "events=<a log with an object of JSON on each line, or a table>"
+            raise MLScaleError(
+                f"no line of {file.name} is an event", where=str(file), why=batch.why_unreadable, fix=fix
+            )
         listed = ", ".join(existing[:_LISTED]) + (", …" if len(existing) > _LISTED else "")
         problems = []
         for key, path in unseen.items():

@@ -94,8 +94,8 @@ def store_sample(
         if is_text and (text := _decode_text(sample)) is not None:
             return {"form": "text", "sample": text}, None
         return {"form": "file", "file": f"{number}{'.txt' if is_text else find_image_suffix(sample)}"}, sample
-    if isinstance(sample, np.ndarray):
-        return {"form": "array", "file": f"{number}.npy"}, _save_arrays(sample)
+    if isinstance(sample, np.ndarray | np.generic):
+        return {"form": "array", "file": f"{number}.npy"}, _save_arrays(np.asarray(sample))
     # A row of a table has no arrays; a sample of several tensors has nothing else.
     if any(isinstance(value, np.ndarray) for value in sample.values()):
         return {"form": "arrays", "file": f"{number}.npz"}, _save_arrays(sample)

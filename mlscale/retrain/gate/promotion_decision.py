@@ -216,7 +216,7 @@ def list_objections(
         reasons.append(_describe_not_better(window, limits))
     # The end of the interval, not the measured difference: a small sample can't prove that nothing was forgotten.
     if original is not None and not original.low >= -limits.max_drop:
-        reasons.append(_describe_forgotten(original, limits, has_classes=bool(classes.original)))
+        reasons.append(_describe_forgotten(original, limits))
     reasons += _list_class_objections(classes, limits)
     reasons += _explain_contradictions(classes, limits, is_better=window.p_better <= limits.alpha)
     # `is not True`: None is undecided, which must not promote.
@@ -247,9 +247,8 @@ def _describe_flips(change: OverallChange) -> tuple[str, str]:
     return ("more right", "more wrong") if exact else ("better", "worse")
 
 
-def _describe_forgotten(change: OverallChange, limits: GateLimits, *, has_classes: bool) -> str:
-    # Only a class is a part of the data that could be left out.
-    fix = "" if has_classes else "; if what is right has changed: gate.old=false"
+def _describe_forgotten(change: OverallChange, limits: GateLimits) -> str:
+    fix = "; if what is right has changed for all: gate.old=false force=true"
     unit = "" if change.metric.is_share else f" of the champion's {change.metric.display_name}"
     # NaN: too few samples for an interval, and a percentage of it would be printed as nan.
     if change.low != change.low:

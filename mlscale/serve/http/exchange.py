@@ -290,7 +290,7 @@ def decompress_body(headers: Mapping[bytes, bytes], body: bytes | bytearray, lim
                 piece = unpacker.unconsumed_tail
                 # Bytes that are left out would be samples without an answer.
                 if unpacker.unused_data or (unpacker.eof and at + _PIECE_BYTES < len(body)):
-                    raise Refused("the body goes on after the end of its compressed stream: compress it as one")
+                    raise Refused("the body has bytes after the end of its compressed stream: compress it as one")
     except zlib.error as error:
         raise Refused("the body is corrupt: it can't be decompressed") from error
     content += unpacker.flush()

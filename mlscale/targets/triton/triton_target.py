@@ -75,14 +75,6 @@ class TritonTarget(Target):
         image: str = IMAGE,
         server: str | None = None,
     ) -> None:
-        for key, value in (
-            ("instances", instances),
-            ("threads", threads),
-            ("max_batch", max_batch),
-            ("version", version),
-        ):
-            if value is not None and value < 1:
-                raise MLScaleError(f"{key} is {value}", where=f"target.triton.{key}", fix=f"target.triton.{key}=1")
         if instances is None:
             instances = max(1, min(count_usable_cores() // threads, _MOST_INSTANCES)) if kind == "cpu" else 1
         self._settings = ServingSettings(instances, threads, max_batch, kind, version)

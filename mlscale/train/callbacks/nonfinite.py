@@ -1,6 +1,6 @@
 """The check for losses and weights that are not finite: ends a run before it saves them."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from math import isfinite
 from typing import Any, NamedTuple
 
@@ -70,8 +70,7 @@ class NonFinite(Callback):
             finite = bool(verdict)
         if not finite:
             raise _build_nonfinite_error(
-                f"the weights are not finite after optimizer step {trainer.global_step}",
-                checkpoints=list_saved_checkpoints(trainer),
+                f"the weights are not finite after optimizer step {trainer.global_step}", trainer
             )
 
     def _check_losses(self, trainer: Trainer) -> None:
@@ -86,24 +85,24 @@ class NonFinite(Callback):
         bad = pending[finite.index(False)]
         rank = f", rank {trainer.global_rank}" if trainer.world_size > 1 else ""
         location = f"in epoch {bad.epoch}, batch {bad.batch_idx} (optimizer step {bad.number}{rank})"
-        raise _build_nonfinite_error(
-            f"the loss is {bad.loss.item()} {location}", bad.keys, checkpoints=list_saved_checkpoints(trainer)
-        )
+        raise _build_nonfinite_error(f"the loss is {bad.loss.item()} {location}", trainer, bad.keys)
 
 
 def _are_all_finite(tensors: list[Tensor]) -> bool:
     return not tensors or bool(torch.stack([torch.isfinite(t).all() for t in tensors]).all())
 
 
-def _build_nonfinite_error(
-    what: str, keys: Iterable[object] | None = None, *, checkpoints: Sequence[str] = ()
-) -> MLScaleError:
+def _build_nonfinite_error(what: str, trainer: Trainer, keys: Iterable[object] | None = None) -> MLScaleError:
+    # The optimizer of a module of one's own has no key.
+    is_own = trainer.lightning_module.configure_optimizers.__module__.partition(".")[0] != "mlscale"
     names = [] if keys is None else [str(key) for key in keys]
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     samples = f"its samples: {', '.join(names[:_SHOWN])}{more}; " if names else ""
     return MLScaleError(
         what,
-        why=samples + describe_kept_checkpoints(checkpoints),
-        fix="optimizer.lr=<a smaller one>\ntrainer.gradient_clip_val=1\nprecision=fp32",
+        why=samples + describe_kept_checkpoints(list_saved_checkpoints(trainer)),
+        fix="trainer.gradient_clip_val=1\na smaller learning rate in configure_optimizers"
+        if is_own
+        else "optimizer.lr=<a smaller one>\ntrainer.gradient_clip_val=1\nprecision=fp32",
         exit=Exit.DIVERGED,
     )

@@ -28,7 +28,14 @@ def explain_unlogged_metric(error: BaseException, metric: str | None, logged: It
     message_match = next((match for pattern in _MESSAGES if (match := pattern.search(str(error)))), None)
     if message_match is None:
         return None
-    name = message_match["name"]
+    name, logged = message_match["name"], list(logged)
+    if name.startswith("val/") and not any(other.startswith("val/") for other in logged):
+        return MLScaleError(
+            f"no '{name}' was logged",
+            where="callbacks or scheduler: monitor",
+            why="the run ends before its first validation, or no validation logs anything",
+            fix="trainer.val_check_interval=1, a validation after each batch",
+        )
     return build_unlogged_error(name, f"metric={name}" if name == metric else "callbacks or scheduler: monitor", logged)
 
 

@@ -37,7 +37,7 @@ def test_descriptions_and_types_come_from_the_yaml() -> None:
     seed = schema()["properties"]["seed"]
     assert seed["description"].startswith("weights, order and augmentation")
     assert seed["default"] == 0
-    assert seed["anyOf"][0] == {"type": "integer"}
+    assert seed["anyOf"][0] == {"type": "integer", "minimum": 0, "maximum": 4294967295}
     assert "adamw" in schema()["properties"]["optimizer"]["description"]
     (digits,) = [
         branch["then"]["properties"]

@@ -351,6 +351,11 @@ def test_a_random_forward_is_refused_as_such(model: Callable[[], nn.Module], lin
     assert line in caught.value.where
 
 
+def test_complex_inputs_are_refused() -> None:
+    with pytest.raises(MLScaleError, match="forward takes complex numbers"):
+        check_own_answers(build_module(nn.Flatten(), (2,), "complex64"), {"input": np.ones((3, 2), np.complex64)}, 1e-4)
+
+
 class Deciding(nn.Module):
     """Decides by all samples together."""
 

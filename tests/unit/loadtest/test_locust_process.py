@@ -116,19 +116,6 @@ def test_a_locust_that_hangs_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     assert time.monotonic() - began < 10
 
 
-@pytest.mark.parametrize(
-    ("name", "value"), [("users", 0), ("rate", 0.0), ("seconds", float("nan")), ("warmup_s", -1.0), ("batch", 0)]
-)
-def test_numbers_that_are_none(name: str, value: float) -> None:
-    with pytest.raises(MLScaleError, match=f"{name} is"):
-        plan("http://127.0.0.1:1", **{name: value})
-
-
-def test_an_unknown_protocol() -> None:
-    with pytest.raises(MLScaleError, match="unknown protocol"):
-        plan("http://127.0.0.1:1", protocol="grpc")
-
-
 def test_the_first_answer_of_the_measurement_is_shown_by_a_file(tmp_path: Path) -> None:
     ready = tmp_path / "ready"
     with serving() as server:

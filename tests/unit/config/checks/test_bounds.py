@@ -9,7 +9,8 @@ import pytest
 from omegaconf import OmegaConf
 
 import mlscale
-from mlscale.config.checks.bounds import check_bounds, check_single_process
+from mlscale.config.checks.bounds import check_single_process
+from mlscale.config.schema.documented_fields import get_shipped_fields
 from mlscale.config.schema.value_ranges import RANGES, _part
 from mlscale.config.schema.value_types import (
     FLOAT,
@@ -28,56 +29,44 @@ from mlscale.errors import MLScaleError
 STRATEGIES = "mlscale.train.strategies"
 
 
-def fixes(values: dict[str, Any]) -> list[str]:
-    return [problem.fix for problem in check_bounds(values)]
-
-
-@pytest.mark.parametrize(("seed", "valid"), [(0, True), (2**32 - 1, True), (2**32, False), (-1, False)])
-def test_a_seed_has_32_bits(seed: int, valid: bool) -> None:
-    assert all("from 0 to 4294967295" in problem.why for problem in check_bounds({"seed": seed}))
-    assert fixes({"seed": seed}) == ([] if valid else ["seed=<a whole number>"])
-
-
-def test_a_metric_has_a_name_or_is_left_out() -> None:
-    assert fixes({"metric": "val/loss", "task": {}}) == fixes({"metric": None, "task": {}}) == fixes({}) == []
-    assert fixes({"metric": "", "task": {}}) == ["leave it out: the task has its own"]
-    assert fixes({"metric": ""}) == []  # of a service
-
-
 @pytest.mark.parametrize(
-    ("key", "value", "fix"),
+    ("path", "inside", "outside"),
     [
-        ("loss_scale", 0, "65536"), ("loss_scale", 1, ""), ("loss_scale", 0.5, ""), ("growth_interval", 1, ""),
-        ("growth_interval", 0, "2000"), ("max_skipped", 1, ""), ("max_skipped", 0, "20"),
-        ("loss_scale", math.nan, "65536"),
-        ("loss_scale", None, ""), ("other", -1, ""),
-    ],
-)  # fmt: skip
-def test_the_least_of_a_precision_setting(key: str, value: float | None, fix: str) -> None:
-    assert fixes({"precision": {key: value}}) == ([f"precision.{key}={fix}"] if fix else [])
-    for problem in check_bounds({"precision": {key: value}}):
-        assert problem.why.startswith("it is more than" if key == "loss_scale" else "it is ")
-
-
-@pytest.mark.parametrize(
-    ("key", "value", "fix"),
-    [("max_restarts", 0, ""), ("max_restarts", -1, "2"), ("timeout_s", 0.5, ""), ("timeout_s", 0, "600")],
-)
-def test_the_least_of_a_launch_setting(key: str, value: float, fix: str) -> None:
-    assert fixes({"launch": {key: value}}) == ([f"launch.{key}={fix}"] if fix else [])
-
-
-@pytest.mark.parametrize(
-    ("key", "value", "fix"),
-    [
-        ("timeout", 0, "1800"),
-        ("timeout", 0.5, ""),
-        ("timeout", "{a timedelta}", ""),
-        ("wrap_min_params", -1, "1000000"),
+        ("seed", [0, 2**32 - 1], [2**32, -1, True]),
+        ("precision.loss_scale", [1, 0.5], [0, math.nan]),
+        ("precision.growth_interval", [1], [0, 1.5]),
+        ("precision.max_skipped", [1], [0]),
+        ("launch.max_restarts", [0], [-1]),
+        ("launch.timeout_s", [0.5], [0]),
+        ("strategy.timeout", [5], [0]),
+        ("drift.fdr", [0.01, 0.99], [0, 1, math.inf]),
+        ("alert.tries", [1, 100], [0, 101]),
+        ("alert.hysteresis", [0, 1], [1.1]),
+        ("window.held_out", [0.5], [0, 1]),
+        ("gate.min_kappa", [-1, None], [1.5]),
+        ("min_agreement", [0.999, 1], [99.9]),
+        ("compress.int8.max_accuracy_drop", [0, 0.02], [5]),
     ],
 )
-def test_the_least_of_a_strategys_setting(key: str, value: object, fix: str) -> None:
-    assert fixes({"strategy": {key: value}}) == ([f"strategy.{key}={fix}"] if fix else [])
+def test_the_bounds_of_a_setting_are_in_its_comment(path: str, inside: list[Any], outside: list[Any]) -> None:
+    fields = [field for option in get_shipped_fields().options for field in option.fields if field.path == path]
+    kinds = [field.type for field in fields if field.word]
+    assert kinds
+    for kind in kinds:
+        assert kind is not None
+        assert all(map(kind.accepts, inside))
+        assert not any(map(kind.accepts, outside))
+
+
+def test_bounds_are_part_of_the_schema() -> None:
+    schemas = [parse_type_word(f"float {word}").schema for word in ("≥ 1", "> 0", "from 0 to 1", "between 0 and 1")]  # type: ignore[union-attr]
+    number = {"type": "number"}
+    assert schemas == [
+        {**number, "minimum": 1},
+        {**number, "exclusiveMinimum": 0},
+        {**number, "minimum": 0, "maximum": 1},
+        {**number, "exclusiveMinimum": 0, "exclusiveMaximum": 1},
+    ]
 
 
 @pytest.mark.parametrize(

@@ -75,8 +75,9 @@ def test_the_entries_of_a_group() -> None:
 @pytest.mark.parametrize(
     ("path", "types"),
     [
-        ("model.in_features", ["int"]), ("model.bias", ["bool"]), ("model.bias.x", []), ("seed", ["int"]),
-        ("precision.loss_scale", ["float"]), ("model.xyz", []), ("xyz", []), ("precision.xyz", []),
+        ("model.in_features", ["int"]), ("model.bias", ["bool"]), ("model.bias.x", []),
+        ("seed", ["int from 0 to 4294967295"]),
+        ("precision.loss_scale", ["float > 0"]), ("model.xyz", []), ("xyz", []), ("precision.xyz", []),
         ("callbacks.own.patience", ["int"]),
     ],
 )  # fmt: skip

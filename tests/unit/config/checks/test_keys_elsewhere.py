@@ -78,7 +78,7 @@ unknown key 'optimiser.lr'
   where: my.yaml: optimiser.lr
   why:   optimizer.lr is a key of optimizer=adamw, optimizer=adamw_8bit, optimizer=sgd
   fix:   take 'optimiser.lr' out of the file
-'seed' must be int, not the text 'x'
+'seed' must be int from 0 to 4294967295, not the text 'x'
   where: my.yaml: seed
   why:   weights, order and augmentation; the same seed gives a bitwise identical run
 """,
@@ -173,7 +173,7 @@ unknown key 'fmt'
         "serve",
         "port: x\nmodel: {a: 1}\ndata: {b: 2}",
         """
-'port' must be int, not the text 'x'
+'port' must be int from 0 to 65535, not the text 'x'
   where: command line: port
   why:   the port; 0 for a free one
 'model.a' has no effect: 'model' has no _target_, so it builds nothing
@@ -191,7 +191,7 @@ unknown key 'fmt'
 'estimate.instance' must be str or null, not 3
   where: command line: estimate.instance
   why:   a machine of the price file, such as aws/g5.xlarge
-'seed' must be int, not the text 'x'
+'seed' must be int from 0 to 4294967295, not the text 'x'
   where: command line: seed
   why:   weights, order and augmentation; the same seed gives a bitwise identical run
 """,

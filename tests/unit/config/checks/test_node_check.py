@@ -61,7 +61,7 @@ capturable, differentiable, fused
     (
         "optimizer: {_target_: torch.optim.AdamW, lr: '${seed}', eps: '${optimizer.lr}'}\nseed: x",
         """
-'seed' must be int, not the text 'x'
+'seed' must be int from 0 to 4294967295, not the text 'x'
   where: command line: seed
   why:   weights, order and augmentation; the same seed gives a bitwise identical run
 """,
@@ -89,7 +89,7 @@ capturable, differentiable, fused
     (
         "seed: cloud_tpu_v3\nprecision: {value: fp8}",
         """
-'seed' must be int, not the text 'cloud_tpu_v3'
+'seed' must be int from 0 to 4294967295, not the text 'cloud_tpu_v3'
   where: command line: seed
   why:   weights, order and augmentation; the same seed gives a bitwise identical run
 """,

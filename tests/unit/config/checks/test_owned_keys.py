@@ -37,7 +37,7 @@ derived.document_end
     (
         "seed: [1]\nfoo: {a: 1, b: {}}\nname: '???'",
         """
-'seed' must be int, not [1]
+'seed' must be int from 0 to 4294967295, not [1]
   where: command line: seed
   why:   weights, order and augmentation; the same seed gives a bitwise identical run
   fix:   seed=1

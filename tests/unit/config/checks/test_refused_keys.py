@@ -152,7 +152,7 @@ unknown key 'early_stop.a'
 unknown key 'precision.los_scale'
   where: command line: precision.los_scale
   fix:   precision.loss_scale=1
-'precision.loss_scale' must be float, not the text 'x'
+'precision.loss_scale' must be float > 0, not the text 'x'
   where: command line: precision.loss_scale
   why:   where the scale begins; it halves where gradients overflow
 """,

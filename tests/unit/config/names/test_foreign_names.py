@@ -47,7 +47,7 @@ def test_every_key_group_and_command_exists() -> None:
         if meaning.startswith("mlscale ") and not is_sentence(meaning.removeprefix("mlscale ")):
             assert meaning.split(" ")[1] in COMMANDS
         elif not is_sentence(meaning):
-            keys = [word.partition("=")[0].removeprefix("~") for word in meaning.split(" ")]
+            keys = [word.partition("=")[0].removeprefix("~").removesuffix("._target_") for word in meaning.split(" ")]
             assert set(keys) <= known, meaning
 
 
@@ -55,7 +55,7 @@ def test_overrides_compose_and_pass_the_check() -> None:
     typed = [meaning for meaning in list_meanings() if "=" in meaning and not is_sentence(meaning)]
     assert len(typed) > 50
     for meaning in typed:
-        is_command = meaning.startswith(("target=", "metric=", "model.")) or "launch" in meaning
+        is_command = meaning.startswith(("target=", "metric=", "model.", "estimate.")) or "launch" in meaning
         assert is_command or problems(shlex.split(meaning)) == [], meaning
 
 

@@ -12,7 +12,7 @@ def test_a_field_is_its_comment() -> None:
     assert field is not None
     assert (field.word, field.text, field.default) == ("int", "global, over all devices and accumulation", 64)
     seed = get_shipped_fields().top["seed"]
-    assert (seed.word, seed.default) == ("int", 0)
+    assert (seed.word, seed.default) == ("int from 0 to 4294967295", 0)
 
 
 def test_a_field_of_another_target_is_another_field() -> None:

@@ -116,7 +116,7 @@ def test_a_comment_narrows_an_annotation_and_does_not_contradict_it() -> None:
     patience = "callbacks.early_stopping", "pytorch_lightning.callbacks.EarlyStopping"
     assert texts(typed(*patience, parameter("patience", "str")), "patience") == ["str"]
     assert texts(typed(*patience, parameter("patience", "tuple[X, int]")), "patience") == ["list[any, int]", "int ≥ 0"]
-    assert texts(typed(*patience, parameter("mode")), "mode") == []  # its comment names no type
+    assert texts(typed(*patience, parameter("strict")), "strict") == []  # nothing names its type
 
 
 def test_the_range_of_a_well_known_key_is_that_of_built_in_classes() -> None:

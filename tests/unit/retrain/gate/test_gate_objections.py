@@ -77,11 +77,10 @@ def test_the_words_are_those_of_the_metric() -> None:
 def test_what_was_forgotten_in_numbers() -> None:
     lost = replace(KEPT, low=-0.0512, difference=-0.0301)
     without_classes = "on the 1,000 original samples it may be worse by 5.12% (measured -3.01%, gate.max_drop 3.00%)"
-    fix = "; if what is right has changed: gate.old=false"
+    fix = "; if what is right has changed for all: gate.old=false force=true"
     assert list_reasons(original=lost) == [without_classes + fix]
-    # Where there are classes, a part of the data can be left out instead.
     classes = ClassComparison(original=(worse("a", status=UNDECIDED),))
-    assert list_reasons(original=lost, classes=classes) == [without_classes]
+    assert list_reasons(original=lost, classes=classes) == [without_classes + fix]
     errors = list_reasons(original=replace(lost, metric=RMSE))[0]
     assert "worse by 5.12% of the champion's RMSE (measured 3.01% worse, gate.max_drop 3.00%)" in errors
     few = replace(KEPT, low=math.nan, samples=1009, needed=10)

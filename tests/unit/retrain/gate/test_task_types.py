@@ -66,7 +66,7 @@ def test_numbers_that_are_farther_are_not() -> None:
     )
     assert "RMSE 2." in better
     assert "of the champion's RMSE" in worse
-    assert worse.endswith("if what is right has changed: gate.old=false")
+    assert worse.endswith("if what is right has changed for all: gate.old=false force=true")
     x, y = draw(160, 0)
     moved = (x, y + 2)  # what is right has changed
     stopped = decide([regress(-1), regress(2)], moved, draw(200, 1))

@@ -155,8 +155,6 @@ def test_what_the_server_can_not_have_is_refused(folders: dict[str, Path], tmp_p
     labelled = replace(servable, names=replace(servable.names, labels=("a\nb", "c", "d")))
     with pytest.raises(MLScaleError, match=r"can't be in labels\.txt"):
         build(labelled, tmp_path / "labelled")
-    with pytest.raises(MLScaleError, match="threads is 0"):
-        TritonTarget(threads=0)
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from pytorch_lightning import LightningModule
 from pytorch_lightning.callbacks import ModelCheckpoint
 
 from mlscale.errors import Exit, MLScaleError
@@ -33,8 +34,20 @@ def test_batches_without_keys_are_fine() -> None:
 
 
 def test_many_samples_are_counted_not_listed() -> None:
-    error = nonfinite._build_nonfinite_error("x", [str(n) for n in range(100)])
+    made = trainer()
+    made.strategy.connect(classifier())
+    error = nonfinite._build_nonfinite_error("x", made, [str(n) for n in range(100)])
     assert "and 92 more" in error.why
+    assert error.fix.startswith("optimizer.lr=<a smaller one>\n")
+
+
+def test_a_module_with_an_optimizer_of_its_own_has_no_key_for_its_rate() -> None:
+    class Own(LightningModule):
+        def configure_optimizers(self) -> None: ...
+
+    made = trainer()
+    made.strategy.connect(Own())
+    assert nonfinite._build_nonfinite_error("x", made).fix.endswith("a smaller learning rate in configure_optimizers")
 
 
 def weights(path: Path) -> torch.Tensor:
