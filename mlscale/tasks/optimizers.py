@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import nn
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from mlscale.errors import MLScaleError
 from mlscale.tasks.parameter_groups import SCALE, Rules, compute_group_rates, parameter_groups, scale_learning_rates
@@ -28,7 +29,8 @@ def build_optimizers(
     Args:
         module: whose parameters are trained.
         optimizer: called with the parameters, or with groups of them.
-        scheduler: called with the optimizer, and stepped once per optimizer step; or Lightning's lr_scheduler
+        scheduler: called with the optimizer, and stepped once per optimizer step, ReduceLROnPlateau after each
+            validation by val/loss; or Lightning's lr_scheduler
             dictionary with such a callable under "scheduler" and with "interval", "monitor" and the like.
         rules, layer_decay: as `parameter_groups` takes them.
 
@@ -43,7 +45,11 @@ def build_optimizers(
     if isinstance(scheduler, Mapping):
         config = dict(scheduler)
         return {"optimizer": made, "lr_scheduler": config | {"scheduler": _create_schedule(config["scheduler"], made)}}
-    return {"optimizer": made, "lr_scheduler": {"scheduler": _create_schedule(scheduler, made), "interval": "step"}}
+    schedule = _create_schedule(scheduler, made)
+    # The only schedule that looks at a metric, which a validation logs.
+    is_plateau = isinstance(schedule, ReduceLROnPlateau)
+    timing = {"interval": "epoch", "monitor": "val/loss"} if is_plateau else {"interval": "step"}
+    return {"optimizer": made, "lr_scheduler": {"scheduler": schedule, **timing}}
 
 
 def _create_optimizer(module: nn.Module, optimizer: Partial, rules: Rules, layer_decay: float) -> Optimizer:

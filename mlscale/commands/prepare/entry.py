@@ -233,8 +233,9 @@ def _parse_part(text: str | None) -> Part:
     raise MLScaleError(
         f"part is {text!r}",
         where=f"part={text}",
-        why="it is the number of this job and how many there are, from 1; the second fix is for sbatch --array=1-8",
-        fix="part=1/8\npart=$SLURM_ARRAY_TASK_ID/$SLURM_ARRAY_TASK_COUNT",
+        why="it is the number of this job and how many there are, from 1; in sbatch --array=1-8 "
+        "part=$SLURM_ARRAY_TASK_ID/$SLURM_ARRAY_TASK_COUNT",
+        fix="part=1/8",
     )
 
 

@@ -128,8 +128,9 @@ def _iterate_meanings(path: str, value: object, names: Names) -> Iterator[Sequen
     yield [*typos, *same_keys, *foreign]
     yield advise(same - {*here}, exact=True)
     if not head:
-        yield advise(_select_nearest({name: _measure_last(last, _get_last(name)) for name in names.paths})[1])
-        yield advise(_select_nearest({name: _measure_last(last, _get_last(name)) for name in others})[1])
+        # What a scheduler is told is nothing that other programs have a name for.
+        own = [name for name in names.paths if not name.startswith("launch.")]
+        yield advise(_select_nearest({name: _measure_last(last, _get_last(name)) for name in own})[1])
 
 
 def _select_nearest(distances: Mapping[str, int | None]) -> tuple[int | None, list[str]]:

@@ -95,7 +95,7 @@ class HoldOut:
             f"{self.fraction:g} of {len(table)} rows leave one side empty",
             where="data.val_fraction",
             why=f"{together} together",
-            fix="data.val=val.csv\ndata.val_fraction=0.2, or another part",
+            fix="data.val=val.csv" + "\ndata.val_fraction=0.2, or another part" * (self.fraction != 0.2),
         )
 
     def _choose(self, table: DataTable, contents: Sequence[str], labels: Texts | None) -> NDArray[np.bool_]:

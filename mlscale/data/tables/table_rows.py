@@ -272,7 +272,9 @@ class TabularData(MemoryData):
                 f"the column {target!r} has {len(present):,} class{'es' * (len(present) != 1)}",
                 where="data.target",
                 why=f"a classifier has 2 to {_MAX_CLASSES:,} classes",
-                fix="data.target_type=number task=regression, if it is a number to predict",
+                fix="data.target_type=number task=regression, if it is a number to predict"
+                if are_numbers(present)
+                else "data.target=<a column of names that repeat>",
             )
         numbered = are_numbers(present)
         # A missing label takes any class: its row is bad, and is not trained on.

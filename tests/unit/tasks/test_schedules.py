@@ -1,5 +1,6 @@
 """Schedules: a run of any length has one."""
 
+from functools import partial
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ from torch.optim.lr_scheduler import OneCycleLR
 
 from mlscale.errors import MLScaleError
 from mlscale.tasks import OneCycle, Warmup
+from mlscale.tasks.optimizers import build_optimizers
 
 
 @pytest.mark.parametrize("steps", [2, 3, 4, 5, 8, 100])
@@ -30,6 +32,21 @@ def test_how_long_one_cycle_warms_up() -> None:
         with pytest.raises(MLScaleError, match=r"scheduler\.pct_start is") as caught:
             trained(OneCycle, 10, none)
         assert caught.value.unbuilt
+
+
+@pytest.mark.parametrize("kind", [torch.optim.Adagrad, torch.optim.Adafactor, torch.optim.LBFGS])
+def test_one_cycle_of_an_optimizer_without_a_momentum(kind: Any) -> None:
+    optimizer = kind([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
+    assert OneCycle(optimizer, max_lr=0.1, total_steps=10).get_last_lr() == [pytest.approx(0.004)]
+
+
+def test_a_schedule_that_looks_at_a_metric_follows_the_validation_loss() -> None:
+    module, sgd = torch.nn.Linear(1, 1), partial(torch.optim.SGD, lr=0.1)
+    waiting = partial(torch.optim.lr_scheduler.ReduceLROnPlateau, patience=2)
+    plateau = build_optimizers(module, sgd, waiting)["lr_scheduler"]
+    assert (plateau["interval"], plateau["monitor"]) == ("epoch", "val/loss")
+    cosine = build_optimizers(module, sgd, partial(torch.optim.lr_scheduler.CosineAnnealingLR, T_max=9))["lr_scheduler"]
+    assert (cosine["interval"], "monitor" in cosine) == ("step", False)
 
 
 @pytest.mark.parametrize("value", [0, -3.0, float("nan")])
