@@ -18,7 +18,7 @@ from pytorch_lightning import LightningModule
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from mlscale.culprit import find_user_line
+from mlscale.culprit import find_user_line, quote_line
 from mlscale.data.encoders.encoder import INPUT, Encoder, TensorSpec
 from mlscale.data.encoders.image_encoder import ImageEncoder
 from mlscale.errors import MLScaleError
@@ -217,7 +217,12 @@ def check_own_answers(model: ServedModule, tensors: Mapping[str, Any], tolerance
             fix=NO_RANDOM,
         )
     pair: tuple[Mapping[str, Any], Mapping[str, Any]] = (tensors, zeros)
-    is_own = _is_own_answer(model, *pair, tolerance)
+    try:
+        is_own = _is_own_answer(model, *pair, tolerance)
+    except (IndexError, RuntimeError) as error:  # the batch of several has passed above
+        fix = "keep the first dimension in forward: x.squeeze(1), not x.squeeze()"
+        where, why = quote_line(find_user_line(error)) or "model", f"{type(error).__name__}: {error}"
+        raise MLScaleError("forward does not take a batch of one sample", where=where, why=why, fix=fix) from error
     # Samples may be alike in what is taken of a batch, such as its maximum. Codes of categories can leave their range.
     with suppress(IndexError, RuntimeError):
         if is_own:

@@ -209,7 +209,7 @@ ReadEvents = Callable[[datetime, datetime, int], "Events"]
 _WEEKS = 4
 _BLOCKS, _BLOCK_HOURS = 28, 6  # of the week before the window: four times of the day on each day
 _MAX_WEEK_EVENTS = 10_000
-_FEW, _LASTING = 100, 0.75
+_FEW, _LASTING = 30, 0.75
 """Earlier events of the same hours, and the part of the window's time, by which they count whatever the traffic was."""
 
 

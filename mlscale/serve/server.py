@@ -194,6 +194,8 @@ class _Server:
         # Before the backlog is closed: the server answers while load balancers take it out.
         await self._wait_unready(connections, stop, local)
         listener.close()
+        if settings.ready_file:
+            settings.ready_file.unlink(missing_ok=True)
         self._log(f"stopping: {self._inference.batcher.rows} rows wait")
         await self._drain_connections(connections, stop)
         # Cancelled only now: the sweep enforces the time limits of connections during the drain, too.

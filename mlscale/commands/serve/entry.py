@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -75,7 +74,7 @@ def _read_serve_settings(cfg: DictConfig) -> ServerSettings:
         poll_s=float(cfg.poll_s),
         control=cfg.control,
         accept_change=bool(cfg.accept_change),
-        ready_file=_remove_old(cfg.ready_file),
+        ready_file=Path(cfg.ready_file) if cfg.ready_file else None,
         events=EventStore(cfg.events) if cfg.events else None,
         sample_share=float(cfg.sample_share),
         flush_s=float(cfg.flush_s),
@@ -87,15 +86,6 @@ def _read_serve_settings(cfg: DictConfig) -> ServerSettings:
         behind_proxy=bool(cfg.behind_proxy),
         access_log=bool(cfg.access_log),
     )
-
-
-def _remove_old(ready_file: str | None) -> Path | None:
-    """Return the path of the file that says that the server answers, without that of a server before."""
-    path = Path(ready_file) if ready_file else None
-    if path is not None:
-        with contextlib.suppress(OSError):  # reported when it is written
-            path.unlink()
-    return path
 
 
 def _list_problems(cfg: DictConfig) -> list[MLScaleError]:

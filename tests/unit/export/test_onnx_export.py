@@ -351,6 +351,20 @@ def test_a_random_forward_is_refused_as_such(model: Callable[[], nn.Module], lin
     assert line in caught.value.where
 
 
+class Squeezing(nn.Module):
+    """Loses the dimension of a batch of one."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.flatten(1).squeeze().sum(1, keepdim=True)
+
+
+def test_a_forward_that_does_not_take_one_sample_is_refused() -> None:
+    x = np.ones((3, 1, 2, 2), np.float32)
+    with pytest.raises(MLScaleError, match="forward does not take a batch of one sample") as caught:
+        check_own_answers(build_module(Squeezing(), (1, 2, 2)), {"input": x}, 1e-4)
+    assert "squeeze()" in caught.value.where
+
+
 def test_complex_inputs_are_refused() -> None:
     with pytest.raises(MLScaleError, match="forward takes complex numbers"):
         check_own_answers(build_module(nn.Flatten(), (2,), "complex64"), {"input": np.ones((3, 2), np.complex64)}, 1e-4)
