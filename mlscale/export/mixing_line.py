@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from mlscale.culprit import find_innermost_call, quote_line
 
-_TOLERANCE = 1e-5
+_TOLERANCE, _TO_NUMBER = 1e-5, "aten._local_scalar_dense"
 _Keywords = Mapping[str, object] | None
 _Calls = list[tuple[str, int, str]]
 _Done = list[tuple[object, object, _Calls]]
@@ -94,7 +94,7 @@ def _find_difference(first: _Done, second: _Done, is_same: Callable[[Tensor, Ten
         if isinstance(one[1], Tensor) and isinstance(two[1], Tensor) and not is_same(one[1], two[1]):
             return quote_line(find_innermost_call(one[2], own=True))
         # What reads a number out of a tensor, as `if` does.
-        if one[0] is torch.ops.aten._local_scalar_dense.default and one[1] != two[1]:
+        if str(one[0]).startswith(_TO_NUMBER) and one[1] != two[1]:
             decided = one[2]
     return ""
 

@@ -235,7 +235,7 @@ def add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
         (["ref={run}", "trainer.devices=2"], "a model is measured in one process", "leave trainer.devices out"),
         (["ref={run}", "slices=colour"], "the samples have no '.colour' member", "or a CSV file of key,value lines"),
         (["ref={run}", "to=/proc/results"], "can't write results", "to=<a folder you may write to"),
-        (["ref={run}", "worst=-3"], "worst is -3", "worst=0"),
+        (["ref={run}", "worst=-3"], "'worst' must be int ≥ 0", ""),
         (["ref={run}", "slices=no.csv"], "the slices can't be read", "slices=<a CSV file"),
     ],
 )

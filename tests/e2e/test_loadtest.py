@@ -210,7 +210,7 @@ def test_what_can_not_be_sent_is_refused_before_the_first_request(
         for words, why in (
             (["samples=lines.txt"], "they are of the form text, and rows takes table"),
             (["protocol=bytes"], "it takes one tensor of a fixed size"),
-            (["protocol=carrier"], "unknown protocol 'carrier'"),
+            (["protocol=carrier"], "'protocol' must be auto or raw or bytes or v2"),
         ):
             assert main(["loadtest", server.url, *words]) == 2
             assert why in capsys.readouterr().err

@@ -126,9 +126,8 @@ def test_events_are_there_once_and_labels_join_them(place: Path, tmp_path: Path)
         (["ref=last", "to={to}"], "'input' is not set"),
         (["ref=last", "input={photos}/nowhere", "to={to}"], "does not exist"),
         (["ref=last", "input={photos}", "to=/proc/preds"], "to=<a folder you may write to, with free space>"),
-        (["ref=last", "input={photos}", "to={to}", "batch=0"], "batch is 0"),
-        (["ref=last", "input={photos}", "to={to}", "part_rows=0"], "part_rows is 0"),
-        (["ref=last", "input={photos}", "to={to}", "part_rows=-5"], "part_rows is -5"),
+        (["ref=last", "input={photos}", "to={to}", "batch=0"], "'batch' must be int ≥ 1"),
+        (["ref=last", "input={photos}", "to={to}", "part_rows=0"], "'part_rows' must be int ≥ 1"),
         (["ref=last", "input={photos}", "to={photos}"], "the folder for predictions holds something else"),
         (
             ["ref=last", "input={photos}", "to={to}", "columns=[a]", "data.image_size=9"],

@@ -260,7 +260,7 @@ def test_a_champion_that_somebody_else_moved_stays(place: Place, monkeypatch: py
         (["ref=digits:v9"], "digits has no version v9", "mlscale versions ls digits"),
         (["ref=./registry/versions/digits/v1/files"], "has no champion to replace", "mlscale retrain <model>"),
         (["data=fashion_mnist"], "retraining sets 'data' itself", "leave data=fashion_mnist out"),
-        (["replay=1.5"], "replay is 1.5", "replay=0.7"),
+        (["replay=1.5"], "'replay' must be float between 0 and 1", "command line: replay=1.5"),
         (["gate.relabelled=[ausfal]"], "unknown class 'ausfal'", "gate.relabelled=[0,1]"),
         (["gate.alpha=1e-12"], "original samples are too few for a challenger to pass", "gate.max_drop="),
         (["gate.alpha=1e-12", "watch=true"], "original samples are too few for a challenger to pass", "gate.max_drop="),

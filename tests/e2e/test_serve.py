@@ -272,7 +272,7 @@ def test_what_can_not_be_served_is_reported(tmp_path: Path, registry: LocalRegis
             (["ref=nowhere/at/all"], 2, "no trained model in 'nowhere/at/all'"),
             (["ref=digits:v1", f"port={port}"], 5, f"port {port} of 127.0.0.1 is in use"),
             (["ref=digits:v1", "host=no.such.host.invalid"], 5, "can't listen"),
-            (["ref=digits:v1", "sample_share=2", "port=70000"], 2, "port is 70000"),
+            (["ref=digits:v1", "sample_share=2", "port=70000"], 2, "'port' must be int from 0 to 65535"),
             (["ref=digits:v1", "max_bacth=2"], 2, "max_batch"),
         ):
             run = mlscale(tmp_path, "serve", *words, env=env)

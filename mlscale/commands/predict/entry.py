@@ -64,7 +64,7 @@ def run(cfg: DictConfig) -> Result:
                 # Kept in the manifest: a folder is only resumed with the settings that its rows were written with.
                 answers=_collect_row_settings(cfg),
                 created=get_current_time(),
-                part_rows=None if cfg.part_rows is None else _parse_positive(cfg.part_rows, "part_rows"),
+                part_rows=cfg.part_rows,
                 overwrite=cfg.overwrite,
             )
             # Temporary files of a killed process; the lock is held, so no other process is writing.
@@ -108,7 +108,7 @@ def prepare_work(cfg: DictConfig, subject: TrainedModel) -> tuple[PredictWork, d
         "runtime": runtime,
         # Threads that read and decode ahead of the model.
         "readers": _resolve_reader_count(cfg.readers, cores, world_size),
-        "batch": _parse_positive(cfg.batch, "batch"),
+        "batch": cfg.batch,
         "probabilities": bool(cfg.probabilities),
         "events": str(Path(cfg.events).expanduser().absolute()) if cfg.events else None,
         "model": subject.name,
@@ -212,20 +212,16 @@ def _resolve_process_count(cfg: DictConfig) -> int:
     """Return the number of processes that was typed; one by default, however many trained the model."""
     # The frozen config of the run has its number of devices, which does not matter here.
     typed = any(word.lstrip("+").startswith("trainer.devices=") for word in cfg.derived.overrides or [])
-    return _parse_positive(cfg.trainer.devices, "trainer.devices") if typed else 1
-
-
-def _parse_positive(value: object, key: str) -> int:
-    text = str(value)
-    if isinstance(value, bool) or not text.isdigit() or int(text) < 1:
-        raise MLScaleError(f"{key} is {value!r}", where=key, why="it is a whole number from 1", fix=f"{key}=1")
-    return int(text)
+    if typed and not str(cfg.trainer.devices).isdigit():
+        why, fix = "predict takes a number of processes", "trainer.devices=1"
+        raise MLScaleError(f"trainer.devices is {cfg.trainer.devices}", where="trainer.devices", why=why, fix=fix)
+    return int(cfg.trainer.devices) if typed else 1
 
 
 def _resolve_reader_count(value: int | str, cores: int, world_size: int) -> int:
     if value == "auto":
         return max(1, min(8, cores // world_size))
-    return 0 if str(value) == "0" else _parse_positive(value, "readers")
+    return int(value)
 
 
 def _format_predict_start(
