@@ -142,7 +142,7 @@ def _derive_layout(
         )
         # A layout that raises no problems of its own: the unknown accelerator is the one to report.
         return ProcessLayout(1, "cpu", machine.cores)
-    devices = started.devices if started else _resolve_devices(cfg, has)
+    devices = started.devices if started else _resolve_devices(cfg, has, problems)
     if has == 0:
         problems.append(
             MLScaleError(
@@ -179,12 +179,18 @@ def _read_typed_threads(ignores_variable: bool) -> int:
     return int(typed) if typed.isdigit() else 0
 
 
-def _resolve_devices(cfg: DictConfig, has: int | None) -> int:
+def _resolve_devices(cfg: DictConfig, has: int | None, problems: list[MLScaleError]) -> int:
     devices = cfg.trainer.get("devices", 1)
     # Both mean all devices in Lightning. A CPU has no number of devices (`has` is None): it gets one process.
     if devices in ("auto", -1):
         return max(1, has if has is not None else 1)
-    return int(devices)
+    # Lightning's Trainer takes no other value; a class of the user's own may say so.
+    if str(devices).isdigit() and int(devices):
+        return int(devices)
+    what, where = f"trainer.devices={devices} is not a number of processes", "trainer.devices"
+    why = "which cards they use, CUDA_VISIBLE_DEVICES=0,3 chooses in front of the command"
+    problems.append(MLScaleError(what, where=where, why=why, fix="trainer.devices=2"))
+    return 1
 
 
 def _check_precision(cfg: DictConfig, layout: ProcessLayout, machine: Devices, problems: list[MLScaleError]) -> None:

@@ -18,6 +18,7 @@ from mlscale.export.engines.onnx_engine import OnnxEngine
 from mlscale.export.graphs.encoder_graph import prepend_encoder_graph
 from mlscale.export.half_precision import convert_to_half
 from mlscale.export.onnx_export import export_onnx
+from mlscale.export.own_answers import check_own_answers
 from mlscale.export.parity import Outputs, Parity, compute_task_scores
 from mlscale.export.reference_builder import ReferenceBuilder, collect_passage_reference
 from mlscale.export.served_module import (
@@ -25,7 +26,6 @@ from mlscale.export.served_module import (
     ServedModule,
     build_example_tensors,
     build_served_module,
-    check_own_answers,
     compute_plain_outputs,
     require_predictions,
 )

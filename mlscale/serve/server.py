@@ -195,7 +195,8 @@ class _Server:
         await self._wait_unready(connections, stop, local)
         listener.close()
         if settings.ready_file:
-            settings.ready_file.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # the drain matters more
+                settings.ready_file.unlink()
         self._log(f"stopping: {self._inference.batcher.rows} rows wait")
         await self._drain_connections(connections, stop)
         # Cancelled only now: the sweep enforces the time limits of connections during the drain, too.

@@ -29,9 +29,9 @@ def build_optimizers(
     Args:
         module: whose parameters are trained.
         optimizer: called with the parameters, or with groups of them.
-        scheduler: called with the optimizer, and stepped once per optimizer step, ReduceLROnPlateau after each
-            validation by val/loss; or Lightning's lr_scheduler
-            dictionary with such a callable under "scheduler" and with "interval", "monitor" and the like.
+        scheduler: called with the optimizer, and stepped once per optimizer step, ReduceLROnPlateau after each epoch
+            by val/loss; or Lightning's lr_scheduler dictionary with such a callable under "scheduler" and with
+            "interval", "monitor" and the like.
         rules, layer_decay: as `parameter_groups` takes them.
 
     Raises:

@@ -22,8 +22,7 @@ class OneCycle(OneCycleLR):
         total_steps: optimizer steps of the whole run.
         pct_start: the part of the run that warms up, from 0 and below 1.
         cycle_momentum: whether the momentum goes the other way, of an optimizer that has one.
-        anneal_strategy, base_momentum, max_momentum, div_factor, final_div_factor, three_phase: as
-            torch's.
+        anneal_strategy, base_momentum, max_momentum, div_factor, final_div_factor, three_phase: as torch's.
 
     Raises:
         MLScaleError: the warm-up is negative, or leaves no step for the decay.

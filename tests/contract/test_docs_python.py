@@ -24,7 +24,7 @@ from tests.event_writing import add_answers
 from tests.made_servables import encode_penguins, make_servables
 from tests.serving import pixels, serving
 from tests.unit.data.conftest import write_shards
-from tests.unit.export.test_onnx_export import build_module
+from tests.unit.export.conftest import build_module
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "recipes/cards").glob("*.md"))]
 # Blocks that are files are run with the commands of their page; these are run elsewhere, or need what is not here.

@@ -64,7 +64,7 @@ PROSE = {
         evaluate.sample_collector.compute_sample_columns
         export.onnx_export.export_onnx
         export.served_module.build_served_module export.served_module._explain_own_step
-        export.served_module.check_own_answers
+        export.own_answers.check_own_answers
         export.served_module.compute_plain_outputs
         export.served_module.require_predictions culprit.wrap_unforeseen_error
         export.validation_samples._choose_loader export.validation_samples.iterate_loader_batches

@@ -128,7 +128,7 @@ def _iterate_meanings(path: str, value: object, names: Names) -> Iterator[Sequen
     yield [*typos, *same_keys, *foreign]
     yield advise(same - {*here}, exact=True)
     if not head:
-        # What a scheduler is told is nothing that other programs have a name for.
+        # Other programs have no names for what is for a scheduler.
         own = [name for name in names.paths if not name.startswith("launch.")]
         yield advise(_select_nearest({name: _measure_last(last, _get_last(name)) for name in own})[1])
 

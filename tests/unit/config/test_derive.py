@@ -64,6 +64,12 @@ def test_limits_count() -> None:
     assert derive_values(config(max_steps=100), FACTS, LAPTOP)["total_steps"] == 100
 
 
+@pytest.mark.parametrize("devices", [0, -2, "two", [0, 1]])
+def test_a_trainer_of_ones_own_has_a_number_of_processes_too(devices: object) -> None:
+    with pytest.raises(MLScaleError, match="is not a number of processes"):
+        derive_values(config(devices=devices), FACTS, LAPTOP)
+
+
 def test_auto_devices() -> None:
     assert derive_values(config(devices="auto"), FACTS, BOX)["world_size"] == 4
     assert derive_values(config(devices="auto"), FACTS, LAPTOP)["world_size"] == 1

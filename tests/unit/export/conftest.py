@@ -4,11 +4,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from mlscale.data import Digits
+from mlscale.data.encoders.tensor_encoder import TensorEncoder
 from mlscale.export.measure_export import ExportMeasurement, export_and_measure
 from mlscale.export.servable import Servable
+from mlscale.export.served_module import ServedModule, build_served_module
 from mlscale.export.write_servable import build_servable_document, write_servable
+from mlscale.task_types.tensor_type import TensorType
 from mlscale.tasks import Classification, ResNet
 from tests.operators import operators_parsed_once
 
@@ -68,3 +72,7 @@ def save(measured: ExportMeasurement, folder: Path, *, replace: bool = False, wa
 @pytest.fixture
 def servable(measured: ExportMeasurement, tmp_path: Path) -> Servable:
     return save(measured, tmp_path / "servable")
+
+
+def build_module(model: nn.Module, shape: tuple[int, ...], dtype: str = "float32") -> ServedModule:
+    return build_served_module(model, TensorType(), TensorEncoder.from_shape(shape, dtype))
