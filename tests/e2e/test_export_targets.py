@@ -112,9 +112,6 @@ def test_a_target_of_ones_own_is_one_class_and_one_file(trained: Path, own: Path
         pytest.param(["target.scaled.factor=-1"], "of the predictions agree, fewer than", marks=pytest.mark.slow),
         (["check=server", "target.scaled.served_factor=1.01"], "the server's outputs differ by"),
         pytest.param(["check=server", "slo.p99_ms=0.000001"], "ms, more than 1e-06", marks=pytest.mark.slow),
-        pytest.param(
-            ["check=server", "check_samples=0", "warmup=false"], "no raw sample was sent", marks=pytest.mark.slow
-        ),
     ],
 )
 def test_a_target_that_is_not_proven_is_not_written(

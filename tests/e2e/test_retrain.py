@@ -386,7 +386,7 @@ def test_swapped_classes_of_a_camera_that_has_moved_are_for_a_person(place: Plac
     assert line["decision"] == "review", line["reason"]
     assert "that the champion predicts as" in result.sentence
     assert result.sentence.partition(". Held-out")[0].endswith(
-        "to take this challenger: mlscale versions promote digits:v2"
+        f"to take this challenger: mlscale versions promote digits:v2 {place.words[3]}"
     )
     assert place.champion == "digits:v1"
     assert main(["versions", "promote", "digits:v2", place.words[3]]) == 0
