@@ -182,7 +182,7 @@ def create_unknown_command_error(word: str, *following: str) -> MLScaleError:
     best = next((item.removeprefix("mlscale ") for item in find_meanings(f"mlscale {word}")), None)
     missing = next(filter(is_sentence, find_meanings(word)), "")
     best = best or (None if missing else find_nearest(word, COMMANDS))
-    if word in groups.get("recipe", ()):
+    if word in groups.get("recipe", ()) and all("=" in item for item in following):
         best = f"recipe={word}"
     return MLScaleError(
         f"unknown command '{word}'",
@@ -196,4 +196,5 @@ def _join_command(meant: list[str], following: Sequence[str]) -> str:
     """Return the command that was meant, with the words that were typed after it in place of its example."""
     if meant[-1] == "last" and following and "=" not in following[0]:
         meant = meant[:-1]
-    return shlex.join(["mlscale", *meant, *following])
+    words = [word.lstrip("-") if "=" in word else word for word in following]  # `fit --trainer.max_epochs=1`
+    return shlex.join(["mlscale", *meant, *words])

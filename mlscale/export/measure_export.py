@@ -102,9 +102,9 @@ def export_and_measure(
     """
     task_type, given, trained = describe_served_model(task, data)
     # Before what takes long: no engine could be compared with it, and no server may batch for it.
-    # A bound below what rounding makes is one for the engine only: batches of other sizes round otherwise.
-    examples = next(iterate_validation_batches(data, limit=_CHECKED)).tensors
-    check_own_answers(trained, examples, max(tolerance, _ROUNDING))
+    # A tighter bound is one for the engine: batches of another size round otherwise.
+    own, examples = max(tolerance, _ROUNDING), next(iterate_validation_batches(data, limit=_CHECKED)).tensors
+    check_own_answers(trained, examples, own)
     exported = export_onnx(trained) if model is None else model
     # Before the encoder's part is joined to it, which stays in float64.
     content = prepend_encoder_graph(given.encoder, convert_to_half(exported, given.encoder) if half else exported)

@@ -86,6 +86,10 @@ def test_a_typo_needs_no_torch_and_leaves_nothing(folder: Path) -> None:
     [
         (["trian"], 2, "fix:   mlscale train"),
         (["evalute", "last", "split=test"], 2, "fix:   mlscale evaluate last split=test\n"),
+        (["fit", "--trainer.max_epochs=1"], 2, "fix:   mlscale train trainer.max_epochs=1\n"),
+        (["finetune", "last"], 2, "fix:   mlscale --help\n"),
+        (["+recipe=resnet", "activation_checkpointing=selective"], 2, "third more time; see docs/configuration.md\n"),
+        (["+recipe=resnet", "trainer.accelerator=cuda:1"], 2, "CUDA_VISIBLE_DEVICES picks them; see"),
         (["resume", "1s2de0"], 2, "fix:   mlscale runs resume 1s2de0\n"),
         (["evaluate", "ref=last", "last", "worst=3"], 2, "fix:   mlscale evaluate last worst=3\n"),
         (["recipes", "cp", "resnt", "mine"], 2, "fix:   mlscale recipes cp resnet mine\n"),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from mlscale.commands.events import COMMAND
 from mlscale.commands.monitor.foreign_log import ConvertedLog, ForeignLog
 from mlscale.commands.options import Options, read_options
+from mlscale.config.schema.local_paths import expect_local_path
 from mlscale.errors import Exit
 from mlscale.report import Result, TableBlock, format_number, print_result
 from mlscale.secrets.mask import Masker, mask_output
@@ -39,6 +40,7 @@ def _check_log(options: Options) -> Result:
     from mlscale.versions.model_reference import resolve_reference
     from mlscale.versions.trained_model import require_servable
 
+    expect_local_path("events", options.events, "command line")
     registry = LocalRegistry(options.registry_root)
     model = require_servable(
         resolve_reference(options.ref, runs_dir=options.runs_dir, registry=registry), options.runs_dir

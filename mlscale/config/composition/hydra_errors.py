@@ -30,6 +30,7 @@ _NO_GROUP = re.compile(r"Could not override '([^']+)'. No match in the defaults 
 _TWICE = re.compile(r"Multiple values for (\S+)\.")
 _ABSENT = re.compile(r"Could not delete from config. '([^']+)' does not exist")
 _OTHER_VALUE = re.compile(r"Could not delete from config. The value of '([^']+)' is (.*) and not (.*)\.$")
+_IN_LIST = re.compile(r"Index '(.+)' \(str\) is not an int")
 _PLUGINS = "ax-sweeper nevergrad-sweeper optuna-sweeper"
 
 
@@ -68,7 +69,7 @@ def check_options(request: Request, exists: Callable[[str], bool]) -> Iterator[M
             yield MLScaleError(f"{typed} names several options", where=where, fix=fix)
             continue
         names = override.value()
-        if isinstance(names, list) and len(names) > 1 and key in BUILDS_ONE:
+        if isinstance(names, list) and len(names) > 1 and key in BUILDS_ONE | {"recipe"}:
             fix = f"-m {key}={','.join(map(str, names))}, which runs one job for each"
             yield MLScaleError(f"{typed} names several options", where=where, why="one is built", fix=fix)
         for name in names if isinstance(names, list) else [names]:
@@ -89,6 +90,10 @@ def explain_refusal(error: Exception, overrides: Sequence[str], roots: Roots) ->
         return _create_unknown_option_error(match["group"], match["option"], where, None, roots)
     if isinstance(error, yaml.YAMLError):
         return create_yaml_error(error)
+    in_list = f".{match[1]}" if (match := _IN_LIST.match(text)) else "="  # which no key has
+    for word in (word.lstrip("+~") for word in overrides if in_list in word.partition("=")[0]):
+        what, why = f"'{word.partition(in_list)[0]}' is a list, which has no '{in_list[1:]}'", "it is set as a whole"
+        return MLScaleError(what, where=f"command line: {word}", why=why)
     if isinstance(error, (HydraException, OmegaConfBaseException)):
         if (file := _IN.match(text)) and (path := roots.files.get(file["group"], {}).get(file["option"])):
             where, text = f"{format_config_path(path)}: defaults", text.removeprefix(file[0])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from mlscale.config.schema.local_paths import is_address
@@ -10,7 +11,7 @@ from mlscale.runs.remote_checkpoints.checkpoint_store import CheckpointStore
 
 _PACKAGES = {"s3": "s3fs", "gs": "gcsfs", "az": "adlfs"}
 """Of each scheme, which is also the name of mlscale's extra."""
-_RUN_ADDRESS = "mlscale runs resume s3://<bucket>/<folder>/<run id>"
+_RUN_ADDRESS = "s3://<bucket>/<folder>/<run id>"
 _SECONDS = 20.0  # in which a connection must be opened, and without a byte
 RECORDED = "run.json: checkpoint_store"
 """Where the address of a run that exists is from."""
@@ -38,11 +39,10 @@ def open_store(address: str, where: str) -> CheckpointStore:
     """
     scheme, _, path = address.partition("://")
     package = _PACKAGES.get(scheme)
-    scheme = address.partition(":")[0]
     origin = f"{where}{': ' if where == TYPED else '='}{mask_address(address)}"
     if package is None:
         raise MLScaleError(
-            f"checkpoints are not {_get_access(where)} '{scheme}://'",
+            f"checkpoints are not {_get_access(where)} '{re.sub('(?<=:)[^/].*|(?<=/)[^/].*', '', address)}'",
             where=origin,
             why=f"the schemes are: {', '.join(f'{name}://' for name in _PACKAGES)}",
             fix=_RUN_ADDRESS if where in _OF_A_RUN else f"{where}=s3://<bucket>/<folder>\n{where}=<a folder>",

@@ -106,6 +106,19 @@ CASES = {
         "  where: command line: optimizer=sgd,adamw\n"
         "  fix:   -m optimizer=sgd,adamw, which runs one job for each",
     ),
+    "two recipes": (
+        ["recipe=[resnet,vit]"],
+        "recipe=[resnet,vit] names several options\n"
+        "  where: command line: recipe=[resnet,vit]\n"
+        "  why:   one is built\n"
+        "  fix:   -m recipe=resnet,vit, which runs one job for each",
+    ),
+    "a name in a list": (
+        ["param_groups.backbone.lr=0.1"],
+        "'param_groups' is a list, which has no 'backbone'\n"
+        "  where: command line: param_groups.backbone.lr=0.1\n"
+        "  why:   it is set as a whole",
+    ),
     "several options of a group that holds several": (
         ["callbacks=default,ema"],
         "callbacks=default,ema names several options\n"

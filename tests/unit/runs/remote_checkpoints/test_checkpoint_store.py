@@ -145,6 +145,8 @@ def test_what_is_missing_is_reported_before_a_run(bucket: Any, monkeypatch: pyte
             mlscale.compose(["recipe=resnet", *words])
         assert caught.value.where == "the address of the run: hdfs://b/x"
         assert "s3://<bucket>/<folder>/<run id>" in caught.value.fix
+    with pytest.raises(MLScaleError, match="not read from 's3:/'"):
+        mlscale.compose(["recipe=resnet", "resume=s3:/b/x"])
     assert refuse("s3://").what == "the address of the checkpoints names no bucket"
     with monkeypatch.context() as patch:
         patch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
