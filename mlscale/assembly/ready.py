@@ -52,11 +52,15 @@ def compose_checked(request: Request) -> DictConfig:
 
     try:
         cfg = compose_config(request)
+        _refuse_scheduler(cfg, request)
+        return raise_if_invalid(cfg, request)
     except MLScaleError as error:
         drop_fixes_in_force(error.list_problems(), request, None)
+        if (run := request.values.get("resume", "auto")) != "auto":
+            from mlscale.runs.resume_plan import restate_fixes
+
+            restate_fixes(error, run, request.values.get("runs_dir", "runs"))
         raise
-    _refuse_scheduler(cfg, request)
-    return raise_if_invalid(cfg, request)
 
 
 def _refuse_scheduler(cfg: DictConfig, request: Request) -> None:

@@ -80,6 +80,13 @@ def test_a_checkpoint_that_records_none_of_it_is_read_and_not_called_identical(
     assert f"not bitwise identical ({arithmetic.NOT_RECORDED})" in result(capsys)
 
 
+def test_the_fix_of_a_typo_is_one_that_a_resume_takes(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    killed(folder)
+    for typo, meant in (("optimzer.lr=0.3", "mlscale like=last optimizer.lr=0.3"), ("nmae=x", "name=x")):
+        assert main(["runs", "resume", "last", typo]) == 2
+        assert f"fix:   {meant}\n" in capsys.readouterr().err
+
+
 def test_a_checkpoint_of_another_run_is_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     theirs = killed(folder)
     shutil.rmtree(folder / "notes")

@@ -80,14 +80,17 @@ def main(argv: Sequence[str]) -> int:
 def _resume_run(options: Options) -> int:
     from mlscale import commands
     from mlscale.assembly.ready import compose_from_overrides
+    from mlscale.config.composition.offered_fixes import offer_fixes
     from mlscale.launch.threads import wait_passively
     from mlscale.report import print_result
     from mlscale.secrets.mask import Masker, mask_output
 
     wait_passively()
     # The same as `mlscale train resume=…`: one implementation of resuming.
+    words = [f"resume={options.ref}", *options.overrides]
     try:
-        cfg = compose_from_overrides("train", [f"resume={options.ref}", *options.overrides])
+        with offer_fixes(words, "train"):
+            cfg = compose_from_overrides("train", words)
     except MLScaleError as error:
         if (near := error.fix.removeprefix("resume=")) != error.fix and near != options.ref:
             error.fix = shlex.join(["mlscale", "runs", "resume", near, *options.overrides])

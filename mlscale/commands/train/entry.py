@@ -73,7 +73,7 @@ def run(cfg: DictConfig) -> Result:
                 return _run_training(cfg)
     except MLScaleError as error:
         if cfg.resume not in (None, AUTO):
-            restate_fixes(error, cfg.resume)
+            restate_fixes(error, cfg.resume, cfg.runs_dir)
         raise
 
 

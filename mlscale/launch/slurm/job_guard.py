@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from mlscale.culprit import wrap_unforeseen_error
 from mlscale.errors import Exit, MLScaleError
 from mlscale.launch.job_environment import is_job_of
 from mlscale.report import Result
@@ -58,10 +59,11 @@ def report_rank_error(run: str | None, mask: Callable[[str], str]) -> Iterator[N
     """
     try:
         yield
-    except MLScaleError as error:
+    except Exception as error:
+        reported = error if isinstance(error, MLScaleError) else wrap_unforeseen_error(error)
         if run and is_job_of(Path(run)) and (record := read_job_record(Path(run))):
-            cause = mask(error.what.splitlines()[0])
-            record.end_last_start(int(error.exit), cause).write(Path(run))
+            cause = mask(reported.what.splitlines()[0])
+            record.end_last_start(int(reported.exit), cause).write(Path(run))
         raise
 
 

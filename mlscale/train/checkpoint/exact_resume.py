@@ -36,7 +36,7 @@ _OTHER_BATCHES = (
     "batches   loaded again, they are not those before the interruption: a sampler or data set has a state of its own, "
     "such as a generator; return it in state_dict() of the loader, or draw from torch's global generator"
 )
-_STRIDE = 16  # of the batches that are digested: each costs as much as a twentieth of the smallest step
+_STRIDE = 16  # of the batches that are digested: each costs as much as a tenth of the smallest step
 _CONSTRUCTION, _ORDER, _BATCHES = 1, 2, 3  # purposes of seeds: each has random numbers of its own
 
 

@@ -86,7 +86,7 @@ def hash_value(value: object, depth: int = 0) -> Any:
 
 def chain_batch(chain: str, batch: object) -> str:
     """Return the digest of the batches so far, `chain`, and one more: up to 256 elements of each of its tensors, spread
-    over them, and its other plain values. It takes some 10 µs."""
+    over them, the sum of all their bytes, and its other plain values. It takes some 20 µs, and 0.1 ms a MB."""
     return _hash_bytes(chain, *_sample_parts(batch))
 
 
@@ -97,6 +97,7 @@ def _sample_parts(value: object, depth: int = 0) -> Iterator[bytes]:
     if isinstance(value, torch.Tensor):
         if _is_dense(value) and value.numel():
             yield _get_bytes(value.detach().take(_choose_positions(value.numel()).to(value.device)))
+            yield _sum_words(value)
     elif value is None or isinstance(value, str | bytes | bool | int | float):
         yield repr(value).encode(errors="surrogatepass")
     elif isinstance(value, Mapping):
@@ -105,6 +106,13 @@ def _sample_parts(value: object, depth: int = 0) -> Iterator[bytes]:
         parts = value if isinstance(value, Sequence) else vars(value).values() if hasattr(value, "__dict__") else ()
     for part in parts if depth < _DEPTH else ():
         yield from _sample_parts(part, depth + 1)
+
+
+def _sum_words(tensor: torch.Tensor) -> bytes:
+    """Return the sum of a tensor's bytes as words of eight, and the bytes after the last: one bit changes it."""
+    flat = tensor.detach().to("cpu").contiguous().reshape(-1).view(torch.uint8).numpy()
+    end = len(flat) // 8 * 8
+    return bytes(flat[:end].view(np.uint64).sum().tobytes() + flat[end:].tobytes())
 
 
 @lru_cache(maxsize=64)

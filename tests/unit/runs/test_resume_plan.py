@@ -102,8 +102,10 @@ def test_a_named_run_is_not_resumed_with_other_settings(start: Start, tmp_path: 
 
 def test_a_fix_that_a_resume_would_refuse_becomes_a_new_run() -> None:
     one = MLScaleError("too much", fix="data.batch_size=16, or less\ntrainer.devices=2\nmlscale env")
-    restate_fixes(Problems([one, MLScaleError("no fix")]), "1skg38w58gxt")
-    assert one.fix == "mlscale like=1skg38w58gxt data.batch_size=16, or less\ntrainer.devices=2\nmlscale env"
+    restate_fixes(Problems([one, MLScaleError("no fix")]), "1skg38w58gxt", "here")
+    assert (
+        one.fix == "mlscale like=1skg38w58gxt runs_dir=here data.batch_size=16, or less\ntrainer.devices=2\nmlscale env"
+    )
 
 
 def test_an_attempt_goes_on_from_the_latest_checkpoint(start: Start) -> None:

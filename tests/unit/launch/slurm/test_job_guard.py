@@ -78,6 +78,16 @@ def test_code_and_cause_are_of_one_report(run: RunFolder, monkeypatch: pytest.Mo
     assert (recorded.code, recorded.cause) == (code, "a rank was lost")
 
 
+def test_the_cause_is_the_error_of_a_users_own_code(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLSCALE_JOB_RUN", str(run.path))
+    assert start(run) == 0
+    with pytest.raises(ValueError, match="NaN"), job_guard.report_rank_error(str(run.path), str):
+        raise ValueError("Invalid value NaN")
+    assert end(run, 1) == 75
+    (recorded,) = read_record(run).starts
+    assert (recorded.code, recorded.cause) == (Exit.BUG, "ValueError: Invalid value NaN")
+
+
 def test_a_job_that_was_cancelled_is_not_requeued(run: RunFolder) -> None:
     assert start(run) == 0
     replace(read_record(run), cancelled="2026-01-05T17:08:27+00:00").write(run.path)

@@ -143,8 +143,11 @@ def test_a_chain_of_batches_changes_with_each_sample_and_not_with_the_layout() -
     first = digests.chain_batch("", batch)
     assert digests.chain_batch("", same) == first
     assert digests.chain_batch(first, batch) != first
+    spot = images.clone()
+    spot[7, 1, 41, 17] += 1
     others = [
         {**batch, "image": images.roll(1, 0)},
+        {**batch, "image": spot},
         {**batch, "label": batch["label"].roll(1)},
         {**batch, "key": [*batch["key"][1:], "0"]},
         [images, np.arange(32)],
