@@ -26,7 +26,8 @@ LIBRARIES = {"torch", "torchvision", "torchmetrics", "pytorch_lightning", "light
 # Private attributes of others: Python's own, and those of extras, whose absence their own adapters handle.
 OTHERS = {
     "_exit", "_current_frames", "_getframe", "_replace", "_forkserver", "_forkserver_pid",
-    "_fields", "_at_epoch_boundary", "_cat_file", "_glob", "_info", "_ls", "_metric_objs", "_target_", "_config",
+    "_convert_", "_fields", "_at_epoch_boundary", "_cat_file", "_glob", "_info", "_ls", "_metric_objs", "_target_",
+    "_config",
 }  # fmt: skip
 # Operators that gloo registers, and modules on the way to a name that is in the table.
 WAY = {"_C", "_profiler", "_pytree", "_allgather_base_", "_reduce_scatter_base_", "_internal"}
@@ -55,6 +56,8 @@ def list_private_uses() -> Iterator[tuple[str, str]]:
         elif isinstance(node, ast.Attribute) and is_private(node.attr) and node.attr not in own:
             if not (isinstance(node.value, ast.Name) and node.value.id in ("self", "cls")):
                 yield path.name, node.attr
+        elif isinstance(node, ast.keyword) and node.arg and is_private(node.arg) and node.arg not in own:
+            yield path.name, node.arg
         elif isinstance(node, ast.Call) and getattr(node.func, "id", "") in ("getattr", "setattr", "hasattr"):
             name = node.args[1]
             if isinstance(name, ast.Constant) and is_private(str(name.value)) and name.value not in own:
