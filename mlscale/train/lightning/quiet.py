@@ -27,3 +27,5 @@ def suppress_library_messages() -> None:
     warnings.filterwarnings("ignore", message=r".*`srun` command is available on your system.*")
     # The state of a callback of an earlier version, in a run that is resumed.
     warnings.filterwarnings("ignore", message=r".*callbacks used to create the checkpoint need to be provided.*")
+    # An estimate copies modules of tensors without data, of which torch asks the address.
+    warnings.filterwarnings("ignore", message=r".*Accessing the data pointer of FakeTensor.*")
