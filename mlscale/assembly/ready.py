@@ -220,7 +220,7 @@ def _use_run_config(request: Request) -> Request:
 
 def _suggest_near_run(error: MLScaleError, key: str) -> None:
     """Give the error for a run that was not found the setting of `key` where its fix is the name of another run."""
-    error.fix = f"{key}={m[1]}" if (m := re.fullmatch(r"(?:mlscale runs resume )?([\w.-]+|s3://.*)", error.fix)) else ""
+    error.fix = f"{key}={m[1]}" if (m := re.fullmatch(r"(?:mlscale runs resume )?([\w.-]+)", error.fix)) else ""
 
 
 def _suggest_for_checkpoint(error: MLScaleError, ref: str) -> None:

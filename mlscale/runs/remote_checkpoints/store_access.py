@@ -11,7 +11,6 @@ from mlscale.runs.remote_checkpoints.checkpoint_store import CheckpointStore
 
 _PACKAGES = {"s3": "s3fs", "gs": "gcsfs", "az": "adlfs"}
 """Of each scheme, which is also the name of mlscale's extra."""
-_RUN_ADDRESS = "s3://<bucket>/<folder>/<run id>"
 _SECONDS = 20.0  # in which a connection must be opened, and without a byte
 RECORDED = "run.json: checkpoint_store"
 """Where the address of a run that exists is from."""
@@ -40,18 +39,20 @@ def open_store(address: str, where: str) -> CheckpointStore:
     scheme, _, path = address.partition("://")
     package = _PACKAGES.get(scheme)
     origin = f"{where}{': ' if where == TYPED else '='}{mask_address(address)}"
+    of_run = "; that of a run is s3://<bucket>/<folder>/<run id>" if where in _OF_A_RUN else ""
     if package is None:
         raise MLScaleError(
             f"checkpoints are not {_get_access(where)} '{re.sub('(?<=:)[^/].*|(?<=/)[^/].*', '', address)}'",
             where=origin,
-            why=f"the schemes are: {', '.join(f'{name}://' for name in _PACKAGES)}",
-            fix=_RUN_ADDRESS if where in _OF_A_RUN else f"{where}=s3://<bucket>/<folder>\n{where}=<a folder>",
+            why=f"the schemes are: {', '.join(f'{name}://' for name in _PACKAGES)}{of_run}",
+            fix="" if of_run else f"{where}=s3://<bucket>/<folder>\n{where}=<a folder>",
         )
     if not path.split("/")[0]:
         raise MLScaleError(
             "the address of the checkpoints names no bucket",
             where=origin,
-            fix=_RUN_ADDRESS if where in _OF_A_RUN else f"{where}={scheme}://<bucket>/<folder>",
+            why=of_run.removeprefix("; "),
+            fix="" if of_run else f"{where}={scheme}://<bucket>/<folder>",
         )
     settings: dict[str, Any] = {}
     if scheme == "s3":

@@ -144,7 +144,7 @@ def test_what_is_missing_is_reported_before_a_run(bucket: Any, monkeypatch: pyte
         with pytest.raises(MLScaleError) as caught:
             mlscale.compose(["recipe=resnet", *words])
         assert caught.value.where == "the address of the run: hdfs://b/x"
-        assert "s3://<bucket>/<folder>/<run id>" in caught.value.fix
+        assert "s3://<bucket>/<folder>/<run id>" in caught.value.why
     with pytest.raises(MLScaleError, match="not read from 's3:/'"):
         mlscale.compose(["recipe=resnet", "resume=s3:/b/x"])
     assert refuse("s3://").what == "the address of the checkpoints names no bucket"
