@@ -56,7 +56,7 @@ def compose_checked(request: Request) -> DictConfig:
         return raise_if_invalid(cfg, request)
     except MLScaleError as error:
         drop_fixes_in_force(error.list_problems(), request, None)
-        if (run := request.values.get("resume", "auto")) != "auto":
+        if (run := request.values.get("resume", "")) not in ("", "auto", "null"):
             from mlscale.runs.resume_plan import restate_fixes
 
             restate_fixes(error, run, request.values.get("runs_dir", "runs"))
