@@ -54,7 +54,7 @@ def start_two(folder: Path, port: int, *words: str) -> Iterator[list[Command]]:
 )
 def test_a_dead_rank_ends_the_others_within_seconds(folder: Path, whom: int, how: str, error: str) -> None:
     mark = folder / "ended"
-    with start_two(folder, 29671 + 2 * whom + (how == "kill"), end_once(mark, whom, how)) as both:
+    with start_two(folder, 29741 + 2 * whom + (how == "kill"), end_once(mark, whom, how)) as both:
         since = wait_for_mark(mark)
         pace = Pace()
         texts = [process.communicate(timeout=400)[1] for process in both]
