@@ -23,6 +23,7 @@ WITHOUT_FIX = {
     "mlscale.launch.external.other_rank._raise_if_failed": "the message of rank 0, its fix included",
     "mlscale.launch.debugger.enable_debugging": "the user left the debugger's prompt by `q`",
     "mlscale.launch.rank_failures.write_remote_failure": "never shown: the parent names the rank that failed first",
+    "mlscale.runs.remote_checkpoints.store_access.open_store": "of a run's address: the reason has the form of one",
     "mlscale.runs.recover.read_run_manifest": (
         "never shown: caught below, where the report says what seals the run again"
     ),
