@@ -50,13 +50,15 @@ def compose_checked(request: Request) -> DictConfig:
     from mlscale.config.composition.compose import compose_config
     from mlscale.config.composition.fixes_in_force import drop_fixes_in_force
 
+    cfg = None
     try:
         cfg = compose_config(request)
         _refuse_scheduler(cfg, request)
         return raise_if_invalid(cfg, request)
     except MLScaleError as error:
-        drop_fixes_in_force(error.list_problems(), request, None)
-        if (run := request.values.get("resume", "")) not in ("", "auto", "null"):
+        if cfg is None:  # else its problems were read by find_problems
+            drop_fixes_in_force(error.list_problems(), request, None)
+        if run := request.values.get("resume"):
             from mlscale.runs.resume_plan import restate_fixes
 
             restate_fixes(error, run, request.values.get("runs_dir", "runs"))

@@ -83,8 +83,10 @@ def find_run_to_resume(
     return run
 
 
-def restate_fixes(error: MLScaleError, resume: str, runs_dir: str) -> None:
+def restate_fixes(error: MLScaleError, resume: str | None, runs_dir: str) -> None:
     """Turn each fix that the resume would refuse, as it changes what the run computes, into a new run like it."""
+    if resume in (None, "null", AUTO):
+        return
     words = [format_override("like", resume), *([] if runs_dir == "runs" else [format_override("runs_dir", runs_dir)])]
     for problem in error.list_problems():
         problem.fix = "\n".join(

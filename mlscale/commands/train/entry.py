@@ -72,8 +72,7 @@ def run(cfg: DictConfig) -> Result:
             with report_rank_error(cfg.resume, Masker.create_for_run(cfg).mask_text):
                 return _run_training(cfg)
     except MLScaleError as error:
-        if cfg.resume not in (None, AUTO):
-            restate_fixes(error, cfg.resume, cfg.runs_dir)
+        restate_fixes(error, cfg.resume, cfg.runs_dir)
         raise
 
 

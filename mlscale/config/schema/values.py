@@ -245,7 +245,7 @@ def _generate_value_forms(value: object, kind: Type, path: str = "") -> Iterator
         yield [
             next((form for form in _generate_item_forms(item, kind) if kind.accepts([form])), item) for item in value
         ]
-    elif not kind.text.startswith("bool or list"):  # a word is rather a switch that is misspelled
+    elif kind.text.startswith("list"):  # what takes a single value, too, is not answered by a list of it
         yield [value]
         if isinstance(value, bool | int | float):
             yield [format_hydra_value(value)]
